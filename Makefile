@@ -1,0 +1,40 @@
+# The two commands are `make run` and `make test`; both install what is missing first.
+
+SOURCE ?= $(CURDIR)
+STATE  ?= $(CURDIR)/state
+
+# rustup puts cargo here and tells only new login shells.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench clean clean-state clean-tests
+
+help: ## print this list
+	@echo 'BorgCube. The targets:'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@echo 'make run takes SOURCE=directory (default: this checkout) and STATE=directory (default: ./state).'
+
+run: ## back up SOURCE with stock borg through BorgCube, and prove that stock borg can read it
+	@scripts/setup run
+	@scripts/run '$(SOURCE)' '$(STATE)'
+
+test: ## format, lints, and every test, with the real borgs and a real sshd
+	@scripts/setup test
+	@scripts/test
+
+check: ## format and lints only
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+bench: ## BorgCube beside stock borg over the same SSH; prints figures, asserts nothing
+	@scripts/setup test
+	@scripts/bench
+
+clean: ## remove what cargo built
+	cargo clean
+
+clean-state: ## remove STATE, the demo's repository and its backups with it
+	@scripts/run --remove-state '$(STATE)'
+
+clean-tests: ## remove the borg versions built for the tests (they take minutes to build again)
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/borgcube-tests"
