@@ -1,0 +1,43 @@
+//! Archives that the server accepted.
+
+use crate::names::{ClientName, Label, RepositoryName};
+use crate::progress::{SessionCounters, Statistics};
+use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// An archive in a repository. All times are the server's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Archive {
+    /// Borg's archive id in the repository, 64 hex digits.
+    pub id: String,
+    /// The archive's name in the manifest.
+    pub name: String,
+    /// The repository.
+    pub repository: RepositoryName,
+    /// Whose data it holds.
+    pub client: ClientName,
+    /// The config's label.
+    pub label: Label,
+    /// The job that made it.
+    pub job: u64,
+    /// Free text.
+    #[serde(default)]
+    pub comment: String,
+    /// Totals.
+    pub statistics: Statistics,
+    /// What crossed the wire for it.
+    #[serde(default)]
+    pub counters: SessionCounters,
+    /// When the job began to read.
+    pub start: Timestamp,
+    /// When it was committed.
+    pub end: Timestamp,
+    /// The newest checkpoint of a broken job: it helps a resume, it is no restore point.
+    #[serde(default)]
+    pub incomplete: bool,
+    /// SHA-256 of the view list's file, 64 hex digits.
+    pub view_digest: String,
+    /// What the client claimed and the server replaced (name, host, user, times), escaped for printing.
+    #[serde(default)]
+    pub claims: Vec<String>,
+}

@@ -1,0 +1,287 @@
+//! What a client's borg says, and what it means.
+//!
+//! Borg 1.x with `--log-json` writes one JSON object a line to stderr. The client is not trusted: every line is bounded, typed or dropped,
+//! and nothing in it decides more than the wording of a failure. Whether there is an archive, the owner knows.
+
+use crate::cause::{Cause, Failure};
+use serde::Deserialize;
+
+/// Longest line that is looked at; longer ones are counted and dropped.
+pub const MAX_LINE: usize = 64 * 1024;
+
+/// A line of a client's borg that means something to us.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Line {
+    /// Progress of `borg create`.
+    Progress {
+        /// Regular files so far.
+        nfiles: u64,
+        /// Bytes before compression.
+        original_size: u64,
+        /// Bytes after compression.
+        compressed_size: u64,
+        /// Bytes sent.
+        deduplicated_size: u64,
+        /// Current path.
+        path: String,
+    },
+    /// A message.
+    Message {
+        /// Python's name of the level: DEBUG, INFO, WARNING, ERROR, CRITICAL.
+        level: String,
+        /// The text.
+        message: String,
+        /// Borg's message id, or empty.
+        msgid: String,
+    },
+    /// `--list`: a file's status letter and path.
+    FileStatus {
+        /// A, M, U, C, E, d, s, ...
+        status: String,
+        /// The path.
+        path: String,
+    },
+    /// Known and without interest.
+    Nothing,
+    /// Not a line of borg's: text of ssh, the shell, or a broken borg.
+    Text(String),
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    r#type: String,
+    #[serde(default)]
+    nfiles: Option<u64>,
+    #[serde(default)]
+    original_size: Option<u64>,
+    #[serde(default)]
+    compressed_size: Option<u64>,
+    #[serde(default)]
+    deduplicated_size: Option<u64>,
+    #[serde(default)]
+    path: Option<String>,
+    #[serde(default)]
+    levelname: Option<String>,
+    #[serde(default)]
+    message: Option<String>,
+    #[serde(default)]
+    msgid: Option<String>,
+    #[serde(default)]
+    status: Option<String>,
+    #[serde(default)]
+    finished: Option<bool>,
+}
+
+/// Reads one line without its line break.
+pub fn parse_line(line: &[u8]) -> Line {
+    let text = String::from_utf8_lossy(line);
+    let text = text.trim_end();
+    if text.is_empty() {
+        return Line::Nothing;
+    }
+    if !text.starts_with('{') {
+        return Line::Text(text.to_owned());
+    }
+    // Borg writes names that are not UTF-8 as lone surrogates, which JSON readers refuse.
+    let raw: Raw = match serde_json::from_str(text) {
+        Ok(raw) => raw,
+        Err(_) => match serde_json::from_str(&replace_surrogates(text)) {
+            Ok(raw) => raw,
+            Err(_) => return Line::Text(text.to_owned()),
+        },
+    };
+    match raw.r#type.as_str() {
+        "archive_progress" if raw.finished != Some(true) => Line::Progress {
+            nfiles: raw.nfiles.unwrap_or(0),
+            original_size: raw.original_size.unwrap_or(0),
+            compressed_size: raw.compressed_size.unwrap_or(0),
+            deduplicated_size: raw.deduplicated_size.unwrap_or(0),
+            path: raw.path.unwrap_or_default(),
+        },
+        "log_message" => Line::Message {
+            level: raw.levelname.unwrap_or_else(|| "INFO".into()),
+            message: raw.message.unwrap_or_default(),
+            msgid: raw.msgid.unwrap_or_default(),
+        },
+        "file_status" => Line::FileStatus { status: raw.status.unwrap_or_default(), path: raw.path.unwrap_or_default() },
+        "question_prompt" => {
+            Line::Message { level: "ERROR".into(), message: raw.message.unwrap_or_default(), msgid: raw.msgid.unwrap_or_default() }
+        }
+        _ => Line::Nothing,
+    }
+}
+
+/// `\udcXX` (a byte that is no UTF-8, in Python's escape) becomes U+FFFD.
+fn replace_surrogates(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("\\u") {
+        let after = at + 2;
+        let hex = rest.get(after..after + 4).unwrap_or("");
+        let lone = hex.len() == 4 && hex.to_ascii_lowercase().starts_with("dc");
+        out.push_str(&rest[..at]);
+        if lone {
+            out.push_str("\\ufffd");
+            rest = &rest[after + 4..];
+        } else {
+            out.push_str("\\u");
+            rest = &rest[after..];
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// How the client's borg ended, as the script on the client reports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Success, or (in Borg 1.x: 1, or 100 to 127 with modern codes) success with warnings.
+    Good {
+        /// Whether there were warnings.
+        warnings: bool,
+    },
+    /// An error.
+    Bad {
+        /// The exit code.
+        code: i32,
+    },
+    /// A signal.
+    Killed {
+        /// Its number.
+        signal: i32,
+    },
+}
+
+/// Reads a shell's `$?`.
+pub fn ending(code: i32) -> Ending {
+    match code {
+        0 => Ending::Good { warnings: false },
+        1 | 100..=127 => Ending::Good { warnings: true },
+        129..=192 => Ending::Killed { signal: code - 128 },
+        code => Ending::Bad { code },
+    }
+}
+
+/// The cause behind an error message of a client's borg. `msgid` is the same in all 1.x versions, with or without the class prefix.
+pub fn cause_of(code: i32, msgid: &str, message: &str) -> Failure {
+    let short = msgid.rsplit('.').next().unwrap_or(msgid);
+    let lower = message.to_lowercase();
+    let cause = match short {
+        "ConnectionClosedWithHint" | "ConnectionBrokenWithHint" => Cause::ClientCannotReachServer,
+        "ConnectionClosed" => Cause::SessionLost,
+        "CacheInitAbortedError"
+        | "EncryptionMethodMismatch"
+        | "RepositoryAccessAborted"
+        | "RepositoryIDNotUnique"
+        | "RepositoryReplay"
+        | "FileIntegrityError" => Cause::ClientCache,
+        "LockTimeout" | "LockFailed" | "LockError" | "LockErrorT" | "NotLocked" | "NotMyLock" => Cause::ClientCache,
+        _ if lower.contains("no space left on device") || lower.contains("enospc") => Cause::ClientEnospc,
+        _ => Cause::ClientBorgFailed { code, msgid: msgid.chars().take(80).collect() },
+    };
+    let message = if message.is_empty() { format!("borg on the client ended with code {code}") } else { message.to_owned() };
+    Failure::new(cause, message)
+}
+
+/// The cause behind a failing `ssh` to the client: exit code 255 and what it wrote.
+pub fn ssh_failure(output: &str) -> Failure {
+    let changed = output.contains("REMOTE HOST IDENTIFICATION HAS CHANGED") || output.contains("Host key verification failed");
+    let line = output.lines().map(str::trim).rfind(|l| !l.is_empty() && !l.starts_with('@')).unwrap_or("ssh gave no reason");
+    if changed {
+        Failure::new(Cause::HostKeyChanged, format!("the client's host key is not the known one: {line}"))
+    } else {
+        Failure::new(Cause::ClientConnectionFailed, format!("ssh to the client failed: {line}"))
+    }
+}
+
+/// Borg's version from `borg --version`: `borg 1.2.4`.
+pub fn parse_version(text: &str) -> Option<(u32, u32, u32)> {
+    let version = text.trim().rsplit(' ').next()?;
+    let mut parts = version.split('.').map(|p| {
+        let digits: String = p.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse::<u32>().ok()
+    });
+    Some((parts.next()??, parts.next()??, parts.next().flatten().unwrap_or(0)))
+}
+
+/// The oldest client borg that is supported, and the first that is not any more.
+pub const SUPPORTED: ((u32, u32, u32), (u32, u32, u32)) = ((1, 1, 10), (2, 0, 0));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_borg() {
+        let p = parse_line(br#"{"original_size": 10, "compressed_size": 5, "deduplicated_size": 4, "nfiles": 2, "path": "etc/x", "time": 1.5, "type": "archive_progress"}"#);
+        assert_eq!(p, Line::Progress { nfiles: 2, original_size: 10, compressed_size: 5, deduplicated_size: 4, path: "etc/x".into() });
+        let m = parse_line(br#"{"type":"log_message","levelname":"ERROR","name":"borg","message":"no","msgid":"Archive.AlreadyExists"}"#);
+        assert_eq!(m, Line::Message { level: "ERROR".into(), message: "no".into(), msgid: "Archive.AlreadyExists".into() });
+        let s = parse_line(br#"{"type":"file_status","status":"U","path":"a"}"#);
+        assert_eq!(s, Line::FileStatus { status: "U".into(), path: "a".into() });
+        assert_eq!(parse_line(b"ssh: no route"), Line::Text("ssh: no route".into()));
+        assert_eq!(parse_line(br#"{"type":"progress_percent","finished":true}"#), Line::Nothing);
+    }
+
+    #[test]
+    fn names_that_are_not_utf8_do_not_lose_the_line() {
+        let line = parse_line(br#"{"type":"file_status","status":"A","path":"x\udcffy\u00e4"}"#);
+        assert_eq!(line, Line::FileStatus { status: "A".into(), path: "x\u{fffd}y\u{e4}".into() });
+    }
+
+    #[test]
+    fn hostile_lines_are_only_text() {
+        for line in [
+            &b"{"[..],
+            br#"{"type":5}"#,
+            b"{\"type\":\"log_message\",\"levelname\":[]}",
+            b"\xff\xfe",
+            br#"{"type":"archive_progress","nfiles":-1}"#,
+            b"{\"a\":\"\\u",
+            b"{\"a\":\"\\udc",
+        ] {
+            assert!(matches!(parse_line(line), Line::Text(_)), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn endings() {
+        assert_eq!(ending(0), Ending::Good { warnings: false });
+        assert_eq!(ending(1), Ending::Good { warnings: true });
+        assert_eq!(ending(107), Ending::Good { warnings: true });
+        assert_eq!(ending(2), Ending::Bad { code: 2 });
+        assert_eq!(ending(80), Ending::Bad { code: 80 });
+        assert_eq!(ending(137), Ending::Killed { signal: 9 });
+    }
+
+    #[test]
+    fn causes_from_message_ids_with_and_without_prefix() {
+        for (msgid, word) in [
+            ("ConnectionClosedWithHint", "client-cannot-reach-server"),
+            ("ConnectionClosed", "session-lost"),
+            ("Cache.RepositoryReplay", "client-cache"),
+            ("LockTimeout", "client-cache"),
+            ("CommandError", "client-borg-failed"),
+        ] {
+            assert_eq!(cause_of(2, msgid, "x").cause.word(), word, "{msgid}");
+        }
+        assert_eq!(cause_of(2, "", "[Errno 28] No space left on device").cause.word(), "client-enospc");
+    }
+
+    #[test]
+    fn ssh_failures() {
+        let changed = "@@@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.\n";
+        assert_eq!(ssh_failure(changed).cause, Cause::HostKeyChanged);
+        let refused = ssh_failure("ssh: connect to host x port 22: Connection refused\n");
+        assert_eq!(refused.cause, Cause::ClientConnectionFailed);
+        assert!(refused.message.contains("Connection refused"));
+    }
+
+    #[test]
+    fn versions() {
+        assert_eq!(parse_version("borg 1.2.4\n"), Some((1, 2, 4)));
+        assert_eq!(parse_version("borg 1.4.5.dev3"), Some((1, 4, 5)));
+        assert_eq!(parse_version("borg 2.0.0b19"), Some((2, 0, 0)));
+        assert_eq!(parse_version("nonsense"), None);
+    }
+}

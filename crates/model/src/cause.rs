@@ -1,0 +1,242 @@
+//! Why jobs fail: a fixed list of words, each with what to do about it.
+
+use serde::{Deserialize, Serialize};
+
+/// A failure cause. The word is stable: scripts and alerts may compare it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "word", rename_all = "kebab-case")]
+pub enum Cause {
+    /// There is no repository at the recorded place.
+    RepositoryDoesNotExist,
+    /// What is there is no Borg 1.x repository.
+    RepositoryInvalid,
+    /// Borg asks for `borg check --repair`.
+    RepositoryCheckNeeded,
+    /// The repository's file system is full, or its quota used up.
+    RepositoryEnospc,
+    /// Somebody else holds the repository's lock.
+    RepositoryLockTimeout,
+    /// Another repository answers than the one recorded.
+    RepositoryIdMismatch,
+    /// The repository's borg could not be run or reached.
+    RepositoryUnreachable,
+    /// The repository answered with an error that has no word of its own.
+    RepositoryError,
+    /// The passphrase does not open the repository's key.
+    PassphraseWrong,
+    /// The repository's key is missing where it should be.
+    KeyMissing,
+    /// The manifest or an object does not bear the repository key's signature.
+    RepositoryIntegrity,
+    /// The database's file system is full.
+    DatabaseEnospc,
+    /// The owner process could not be reached or ended.
+    OwnerLost,
+    /// SSH to the client failed.
+    ClientConnectionFailed,
+    /// The client's host key is not the known one.
+    HostKeyChanged,
+    /// The client's borg is older than BorgCube supports.
+    ClientBorgOutdated {
+        /// What the client has.
+        version: String,
+    },
+    /// There is no borg on the client.
+    ClientBorgMissing,
+    /// The client's cache directory can't be used.
+    ClientCache,
+    /// The client's disk is full.
+    ClientEnospc,
+    /// The client's borg could not connect back to this server.
+    ClientCannotReachServer,
+    /// The client's borg was killed.
+    ClientBorgKilled {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// The client's borg ended with an error that has no word of its own.
+    ClientBorgFailed {
+        /// Its exit code.
+        code: i32,
+        /// Borg's message id, if it gave one.
+        msgid: String,
+    },
+    /// A path of the config does not exist on the client, and nothing else was backed up.
+    PathMissing,
+    /// Paths of the config contradict each other.
+    PathsOverlap,
+    /// The repository has an archive of that name.
+    ArchiveExists,
+    /// The session ended before the archive was complete.
+    SessionLost,
+    /// The client refers to a chunk that is no longer there.
+    ViewStale,
+    /// The worker was gone when the queue daemon came back.
+    BorgcubedRestart,
+    /// The worker ended without a result.
+    WorkerCrashed,
+    /// The client did what a backup does not do.
+    PolicyViolation {
+        /// The rule's name.
+        rule: String,
+    },
+    /// A limit of this server was reached.
+    QuotaExceeded {
+        /// The limit's name.
+        limit: String,
+    },
+    /// The client was too slow.
+    TooSlow,
+    /// A person cancelled the job.
+    Cancelled {
+        /// Who.
+        by: String,
+    },
+    /// The config, client or repository went away before the job began.
+    ConfigMissing,
+    /// Something that should not happen; the log has more.
+    Internal,
+}
+
+/// A cause with the sentence that tells what happened this time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The word.
+    pub cause: Cause,
+    /// One sentence, escaped for printing.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure; line breaks in `message` become spaces: it is one sentence.
+    pub fn new(cause: Cause, message: impl Into<String>) -> Failure {
+        let mut message = message.into().replace(['\n', '\r'], " ");
+        if message.len() > 1000 {
+            let end = (0..=1000).rev().find(|i| message.is_char_boundary(*i)).unwrap_or(0);
+            message.truncate(end);
+            message.push('…');
+        }
+        Failure { cause, message }
+    }
+
+    /// `word: sentence`.
+    pub fn line(&self) -> String {
+        format!("{}: {}", self.cause.word(), self.message)
+    }
+}
+
+impl Cause {
+    /// The stable word.
+    pub fn word(&self) -> &'static str {
+        use Cause::*;
+        match self {
+            RepositoryDoesNotExist => "repository-does-not-exist",
+            RepositoryInvalid => "repository-invalid",
+            RepositoryCheckNeeded => "repository-check-needed",
+            RepositoryEnospc => "repository-enospc",
+            RepositoryLockTimeout => "repository-lock-timeout",
+            RepositoryIdMismatch => "repository-id-mismatch",
+            RepositoryUnreachable => "repository-unreachable",
+            RepositoryError => "repository-error",
+            PassphraseWrong => "passphrase-wrong",
+            KeyMissing => "key-missing",
+            RepositoryIntegrity => "repository-integrity",
+            DatabaseEnospc => "database-enospc",
+            OwnerLost => "owner-lost",
+            ClientConnectionFailed => "client-connection-failed",
+            HostKeyChanged => "host-key-changed",
+            ClientBorgOutdated { .. } => "client-borg-outdated",
+            ClientBorgMissing => "client-borg-missing",
+            ClientCache => "client-cache",
+            ClientEnospc => "client-enospc",
+            ClientCannotReachServer => "client-cannot-reach-server",
+            ClientBorgKilled { .. } => "client-borg-killed",
+            ClientBorgFailed { .. } => "client-borg-failed",
+            PathMissing => "path-missing",
+            PathsOverlap => "paths-overlap",
+            ArchiveExists => "archive-exists",
+            SessionLost => "session-lost",
+            ViewStale => "view-stale",
+            BorgcubedRestart => "borgcubed-restart",
+            WorkerCrashed => "worker-crashed",
+            PolicyViolation { .. } => "policy-violation",
+            QuotaExceeded { .. } => "quota-exceeded",
+            TooSlow => "too-slow",
+            Cancelled { .. } => "cancelled",
+            ConfigMissing => "config-missing",
+            Internal => "internal",
+        }
+    }
+
+    /// What to do next.
+    pub fn advice(&self) -> &'static str {
+        use Cause::*;
+        match self {
+            RepositoryDoesNotExist => "See whether the repository's disk is mounted; `borgcube repository show` names the path.",
+            RepositoryInvalid => "The path holds something else than a Borg 1.x repository; `borgcube repository edit --url` changes it.",
+            RepositoryCheckNeeded => "Run stock `borg check` on the repository and read its verdict before you repair anything.",
+            RepositoryEnospc => "Make room on the repository's file system; what was completed is kept, and the next run resumes.",
+            RepositoryLockTimeout => "Wait until the other borg has ended; after a crash of it, `borg break-lock` helps.",
+            RepositoryIdMismatch => "Another repository is at the recorded place. If that is meant, remove and add the repository.",
+            RepositoryUnreachable => "Try the repository's borg by hand: `borg info` with the recorded URL.",
+            RepositoryError => "`borgcube job log` has what the repository's borg said.",
+            PassphraseWrong => "Set the right one with `borgcube repository edit NAME --passphrase-file FILE`.",
+            KeyMissing => "Give the key with `borgcube repository edit NAME --key-file FILE`.",
+            RepositoryIntegrity => "Somebody without the key wrote to the repository, or it is damaged: run stock `borg check`.",
+            DatabaseEnospc => "Make room on the file system of the state directory.",
+            OwnerLost => "The repository's owner process ended; it starts again by itself. Run the config again.",
+            ClientConnectionFailed => "Try `ssh` to the client by hand as the user that runs BorgCube.",
+            HostKeyChanged => "If the client was reinstalled, replace its key in known_hosts; otherwise somebody may be in between.",
+            ClientBorgOutdated { .. } => {
+                "Install Borg 1.1.10 or newer on the client, or name another one with `client edit --remote-borg`."
+            }
+            ClientBorgMissing => "Install Borg on the client, or name its path with `client edit --remote-borg`.",
+            ClientCache => "See whether the client's cache directory can be written; `client edit --remote-cache-dir` changes it.",
+            ClientEnospc => "Make room on the client's file system of the cache directory.",
+            ClientCannotReachServer => "Try on the client: `ssh` to the address of `client show`, with its key for the forced command.",
+            ClientBorgKilled { .. } => "Look for the out-of-memory killer or a shutdown in the client's log. The next run resumes.",
+            ClientBorgFailed { .. } => "`borgcube job log` has what the client's borg said.",
+            PathMissing => "Mend the config's paths with `borgcube config edit`.",
+            PathsOverlap => "Paths of the config disagree about what a name is; remove one of them with `borgcube config edit`.",
+            ArchiveExists => "Choose another name, or none: BorgCube then makes one.",
+            SessionLost => "The connection or its process ended early; run the config again, it resumes from the last checkpoint.",
+            ViewStale => "Run the config again; the client will get a fresh view.",
+            BorgcubedRestart | WorkerCrashed => "Run the config again; it resumes from the last checkpoint.",
+            PolicyViolation { .. } => "The client sent what no stock Borg sends. Look at that host before you trust it again.",
+            QuotaExceeded { .. } => "Raise the limit, or back up less.",
+            TooSlow => "Look at the client's network.",
+            Cancelled { .. } => "Run the config again when you want it.",
+            ConfigMissing => "`borgcube config list` shows what there is.",
+            Internal => "`borgcube job log` has more; please report it.",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_in_json_is_the_word() {
+        for cause in [
+            Cause::RepositoryDoesNotExist,
+            Cause::PolicyViolation { rule: "x".into() },
+            Cause::ClientBorgKilled { signal: 9 },
+            Cause::BorgcubedRestart,
+            Cause::RepositoryEnospc,
+            Cause::Cancelled { by: "root".into() },
+        ] {
+            let json = serde_json::to_value(&cause).unwrap();
+            assert_eq!(json["word"], cause.word());
+            assert_eq!(serde_json::from_value::<Cause>(json).unwrap(), cause);
+            assert!(cause.advice().ends_with('.'));
+        }
+    }
+
+    #[test]
+    fn a_failure_is_one_bounded_line() {
+        let f = Failure::new(Cause::Internal, format!("a\nb{}", "ü".repeat(1000)));
+        assert!(!f.message.contains('\n'));
+        assert!(f.message.len() <= 1004);
+    }
+}

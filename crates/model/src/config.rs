@@ -1,0 +1,211 @@
+//! Backup configs: what to back up on a client.
+
+use crate::names::{ClientName, ConfigName, Label, RepositoryName};
+use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// What one `borg create` on a client backs up, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupConfig {
+    /// The client.
+    pub client: ClientName,
+    /// The label, unique within the client.
+    pub label: Label,
+    /// Where the archives go.
+    pub repository: RepositoryName,
+    /// The paths, as the client sees them.
+    pub paths: Vec<String>,
+    /// `borg create --exclude` patterns.
+    #[serde(default)]
+    pub excludes: Vec<String>,
+    /// `borg create --pattern` lines.
+    #[serde(default)]
+    pub patterns: Vec<String>,
+    /// Stay on the file systems of the paths.
+    #[serde(default)]
+    pub one_file_system: bool,
+    /// `borg create --compression`. None: Borg's default.
+    #[serde(default)]
+    pub compression: Option<String>,
+    /// Seconds between checkpoints. None: Borg's default (1800).
+    #[serde(default)]
+    pub checkpoint_interval: Option<u32>,
+    /// Read special files (block devices, FIFOs) as if they were regular ones.
+    #[serde(default)]
+    pub read_special: bool,
+    /// Leave the inode number out of the files cache's comparison.
+    #[serde(default)]
+    pub ignore_inode: bool,
+    /// Further options of `borg create`, each one argument.
+    #[serde(default)]
+    pub extra_options: Vec<String>,
+    /// When it was added.
+    pub created: Timestamp,
+}
+
+/// Options that would break the promises of a backup or belong to the server; `extra_options` can't have them.
+const FORBIDDEN: &[&str] = &[
+    "--no-cache-sync",
+    "--dry-run",
+    "-n",
+    "--stats",
+    "-s",
+    "--json",
+    "--log-json",
+    "--progress",
+    "-p",
+    "--comment",
+    "--timestamp",
+    "--rsh",
+    "--remote-path",
+    "--remote-ratelimit",
+    "--upload-ratelimit",
+    "--upload-buffer",
+    "--remote-buffer",
+    "--umask",
+    "--lock-wait",
+    "--bypass-lock",
+    "--show-version",
+    "--show-rc",
+    "--debug",
+    "--info",
+    "-v",
+    "--verbose",
+    "--debug-topic",
+    "--help",
+    "-h",
+    "--version",
+    "-V",
+    "--stdin-name",
+    "--content-from-command",
+    "--paths-from-stdin",
+    "--paths-from-command",
+    "--debug-profile",
+    "--no-files-cache",
+    "--consider-part-files",
+];
+
+impl BackupConfig {
+    /// `CLIENT/LABEL`.
+    pub fn name(&self) -> ConfigName {
+        ConfigName { client: self.client.clone(), label: self.label.clone() }
+    }
+
+    /// Says what is wrong with a config before it is stored.
+    pub fn check(&self) -> Result<(), String> {
+        if self.paths.is_empty() && !self.patterns.iter().any(|p| p.starts_with("R ")) {
+            return Err("a backup config needs at least one path (or a pattern 'R PATH')".into());
+        }
+        for text in self.paths.iter().chain(&self.excludes).chain(&self.patterns).chain(&self.extra_options) {
+            if text.is_empty() || text.contains('\0') || text.contains('\n') {
+                return Err(format!("{text:?} must be neither empty nor contain a line break"));
+            }
+        }
+        if let Some(c) = &self.compression
+            && !c.chars().all(|c| c.is_ascii_alphanumeric() || c == ',')
+        {
+            return Err(format!("compression {c:?} is not usable: write it as borg does, for example lz4, zstd,3 or auto,zstd"));
+        }
+        if self.checkpoint_interval == Some(0) {
+            return Err("checkpoint_interval is a number of seconds, at least 1".into());
+        }
+        for option in &self.extra_options {
+            let name = option.split('=').next().unwrap_or(option);
+            // Borg's argument parser takes unique prefixes for the whole name.
+            let hit = FORBIDDEN.iter().find(|f| **f == name || (name.len() > 4 && f.starts_with("--") && f.starts_with(name)));
+            if let Some(hit) = hit {
+                return Err(format!("extra option {option:?} is not possible: BorgCube decides {hit} itself"));
+            }
+            if !option.starts_with('-') {
+                return Err(format!("extra option {option:?} must begin with '-'; write values as --option=value"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The arguments of `borg` for archive `name`; the repository comes by BORG_REPO.
+    pub fn borg_arguments(&self, archive: &str) -> Vec<String> {
+        let mut args: Vec<String> = ["create", "--log-json", "--progress"].map(String::from).to_vec();
+        if self.one_file_system {
+            args.push("--one-file-system".into());
+        }
+        if let Some(c) = &self.compression {
+            args.push(format!("--compression={c}"));
+        }
+        if let Some(seconds) = self.checkpoint_interval {
+            args.push(format!("--checkpoint-interval={seconds}"));
+        }
+        if self.read_special {
+            args.push("--read-special".into());
+        }
+        if self.ignore_inode {
+            args.push("--files-cache=ctime,size".into());
+        }
+        args.extend(self.excludes.iter().map(|e| format!("--exclude={e}")));
+        args.extend(self.patterns.iter().map(|p| format!("--pattern={p}")));
+        args.extend(self.extra_options.iter().cloned());
+        args.push("--".into());
+        args.push(format!("::{archive}"));
+        args.extend(self.paths.iter().cloned());
+        args
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> BackupConfig {
+        BackupConfig {
+            client: "web1".parse().unwrap(),
+            label: "etc".parse().unwrap(),
+            repository: "main".parse().unwrap(),
+            paths: vec!["/etc".into(), "--strange".into()],
+            excludes: vec!["*.tmp".into()],
+            patterns: vec![],
+            one_file_system: true,
+            compression: Some("zstd,3".into()),
+            checkpoint_interval: Some(60),
+            read_special: false,
+            ignore_inode: true,
+            extra_options: vec!["--list".into()],
+            created: Timestamp(0),
+        }
+    }
+
+    #[test]
+    fn arguments_end_options_before_paths() {
+        let args = config().borg_arguments("web1-etc-x");
+        let dashes = args.iter().position(|a| a == "--").unwrap();
+        assert_eq!(&args[dashes + 1..], ["::web1-etc-x", "/etc", "--strange"]);
+        assert!(args[..dashes].contains(&"--compression=zstd,3".to_string()));
+    }
+
+    #[test]
+    fn options_that_belong_to_the_server_are_refused_also_when_abbreviated() {
+        assert_eq!(config().check(), Ok(()));
+        for bad in [
+            "--no-cache-sync",
+            "--no-cache",
+            "--timestamp=2099-01-01T00:00:00",
+            "--timest=x",
+            "--comment=x",
+            "-n",
+            "plain",
+            "--remote-path=x",
+        ] {
+            let mut c = config();
+            c.extra_options = vec![bad.into()];
+            assert!(c.check().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn empty_configs_are_refused() {
+        let mut c = config();
+        c.paths.clear();
+        assert!(c.check().unwrap_err().contains("path"));
+        c.patterns = vec!["R /etc".into()];
+        assert!(c.check().is_ok());
+    }
+}

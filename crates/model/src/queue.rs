@@ -1,0 +1,142 @@
+//! Which queued jobs may start now.
+
+use crate::job::Job;
+use crate::names::{ClientName, ConfigName, RepositoryName};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// How many jobs may run at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// On one client.
+    pub per_client: u32,
+    /// On one repository.
+    pub per_repository: u32,
+    /// In all.
+    pub total: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { per_client: 1, per_repository: 8, total: 16 }
+    }
+}
+
+/// What the rules look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Brief {
+    /// The job.
+    pub number: u64,
+    /// Its config.
+    pub config: ConfigName,
+    /// Its repository.
+    pub repository: Option<RepositoryName>,
+}
+
+impl From<&Job> for Brief {
+    fn from(job: &Job) -> Brief {
+        Brief { number: job.number, config: job.config(), repository: job.repository.clone() }
+    }
+}
+
+/// Why a job waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blocked {
+    /// The same config runs already.
+    SameConfig(u64),
+    /// The client has enough to do.
+    Client(ClientName),
+    /// The repository has enough to do.
+    Repository(RepositoryName),
+    /// The server has enough to do.
+    Total,
+}
+
+impl fmt::Display for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Blocked::SameConfig(job) => write!(f, "waits for job {job} of the same config"),
+            Blocked::Client(client) => write!(f, "waits for another job of client {client}"),
+            Blocked::Repository(repository) => {
+                write!(f, "waits for another job of repository {repository}")
+            }
+            Blocked::Total => f.write_str("waits: as many jobs run as the server allows"),
+        }
+    }
+}
+
+/// Whether `job` may start next to `running`.
+#[must_use]
+pub fn blocked(job: &Brief, running: &[Brief], limits: &Limits) -> Option<Blocked> {
+    let count = |f: &dyn Fn(&Brief) -> bool| u32::try_from(running.iter().filter(|r| f(r)).count()).unwrap_or(u32::MAX);
+    if let Some(same) = running.iter().find(|r| r.config == job.config) {
+        return Some(Blocked::SameConfig(same.number));
+    }
+    if count(&|r| r.config.client == job.config.client) >= limits.per_client.max(1) {
+        return Some(Blocked::Client(job.config.client.clone()));
+    }
+    if let Some(repository) = &job.repository
+        && count(&|r| r.repository.as_ref() == Some(repository)) >= limits.per_repository.max(1)
+    {
+        return Some(Blocked::Repository(repository.clone()));
+    }
+    if count(&|_| true) >= limits.total.max(1) {
+        return Some(Blocked::Total);
+    }
+    None
+}
+
+/// The queued jobs that may start now, first come first served; one that must wait does not hold up those behind it.
+#[must_use]
+pub fn startable(queued: &[Brief], running: &[Brief], limits: &Limits) -> Vec<u64> {
+    let mut queued: Vec<&Brief> = queued.iter().collect();
+    queued.sort_by_key(|j| j.number);
+    let mut running = running.to_vec();
+    let mut start = vec![];
+    for job in queued {
+        if blocked(job, &running, limits).is_none() {
+            start.push(job.number);
+            running.push(job.clone());
+        }
+    }
+    start
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(number: u64, config: &str, repository: &str) -> Brief {
+        Brief { number, config: config.parse().unwrap(), repository: Some(repository.parse().unwrap()) }
+    }
+
+    #[test]
+    fn first_come_first_served_and_one_per_client() {
+        let queued = [job(3, "b/x", "r"), job(1, "a/x", "r"), job(2, "a/y", "r")];
+        assert_eq!(startable(&queued, &[], &Limits::default()), [1, 3]);
+        assert_eq!(startable(&queued, &[job(0, "a/z", "r")], &Limits::default()), [3]);
+    }
+
+    #[test]
+    fn limits_hold() {
+        let queued: Vec<_> = (0..40).map(|n| job(n, &format!("c{n}/x"), if n % 2 == 0 { "even" } else { "odd" })).collect();
+        let limits = Limits { per_client: 1, per_repository: 3, total: 5 };
+        assert_eq!(startable(&queued, &[], &limits), [0, 1, 2, 3, 4]);
+        let limits = Limits { per_client: 1, per_repository: 2, total: 50 };
+        assert_eq!(startable(&queued, &[], &limits), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn the_reason_is_told() {
+        let running = [job(1, "a/x", "r")];
+        let why = |c: &str| blocked(&job(9, c, "r"), &running, &Limits { per_client: 1, per_repository: 1, total: 9 }).unwrap().to_string();
+        assert_eq!(why("a/x"), "waits for job 1 of the same config");
+        assert_eq!(why("a/y"), "waits for another job of client a");
+        assert_eq!(why("b/x"), "waits for another job of repository r");
+    }
+
+    #[test]
+    fn zero_never_blocks_everything_for_ever() {
+        assert_eq!(startable(&[job(1, "a/x", "r")], &[], &Limits { per_client: 0, per_repository: 0, total: 0 }), [1]);
+    }
+}
