@@ -1,0 +1,94 @@
+//! Descriptors that whoever started this process handed over, from 3 on.
+//!
+//! systemd announces them by `LISTEN_FDS`, `LISTEN_FDNAMES` and `LISTEN_PID`. [`crate::spawn::Spawn::fd`] is the giving
+//! side for our own children. `LISTEN_PID` has to be the pid of the child, which only the child knows, and setting an
+//! environment variable between fork and exec is not async-signal-safe. So our parents set `BORGCUBE_LISTEN_PARENT` to
+//! their own pid instead, and the child compares it with its parent. It serves the same purpose: a grandchild that
+//! inherits the environment by accident does not take descriptors that are not for it.
+
+use crate::paths::{ENV_LISTEN_FDNAMES, ENV_LISTEN_FDS, ENV_LISTEN_PARENT, ENV_LISTEN_PID};
+use crate::raw::{self, FIRST_FD};
+use crate::{Error, Result};
+use std::env;
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// More than this many descriptors are a mistake.
+const MAX_FDS: usize = 256;
+
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// What the environment says, read in one place so that it can be tested without one.
+struct Announced {
+    fds: Option<String>,
+    pid: Option<String>,
+    parent: Option<String>,
+    names: Option<String>,
+}
+
+/// The descriptors handed to this process with their names (`unknown` if it has none), all close-on-exec.
+///
+/// Empty if nothing was handed over or if it was meant for another process. Call it once, at the beginning of the
+/// program before anything is opened: every later call returns nothing, because the first one owns them.
+pub fn listen_fds() -> Result<Vec<(OwnedFd, String)>> {
+    let names = announced()?;
+    if TAKEN.swap(true, Ordering::SeqCst) {
+        return Ok(Vec::new());
+    }
+    // Adopt all before judging any, so that an error closes what was open.
+    let adopted: Vec<_> = (FIRST_FD..).zip(names).map(|(number, name)| (number, name, raw::adopt(number))).collect();
+    adopted
+        .into_iter()
+        .map(|(number, name, fd)| match fd {
+            Ok(fd) => Ok((fd, name)),
+            Err(e) => Err(Error::io(format!("{ENV_LISTEN_FDS} announces descriptor {number}, which cannot be used"), e)),
+        })
+        .collect()
+}
+
+/// The first descriptor number that was *not* handed to this process.
+pub(crate) fn first_unannounced() -> Result<RawFd> {
+    Ok(FIRST_FD + announced()?.len() as RawFd)
+}
+
+fn announced() -> Result<Vec<String>> {
+    names(
+        &Announced {
+            fds: env::var(ENV_LISTEN_FDS).ok(),
+            pid: env::var(ENV_LISTEN_PID).ok(),
+            parent: env::var(ENV_LISTEN_PARENT).ok(),
+            names: env::var(ENV_LISTEN_FDNAMES).ok(),
+        },
+        nix::unistd::getpid().as_raw(),
+        nix::unistd::getppid().as_raw(),
+    )
+}
+
+fn names(announced: &Announced, pid: i32, parent: i32) -> Result<Vec<String>> {
+    let Some(fds) = &announced.fds else {
+        return Ok(Vec::new());
+    };
+    let for_us = match (&announced.pid, &announced.parent) {
+        (Some(value), _) => number(ENV_LISTEN_PID, value)? == pid,
+        (None, Some(value)) => number(ENV_LISTEN_PARENT, value)? == parent,
+        (None, None) => false,
+    };
+    if !for_us {
+        return Ok(Vec::new());
+    }
+    let count = usize::try_from(number(ENV_LISTEN_FDS, fds)?)
+        .ok()
+        .filter(|count| *count <= MAX_FDS)
+        .ok_or_else(|| Error::Environment { name: ENV_LISTEN_FDS, why: format!("{fds} is not a number of descriptors") })?;
+    let mut names: Vec<String> = match &announced.names {
+        Some(names) => names.split(':').map(str::to_owned).collect(),
+        None => Vec::new(),
+    };
+    // systemd's own word for a descriptor without a name.
+    names.resize(count, "unknown".to_owned());
+    Ok(names)
+}
+
+fn number(name: &'static str, value: &str) -> Result<i32> {
+    value.parse().map_err(|_| Error::Environment { name, why: format!("\"{}\" is not a number", crate::logging::escape(value)) })
+}

@@ -1,0 +1,36 @@
+//! Messages to the service manager. All of them do nothing without `NOTIFY_SOCKET`.
+
+use crate::logging::escape;
+use crate::{Error, Result};
+use sd_notify::NotifyState;
+use std::time::Duration;
+
+/// The service has started.
+pub fn ready() -> Result<()> {
+    send(&[NotifyState::Ready])
+}
+
+/// One line for `systemctl status`. Control characters are escaped: a line break would begin another message.
+pub fn status(text: &str) -> Result<()> {
+    send(&[NotifyState::Status(&escape(text))])
+}
+
+/// The service is ending.
+pub fn stopping() -> Result<()> {
+    send(&[NotifyState::Stopping])
+}
+
+/// The service is alive.
+pub fn watchdog() -> Result<()> {
+    send(&[NotifyState::Watchdog])
+}
+
+/// How long the service manager waits for [`watchdog`] before it kills us; None if it does not watch this process.
+/// Report at half of it.
+pub fn watchdog_interval() -> Option<Duration> {
+    sd_notify::watchdog_enabled()
+}
+
+fn send(state: &[NotifyState<'_>]) -> Result<()> {
+    sd_notify::notify(state).map_err(|e| Error::io("cannot reach the service manager", e))
+}

@@ -1,0 +1,242 @@
+//! Every path, environment variable and user name of BorgCube, in one place.
+
+use crate::{Error, Result};
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, Permissions};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// The state directory of the embedded default; unset on an installed server.
+pub const ENV_STATE: &str = "BORGCUBE_STATE";
+/// The server's borg program.
+pub const ENV_BORG: &str = "BORGCUBE_BORG";
+/// The log level: off, error, warn, info, debug, trace.
+pub const ENV_LOG: &str = "BORGCUBE_LOG";
+/// The pid that handed descriptors to this process; our equivalent of `LISTEN_PID` (see [`crate::activation`]).
+pub const ENV_LISTEN_PARENT: &str = "BORGCUBE_LISTEN_PARENT";
+/// systemd: how many descriptors were handed over, from 3 on.
+pub const ENV_LISTEN_FDS: &str = "LISTEN_FDS";
+/// systemd: which process they are for.
+pub const ENV_LISTEN_PID: &str = "LISTEN_PID";
+/// systemd: their names, separated by colons.
+pub const ENV_LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
+/// systemd: the directory with this service's secrets.
+pub const ENV_CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+/// systemd: where READY and friends are sent.
+pub const ENV_NOTIFY: &str = "NOTIFY_SOCKET";
+/// systemd: device and inode of the journal's stream, if stderr is one.
+pub const ENV_JOURNAL: &str = "JOURNAL_STREAM";
+/// Borg 1.x: the identity under which borg takes its locks.
+pub const ENV_BORG_HOST_ID: &str = "BORG_HOST_ID";
+
+/// What a child of ours may keep of our environment; everything else is named explicitly where it is started.
+pub const ENV_KEPT: &[&str] =
+    &["PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", ENV_STATE, ENV_BORG, ENV_LOG];
+
+/// Runs scheduler, queue daemon and workers.
+pub const USER_DAEMON: &str = "borgcube";
+/// The login user of the clients.
+pub const USER_SSH: &str = "borgcube-ssh";
+/// Runs the owners.
+pub const USER_REPOSITORY: &str = "borgcube-repo";
+/// Runs the status daemon.
+pub const USER_STATUS: &str = "borgcube-status";
+/// Members may use the CLI.
+pub const GROUP_OPERATORS: &str = "borgcube";
+/// Members may open the database.
+pub const GROUP_DATABASE: &str = "borgcube-db";
+
+/// Where an installed server keeps its state.
+pub const SYSTEM_STATE: &str = "/var/lib/borgcube";
+/// Where an installed server keeps its sockets.
+pub const SYSTEM_RUN: &str = "/run/borgcube";
+/// Where an installed server keeps the programs that nobody calls by hand.
+pub const SYSTEM_LIBEXEC: &str = "/usr/libexec/borgcube";
+
+/// Where everything lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    state: PathBuf,
+    run: PathBuf,
+}
+
+impl Layout {
+    /// The embedded default below one directory, sockets in `state/run`.
+    pub fn new(state: &Path) -> Layout {
+        Layout { state: state.to_owned(), run: state.join("run") }
+    }
+
+    /// An installed server.
+    pub fn system() -> Layout {
+        Layout { state: SYSTEM_STATE.into(), run: SYSTEM_RUN.into() }
+    }
+
+    /// [`Layout::new`] of `BORGCUBE_STATE`, or [`Layout::system`] if that is not set.
+    ///
+    /// Fails if it is set to something that is not an absolute path: processes have different working directories.
+    pub fn from_env() -> Result<Layout> {
+        Layout::from_value(env::var_os(ENV_STATE))
+    }
+
+    fn from_value(value: Option<OsString>) -> Result<Layout> {
+        let Some(value) = value else {
+            return Ok(Layout::system());
+        };
+        let path = PathBuf::from(value);
+        if !path.is_absolute() {
+            return Err(Error::Environment { name: ENV_STATE, why: format!("\"{}\" is not an absolute path", path.display()) });
+        }
+        Ok(Layout::new(&path))
+    }
+
+    /// The state directory itself.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// The directory of the sockets.
+    pub fn run(&self) -> &Path {
+        &self.run
+    }
+
+    /// Directory of the LMDB environment.
+    pub fn db(&self) -> PathBuf {
+        self.state.join("db")
+    }
+
+    /// Directory of the secrets of one repository: `passphrase`, `key`. Becomes the owner's `CREDENTIALS_DIRECTORY`.
+    pub fn credentials(&self, repo: &str) -> PathBuf {
+        self.state.join("credentials").join(component(repo))
+    }
+
+    /// Directory of the view lists of one repository.
+    pub fn views(&self, repo: &str) -> PathBuf {
+        self.state.join("views").join(component(repo))
+    }
+
+    /// The view list of one archive; `archive_id` in hexadecimal.
+    pub fn view(&self, repo: &str, archive_id: &str) -> PathBuf {
+        self.views(repo).join(component(&format!("{archive_id}.view")))
+    }
+
+    /// The log of job `n`, one JSON object a line.
+    pub fn job_log(&self, n: u64) -> PathBuf {
+        self.state.join("log/jobs").join(format!("{n}.jsonl"))
+    }
+
+    /// The file with the `BORG_HOST_ID` of this server.
+    pub fn host_id_file(&self) -> PathBuf {
+        self.state.join("host-id")
+    }
+
+    /// The queue daemon's socket (Varlink).
+    pub fn control_socket(&self) -> PathBuf {
+        self.run.join("control.sock")
+    }
+
+    /// Where sessions begin.
+    pub fn session_socket(&self) -> PathBuf {
+        self.run.join("session.sock")
+    }
+
+    /// The owner of one repository.
+    pub fn repository_socket(&self, name: &str) -> PathBuf {
+        self.run.join("repositories").join(component(&format!("{name}.sock")))
+    }
+
+    /// The symbolic link by which a session finds its owner; named by the SHA-256 of the token in hexadecimal, so
+    /// that the directory's listing gives no token away.
+    pub fn session_link(&self, token_sha256_hex: &str) -> PathBuf {
+        self.run.join("sessions").join(component(token_sha256_hex))
+    }
+
+    /// What [`Layout::session_link`] points to, relative, so that a state directory may be moved.
+    pub fn session_link_target(&self, repo: &str) -> PathBuf {
+        Path::new("../repositories").join(component(&format!("{repo}.sock")))
+    }
+
+    /// Makes all directories, mode 0700. Those below the state directory that exist and are open to others are closed
+    /// to them; the state directory itself belongs to the user and keeps its mode.
+    pub fn create_directories(&self) -> Result<()> {
+        make_private(&self.state)?;
+        for directory in [
+            self.state.join("db"),
+            self.state.join("credentials"),
+            self.state.join("views"),
+            self.state.join("log"),
+            self.state.join("log/jobs"),
+            self.run.clone(),
+            self.run.join("repositories"),
+            self.run.join("sessions"),
+        ] {
+            make_private(&directory)?;
+            close_to_others(&directory)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the two directories of one repository, mode 0700.
+    pub fn create_repository_directories(&self, repo: &str) -> Result<()> {
+        for directory in [self.credentials(repo), self.views(repo)] {
+            make_private(&directory)?;
+            close_to_others(&directory)?;
+        }
+        Ok(())
+    }
+}
+
+fn make_private(path: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|e| Error::io(format!("cannot create the directory {}", path.display()), e))
+}
+
+fn close_to_others(path: &Path) -> Result<()> {
+    let failed = |e| Error::io(format!("cannot make {} private", path.display()), e);
+    let mode = fs::metadata(path).map_err(failed)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// One name as one path component. Valid names come out unchanged. What could climb out of a directory (`/`, NUL, a
+/// leading dot) is percent-encoded, and so is `%`, so that two names never meet in one file.
+fn component(name: &str) -> PathBuf {
+    let mut out = Vec::with_capacity(name.len());
+    for (at, byte) in name.bytes().enumerate() {
+        match byte {
+            b'/' | 0 | b'%' => out.extend(format!("%{byte:02X}").bytes()),
+            b'.' if at == 0 => out.extend(b"%2E"),
+            _ => out.push(byte),
+        }
+    }
+    if out.is_empty() {
+        // An empty component would name the directory itself.
+        out.push(b'%');
+    }
+    PathBuf::from(OsString::from_vec(out))
+}
+
+/// One of our programs: next to the running one, else in [`SYSTEM_LIBEXEC`], else left to `PATH`.
+pub fn sibling_program(name: &str) -> PathBuf {
+    let beside = env::current_exe().ok().and_then(|exe| exe.parent().map(|directory| directory.join(name)));
+    let candidates = beside.into_iter().chain([Path::new(SYSTEM_LIBEXEC).join(name)]);
+    first_program(candidates).unwrap_or_else(|| name.into())
+}
+
+fn first_program(candidates: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
+    candidates.into_iter().find(|path| fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0))
+}
+
+/// The server's borg: `BORGCUBE_BORG`, or `borg` from `PATH`.
+pub fn borg_program() -> PathBuf {
+    match env::var_os(ENV_BORG) {
+        Some(value) if !value.as_bytes().is_empty() => value.into(),
+        _ => "borg".into(),
+    }
+}

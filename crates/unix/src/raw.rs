@@ -1,0 +1,117 @@
+//! All `unsafe` of BorgCube. Small functions whose callers need not know.
+#![allow(unsafe_code)]
+
+use nix::libc;
+use nix::sys::signal::{SigHandler, Signal, signal};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// The first descriptor that is handed over, as in systemd.
+pub(crate) const FIRST_FD: RawFd = 3;
+
+/// The child found other descriptors than the parent had prepared; trying again helps.
+pub(crate) const MOVED: i32 = libc::ESTALE;
+
+/// Takes possession of a descriptor that the process got at exec, and sets its close-on-exec flag. Fails if it is not
+/// open. The caller ([`crate::activation`]) asks for each number once and only if the environment announced it.
+pub(crate) fn adopt(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_SETFD takes an integer and touches no memory; a number that is not open is answered with EBADF.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and it was announced as handed to this process, so that nothing else here owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Device and inode behind a descriptor number; None if it is not open. Async-signal-safe.
+pub(crate) fn identity(number: RawFd) -> Option<(u64, u64)> {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the pointer is to memory of the right size, which fstat only writes; a bad number is answered with EBADF.
+    if unsafe { libc::fstat(number, stat.as_mut_ptr()) } < 0 {
+        return None;
+    }
+    // SAFETY: fstat succeeded and has filled it.
+    let stat = unsafe { stat.assume_init() };
+    #[allow(clippy::unnecessary_cast, reason = "the width differs between architectures")]
+    Some((stat.st_dev as u64, stat.st_ino as u64))
+}
+
+/// Closes every descriptor from `first` on, or with `only_at_exec` marks it to be closed at exec. Async-signal-safe.
+pub(crate) fn close_from(first: RawFd, only_at_exec: bool) -> io::Result<()> {
+    let flags = if only_at_exec { libc::CLOSE_RANGE_CLOEXEC } else { 0 };
+    // SAFETY: close_range takes three integers. That no one in this process still owns a closed descriptor is promised
+    // by the callers: a program that just began, and a child just before exec.
+    let answer = unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, libc::c_uint::MAX, flags) };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Ignores SIGPIPE, so that writing to a closed socket is an error instead of the end.
+pub(crate) fn ignore_sigpipe() -> nix::Result<()> {
+    // SAFETY: ignoring a signal installs no handler that could run unsafe code.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.map(drop)
+}
+
+/// What happens in a child between fork and exec.
+pub(crate) struct ChildSetup {
+    /// Go to 3, 4, ... ; all of them have numbers behind that range.
+    pub sources: Vec<OwnedFd>,
+    /// What [`identity`] said in the parent about 3, 4, ...
+    pub before: Vec<Option<(u64, u64)>>,
+    /// The process that starts the child.
+    pub parent: i32,
+    /// What the child gets when the thread that started it ends.
+    pub death_signal: Option<Signal>,
+}
+
+/// Lets `command` do `setup` in the child.
+pub(crate) fn before_exec(command: &mut Command, setup: ChildSetup) {
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed. `in_child` makes system calls only,
+    // allocates nothing, takes no lock and builds its errors from numbers.
+    unsafe {
+        command.pre_exec(move || in_child(&setup));
+    }
+}
+
+fn in_child(setup: &ChildSetup) -> io::Result<()> {
+    if let Some(signal) = setup.death_signal {
+        nix::sys::prctl::set_pdeathsig(signal)?;
+        // The parent may have ended before the line above.
+        if nix::unistd::getppid().as_raw() != setup.parent {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+    }
+    // std resets SIGPIPE and the signal mask; what else the parent ignores would survive exec.
+    for which in Signal::iterator() {
+        if which != Signal::SIGKILL && which != Signal::SIGSTOP {
+            // SAFETY: the default action runs no code of ours.
+            unsafe { signal(which, SigHandler::SigDfl) }?;
+        }
+    }
+    // std keeps a pipe of its own open here, at a number nobody tells us, through which it reports a failed exec.
+    // The parent has occupied our range so that the pipe lies elsewhere, but another thread may have closed one of
+    // those descriptors since. Overwriting the pipe would send std's report into a socket of ours: look first.
+    for (number, before) in (FIRST_FD..).zip(&setup.before) {
+        if identity(number) != *before {
+            return Err(io::Error::from_raw_os_error(MOVED));
+        }
+    }
+    for (number, source) in (FIRST_FD..).zip(&setup.sources) {
+        // SAFETY: dup2 takes two integers; what the target number was in the parent is of no use in this child. The
+        // numbers differ, so the copy has no close-on-exec flag.
+        if unsafe { libc::dup2(source.as_raw_fd(), number) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // Everything std opens closes at exec by itself; this is for what C libraries and careless parents left open.
+    // Linux before 5.11 does not know the call or the flag; there the first sentence has to do.
+    match close_from(FIRST_FD + setup.sources.len() as RawFd, true) {
+        Err(e) if !matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => Err(e),
+        _ => Ok(()),
+    }
+}
