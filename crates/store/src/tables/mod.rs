@@ -1,0 +1,7 @@
+//! BorgCube's tables.
+use crate::table::TableDef;
+
+/// All of them.
+pub fn all() -> Vec<TableDef> {
+    Vec::new()
+}
