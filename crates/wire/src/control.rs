@@ -1,0 +1,511 @@
+//! The control socket: Varlink methods of the interface `org.borgcube.Control`.
+//!
+//! A request is `{"method": "org.borgcube.Control.RunConfig", "parameters": {..}, "more": true?}`, a reply
+//! `{"parameters": {..}, "continues": true?}` or `{"error": "org.borgcube.Control.NotFound", "parameters": {"message": ".."}}`.
+
+use crate::worker::LogLine;
+use model::progress::Progress;
+use model::{Archive, BackupConfig, Client, ClientName, ConfigName, Job, JobState, Label, Repository, RepositoryName, Settings, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// The interface's name.
+pub const INTERFACE: &str = "org.borgcube.Control";
+
+/// The interface description that `org.varlink.service.GetInterfaceDescription` returns.
+pub const DESCRIPTION: &str = include_str!("org.borgcube.Control.varlink");
+
+/// A request as it arrives.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// The method and its parameters.
+    #[serde(flatten)]
+    pub call: Call,
+    /// The caller accepts several replies.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+}
+
+/// A reply as it is sent.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Reply {
+    /// The answer, or the error's details.
+    #[serde(default)]
+    pub parameters: serde_json::Value,
+    /// Another reply will follow.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub continues: bool,
+    /// The error's qualified name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// The methods.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "method", content = "parameters")]
+pub enum Call {
+    /// What this service is (Varlink's own).
+    #[serde(rename = "org.varlink.service.GetInfo")]
+    GetInfo {},
+    /// What it can do (Varlink's own).
+    #[serde(rename = "org.varlink.service.GetInterfaceDescription")]
+    GetInterfaceDescription {
+        /// The interface.
+        interface: String,
+    },
+    /// -> [`Status`]
+    #[serde(rename = "org.borgcube.Control.GetStatus")]
+    GetStatus {},
+    /// -> [`Repositories`]
+    #[serde(rename = "org.borgcube.Control.ListRepositories")]
+    ListRepositories {},
+    /// -> {}
+    #[serde(rename = "org.borgcube.Control.AddRepository")]
+    AddRepository {
+        /// The new record.
+        repository: Repository,
+    },
+    /// -> {}; refused when the stored record is not `previous` any more.
+    #[serde(rename = "org.borgcube.Control.UpdateRepository")]
+    UpdateRepository {
+        /// As the caller read it.
+        previous: Repository,
+        /// As it shall be.
+        repository: Repository,
+    },
+    /// -> {}; removes the record (and those of its archives), never data.
+    #[serde(rename = "org.borgcube.Control.RemoveRepository")]
+    RemoveRepository {
+        /// Its name.
+        name: RepositoryName,
+    },
+    /// -> [`Clients`]
+    #[serde(rename = "org.borgcube.Control.ListClients")]
+    ListClients {},
+    /// -> {}
+    #[serde(rename = "org.borgcube.Control.AddClient")]
+    AddClient {
+        /// The new record.
+        client: Client,
+    },
+    /// -> {}
+    #[serde(rename = "org.borgcube.Control.UpdateClient")]
+    UpdateClient {
+        /// As the caller read it.
+        previous: Client,
+        /// As it shall be.
+        client: Client,
+    },
+    /// -> {}; refused while it has configs.
+    #[serde(rename = "org.borgcube.Control.RemoveClient")]
+    RemoveClient {
+        /// Its name.
+        name: ClientName,
+    },
+    /// -> [`Configs`]
+    #[serde(rename = "org.borgcube.Control.ListConfigs")]
+    ListConfigs {},
+    /// -> {}
+    #[serde(rename = "org.borgcube.Control.AddConfig")]
+    AddConfig {
+        /// The new record.
+        config: BackupConfig,
+    },
+    /// -> {}
+    #[serde(rename = "org.borgcube.Control.UpdateConfig")]
+    UpdateConfig {
+        /// As the caller read it.
+        previous: BackupConfig,
+        /// As it shall be.
+        config: BackupConfig,
+    },
+    /// -> {}
+    #[serde(rename = "org.borgcube.Control.RemoveConfig")]
+    RemoveConfig {
+        /// Its name.
+        name: ConfigName,
+    },
+    /// -> [`JobNumber`]
+    #[serde(rename = "org.borgcube.Control.RunConfig")]
+    RunConfig {
+        /// Which.
+        config: ConfigName,
+        /// The archive's name, where the caller wants a certain one.
+        #[serde(default)]
+        archive_name: Option<String>,
+    },
+    /// -> [`Jobs`], newest first
+    #[serde(rename = "org.borgcube.Control.ListJobs")]
+    ListJobs {
+        /// Which.
+        filter: JobFilter,
+    },
+    /// -> [`JobDetail`]
+    #[serde(rename = "org.borgcube.Control.GetJob")]
+    GetJob {
+        /// Its number.
+        job: u64,
+    },
+    /// -> {}
+    #[serde(rename = "org.borgcube.Control.CancelJob")]
+    CancelJob {
+        /// Its number.
+        job: u64,
+    },
+    /// -> [`JobLog`], with `more` and `follow` until the job has ended
+    #[serde(rename = "org.borgcube.Control.GetJobLog")]
+    GetJobLog {
+        /// Its number.
+        job: u64,
+        /// Go on until the job has ended.
+        #[serde(default)]
+        follow: bool,
+    },
+    /// -> [`EventReply`], with `more`: what happens from now on. The first reply of a watched job is its present state.
+    #[serde(rename = "org.borgcube.Control.Watch")]
+    Watch {
+        /// Only this job's events; ends with the job.
+        #[serde(default)]
+        job: Option<u64>,
+    },
+    /// -> [`Archives`], newest first
+    #[serde(rename = "org.borgcube.Control.ListArchives")]
+    ListArchives {
+        /// Which.
+        filter: ArchiveFilter,
+    },
+    /// -> [`LogEntries`], newest first
+    #[serde(rename = "org.borgcube.Control.GetLog")]
+    GetLog {
+        /// At most so many.
+        limit: u32,
+    },
+    /// -> [`Undone`]
+    #[serde(rename = "org.borgcube.Control.Undo")]
+    Undo {
+        /// The transaction to revert.
+        transaction: u64,
+    },
+    /// -> [`Settings`]
+    #[serde(rename = "org.borgcube.Control.GetSettings")]
+    GetSettings {},
+    /// -> {}
+    #[serde(rename = "org.borgcube.Control.UpdateSettings")]
+    UpdateSettings {
+        /// As the caller read them.
+        previous: Settings,
+        /// As they shall be.
+        settings: Settings,
+    },
+}
+
+/// Which jobs.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JobFilter {
+    /// In this state.
+    pub state: Option<JobState>,
+    /// Of this client.
+    pub client: Option<ClientName>,
+    /// Of this config label.
+    pub label: Option<Label>,
+    /// Of this repository.
+    pub repository: Option<RepositoryName>,
+    /// Only numbers below this one: the next page.
+    pub before: Option<u64>,
+    /// At most so many; 0: 100.
+    pub limit: u32,
+}
+
+/// Which archives.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ArchiveFilter {
+    /// In this repository.
+    pub repository: Option<RepositoryName>,
+    /// Of this client.
+    pub client: Option<ClientName>,
+    /// Of this config label.
+    pub label: Option<Label>,
+    /// With this name or id (or the beginning of an id, at least 8 digits).
+    pub name: Option<String>,
+    /// At most so many; 0: 1000.
+    pub limit: u32,
+}
+
+/// What a service is. Varlink's own form.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Info {
+    /// Who makes it.
+    pub vendor: String,
+    /// What it is.
+    pub product: String,
+    /// Its version.
+    pub version: String,
+    /// Where to read on.
+    pub url: String,
+    /// Its interfaces.
+    pub interfaces: Vec<String>,
+}
+
+/// The daemon's state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// BorgCube's version.
+    pub version: String,
+    /// The daemon's process id.
+    pub pid: u32,
+    /// When it started.
+    pub since: Timestamp,
+    /// Jobs in the queue.
+    pub queued: u32,
+    /// Jobs that run, with their progress.
+    pub running: Vec<JobDetail>,
+    /// Archives that are restore points.
+    pub archives: u64,
+    /// Repositories, clients and configs.
+    pub repositories: u32,
+    /// Clients.
+    pub clients: u32,
+    /// Configs.
+    pub configs: u32,
+    /// The daemon stops: no new jobs.
+    pub stopping: bool,
+}
+
+/// Repositories.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Repositories {
+    /// By name.
+    pub repositories: Vec<Repository>,
+}
+/// Clients.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Clients {
+    /// By name.
+    pub clients: Vec<Client>,
+}
+/// Configs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Configs {
+    /// By client and label.
+    pub configs: Vec<BackupConfig>,
+}
+/// A job's number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobNumber {
+    /// The number.
+    pub job: u64,
+}
+/// Jobs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Jobs {
+    /// Newest first.
+    pub jobs: Vec<Job>,
+}
+/// A job with what only memory knows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobDetail {
+    /// The record.
+    pub job: Job,
+    /// Live progress.
+    pub progress: Option<Progress>,
+    /// Why it waits.
+    pub waits: Option<String>,
+}
+/// Part of a job's log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobLog {
+    /// In order.
+    pub lines: Vec<LogLine>,
+}
+/// Archives.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Archives {
+    /// Newest first.
+    pub archives: Vec<Archive>,
+}
+/// The transaction log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogEntries {
+    /// Newest first.
+    pub entries: Vec<LogEntry>,
+}
+/// One transaction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// Its number.
+    pub transaction: u64,
+    /// When.
+    pub time: Timestamp,
+    /// Who.
+    pub actor: String,
+    /// What for.
+    pub note: String,
+    /// Which records, as `table/key`.
+    pub records: Vec<String>,
+    /// The entry's hash, 64 hex digits; it covers the entry before it.
+    pub hash: String,
+}
+/// An undo's own transaction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Undone {
+    /// Its number.
+    pub transaction: u64,
+}
+
+/// Something happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// A job was created or changed its state.
+    Job(Box<Job>),
+    /// A job got on.
+    Progress {
+        /// The job.
+        job: u64,
+        /// How far.
+        progress: Progress,
+    },
+    /// A repository was added or changed.
+    Repository(Box<Repository>),
+    /// A repository was removed.
+    RepositoryRemoved(RepositoryName),
+}
+
+/// A reply of [`Call::Watch`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventReply {
+    /// What happened.
+    pub event: Event,
+}
+
+/// Kinds of errors; the Varlink error is `org.borgcube.Control.KIND`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ErrorKind {
+    /// There is no such thing.
+    NotFound,
+    /// There is such a thing already.
+    AlreadyExists,
+    /// What was asked makes no sense; the message says why.
+    InvalidArgument,
+    /// Something else stands in the way; the message says what.
+    Conflict,
+    /// The caller may not do this.
+    PermissionDenied,
+    /// The daemon stops.
+    Stopping,
+    /// The daemon's own trouble; its log has more.
+    Internal,
+}
+
+/// An error reply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ControlError {
+    /// What kind.
+    pub kind: ErrorKind,
+    /// One sentence that says what to do.
+    pub message: String,
+}
+
+impl ControlError {
+    /// An error.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> ControlError {
+        ControlError { kind, message: message.into() }
+    }
+
+    /// As a Varlink reply.
+    pub fn to_reply(&self) -> Reply {
+        Reply {
+            parameters: serde_json::json!({ "message": self.message }),
+            continues: false,
+            error: Some(format!("{INTERFACE}.{:?}", self.kind)),
+        }
+    }
+
+    /// From a Varlink reply that has an error.
+    pub fn from_reply(reply: &Reply) -> Option<ControlError> {
+        let name = reply.error.as_deref()?;
+        let kind = name.strip_prefix(INTERFACE).and_then(|n| n.strip_prefix('.'));
+        let kind = kind.and_then(|k| serde_json::from_value(serde_json::Value::String(k.into())).ok());
+        let message = reply.parameters.get("message").and_then(|m| m.as_str()).unwrap_or(name).to_owned();
+        Some(ControlError { kind: kind.unwrap_or(ErrorKind::Internal), message })
+    }
+}
+
+impl Reply {
+    /// A single answer.
+    pub fn new(parameters: &impl Serialize) -> Reply {
+        Reply { parameters: serde_json::to_value(parameters).unwrap_or_default(), continues: false, error: None }
+    }
+
+    /// An answer with more to come.
+    pub fn continued(parameters: &impl Serialize) -> Reply {
+        Reply { continues: true, ..Reply::new(parameters) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_have_varlinks_form() {
+        let request = Request { call: Call::CancelJob { job: 5 }, more: false };
+        let json = serde_json::to_value(&request).unwrap();
+        assert_eq!(json, serde_json::json!({"method": "org.borgcube.Control.CancelJob", "parameters": {"job": 5}}));
+        assert_eq!(serde_json::from_value::<Request>(json).unwrap(), request);
+        let text = r#"{"method":"org.borgcube.Control.Watch","parameters":{},"more":true}"#;
+        let watch: Request = serde_json::from_str(text).unwrap();
+        assert_eq!(watch, Request { call: Call::Watch { job: None }, more: true });
+    }
+
+    #[test]
+    fn unknown_methods_and_parameters_of_wrong_type_are_errors() {
+        assert!(serde_json::from_str::<Request>(r#"{"method":"org.borgcube.Control.Nonsense","parameters":{}}"#).is_err());
+        assert!(serde_json::from_str::<Request>(r#"{"method":"org.borgcube.Control.CancelJob","parameters":{"job":"x"}}"#).is_err());
+    }
+
+    #[test]
+    fn errors_travel() {
+        let error = ControlError::new(ErrorKind::NotFound, "there is no client x");
+        let reply = error.to_reply();
+        assert_eq!(reply.error.as_deref(), Some("org.borgcube.Control.NotFound"));
+        assert_eq!(ControlError::from_reply(&reply), Some(error));
+        assert_eq!(ControlError::from_reply(&Reply::new(&JobNumber { job: 1 })), None);
+    }
+
+    #[test]
+    fn the_description_names_every_method() {
+        let calls = [
+            "GetStatus",
+            "ListRepositories",
+            "AddRepository",
+            "UpdateRepository",
+            "RemoveRepository",
+            "ListClients",
+            "AddClient",
+            "UpdateClient",
+            "RemoveClient",
+            "ListConfigs",
+            "AddConfig",
+            "UpdateConfig",
+            "RemoveConfig",
+            "RunConfig",
+            "ListJobs",
+            "GetJob",
+            "CancelJob",
+            "GetJobLog",
+            "Watch",
+            "ListArchives",
+            "GetLog",
+            "Undo",
+            "GetSettings",
+            "UpdateSettings",
+        ];
+        for call in calls {
+            assert!(DESCRIPTION.contains(&format!("method {call}(")), "{call}");
+        }
+        assert_eq!(DESCRIPTION.matches("\nmethod ").count(), calls.len());
+    }
+}

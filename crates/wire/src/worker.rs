@@ -1,0 +1,89 @@
+//! Between `borgcubed` and a worker, over the socket pair that the worker has as descriptor 3.
+
+use model::progress::{Progress, Statistics};
+use model::{BackupConfig, Client, Failure, Job, JobState, Repository, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// From `borgcubed` to its worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ToWorker {
+    /// The first message: the job.
+    Start(Box<Task>),
+    /// Answer to [`FromWorker::UpdateState`].
+    State {
+        /// None: done. Otherwise why not; the worker gives up.
+        refused: Option<String>,
+    },
+    /// End the job early, in good order: the client may write a checkpoint.
+    Cancel {
+        /// Who wants it.
+        by: String,
+    },
+}
+
+/// All that a worker needs to know; it has no database.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// The job, in its first state after the queue.
+    pub job: Job,
+    /// The client.
+    pub client: Client,
+    /// What to back up.
+    pub config: BackupConfig,
+    /// Where to.
+    pub repository: Repository,
+    /// The server's id: names the cache directory on the client.
+    pub server_id: String,
+    /// What the config's last archive held: the progress bar's length.
+    pub expected: Option<Statistics>,
+}
+
+/// From a worker to `borgcubed`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FromWorker {
+    /// Asks for a state change; answered by [`ToWorker::State`].
+    UpdateState {
+        /// Where the worker believes the job to be.
+        previous: JobState,
+        /// Where it is to go.
+        to: JobState,
+    },
+    /// Live progress, at most a few times a second.
+    Progress(Progress),
+    /// Lines for the job's log.
+    Log(Vec<LogLine>),
+    /// The last message.
+    Finished(Box<Finished>),
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finished {
+    /// None: well. `Cause::Cancelled` means cancelled.
+    pub failure: Option<Failure>,
+    /// Totals of the archive, if there is one.
+    pub statistics: Option<Statistics>,
+    /// The archive's id, 64 hex digits.
+    pub archive: Option<String>,
+    /// First warnings, escaped for printing.
+    pub warnings: Vec<String>,
+    /// How many there were.
+    pub warning_count: u64,
+    /// The client's borg.
+    pub client_borg: Option<String>,
+}
+
+/// A line of a job's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When it was written.
+    pub time: Timestamp,
+    /// `error`, `warning`, `info`, `debug`; or `file` for a file status of `--list`.
+    pub level: String,
+    /// Who says so: `borgcube`, `borg`, `ssh`.
+    pub source: String,
+    /// The text, escaped for printing.
+    pub message: String,
+}
