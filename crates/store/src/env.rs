@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 pub const MAP_SIZE: usize = 1 << 30;
 const MAX_DATABASES: u32 = 128;
 /// Slots of live read transactions, for all processes together.
-const MAX_READERS: u32 = 510;
+const MAX_READERS: u32 = 126;
 
 pub(crate) type Db = heed::Database<'static, Bytes, Bytes>;
 pub(crate) type Env = heed::Env<heed::WithoutTls>;
@@ -37,19 +37,12 @@ pub(crate) struct Environment {
 }
 
 /// Opens the environment in `dir` with the named databases; also tells which of them are new.
-pub(crate) fn open(
-    dir: &Path,
-    names: &[&'static str],
-    map_size: usize,
-    read_only: bool,
-) -> Result<(Environment, HashSet<&'static str>)> {
+pub(crate) fn open(dir: &Path, names: &[&'static str], map_size: usize, read_only: bool) -> Result<(Environment, HashSet<&'static str>)> {
     let _one_at_a_time = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
     if !read_only {
         fs::create_dir_all(dir).map_err(|e| Error::io("cannot create", dir, e))?;
     }
-    let dir = dir
-        .canonicalize()
-        .map_err(|e| Error::io("cannot open the database directory", dir, e))?;
+    let dir = dir.canonicalize().map_err(|e| Error::io("cannot open the database directory", dir, e))?;
     // First of all, because closing the probe below would drop the locks of an environment that is open already.
     if heed::env_closing_event(&dir).is_some() {
         return Err(Error::AlreadyOpen(dir));
@@ -60,10 +53,7 @@ pub(crate) fn open(
     probe_lock_file(&dir)?;
 
     let mut options = EnvOpenOptions::new().read_txn_without_tls();
-    options
-        .map_size(map_size)
-        .max_dbs(MAX_DATABASES)
-        .max_readers(MAX_READERS);
+    options.map_size(map_size).max_dbs(MAX_DATABASES).max_readers(MAX_READERS);
     #[expect(unsafe_code, reason = "heed marks everything about its memory map unsafe")]
     // SAFETY: the only flag is READ_ONLY, none that weakens locking or syncing. The file is changed through LMDB only: it lies in a
     // directory of our own, the lock file was found writable, and one process opens it once (`OPENING` and heed's register).
@@ -79,13 +69,7 @@ pub(crate) fn open(
         e => Error::lmdb(e),
     })?;
     env.clear_stale_readers().map_err(Error::lmdb)?;
-    let mut environment = Environment {
-        env,
-        databases: HashMap::new(),
-        read_only,
-        gate: RwLock::new(()),
-        pid: std::process::id(),
-    };
+    let mut environment = Environment { env, databases: HashMap::new(), read_only, gate: RwLock::new(()), pid: std::process::id() };
     let new = environment.open_databases(names)?;
     Ok((environment, new))
 }
@@ -124,11 +108,7 @@ impl Environment {
             })
             .map_err(Error::lmdb)?;
         self.databases.extend(found.commit().unwrap_or_default());
-        let missing: HashSet<_> = names
-            .iter()
-            .copied()
-            .filter(|name| !self.databases.contains_key(name))
-            .collect();
+        let missing: HashSet<_> = names.iter().copied().filter(|name| !self.databases.contains_key(name)).collect();
         if self.read_only || missing.is_empty() {
             return Ok(HashSet::new());
         }
@@ -162,11 +142,7 @@ impl Environment {
 
     /// LMDB's locks belong to the process that opened it.
     pub(crate) fn check_process(&self) -> Result<()> {
-        if self.pid == std::process::id() {
-            Ok(())
-        } else {
-            Err(Error::Forked)
-        }
+        if self.pid == std::process::id() { Ok(()) } else { Err(Error::Forked) }
     }
 
     /// Doubles the map, unless somebody else did since `seen` was its size.
@@ -178,8 +154,7 @@ impl Environment {
         }
         let wanted = now.saturating_mul(2);
         log::info!("the database's map grows from {now} to {wanted} bytes");
-        self.resize(wanted)
-            .map_err(|source| Error::CannotGrow { wanted, source })
+        self.resize(wanted).map_err(|source| Error::CannotGrow { wanted, source })
     }
 
     /// Takes over the size that another process gave the map.
@@ -224,12 +199,10 @@ impl Environment {
         let file = options.read(true).write(true).create_new(true).mode(0o600);
         let mut file = file.open(part).map_err(fail("cannot create"))?;
         let _shared = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        self.env
-            .copy_to_file(&mut file, CompactionOption::Enabled)
-            .map_err(|e| match e {
-                heed::Error::Io(e) => fail("cannot write")(e),
-                e => Error::lmdb(e),
-            })?;
+        self.env.copy_to_file(&mut file, CompactionOption::Enabled).map_err(|e| match e {
+            heed::Error::Io(e) => fail("cannot write")(e),
+            e => Error::lmdb(e),
+        })?;
         file.sync_all().map_err(fail("cannot sync"))
     }
 }
@@ -242,19 +215,13 @@ pub(crate) fn is(error: &heed::Error, wanted: MdbError) -> bool {
 fn create_files(dir: &Path) -> Result<()> {
     let metadata = fs::metadata(dir).map_err(|e| Error::io("cannot look at", dir, e))?;
     // A directory that its group may write is shared by the users of the server's daemons.
-    let mode = if metadata.mode() & 0o020 == 0 {
-        0o600
-    } else {
-        0o660
-    };
+    let mode = if metadata.mode() & 0o020 == 0 { 0o600 } else { 0o660 };
     for name in ["data.mdb", "lock.mdb"] {
         let path = dir.join(name);
         let mut options = OpenOptions::new();
         match options.write(true).create_new(true).mode(mode).open(&path) {
             // The umask may have taken the group's bits away.
-            Ok(file) => file
-                .set_permissions(Permissions::from_mode(mode))
-                .map_err(|e| Error::io("cannot set the mode of", &path, e))?,
+            Ok(file) => file.set_permissions(Permissions::from_mode(mode)).map_err(|e| Error::io("cannot set the mode of", &path, e))?,
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
             // The probe has the better sentence.
             Err(e) if name == "lock.mdb" && is_refusal(&e) => {}
@@ -275,27 +242,17 @@ fn probe_lock_file(dir: &Path) -> Result<()> {
 }
 
 fn is_refusal(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied
-    )
+    matches!(error.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied)
 }
 
 fn refusal(path: &Path, error: &io::Error) -> String {
     let dir = path.parent().unwrap_or(path).display();
     let remedy = if error.kind() == ErrorKind::ReadOnlyFilesystem {
-        format!(
-            "in a unit with ProtectSystem=strict, give it ReadWritePaths={dir} (or BindPaths={})",
-            path.display()
-        )
+        format!("in a unit with ProtectSystem=strict, give it ReadWritePaths={dir} (or BindPaths={})", path.display())
     } else {
-        "give its user the database's group (SupplementaryGroups=borgcube-db) and the file the mode 0660 (tmpfiles.d)"
-            .to_owned()
+        "give its user the database's group (SupplementaryGroups=borgcube-db) and the file the mode 0660 (tmpfiles.d)".to_owned()
     };
-    format!(
-        "cannot open {} for writing: {error}. Every reader of the database has to write its lock file: {remedy}",
-        path.display()
-    )
+    format!("cannot open {} for writing: {error}. Every reader of the database has to write its lock file: {remedy}", path.display())
 }
 
 #[cfg(test)]

@@ -27,14 +27,10 @@ pub enum Error {
     #[error("the database {} is open in this process already; clone that Store instead of opening it again", .0.display())]
     AlreadyOpen(PathBuf),
     /// A transaction was begun inside another one of the same thread.
-    #[error(
-        "a transaction was begun inside another one on the same thread; finish the first one before"
-    )]
+    #[error("a transaction was begun inside another one on the same thread; finish the first one before")]
     Nested,
     /// The store was carried across a fork.
-    #[error(
-        "the database was opened before this process was forked; a child has to open it itself"
-    )]
+    #[error("the database was opened before this process was forked; a child has to open it itself")]
     Forked,
     /// A write through a store that was opened for reading.
     #[error("the database was opened for reading only")]
@@ -99,9 +95,7 @@ pub enum Error {
         known: u16,
     },
     /// No chain of evolutions leads from the stored version to the present one.
-    #[error(
-        "{record} has version {stored}, and this BorgCube has no evolution from version {stuck} towards {wanted}"
-    )]
+    #[error("{record} has version {stored}, and this BorgCube has no evolution from version {stuck} towards {wanted}")]
     NoPath {
         /// Which record.
         record: String,
@@ -153,9 +147,7 @@ pub enum Error {
     #[error("there is no transaction {0} in the log")]
     NoTransaction(TransactionNumber),
     /// A later transaction is in the way of an undo.
-    #[error(
-        "transaction {number} cannot be undone: transaction {later} changed {record} after it; undo that one first"
-    )]
+    #[error("transaction {number} cannot be undone: transaction {later} changed {record} after it; undo that one first")]
     ChangedLater {
         /// What should have been undone.
         number: TransactionNumber,
@@ -200,15 +192,7 @@ impl Error {
         }
     }
 
-    pub(crate) fn io(
-        what: &'static str,
-        path: impl Into<PathBuf>,
-        source: std::io::Error,
-    ) -> Error {
-        Error::Io {
-            what,
-            path: path.into(),
-            source,
-        }
+    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Error {
+        Error::Io { what, path: path.into(), source }
     }
 }

@@ -40,10 +40,7 @@ impl Stamp {
 
 impl<'t, T: Table> TableRef<'t, T> {
     pub(crate) fn new(read: Read<'t>) -> TableRef<'t, T> {
-        TableRef {
-            read,
-            table: PhantomData,
-        }
+        TableRef { read, table: PhantomData }
     }
 
     /// The record with this key, if there is one.
@@ -71,11 +68,7 @@ impl<'t, T: Table> TableRef<'t, T> {
         };
         let decoded = decode::<T>(&key, bytes)?;
         let version = decoded.path.first().copied().unwrap_or(T::Record::VERSION);
-        Ok(Some(Stored {
-            stamp: Stamp::of(version, bytes),
-            record: decoded.record,
-            path: decoded.path,
-        }))
+        Ok(Some(Stored { stamp: Stamp::of(version, bytes), record: decoded.record, path: decoded.path }))
     }
 
     /// Every record in the order of the keys.
@@ -94,24 +87,10 @@ impl<'t, T: Table> TableRef<'t, T> {
         self.read.count(T::NAME)
     }
 
-    /// The records of an index whose keys begin with `front`, the last ones first, at most `limit`.
-    pub(crate) fn newest_by(
-        &self,
-        index: &str,
-        front: &[u8],
-        limit: usize,
-    ) -> Result<Vec<T::Record>> {
-        let entries = self.read.scan_back(index, front)?.take(limit);
-        entries.map(|entry| self.indexed(entry?.1)).collect()
-    }
-
     /// The record that an index entry points to.
     pub(crate) fn indexed(&self, key: &[u8]) -> Result<T::Record> {
         let record = self.get_bytes(key)?;
-        record.ok_or_else(|| Error::Damaged {
-            record: show::<T>(key),
-            what: "an index has it, its table does not".to_owned(),
-        })
+        record.ok_or_else(|| Error::Damaged { record: show::<T>(key), what: "an index has it, its table does not".to_owned() })
     }
 
     fn get_bytes(&self, key: &[u8]) -> Result<Option<T::Record>> {
@@ -133,10 +112,7 @@ pub struct TableMut<'w, 't, T> {
 
 impl<'w, 't, T: Table> TableMut<'w, 't, T> {
     pub(crate) fn new(write: &'w mut Write<'t>) -> TableMut<'w, 't, T> {
-        TableMut {
-            write,
-            table: PhantomData,
-        }
+        TableMut { write, table: PhantomData }
     }
 
     /// The table as this transaction sees it.
@@ -173,11 +149,7 @@ impl<'w, 't, T: Table> TableMut<'w, 't, T> {
     /// Changes a record in place and returns what `change` returned; when it fails, the record stays.
     ///
     /// An old record is evolved first; its new form replaces only the very version that the evolution started from.
-    pub fn update<V>(
-        &mut self,
-        key: &T::Key,
-        change: impl FnOnce(&mut T::Record) -> Result<V>,
-    ) -> Result<V> {
+    pub fn update<V>(&mut self, key: &T::Key, change: impl FnOnce(&mut T::Record) -> Result<V>) -> Result<V> {
         let stored = self.require_stored(key)?;
         let mut record = stored.record;
         let value = change(&mut record)?;
@@ -221,9 +193,6 @@ impl<'w, 't, T: Table> TableMut<'w, 't, T> {
         if key == new {
             return Ok(());
         }
-        Err(Error::Unstorable {
-            record: show::<T>(&key),
-            reason: format!("a change must not turn it into {}", show::<T>(&new)),
-        })
+        Err(Error::Unstorable { record: show::<T>(&key), reason: format!("a change must not turn it into {}", show::<T>(&new)) })
     }
 }

@@ -67,11 +67,7 @@ impl<'b> KeyParts<'b> {
 
     /// The next text.
     pub fn text(&mut self) -> Result<&'b str> {
-        let end = self
-            .rest
-            .iter()
-            .position(|&b| b == 0)
-            .ok_or_else(|| bad(self.rest))?;
+        let end = self.rest.iter().position(|&b| b == 0).ok_or_else(|| bad(self.rest))?;
         let text = std::str::from_utf8(&self.rest[..end]).map_err(|_| bad(self.rest))?;
         self.rest = &self.rest[end + 1..];
         Ok(text)
@@ -79,29 +75,19 @@ impl<'b> KeyParts<'b> {
 
     /// The next number.
     pub fn number(&mut self) -> Result<u64> {
-        let (number, rest) = self
-            .rest
-            .split_first_chunk::<8>()
-            .ok_or_else(|| bad(self.rest))?;
+        let (number, rest) = self.rest.split_first_chunk::<8>().ok_or_else(|| bad(self.rest))?;
         self.rest = rest;
         Ok(u64::from_be_bytes(*number))
     }
 
     /// Succeeds at the end of the key only.
     pub fn end(self) -> Result<()> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(bad(self.rest))
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(bad(self.rest)) }
     }
 }
 
 fn bad(bytes: &[u8]) -> Error {
-    Error::BadKey(
-        bytes.escape_ascii().to_string(),
-        "it does not have the table's form",
-    )
+    Error::BadKey(bytes.escape_ascii().to_string(), "it does not have the table's form")
 }
 
 impl Key for u64 {

@@ -15,9 +15,7 @@ use crate::key::Key;
 use crate::record::{self, Record};
 
 /// A transaction's place in the log, from 1.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
 #[serde(transparent)]
 pub struct TransactionNumber(pub u64);
 
@@ -137,10 +135,7 @@ impl Entry {
 
     /// Whether this entry may follow one with `previous` as its hash.
     pub(crate) fn check(&self, number: TransactionNumber, previous: &str) -> Result<()> {
-        let broken = |what: &str| Error::BrokenLog {
-            number,
-            what: what.to_owned(),
-        };
+        let broken = |what: &str| Error::BrokenLog { number, what: what.to_owned() };
         if self.number != number {
             return Err(broken(&format!("the entry there has the number {}", self.number)));
         }

@@ -59,10 +59,7 @@ pub struct Decoded<R> {
 
 /// The bytes of `record` in its present version.
 pub fn encode<R: Record>(record: &R) -> Result<Vec<u8>> {
-    let body = serde_json::to_vec(record).map_err(|e| Error::Unstorable {
-        record: R::NAME.to_owned(),
-        reason: e.to_string(),
-    })?;
+    let body = serde_json::to_vec(record).map_err(|e| Error::Unstorable { record: R::NAME.to_owned(), reason: e.to_string() })?;
     Ok(seal(R::KIND, R::VERSION, &body))
 }
 
@@ -80,23 +77,13 @@ pub fn seal(kind: u16, version: u16, body: &[u8]) -> Vec<u8> {
 /// Reads a record of any version that leads to the present one. `what` names the record in errors.
 pub fn decode<R: Record>(what: &str, bytes: &[u8]) -> Result<Decoded<R>> {
     let (version, body) = open(R::KIND, what, bytes)?;
-    let damaged = |e: serde_json::Error| Error::Damaged {
-        record: what.to_owned(),
-        what: format!("its body does not fit: {e}"),
-    };
+    let damaged = |e: serde_json::Error| Error::Damaged { record: what.to_owned(), what: format!("its body does not fit: {e}") };
     if version > R::VERSION {
-        return Err(Error::Newer {
-            record: what.to_owned(),
-            found: version,
-            known: R::VERSION,
-        });
+        return Err(Error::Newer { record: what.to_owned(), found: version, known: R::VERSION });
     }
     if version == R::VERSION {
         let record = serde_json::from_slice(body).map_err(damaged)?;
-        return Ok(Decoded {
-            record,
-            path: vec![version],
-        });
+        return Ok(Decoded { record, path: vec![version] });
     }
     let mut value = serde_json::from_slice(body).map_err(damaged)?;
     let path = evolve::<R>(what, version, &mut value)?;
@@ -118,18 +105,8 @@ fn evolve<R: Record>(what: &str, stored: u16, value: &mut Value) -> Result<Vec<u
             .iter()
             .filter(|e| e.from == at && e.to > at && e.to <= R::VERSION)
             .max_by_key(|e| e.to)
-            .ok_or_else(|| Error::NoPath {
-                record: what.to_owned(),
-                stored,
-                stuck: at,
-                wanted: R::VERSION,
-            })?;
-        (leap.apply)(value).map_err(|reason| Error::Evolution {
-            record: what.to_owned(),
-            from: leap.from,
-            to: leap.to,
-            reason,
-        })?;
+            .ok_or_else(|| Error::NoPath { record: what.to_owned(), stored, stuck: at, wanted: R::VERSION })?;
+        (leap.apply)(value).map_err(|reason| Error::Evolution { record: what.to_owned(), from: leap.from, to: leap.to, reason })?;
         at = leap.to;
         path.push(at);
     }
@@ -137,17 +114,10 @@ fn evolve<R: Record>(what: &str, stored: u16, value: &mut Value) -> Result<Vec<u
 }
 
 fn open<'b>(kind: u16, what: &str, bytes: &'b [u8]) -> Result<(u16, &'b [u8])> {
-    let damaged = |text: &str| Error::Damaged {
-        record: what.to_owned(),
-        what: text.to_owned(),
-    };
-    let (Some(&format), Some(found), Some(version), Some(sum), Some(body)) = (
-        bytes.first(),
-        array::<2>(bytes, 1),
-        array::<2>(bytes, 3),
-        array::<8>(bytes, 5),
-        bytes.get(HEADER..),
-    ) else {
+    let damaged = |text: &str| Error::Damaged { record: what.to_owned(), what: text.to_owned() };
+    let (Some(&format), Some(found), Some(version), Some(sum), Some(body)) =
+        (bytes.first(), array::<2>(bytes, 1), array::<2>(bytes, 3), array::<8>(bytes, 5), bytes.get(HEADER..))
+    else {
         return Err(damaged("it is too short"));
     };
     if format != FORMAT {
@@ -158,11 +128,7 @@ fn open<'b>(kind: u16, what: &str, bytes: &'b [u8]) -> Result<(u16, &'b [u8])> {
         return Err(damaged("its checksum does not fit"));
     }
     if found != kind {
-        return Err(Error::WrongKind {
-            record: what.to_owned(),
-            found,
-            expected: kind,
-        });
+        return Err(Error::WrongKind { record: what.to_owned(), found, expected: kind });
     }
     Ok((version, body))
 }

@@ -47,11 +47,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options {
-            tables: tables::all(),
-            map_size: env::MAP_SIZE,
-            read_only: false,
-        }
+        Options { tables: tables::all(), map_size: env::MAP_SIZE, read_only: false }
     }
 }
 
@@ -86,12 +82,8 @@ impl Options {
             names.push(table.name);
             names.extend((table.index_names)());
         }
-        let (environment, new) =
-            env::open(dir.as_ref(), &names, self.map_size, self.read_only)?;
-        let inner = Arc::new(Inner {
-            environment,
-            tables: self.tables,
-        });
+        let (environment, new) = env::open(dir.as_ref(), &names, self.map_size, self.read_only)?;
+        let inner = Arc::new(Inner { environment, tables: self.tables });
         let store = Store { inner };
         if self.read_only {
             store.read(|r| check_layout(r.meta(LAYOUT_KEY)?.unwrap_or(LAYOUT)))?;
@@ -118,10 +110,7 @@ impl Options {
 
 fn check_layout(found: u64) -> Result<()> {
     if found > LAYOUT {
-        return Err(Error::NewerLayout {
-            found,
-            known: LAYOUT,
-        });
+        return Err(Error::NewerLayout { found, known: LAYOUT });
     }
     Ok(())
 }
@@ -163,12 +152,7 @@ impl Store {
     }
 
     /// Changes the database at the present moment, see [`write_at`](Store::write_at).
-    pub fn write<T>(
-        &self,
-        note: &str,
-        actor: &str,
-        f: impl FnMut(&mut Write<'_>) -> Result<T>,
-    ) -> Result<(T, TransactionNumber)> {
+    pub fn write<T>(&self, note: &str, actor: &str, f: impl FnMut(&mut Write<'_>) -> Result<T>) -> Result<(T, TransactionNumber)> {
         self.write_at(Timestamp::now(), note, actor, f)
     }
 

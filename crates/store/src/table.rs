@@ -33,26 +33,23 @@ pub struct Index<R> {
     pub fronts: fn(&R) -> Result<Vec<Vec<u8>>>,
 }
 
+/// The entries of a record: index and key.
+pub(crate) type IndexKeys = Vec<(&'static str, Vec<u8>)>;
+
 /// A table as code that does not know its types sees it.
 #[derive(Clone, Copy)]
 pub struct TableDef {
     pub(crate) name: &'static str,
     pub(crate) no_undo: Option<&'static str>,
     pub(crate) index_names: fn() -> Vec<&'static str>,
-    pub(crate) index_keys: fn(&[u8], &[u8]) -> Result<Vec<(&'static str, Vec<u8>)>>,
+    pub(crate) index_keys: fn(&[u8], &[u8]) -> Result<IndexKeys>,
     pub(crate) show: fn(&[u8]) -> String,
 }
 
 impl TableDef {
     /// The definition of `T`.
     pub const fn of<T: Table>() -> TableDef {
-        TableDef {
-            name: T::NAME,
-            no_undo: T::NO_UNDO,
-            index_names: index_names::<T>,
-            index_keys: index_keys::<T>,
-            show: show::<T>,
-        }
+        TableDef { name: T::NAME, no_undo: T::NO_UNDO, index_names: index_names::<T>, index_keys: index_keys::<T>, show: show::<T> }
     }
 }
 
@@ -60,7 +57,7 @@ fn index_names<T: Table>() -> Vec<&'static str> {
     T::indexes().iter().map(|index| index.name).collect()
 }
 
-fn index_keys<T: Table>(key: &[u8], value: &[u8]) -> Result<Vec<(&'static str, Vec<u8>)>> {
+fn index_keys<T: Table>(key: &[u8], value: &[u8]) -> Result<IndexKeys> {
     if T::indexes().is_empty() {
         return Ok(Vec::new());
     }
@@ -98,13 +95,7 @@ pub(crate) fn decode<T: Table>(key: &[u8], value: &[u8]) -> Result<record::Decod
     let what = show::<T>(key);
     let decoded = record::decode::<T::Record>(&what, value)?;
     if T::key(&decoded.record).encode()? != key {
-        return Err(Error::Damaged {
-            what: format!(
-                "it says that it is {}",
-                T::key(&decoded.record).show()
-            ),
-            record: what,
-        });
+        return Err(Error::Damaged { what: format!("it says that it is {}", T::key(&decoded.record).show()), record: what });
     }
     Ok(decoded)
 }

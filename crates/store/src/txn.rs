@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use heed::{MdbError, RoTxn, RwTxn};
 use model::Timestamp;
@@ -37,36 +38,36 @@ impl<'t> Read<'t> {
     }
 
     /// All entries whose keys begin with `front`, in order.
-    pub(crate) fn scan(
-        &self,
-        db: &str,
-        front: &[u8],
-    ) -> Result<impl Iterator<Item = Result<(&'t [u8], &'t [u8])>> + use<'t>> {
+    pub(crate) fn scan(&self, db: &str, front: &[u8]) -> Result<impl Iterator<Item = Result<(&'t [u8], &'t [u8])>> + use<'t>> {
         let db = self.inner.environment.db(db)?;
         let entries = db.prefix_iter(self.txn, front).map_err(Error::lmdb)?;
         Ok(entries.map(|entry| entry.map_err(Error::lmdb)))
     }
 
     /// All entries whose keys begin with `front`, in reverse order.
-    pub(crate) fn scan_back(
+    pub(crate) fn scan_back(&self, db: &str, front: &[u8]) -> Result<impl Iterator<Item = Result<(&'t [u8], &'t [u8])>> + use<'t>> {
+        self.scan_back_below(db, front, None)
+    }
+
+    /// The same, only what lies below the key `below`.
+    pub(crate) fn scan_back_below(
         &self,
         db: &str,
         front: &[u8],
+        below: Option<Vec<u8>>,
     ) -> Result<impl Iterator<Item = Result<(&'t [u8], &'t [u8])>> + use<'t>> {
         let db = self.inner.environment.db(db)?;
-        let entries = db.rev_prefix_iter(self.txn, front).map_err(Error::lmdb)?;
+        let end = below.or_else(|| after_all_with(front));
+        let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let range = (Bound::Included(front), end);
+        let entries = db.rev_range(self.txn, &range).map_err(Error::lmdb)?;
         Ok(entries.map(|entry| entry.map_err(Error::lmdb)))
     }
 
     /// The last entry at or before `key`.
-    pub(crate) fn at_or_before(
-        &self,
-        db: &str,
-        key: &[u8],
-    ) -> Result<Option<(&'t [u8], &'t [u8])>> {
+    pub(crate) fn at_or_before(&self, db: &str, key: &[u8]) -> Result<Option<(&'t [u8], &'t [u8])>> {
         let db = self.inner.environment.db(db)?;
-        db.get_lower_than_or_equal_to(self.txn, key)
-            .map_err(Error::lmdb)
+        db.get_lower_than_or_equal_to(self.txn, key).map_err(Error::lmdb)
     }
 
     pub(crate) fn last_key(&self, db: &str) -> Result<Option<Vec<u8>>> {
@@ -83,11 +84,7 @@ impl<'t> Read<'t> {
     pub(crate) fn table_stat(&self, name: &str) -> Result<TableStat> {
         let db = self.inner.environment.db(name)?;
         let stat = db.stat(self.txn).map_err(Error::lmdb)?;
-        Ok(TableStat {
-            name: name.to_owned(),
-            entries: stat.entries as u64,
-            size: stat.non_free_page_size() as u64,
-        })
+        Ok(TableStat { name: name.to_owned(), entries: stat.entries as u64, size: stat.non_free_page_size() as u64 })
     }
 
     pub(crate) fn meta(&self, key: &[u8]) -> Result<Option<u64>> {
@@ -103,6 +100,14 @@ impl<'t> Read<'t> {
     }
 }
 
+/// The first key behind all that begin with `front`, if there is one.
+fn after_all_with(front: &[u8]) -> Option<Vec<u8>> {
+    let last = front.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut end = front[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
 /// A transaction that changes the database. Its changes are seen by itself at once, by everybody else after the commit.
 pub struct Write<'t> {
     inner: &'t Inner,
@@ -115,13 +120,7 @@ pub struct Write<'t> {
 
 impl<'t> Write<'t> {
     pub(crate) fn new(inner: &'t Inner, txn: RwTxn<'t>) -> Write<'t> {
-        Write {
-            inner,
-            txn,
-            before: BTreeMap::new(),
-            undoes: None,
-            full: Cell::new(false),
-        }
+        Write { inner, txn, before: BTreeMap::new(), undoes: None, full: Cell::new(false) }
     }
 
     /// The database as this transaction sees it, its own changes included.
@@ -188,12 +187,7 @@ impl<'t> Write<'t> {
     }
 
     /// Writes the entry about everything that changed. Changes that cancelled out are none.
-    pub(crate) fn append_to_log(
-        &mut self,
-        time: Timestamp,
-        note: &str,
-        actor: &str,
-    ) -> Result<TransactionNumber> {
+    pub(crate) fn append_to_log(&mut self, time: Timestamp, note: &str, actor: &str) -> Result<TransactionNumber> {
         let mut changes = Vec::new();
         for ((table, key), before) in std::mem::take(&mut self.before) {
             let after = self.view().get(table, &key)?;
@@ -202,13 +196,7 @@ impl<'t> Write<'t> {
             }
             let after = after.map(digest);
             let show = self.view().definition(table).map(|def| def.show);
-            changes.push(Change {
-                table: table.to_owned(),
-                record: show.map_or_else(String::new, |show| show(&key)),
-                key,
-                before,
-                after,
-            });
+            changes.push(Change { table: table.to_owned(), record: show.map_or_else(String::new, |show| show(&key)), key, before, after });
         }
         if changes.is_empty() {
             return Ok(TransactionNumber::NONE);

@@ -62,24 +62,19 @@ impl<'t> Log<'t> {
     pub(crate) fn of_record(&self, table: &str, key: &[u8]) -> Result<Vec<TransactionNumber>> {
         let front = history_front(table, key)?;
         let entries = self.read.scan_back(LOG_RECORDS, &front)?;
-        entries
-            .map(|entry| u64::decode(&entry?.0[front.len()..]).map(TransactionNumber))
-            .collect()
+        entries.map(|entry| u64::decode(&entry?.0[front.len()..]).map(TransactionNumber)).collect()
     }
 
     /// Recomputes every hash, and compares every record with what the log says it must be. Returns the number of entries.
     pub fn verify_chain(&self) -> Result<u64> {
         let mut previous = no_hash();
         let mut count = 0;
-        let mut records = BTreeMap::new();
+        let mut records = LastChanges::new();
         for item in self.read.scan(LOG, &[])? {
             let (key, value) = item?;
             count += 1;
             let number = TransactionNumber(count);
-            let entry = Entry::decode(key, value).map_err(|e| Error::BrokenLog {
-                number,
-                what: e.to_string(),
-            })?;
+            let entry = Entry::decode(key, value).map_err(|e| Error::BrokenLog { number, what: e.to_string() })?;
             entry.check(number, &previous)?;
             previous = entry.hash;
             for change in entry.changes {
@@ -89,28 +84,46 @@ impl<'t> Log<'t> {
         self.verify_records(&mut records)?;
         // What is left was in no table: it must have been removed.
         match records.into_iter().find(|(_, (_, after))| after.is_some()) {
-            Some(((table, key), (number, _))) => Err(Error::BrokenLog {
-                number,
-                what: format!("{} is missing", self.show(&table, &key)),
-            }),
+            Some(((table, key), (number, _))) => Err(Error::BrokenLog { number, what: format!("{} is missing", self.show(&table, &key)) }),
             None => Ok(count),
         }
     }
 
-    fn verify_records(
-        &self,
-        logged: &mut BTreeMap<(String, Vec<u8>), (TransactionNumber, Option<String>)>,
-    ) -> Result<()> {
+    /// Compares every index with what the records say. Returns the number of entries.
+    pub fn verify_indexes(&self) -> Result<u64> {
+        let mut count = 0;
+        for table in self.read.definitions() {
+            let mut wanted = BTreeMap::new();
+            for item in self.read.scan(table.name, &[])? {
+                let (key, value) = item?;
+                wanted.extend((table.index_keys)(key, value)?.into_iter().map(|entry| (entry, key)));
+            }
+            for index in (table.index_names)() {
+                for item in self.read.scan(index, &[])? {
+                    let (index_key, key) = item?;
+                    count += 1;
+                    if wanted.remove(&(index, index_key.to_vec())) != Some(key) {
+                        let record = (table.show)(key);
+                        return Err(Error::Damaged { record, what: format!("index {index} has an entry that does not fit it") });
+                    }
+                }
+            }
+            if let Some(((index, _), key)) = wanted.first_key_value() {
+                let record = (table.show)(key);
+                return Err(Error::Damaged { record, what: format!("index {index} lacks it") });
+            }
+        }
+        Ok(count)
+    }
+
+    fn verify_records(&self, logged: &mut LastChanges) -> Result<()> {
         for table in self.read.definitions() {
             for item in self.read.scan(table.name, &[])? {
                 let (key, value) = item?;
                 let last = logged.remove(&(table.name.to_owned(), key.to_vec()));
                 let (number, after) = last.unwrap_or_default();
                 if after != Some(digest(value)) {
-                    return Err(Error::BrokenLog {
-                        number,
-                        what: format!("{} was changed without an entry", (table.show)(key)),
-                    });
+                    return Err(Error::BrokenLog { number, what: format!("{} was changed without an entry", (table.show)(key)) });
                 }
             }
         }
@@ -124,6 +137,9 @@ impl<'t> Log<'t> {
         definition.map_or_else(|| table.to_owned(), |def| (def.show)(key))
     }
 }
+
+/// For each record that the log knows, who changed it last, and what it must be since.
+type LastChanges = BTreeMap<(String, Vec<u8>), (TransactionNumber, Option<String>)>;
 
 /// The front of a record's entries in the index of the log.
 pub(crate) fn history_front(table: &str, key: &[u8]) -> Result<Vec<u8>> {
@@ -139,12 +155,7 @@ impl Store {
     ///
     /// Fails with [`Error::ChangedLater`], which names the later transaction, and with [`Error::NotUndoable`] for records that must not
     /// come back. Numbers that were given to jobs stay used.
-    pub fn undo(
-        &self,
-        number: TransactionNumber,
-        now: Timestamp,
-        actor: &str,
-    ) -> Result<TransactionNumber> {
+    pub fn undo(&self, number: TransactionNumber, now: Timestamp, actor: &str) -> Result<TransactionNumber> {
         let note = self.read(|r| r.log().get(number))?.note;
         let note = format!("undo {number}: {note}");
         let ((), undo) = self.write_at(now, &note, actor, |w| w.revert(number))?;
@@ -157,11 +168,7 @@ impl Write<'_> {
         let entry = self.view().log().get(number)?;
         self.undoes = Some(number);
         for change in entry.changes {
-            let refuse = |reason| Error::NotUndoable {
-                number,
-                record: change.record.clone(),
-                reason,
-            };
+            let refuse = |reason| Error::NotUndoable { number, record: change.record.clone(), reason };
             let definition = self.view().definition(&change.table).copied();
             let definition = definition.ok_or_else(|| refuse("this BorgCube has no such table"))?;
             if let Some(reason) = definition.no_undo {
@@ -169,18 +176,11 @@ impl Write<'_> {
             }
             let history = self.view().log().of_record(&change.table, &change.key)?;
             if let Some(&later) = history.first().filter(|later| **later > number) {
-                return Err(Error::ChangedLater {
-                    number,
-                    later,
-                    record: change.record,
-                });
+                return Err(Error::ChangedLater { number, later, record: change.record });
             }
             let now = self.view().get(definition.name, &change.key)?.map(digest);
             if now != change.after {
-                return Err(Error::BrokenLog {
-                    number,
-                    what: format!("{} was changed without an entry", change.record),
-                });
+                return Err(Error::BrokenLog { number, what: format!("{} was changed without an entry", change.record) });
             }
             self.set(&definition, &change.key, change.before.as_deref())?;
         }

@@ -1,7 +1,138 @@
-//! BorgCube's tables.
-use crate::table::TableDef;
+//! BorgCube's tables: which record lies where, and what it is found by.
+//!
+//! | table          | key                     | indexes                                        |
+//! |----------------|-------------------------|------------------------------------------------|
+//! | `repositories` | name                    |                                                |
+//! | `clients`      | name                    |                                                |
+//! | `configs`      | client, label           | repository                                     |
+//! | `jobs`         | number                  | state; client; repository; config              |
+//! | `archives`     | repository, archive id  | time; client; config; repository; name; job    |
+//! | `settings`     | the only one            |                                                |
+//! | `sessions`     | hash of the token       | job                                            |
+//! | `intents`      | repository, job         |                                                |
 
-/// All of them.
-pub fn all() -> Vec<TableDef> {
-    Vec::new()
+mod archives;
+mod basics;
+mod jobs;
+mod owner;
+
+pub use archives::{ArchiveFilter, ArchiveKey, Archives};
+pub use basics::{Clients, Configs, Repositories, SettingsTable};
+pub use jobs::{JobFilter, Jobs};
+pub use owner::{Intent, IntentKey, Intents, PreparedSession, Sessions};
+
+use crate::error::Result;
+use crate::handle::{TableMut, TableRef};
+use crate::table::TableDef;
+use crate::txn::{Read, Write};
+
+/// The kinds of records, each number once and for ever.
+mod kind {
+    // 1 is the log's entry.
+    pub const REPOSITORY: u16 = 2;
+    pub const CLIENT: u16 = 3;
+    pub const CONFIG: u16 = 4;
+    pub const JOB: u16 = 5;
+    pub const ARCHIVE: u16 = 6;
+    pub const SETTINGS: u16 = 7;
+    pub const SESSION: u16 = 8;
+    pub const INTENT: u16 = 9;
+}
+
+/// All tables.
+pub(crate) fn all() -> Vec<TableDef> {
+    vec![
+        TableDef::of::<Repositories>(),
+        TableDef::of::<Clients>(),
+        TableDef::of::<Configs>(),
+        TableDef::of::<Jobs>(),
+        TableDef::of::<Archives>(),
+        TableDef::of::<SettingsTable>(),
+        TableDef::of::<Sessions>(),
+        TableDef::of::<Intents>(),
+    ]
+}
+
+impl<'t> Read<'t> {
+    /// The repositories by name.
+    pub fn repositories(&self) -> TableRef<'t, Repositories> {
+        self.table()
+    }
+
+    /// The clients by name.
+    pub fn clients(&self) -> TableRef<'t, Clients> {
+        self.table()
+    }
+
+    /// The backup configs by client and label.
+    pub fn configs(&self) -> TableRef<'t, Configs> {
+        self.table()
+    }
+
+    /// The jobs by number.
+    pub fn jobs(&self) -> TableRef<'t, Jobs> {
+        self.table()
+    }
+
+    /// The archives by repository and id.
+    pub fn archives(&self) -> TableRef<'t, Archives> {
+        self.table()
+    }
+
+    /// The server's settings, once they were made.
+    pub fn settings(&self) -> Result<Option<model::Settings>> {
+        self.table::<SettingsTable>().get(&basics::Only)
+    }
+
+    /// The sessions that the owners prepared, by the hash of their token.
+    pub fn sessions(&self) -> TableRef<'t, Sessions> {
+        self.table()
+    }
+
+    /// What the owners are about to commit.
+    pub fn intents(&self) -> TableRef<'t, Intents> {
+        self.table()
+    }
+}
+
+impl<'t> Write<'t> {
+    /// The repositories by name.
+    pub fn repositories(&mut self) -> TableMut<'_, 't, Repositories> {
+        self.table()
+    }
+
+    /// The clients by name.
+    pub fn clients(&mut self) -> TableMut<'_, 't, Clients> {
+        self.table()
+    }
+
+    /// The backup configs by client and label.
+    pub fn configs(&mut self) -> TableMut<'_, 't, Configs> {
+        self.table()
+    }
+
+    /// The jobs by number.
+    pub fn jobs(&mut self) -> TableMut<'_, 't, Jobs> {
+        self.table()
+    }
+
+    /// The archives by repository and id.
+    pub fn archives(&mut self) -> TableMut<'_, 't, Archives> {
+        self.table()
+    }
+
+    /// Makes or replaces the server's settings.
+    pub fn set_settings(&mut self, settings: &model::Settings) -> Result<()> {
+        self.table::<SettingsTable>().put(settings)
+    }
+
+    /// The sessions that the owners prepared, by the hash of their token.
+    pub fn sessions(&mut self) -> TableMut<'_, 't, Sessions> {
+        self.table()
+    }
+
+    /// What the owners are about to commit.
+    pub fn intents(&mut self) -> TableMut<'_, 't, Intents> {
+        self.table()
+    }
 }

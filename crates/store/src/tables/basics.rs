@@ -1,0 +1,173 @@
+//! What people set up: repositories, clients, backup configs, settings.
+
+use model::{BackupConfig, Client, ClientName, ConfigName, Repository, RepositoryName, Settings};
+
+use super::kind;
+use crate::error::{Error, Result};
+use crate::handle::TableRef;
+use crate::key::{Key, KeyBytes, KeyParts};
+use crate::record::Record;
+use crate::table::{Index, Table};
+
+/// Reads a validated name out of a key.
+pub(super) fn name<T: std::str::FromStr>(parts: &mut KeyParts<'_>) -> Result<T> {
+    let text = parts.text()?;
+    text.parse().map_err(|_| Error::BadKey(text.to_owned(), "it is no valid name"))
+}
+
+impl Key for RepositoryName {
+    fn encode(&self) -> Result<Vec<u8>> {
+        Ok(KeyBytes::new().text(self.as_str())?.finish())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut parts = KeyParts::of(bytes);
+        let name = name(&mut parts)?;
+        parts.end().map(|()| name)
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Key for ClientName {
+    fn encode(&self) -> Result<Vec<u8>> {
+        Ok(KeyBytes::new().text(self.as_str())?.finish())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut parts = KeyParts::of(bytes);
+        let name = name(&mut parts)?;
+        parts.end().map(|()| name)
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Key for ConfigName {
+    fn encode(&self) -> Result<Vec<u8>> {
+        Ok(KeyBytes::new().text(self.client.as_str())?.text(self.label.as_str())?.finish())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut parts = KeyParts::of(bytes);
+        let config = ConfigName { client: name(&mut parts)?, label: name(&mut parts)? };
+        parts.end().map(|()| config)
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// The key of a table with one record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Only;
+
+impl Key for Only {
+    fn encode(&self) -> Result<Vec<u8>> {
+        Ok(KeyBytes::new().text("server")?.finish())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self> {
+        String::decode(bytes).map(|_| Only)
+    }
+
+    fn show(&self) -> String {
+        "of the server".to_owned()
+    }
+}
+
+impl Record for Repository {
+    const KIND: u16 = kind::REPOSITORY;
+    const NAME: &'static str = "repository";
+    const VERSION: u16 = 1;
+}
+
+impl Record for Client {
+    const KIND: u16 = kind::CLIENT;
+    const NAME: &'static str = "client";
+    const VERSION: u16 = 1;
+}
+
+impl Record for BackupConfig {
+    const KIND: u16 = kind::CONFIG;
+    const NAME: &'static str = "backup config";
+    const VERSION: u16 = 1;
+}
+
+impl Record for Settings {
+    const KIND: u16 = kind::SETTINGS;
+    const NAME: &'static str = "settings";
+    const VERSION: u16 = 1;
+}
+
+/// `repositories`: [`Repository`] by name.
+pub struct Repositories;
+
+impl Table for Repositories {
+    type Key = RepositoryName;
+    type Record = Repository;
+    const NAME: &'static str = "repositories";
+    fn key(record: &Repository) -> RepositoryName {
+        record.name.clone()
+    }
+}
+
+/// `clients`: [`Client`] by name.
+pub struct Clients;
+
+impl Table for Clients {
+    type Key = ClientName;
+    type Record = Client;
+    const NAME: &'static str = "clients";
+    fn key(record: &Client) -> ClientName {
+        record.name.clone()
+    }
+}
+
+/// `settings`: the one [`Settings`] of the server.
+pub struct SettingsTable;
+
+impl Table for SettingsTable {
+    type Key = Only;
+    type Record = Settings;
+    const NAME: &'static str = "settings";
+    fn key(_: &Settings) -> Only {
+        Only
+    }
+}
+
+/// `configs`: [`BackupConfig`] by client and label.
+pub struct Configs;
+
+const CONFIGS_BY_REPOSITORY: &str = "configs-by-repository";
+
+impl Table for Configs {
+    type Key = ConfigName;
+    type Record = BackupConfig;
+    const NAME: &'static str = "configs";
+    fn key(record: &BackupConfig) -> ConfigName {
+        record.name()
+    }
+    fn indexes() -> &'static [Index<BackupConfig>] {
+        &[Index { name: CONFIGS_BY_REPOSITORY, fronts: |config| Ok(vec![config.repository.encode()?]) }]
+    }
+}
+
+impl TableRef<'_, Configs> {
+    /// The configs of one client, by label.
+    pub fn of_client(&self, client: &ClientName) -> Result<Vec<BackupConfig>> {
+        let entries = self.read.scan(Configs::NAME, &client.encode()?)?;
+        entries.map(|entry| self.indexed(entry?.0)).collect()
+    }
+
+    /// The configs that write into one repository, by client and label.
+    pub fn of_repository(&self, repository: &RepositoryName) -> Result<Vec<BackupConfig>> {
+        let entries = self.read.scan(CONFIGS_BY_REPOSITORY, &repository.encode()?)?;
+        entries.map(|entry| self.indexed(entry?.1)).collect()
+    }
+}
