@@ -92,3 +92,39 @@ fn names(announced: &Announced, pid: i32, parent: i32) -> Result<Vec<String>> {
 fn number(name: &'static str, value: &str) -> Result<i32> {
     value.parse().map_err(|_| Error::Environment { name, why: format!("\"{}\" is not a number", crate::logging::escape(value)) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(fds: &str, pid: Option<&str>, parent: Option<&str>, list: Option<&str>) -> Result<Vec<String>> {
+        let own = |value: Option<&str>| value.map(str::to_owned);
+        names(&Announced { fds: Some(fds.into()), pid: own(pid), parent: own(parent), names: own(list) }, 10, 9)
+    }
+
+    #[test]
+    fn descriptors_are_ours_only_if_meant_for_us() {
+        assert_eq!(ask("2", Some("10"), None, Some("a:b")).unwrap(), ["a", "b"]);
+        assert_eq!(ask("2", None, Some("9"), Some("a:b")).unwrap(), ["a", "b"]);
+        assert!(ask("2", Some("11"), None, None).unwrap().is_empty());
+        assert!(ask("2", None, Some("8"), None).unwrap().is_empty());
+        assert!(ask("2", None, None, None).unwrap().is_empty());
+        // systemd's word counts where both are present.
+        assert!(ask("2", Some("11"), Some("9"), None).unwrap().is_empty());
+    }
+
+    #[test]
+    fn missing_names_are_filled_and_surplus_ones_dropped() {
+        assert_eq!(ask("2", Some("10"), None, None).unwrap(), ["unknown", "unknown"]);
+        assert_eq!(ask("2", Some("10"), None, Some("a")).unwrap(), ["a", "unknown"]);
+        assert_eq!(ask("1", Some("10"), None, Some("a:b")).unwrap(), ["a"]);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for fds in ["-1", "x", "", "257", "99999999999"] {
+            assert!(ask(fds, Some("10"), None, None).is_err(), "{fds}");
+        }
+        assert!(ask("1", Some("me"), None, None).is_err());
+    }
+}

@@ -51,3 +51,60 @@ pub fn credential_in(directory: &Path, name: &str) -> Result<Option<Vec<u8>>> {
     file.take(LARGEST).read_to_end(&mut content).map_err(failed)?;
     Ok(Some(content))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    fn store(directory: &Path, content: &[u8], mode: u32) {
+        let path = directory.join("passphrase");
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn the_content_is_returned_byte_for_byte() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(credential_in(directory.path(), "passphrase").unwrap(), None);
+        for mode in [0o600, 0o400, 0o440] {
+            store(directory.path(), b"\xffsecret\n", mode);
+            assert_eq!(credential_in(directory.path(), "passphrase").unwrap().unwrap(), b"\xffsecret\n");
+            fs::remove_file(directory.path().join("passphrase")).unwrap();
+        }
+        store(directory.path(), b"", 0o600);
+        assert_eq!(credential_in(directory.path(), "passphrase").unwrap().unwrap(), b"");
+    }
+
+    #[test]
+    fn what_others_may_read_or_change_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        for mode in [0o604, 0o602, 0o644, 0o606] {
+            store(directory.path(), b"secret", mode);
+            let error = credential_in(directory.path(), "passphrase").unwrap_err();
+            assert!(matches!(error, Error::Credential { .. }), "{error}");
+            assert!(!error.to_string().contains("secret"));
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_small_file_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        store(directory.path(), &vec![b'x'; 1024 * 1024 + 1], 0o600);
+        assert!(matches!(credential_in(directory.path(), "passphrase"), Err(Error::Credential { .. })));
+        let pipe = directory.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        assert!(matches!(credential_in(directory.path(), "pipe"), Err(Error::Credential { .. })));
+        fs::create_dir(directory.path().join("directory")).unwrap();
+        assert!(matches!(credential_in(directory.path(), "directory"), Err(Error::Credential { .. })));
+    }
+
+    #[test]
+    fn a_name_is_a_name() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["", "..", "a/b", "/etc/passwd", ".hidden", "a\0b"] {
+            assert!(matches!(credential_in(directory.path(), name), Err(Error::Invalid(_))), "{name:?}");
+        }
+    }
+}

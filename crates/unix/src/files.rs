@@ -45,3 +45,56 @@ fn parent(path: &Path) -> &Path {
         _ => Path::new("."),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn names(directory: &Path) -> Vec<String> {
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_new_file_replaces_the_old_one_and_is_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        fs::write(&path, "old and longer").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let mut before = File::open(&path).unwrap();
+        write_private(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(names(directory.path()), ["key"]);
+        // Replaced, not overwritten: who had it open still sees the whole old one.
+        assert_eq!(io::read_to_string(&mut before).unwrap(), "old and longer");
+    }
+
+    #[test]
+    fn a_failure_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("taken");
+        fs::create_dir(&path).unwrap();
+        let error = write_private(&path, b"x").unwrap_err();
+        assert!(error.to_string().contains("cannot write"), "{error}");
+        assert_eq!(names(directory.path()), ["taken"]);
+        let missing = write_private(&directory.path().join("no/file"), b"x").unwrap_err();
+        assert_eq!(missing.io_kind(), Some(io::ErrorKind::NotFound));
+        assert!(write_private(Path::new("/"), b"x").is_err());
+    }
+
+    #[test]
+    fn the_longest_name_still_works() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("n".repeat(255));
+        write_private(&path, b"x").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"x");
+    }
+
+    #[test]
+    fn only_what_exists_can_be_synced() {
+        let directory = tempfile::tempdir().unwrap();
+        fsync_dir(directory.path()).unwrap();
+        assert!(fsync_dir(&directory.path().join("missing")).is_err());
+    }
+}

@@ -4,6 +4,7 @@ use crate::{Error, Result, activation, raw};
 use nix::sys::prctl;
 
 /// Neither this process nor anything it starts can gain privileges by exec (no setuid, no file capabilities).
+/// Linux keeps this for each thread: call it before there is a second one.
 pub fn no_new_privs() -> Result<()> {
     prctl::set_no_new_privs().map_err(|e| Error::io("cannot give up new privileges", e))
 }

@@ -172,3 +172,59 @@ fn push(out: &mut String, arguments: std::fmt::Arguments<'_>) {
     // Writing to a String cannot fail.
     let _ = out.write_fmt(arguments);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(style: Style, level: Level, message: &str, fields: &[(&str, &str)]) -> String {
+        line("prog", style, &Record::builder().level(level).args(format_args!("{message}")).key_values(&fields).build())
+    }
+
+    #[test]
+    fn each_listener_gets_its_form() {
+        assert_eq!(printed(Style::Plain, Level::Warn, "low", &[]), "prog: warning: low\n");
+        assert_eq!(printed(Style::Plain, Level::Error, "no", &[]), "prog: error: no\n");
+        let numbers = [(Level::Error, 3), (Level::Warn, 4), (Level::Info, 6), (Level::Debug, 7), (Level::Trace, 7)];
+        for (level, number) in numbers {
+            assert_eq!(printed(Style::Journal, level, "m", &[]), format!("<{number}>m\n"));
+        }
+        assert_eq!(style(true, true, false), Style::Journal);
+        assert_eq!(style(false, false, true), Style::Journal);
+        assert_eq!(style(false, true, true), Style::Plain);
+        assert_eq!(style(false, false, false), Style::Plain);
+    }
+
+    #[test]
+    fn fields_follow_and_cannot_be_forged() {
+        assert_eq!(
+            printed(Style::Plain, Level::Info, "done", &[("job", "7"), ("name", "a b"), ("empty", "")]),
+            "prog: info: done job=7 name=\"a b\" empty=\"\"\n"
+        );
+        assert_eq!(printed(Style::Plain, Level::Info, "m", &[("f", "x\" g=y\n")]), "prog: info: m f=\"x\\\" g=y\\n\"\n");
+    }
+
+    #[test]
+    fn one_message_is_one_line_without_control_characters() {
+        let hostile = "a\n<0>forged\r\x1b[2J\u{9b}31m\u{202e}\u{2028}\0\x7f";
+        for style in [Style::Plain, Style::Journal] {
+            let line = printed(style, Level::Info, hostile, &[(hostile, hostile)]);
+            let body = line.strip_suffix('\n').unwrap();
+            assert!(!body.chars().any(is_dangerous), "{body:?}");
+            assert!(body.contains("a\\n<0>forged\\r\\u{1b}[2J"), "{body}");
+        }
+        // What is escaped already does not become unreadable.
+        assert_eq!(printed(Style::Journal, Level::Info, &escape("a\nb"), &[]), "<6>a\\nb\n");
+    }
+
+    #[test]
+    fn different_texts_never_look_the_same() {
+        assert_eq!(escape("plain, grüße 漢字"), "plain, grüße 漢字");
+        assert_eq!(escape("\n"), "\\n");
+        assert_eq!(escape("\\n"), "\\\\n");
+        assert_eq!(escape("\\"), "\\\\");
+        assert_eq!(escape_bytes(b"ok\xff\n\\xff"), "ok\\xff\\n\\\\xff");
+        assert_eq!(escape_bytes("ü\u{1b}".as_bytes()), "ü\\u{1b}");
+        assert_eq!(escape_bytes(b""), "");
+    }
+}

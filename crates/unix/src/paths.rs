@@ -240,3 +240,90 @@ pub fn borg_program() -> PathBuf {
         _ => "borg".into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_default_lies_below_one_directory() {
+        let layout = Layout::new(Path::new("/s"));
+        for (path, expected) in [
+            (layout.db(), "/s/db"),
+            (layout.credentials("main"), "/s/credentials/main"),
+            (layout.views("main"), "/s/views/main"),
+            (layout.view("main", "abcd"), "/s/views/main/abcd.view"),
+            (layout.job_log(7), "/s/log/jobs/7.jsonl"),
+            (layout.host_id_file(), "/s/host-id"),
+            (layout.control_socket(), "/s/run/control.sock"),
+            (layout.session_socket(), "/s/run/session.sock"),
+            (layout.repository_socket("main"), "/s/run/repositories/main.sock"),
+            (layout.session_link("00ff"), "/s/run/sessions/00ff"),
+            (layout.session_link_target("main"), "../repositories/main.sock"),
+        ] {
+            assert_eq!(path, Path::new(expected));
+        }
+    }
+
+    #[test]
+    fn the_environment_decides_between_embedded_and_installed() {
+        assert_eq!(Layout::from_value(Some("/s".into())).unwrap(), Layout::new(Path::new("/s")));
+        assert_eq!(Layout::from_value(None).unwrap().control_socket(), Path::new("/run/borgcube/control.sock"));
+        assert_eq!(Layout::from_value(None).unwrap().db(), Path::new("/var/lib/borgcube/db"));
+        let relative = Layout::from_value(Some("state".into())).unwrap_err();
+        assert!(relative.to_string().contains("not an absolute path"), "{relative}");
+        assert!(Layout::from_value(Some("".into())).is_err());
+    }
+
+    #[test]
+    fn no_name_leaves_its_directory_and_no_two_names_meet() {
+        let layout = Layout::new(Path::new("/s"));
+        let hostile = ["..", ".", "", "../../etc", "a/b", "a%2Fb", "a\0b", ".hidden", "a", "a.b"];
+        let paths: Vec<PathBuf> = hostile.iter().map(|name| layout.views(name)).collect();
+        for (at, path) in paths.iter().enumerate() {
+            assert_eq!(path.parent(), Some(Path::new("/s/views")), "{:?}", hostile[at]);
+            assert!(!paths[..at].contains(path), "{path:?}");
+        }
+        assert_eq!(layout.views("a.b"), Path::new("/s/views/a.b"));
+    }
+
+    #[test]
+    fn directories_are_private_and_open_ones_are_closed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let layout = Layout::new(&temporary.path().join("deep/state"));
+        layout.create_directories().unwrap();
+        fs::set_permissions(layout.db(), Permissions::from_mode(0o755)).unwrap();
+        layout.create_directories().unwrap();
+        layout.create_repository_directories("main").unwrap();
+        let sockets = layout.repository_socket("x");
+        let links = layout.session_link("x");
+        let logs = layout.job_log(1);
+        for directory in [
+            layout.state(),
+            layout.run(),
+            &layout.db(),
+            &layout.credentials("main"),
+            &layout.views("main"),
+            sockets.parent().unwrap(),
+            links.parent().unwrap(),
+            logs.parent().unwrap(),
+        ] {
+            assert_eq!(fs::metadata(directory).unwrap().permissions().mode() & 0o7777, 0o700, "{directory:?}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_a_file_that_can_be_executed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (text, program) = (temporary.path().join("text"), temporary.path().join("program"));
+        fs::write(&text, "").unwrap();
+        fs::set_permissions(&text, Permissions::from_mode(0o644)).unwrap();
+        fs::write(&program, "").unwrap();
+        fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        let candidates = [temporary.path().to_owned(), temporary.path().join("missing"), text, program.clone()];
+        assert_eq!(first_program(candidates), Some(program));
+        assert_eq!(sibling_program("no-such-program"), Path::new("no-such-program"));
+        let own = env::current_exe().unwrap();
+        assert_eq!(sibling_program(own.file_name().unwrap().to_str().unwrap()), own);
+    }
+}

@@ -85,3 +85,56 @@ fn ready(fd: &PollFd<'_>) -> Ready {
         error: flags.intersects(PollFlags::POLLERR | PollFlags::POLLNVAL),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Write, pipe};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    const SOON: Option<Duration> = Some(Duration::from_secs(20));
+    const NOW: Option<Duration> = Some(Duration::ZERO);
+
+    #[test]
+    fn answers_stand_where_the_questions_stood() {
+        let (silent, _keep) = UnixStream::pair().unwrap();
+        let (talking, mut peer) = UnixStream::pair().unwrap();
+        peer.write_all(b"x").unwrap();
+        let ready = poll(&[(silent.as_fd(), Interest::Read), (talking.as_fd(), Interest::ReadWrite)], SOON).unwrap();
+        assert_eq!(ready[0], Ready::default());
+        assert_eq!(ready[1], Ready { readable: true, writable: true, ..Ready::default() });
+        assert!(!ready[0].any() && ready[1].any());
+    }
+
+    #[test]
+    fn time_runs_out() {
+        let (silent, _keep) = UnixStream::pair().unwrap();
+        let asked = Instant::now();
+        let ready = poll(&[(silent.as_fd(), Interest::Read)], Some(Duration::from_millis(30))).unwrap();
+        assert!(asked.elapsed() >= Duration::from_millis(30));
+        assert_eq!(ready, [Ready::default()]);
+        assert!(poll(&[], NOW).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_peer_that_is_gone_is_seen_without_asking() {
+        let (reader, writer) = pipe().unwrap();
+        assert_eq!(poll(&[(reader.as_fd(), Interest::Hangup)], NOW).unwrap(), [Ready::default()]);
+        drop(writer);
+        let ready = poll(&[(reader.as_fd(), Interest::Hangup)], SOON).unwrap();
+        assert!(ready[0].hangup && !ready[0].readable);
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        assert!(poll(&[(writer.as_fd(), Interest::Hangup)], SOON).unwrap()[0].error);
+    }
+
+    #[test]
+    fn waits_are_rounded_up_and_never_overflow() {
+        assert_eq!(milliseconds(Duration::from_micros(1)), PollTimeout::from(1u8));
+        assert_eq!(milliseconds(Duration::ZERO), PollTimeout::ZERO);
+        assert_eq!(milliseconds(Duration::MAX), PollTimeout::MAX);
+        let (_reader, writer) = pipe().unwrap();
+        assert!(poll(&[(writer.as_fd(), Interest::Write)], Some(Duration::MAX)).unwrap()[0].writable);
+    }
+}

@@ -57,6 +57,9 @@ pub(crate) fn ignore_sigpipe() -> nix::Result<()> {
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.map(drop)
 }
 
+/// The highest signal number of Linux.
+const LAST_SIGNAL: i32 = 64;
+
 /// What happens in a child between fork and exec.
 pub(crate) struct ChildSetup {
     /// Go to 3, 4, ... ; all of them have numbers behind that range.
@@ -86,13 +89,13 @@ fn in_child(setup: &ChildSetup) -> io::Result<()> {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
     }
-    // std resets SIGPIPE and the signal mask; what else the parent ignores would survive exec.
-    for which in Signal::iterator() {
-        if which != Signal::SIGKILL && which != Signal::SIGSTOP {
-            // SAFETY: the default action runs no code of ours.
-            unsafe { signal(which, SigHandler::SigDfl) }?;
-        }
+    // std resets SIGPIPE only. What else the parent ignores or blocks would survive exec.
+    for number in 1..=LAST_SIGNAL {
+        // SAFETY: the default action runs no code of ours. Refused for SIGKILL, SIGSTOP and the two the C library keeps
+        // for itself, which is what we want: those cannot have been changed by it either.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
     }
+    nix::sys::signal::SigSet::empty().thread_set_mask()?;
     // std keeps a pipe of its own open here, at a number nobody tells us, through which it reports a failed exec.
     // The parent has occupied our range so that the pipe lies elsewhere, but another thread may have closed one of
     // those descriptors since. Overwriting the pipe would send std's report into a socket of ours: look first.

@@ -3,6 +3,7 @@
 use crate::{Error, Result, random};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{Gid, Group, Uid, User};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use std::ffi::CString;
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -38,8 +39,8 @@ pub fn listen(path: &Path, mode: u32) -> Result<UnixListener> {
     directory.lock().map_err(failed)?;
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.file_type().is_socket() => return Err(Error::NotASocket(path.to_owned())),
-        Ok(_) => match short_address(&directory, path, name, |address| UnixStream::connect(address)) {
-            Ok(_) => return Err(Error::SocketInUse(path.to_owned())),
+        Ok(_) => match short_address(&directory, path, name, knock) {
+            Ok(()) => return Err(Error::SocketInUse(path.to_owned())),
             // A full backlog belongs to somebody who lives.
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(Error::SocketInUse(path.to_owned())),
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {}
@@ -58,6 +59,13 @@ pub fn listen(path: &Path, mode: u32) -> Result<UnixListener> {
         return Err(failed(e));
     }
     Ok(listener)
+}
+
+/// Whether anybody answers at `address`, without waiting for one who is too busy to (that is `WouldBlock`).
+fn knock(address: &Path) -> io::Result<()> {
+    let address = SocketAddrUnix::new(address)?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    Ok(rustix::net::connect(&socket, &address)?)
 }
 
 /// Connects to the socket at `path` (symbolic links are followed).
