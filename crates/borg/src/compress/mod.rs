@@ -1,0 +1,188 @@
+//! Compressed payloads: two bytes that name the codec, then its data (zlib has no header of its own).
+//!
+//! The decoders accept a subset of what stock Borg accepts, because what passes here is stored and must be readable by
+//! every Borg 1.x: one xz block with the plain LZMA2 filter, one zstd frame of the current format with its size, LZ4
+//! blocks that end as the reference decoder demands, no garbage behind the data. Borg itself writes nothing else.
+
+mod codec;
+mod lz4;
+mod xz;
+
+use std::borrow::Cow;
+
+/// The codec a payload names in its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    /// `00 00`: stored.
+    None,
+    /// `01 00`: an LZ4 block.
+    Lz4,
+    /// `02 00`: an xz container.
+    Lzma,
+    /// `03 00`: a zstd frame.
+    Zstd,
+    /// `04 00`: another payload, padded.
+    Obfuscate,
+    /// A zlib stream, without header.
+    Zlib,
+}
+
+/// A payload that does not decompress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecompressError {
+    /// The first two bytes name no codec of Borg 1.x.
+    #[error("the data starts with no known compression header")]
+    UnknownCodec,
+    /// The codec's data is damaged, cut short, or followed by something else.
+    #[error("the {0:?} compressed data is malformed")]
+    Malformed(Codec),
+    /// Legal for the codec, but nothing any Borg writes, and not every Borg could read it.
+    #[error("the {0:?} compressed data uses a form that Borg does not write")]
+    Unsupported(Codec),
+    /// More plaintext than allowed.
+    #[error("the data decompresses to more than {limit} bytes")]
+    TooLarge {
+        /// The limit that was given.
+        limit: usize,
+    },
+    /// Obfuscation inside obfuscation.
+    #[error("obfuscated data contains obfuscated data")]
+    Nested,
+}
+
+/// How to compress our own objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// Store.
+    None,
+    /// LZ4, Borg's default.
+    #[default]
+    Lz4,
+    /// zstd with level 1 to 22.
+    Zstd(i32),
+    /// zlib with level 0 to 9.
+    Zlib(u32),
+    /// xz with level 0 to 9.
+    Lzma(u32),
+}
+
+/// The codec named by a payload's first bytes, and the data it applies to.
+pub fn detect(payload: &[u8]) -> Result<(Codec, &[u8]), DecompressError> {
+    match payload {
+        [0x00, 0x00, data @ ..] => Ok((Codec::None, data)),
+        [0x01, 0x00, data @ ..] => Ok((Codec::Lz4, data)),
+        [0x02, 0x00, data @ ..] => Ok((Codec::Lzma, data)),
+        [0x03, 0x00, data @ ..] => Ok((Codec::Zstd, data)),
+        [0x04, 0x00, data @ ..] => Ok((Codec::Obfuscate, data)),
+        [a, b, ..] if a & 0x0f == 8 && (u16::from(*a) << 8 | u16::from(*b)) % 31 == 0 => Ok((Codec::Zlib, payload)),
+        _ => Err(DecompressError::UnknownCodec),
+    }
+}
+
+/// Decompresses with memory that is kept from one payload to the next.
+#[derive(Default)]
+pub struct Decompressor {
+    buffer: Vec<u8>,
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
+}
+
+impl std::fmt::Debug for Decompressor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decompressor").field("buffer", &self.buffer.len()).finish_non_exhaustive()
+    }
+}
+
+impl Decompressor {
+    /// Takes no memory until it is needed.
+    #[must_use]
+    pub fn new() -> Decompressor {
+        Decompressor::default()
+    }
+
+    /// The plaintext of a payload, at most `limit` bytes; borrowed from the payload if it is only stored.
+    /// Memory beyond the plaintext: the decoder's state, for xz up to 80 MiB.
+    pub fn decompress<'a>(&'a mut self, payload: &'a [u8], limit: usize) -> Result<&'a [u8], DecompressError> {
+        let (codec, data) = detect(payload)?;
+        if codec != Codec::Obfuscate {
+            return self.decode(codec, data, limit);
+        }
+        // u32 BE length of the inner payload, the inner payload, padding.
+        let malformed = DecompressError::Malformed(Codec::Obfuscate);
+        let (length, rest) = data.split_first_chunk::<4>().ok_or(malformed)?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| malformed)?;
+        match detect(rest.get(..length).ok_or(malformed)?)? {
+            (Codec::Obfuscate, _) => Err(DecompressError::Nested),
+            (codec, data) => self.decode(codec, data, limit),
+        }
+    }
+
+    fn decode<'a>(&'a mut self, codec: Codec, data: &'a [u8], limit: usize) -> Result<&'a [u8], DecompressError> {
+        let length = match codec {
+            Codec::None if data.len() > limit => return Err(DecompressError::TooLarge { limit }),
+            Codec::None => return Ok(data),
+            Codec::Lz4 => lz4::decompress(data, limit, &mut self.buffer)?,
+            Codec::Zstd => codec::zstd(data, limit, &mut self.zstd, &mut self.buffer)?,
+            Codec::Zlib => codec::zlib(data, limit, &mut self.buffer)?,
+            Codec::Lzma => xz::decompress(data, limit, &mut self.buffer)?,
+            Codec::Obfuscate => return Err(DecompressError::Nested),
+        };
+        Ok(self.buffer.get(..length).unwrap_or_default())
+    }
+}
+
+/// The plaintext of a payload, at most `limit` bytes.
+pub fn decompress(payload: &[u8], limit: usize) -> Result<Cow<'_, [u8]>, DecompressError> {
+    let (codec, data) = detect(payload)?;
+    if codec == Codec::None && data.len() <= limit {
+        return Ok(Cow::Borrowed(data));
+    }
+    let mut out = Vec::new();
+    decompress_into(payload, limit, &mut out)?;
+    Ok(Cow::Owned(out))
+}
+
+/// Like [`decompress`], into a vector whose memory is reused; its content is replaced (and is undefined after an error).
+pub fn decompress_into(payload: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), DecompressError> {
+    let mut decompressor = Decompressor { buffer: std::mem::take(out), zstd: None };
+    let length = match decompressor.decompress(payload, limit) {
+        Ok(plain) if detect_stored(payload) => {
+            let copy = plain.to_vec();
+            decompressor.buffer = copy;
+            decompressor.buffer.len()
+        }
+        Ok(plain) => plain.len(),
+        Err(error) => {
+            *out = decompressor.buffer;
+            out.clear();
+            return Err(error);
+        }
+    };
+    *out = decompressor.buffer;
+    out.truncate(length);
+    Ok(())
+}
+
+/// Whether the plaintext is a part of the payload itself.
+fn detect_stored(payload: &[u8]) -> bool {
+    match detect(payload) {
+        Ok((Codec::None, _)) => true,
+        Ok((Codec::Obfuscate, data)) => data.get(4..6) == Some(&[0, 0]),
+        _ => false,
+    }
+}
+
+/// Compresses; stores instead what would not become smaller, as Borg 1.2 does.
+#[must_use]
+pub fn compress(compression: Compression, data: &[u8]) -> Vec<u8> {
+    let compressed = match compression {
+        Compression::None => None,
+        Compression::Lz4 => Some(lz4::compress(data)),
+        Compression::Zstd(level) => codec::zstd_compress(data, level),
+        Compression::Zlib(level) => return codec::zlib_compress(data, level),
+        Compression::Lzma(level) => xz::compress(data, level),
+    };
+    match compressed {
+        Some(payload) if payload.len() < data.len() + 2 => payload,
+        _ => [&[0, 0], data].concat(),
+    }
+}
