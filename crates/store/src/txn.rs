@@ -40,7 +40,8 @@ impl<'t> Read<'t> {
     /// All entries whose keys begin with `front`, in order.
     pub(crate) fn scan(&self, db: &str, front: &[u8]) -> Result<impl Iterator<Item = Result<(&'t [u8], &'t [u8])>> + use<'t>> {
         let db = self.inner.environment.db(db)?;
-        let entries = db.prefix_iter(self.txn, front).map_err(Error::lmdb)?;
+        let end = after_all_with(front);
+        let entries = db.range(self.txn, &range(front, end.as_deref())).map_err(Error::lmdb)?;
         Ok(entries.map(|entry| entry.map_err(Error::lmdb)))
     }
 
@@ -58,9 +59,7 @@ impl<'t> Read<'t> {
     ) -> Result<impl Iterator<Item = Result<(&'t [u8], &'t [u8])>> + use<'t>> {
         let db = self.inner.environment.db(db)?;
         let end = below.or_else(|| after_all_with(front));
-        let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let range = (Bound::Included(front), end);
-        let entries = db.rev_range(self.txn, &range).map_err(Error::lmdb)?;
+        let entries = db.rev_range(self.txn, &range(front, end.as_deref())).map_err(Error::lmdb)?;
         Ok(entries.map(|entry| entry.map_err(Error::lmdb)))
     }
 
@@ -98,6 +97,12 @@ impl<'t> Read<'t> {
     pub(crate) fn definitions(&self) -> &'t [TableDef] {
         &self.inner.tables
     }
+}
+
+/// LMDB has no empty keys, also not as the end of a range.
+fn range<'k>(front: &'k [u8], end: Option<&'k [u8]>) -> (Bound<&'k [u8]>, Bound<&'k [u8]>) {
+    let start = if front.is_empty() { Bound::Unbounded } else { Bound::Included(front) };
+    (start, end.map_or(Bound::Unbounded, Bound::Excluded))
 }
 
 /// The first key behind all that begin with `front`, if there is one.

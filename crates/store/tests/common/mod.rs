@@ -1,0 +1,124 @@
+//! Records to test with.
+#![allow(dead_code, missing_docs, reason = "each test file uses a part of it")]
+
+use model::cause::{Cause, Failure};
+use model::progress::{SessionCounters, Statistics};
+use model::queue::Limits;
+use model::{
+    Archive, BackupConfig, Client, ClientName, ConfigName, Connection, EncryptionMode, Job, JobState, Repository, RepositoryName, Settings,
+    Timestamp,
+};
+use store::{Intent, PreparedSession, Store};
+use tempfile::TempDir;
+
+pub const T0: Timestamp = Timestamp(1_795_287_991_055_717);
+
+pub fn store() -> (TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("db")).unwrap();
+    (dir, store)
+}
+
+/// The log holds together, and so do the indexes.
+pub fn verify(store: &Store) {
+    store.read(|r| r.log().verify_chain()).unwrap();
+    store.read(|r| r.log().verify_indexes()).unwrap();
+}
+
+pub fn client_name(name: &str) -> ClientName {
+    name.parse().unwrap()
+}
+
+pub fn repository_name(name: &str) -> RepositoryName {
+    name.parse().unwrap()
+}
+
+pub fn config_name(name: &str) -> ConfigName {
+    name.parse().unwrap()
+}
+
+pub fn client(name: &str) -> Client {
+    Client {
+        name: client_name(name),
+        description: "a host".into(),
+        connection: Connection::Local { remote_borg: Some("/opt/borg".into()), remote_cache_dir: None },
+        created: T0,
+    }
+}
+
+pub fn repository(name: &str) -> Repository {
+    Repository {
+        name: repository_name(name),
+        url: "/srv/borg/main".into(),
+        description: "the big disk".into(),
+        repository_id: "ab".repeat(32),
+        encryption: EncryptionMode::RepokeyBlake2,
+        remote_borg: None,
+        rsh: None,
+        created: T0,
+    }
+}
+
+pub fn config(name: &str, repository: &str) -> BackupConfig {
+    let name = config_name(name);
+    BackupConfig {
+        client: name.client,
+        label: name.label,
+        repository: repository_name(repository),
+        paths: vec!["/etc".into(), "/home".into()],
+        excludes: vec!["*.tmp".into()],
+        patterns: vec![],
+        one_file_system: true,
+        compression: Some("zstd,3".into()),
+        checkpoint_interval: Some(600),
+        read_special: false,
+        ignore_inode: true,
+        extra_options: vec!["--list".into()],
+        created: T0,
+    }
+}
+
+pub fn job(number: u64, config: &str, repository: &str) -> Job {
+    Job::backup(number, &config_name(config), repository_name(repository), "root", T0)
+}
+
+pub fn failed_job(number: u64) -> Job {
+    let mut job = job(number, "web1/etc", "main");
+    job.update_state(JobState::JobCreated, JobState::ClientPreparing, T0.plus_seconds(1)).unwrap();
+    job.force_state(JobState::Failed, Failure::new(Cause::RepositoryDoesNotExist, "there is nothing"), T0.plus_seconds(2)).unwrap();
+    job.warnings = vec!["/etc/x: file changed while we backed it up".into()];
+    job.warning_count = 1;
+    job
+}
+
+pub fn archive(repository: &str, config: &str, id: u64, seconds: i64) -> Archive {
+    let config = config_name(config);
+    Archive {
+        id: format!("{id:064x}"),
+        name: format!("{}-{}-{id}", config.client, config.label),
+        repository: repository_name(repository),
+        client: config.client,
+        label: config.label,
+        job: id,
+        comment: String::new(),
+        statistics: Statistics { nfiles: 3, original_size: 3000, compressed_size: 2000, deduplicated_size: 1000 },
+        counters: SessionCounters { puts: 4, put_bytes: 1100, item_stream_bytes: 500, item_stream_put_bytes: 500 },
+        start: T0.plus_seconds(seconds),
+        end: T0.plus_seconds(seconds + 10),
+        incomplete: false,
+        view_digest: "cd".repeat(32),
+        claims: vec!["host: web9".into()],
+    }
+}
+
+pub fn settings() -> Settings {
+    Settings { server_id: "0123456789abcdef".into(), limits: Limits::default() }
+}
+
+pub fn session(hash: &str, job: u64) -> PreparedSession {
+    PreparedSession { token_hash: hash.into(), job, repository: repository_name("main"), created: T0, expires: T0.plus_seconds(600) }
+}
+
+pub fn intent(job: u64) -> Intent {
+    Intent { archive: archive("main", "web1/etc", job, 0), removes: vec!["ef".repeat(32)], time: T0 }
+}
