@@ -72,7 +72,9 @@ pub fn blocked(job: &Brief, running: &[Brief], limits: &Limits) -> Option<Blocke
     if let Some(same) = running.iter().find(|r| r.config == job.config) {
         return Some(Blocked::SameConfig(same.number));
     }
-    if count(&|r| r.config.client == job.config.client) >= limits.per_client.max(1) {
+    // Both would write the same chunks cache on the client, whatever the limit says.
+    let same_cache = |r: &Brief| r.config.client == job.config.client && r.repository == job.repository;
+    if count(&|r| r.config.client == job.config.client) >= limits.per_client.max(1) || running.iter().any(same_cache) {
         return Some(Blocked::Client(job.config.client.clone()));
     }
     if let Some(repository) = &job.repository
@@ -124,6 +126,12 @@ mod tests {
         assert_eq!(startable(&queued, &[], &limits), [0, 1, 2, 3, 4]);
         let limits = Limits { per_client: 1, per_repository: 2, total: 50 };
         assert_eq!(startable(&queued, &[], &limits), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn two_jobs_of_a_client_never_share_its_cache() {
+        let limits = Limits { per_client: 5, per_repository: 5, total: 5 };
+        assert_eq!(startable(&[job(1, "a/x", "r"), job(2, "a/y", "r"), job(3, "a/z", "other")], &[], &limits), [1, 3]);
     }
 
     #[test]

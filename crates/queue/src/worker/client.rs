@@ -1,0 +1,103 @@
+//! The connection to the client: `ssh`, or a shell on this machine.
+
+use super::Event;
+use super::script::Input;
+use anyhow::{Context, Result};
+use model::client::Connection;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, Write};
+use std::process::ChildStdin;
+use std::sync::mpsc::Sender;
+use unix::paths::ENV_KEPT;
+use unix::pidfd::ExitStatus;
+use unix::spawn::{Child, Spawn, Stdio};
+
+/// A line is read up to this size; what follows up to the line break is dropped by the report as one long line.
+const LINE: u64 = model::borg_report::MAX_LINE as u64 + 1;
+
+/// A running connection. Dropping `stdin` asks the client to stop.
+pub struct Client {
+    child: Child,
+    stdin: Option<std::thread::JoinHandle<Option<ChildStdin>>>,
+}
+
+impl Client {
+    /// Starts the connection, feeds its standard input and turns its lines into events.
+    pub fn start(connection: &Connection, input: Input, chunks: File, events: &Sender<Event>) -> Result<Client> {
+        // In our own process group: a signal to the group ends everything of this job on this machine.
+        let spawn = command(connection, &input.command).keep_env(ENV_KEPT).same_group();
+        let mut child =
+            spawn.stdin(Stdio::Pipe).stdout(Stdio::Pipe).stderr(Stdio::Pipe).spawn().context("the client's connection can't be started")?;
+        let stdout = child.stdout.take().context("no standard output")?;
+        let stderr = child.stderr.take().context("no standard error")?;
+        let stdin = child.stdin.take().context("no standard input")?;
+        read_lines(stdout, events.clone(), Event::Step);
+        read_lines(stderr, events.clone(), Event::Line);
+        // A thread: the client may not read (yet), and we must hear what it says meanwhile.
+        let feeder = std::thread::spawn(move || feed(stdin, &input.head, chunks));
+        Ok(Client { child, stdin: Some(feeder) })
+    }
+
+    /// Closes the client's standard input: borg gets SIGINT there and may write a checkpoint.
+    pub fn ask_to_stop(&mut self) {
+        if let Some(feeder) = self.stdin.take() {
+            // If it still writes, the pipe is dropped as soon as it gets on, or with the process.
+            std::thread::spawn(move || drop(feeder.join()));
+        }
+    }
+
+    /// Waits for the local end of the connection.
+    pub fn wait(mut self) -> Result<ExitStatus> {
+        self.ask_to_stop();
+        Ok(self.child.wait()?)
+    }
+}
+
+fn command(connection: &Connection, command: &str) -> Spawn<'static> {
+    match connection {
+        Connection::Local { .. } => Spawn::new("sh").arg("-c").arg(command),
+        Connection::Ssh(ssh) => {
+            let mut rsh = ssh.rsh.as_deref().unwrap_or("ssh").split_whitespace();
+            let mut spawn = Spawn::new(rsh.next().unwrap_or("ssh")).args(rsh);
+            for option in
+                ["-oBatchMode=yes", "-oServerAliveInterval=30", "-oServerAliveCountMax=4", "-oConnectTimeout=30", "-T", "-x", "-a"]
+            {
+                spawn = spawn.arg(option);
+            }
+            if let Some(file) = &ssh.ssh_identity_file {
+                spawn = spawn.args(["-i", file, "-oIdentitiesOnly=yes"]);
+            }
+            spawn.args(&ssh.rsh_options).arg("--").arg(&ssh.remote).arg(command)
+        }
+    }
+}
+
+/// Gives the pipe back, open: closing it means "stop".
+fn feed(mut stdin: ChildStdin, head: &[u8], mut chunks: File) -> Option<ChildStdin> {
+    // An error is a client that went away; it shows on its other pipes.
+    stdin.write_all(head).ok()?;
+    chunks.rewind().ok()?;
+    std::io::copy(&mut chunks, &mut stdin).ok()?;
+    stdin.flush().ok()?;
+    Some(stdin)
+}
+
+fn read_lines(input: impl Read + Send + 'static, events: Sender<Event>, make: fn(Vec<u8>) -> Event) {
+    std::thread::spawn(move || {
+        let mut input = BufReader::new(input);
+        loop {
+            let mut line = vec![];
+            match input.by_ref().take(LINE).read_until(b'\n', &mut line) {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+            while line.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {
+                line.pop();
+            }
+            if events.send(make(line)).is_err() {
+                break;
+            }
+        }
+        drop(events.send(Event::Eof));
+    });
+}

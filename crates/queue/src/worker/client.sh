@@ -1,0 +1,123 @@
+# Runs on the client, one backup. What precedes this line was assigned by the worker: sizes of what follows on standard input,
+# no secrets (everybody on the host can read the arguments of a process). Needs: sh, dd, mkdir, mv, rm, cat, kill, sleep.
+# Standard output carries one line a step to the worker, standard error is borg's.
+set -u
+umask 077
+LC_ALL=${LC_ALL:-C.UTF-8}
+export LC_ALL
+
+say() { printf 'borgcube %s\n' "$*"; }
+
+# fail WORD MESSAGE: the worker knows the words.
+fail() {
+    say "failed $1 $(printf '%s' "$2" | tr '\n' ' ')"
+    exit 0
+}
+
+# take SIZE: exactly so many bytes of standard input.
+take() {
+    if [ $(($1 / 65536)) -gt 0 ]; then
+        dd bs=65536 count=$(($1 / 65536)) iflag=fullblock status=none || return 1
+    fi
+    if [ $(($1 % 65536)) -gt 0 ]; then
+        dd bs=$(($1 % 65536)) count=1 iflag=fullblock status=none || return 1
+    fi
+}
+
+job_dir=
+cleanup() { [ -z "$job_dir" ] || rm -rf "$job_dir"; }
+trap cleanup EXIT
+trap 'exit 1' HUP INT TERM PIPE
+
+# Borg's environment and arguments; the only place where secrets arrive.
+eval "$(take "$settings_size")"
+
+base=${cache_dir:-${HOME:-}/.cache/borgcube/$server_id}
+error=$(mkdir -p "$base" 2>&1) || fail client-cache "$error"
+
+# One job of this server at a time on this host, whatever became of the last one. The lock is inherited by borg and ends with it.
+if command -v flock >/dev/null 2>&1; then
+    # Not `exec` alone: a redirection that fails there ends the shell without a word.
+    (: >>"$base/lock") 2>/dev/null || fail client-cache "$base/lock can't be written"
+    exec 9>>"$base/lock"
+    flock -w 75 9 || fail client-cache "an earlier backup of this host by this server has not ended yet"
+fi
+
+command -v "$borg" >/dev/null 2>&1 || fail client-borg-missing "$borg was not found on the client"
+version=$("$borg" --version 2>/dev/null) || fail client-borg-missing "$borg can't be run on the client"
+say "version $version"
+numbers=${version##* }
+major=${numbers%%.*}
+minor=${numbers#*.}
+patch=${minor#*.}
+minor=${minor%%.*}
+patch=${patch%%[!0-9]*}
+case "$major$minor${patch:=0}" in
+*[!0-9]* | '') fail client-borg-outdated "$version" ;;
+esac
+if [ "$major" -ne 1 ] || [ "$minor" -lt 1 ] || { [ "$minor" -eq 1 ] && [ "$patch" -lt 10 ]; }; then
+    fail client-borg-outdated "$version"
+fi
+
+missing=0
+for path in $literal_paths; do
+    eval "path=\$path_$path"
+    [ -e "$path" ] || [ -L "$path" ] || { say "missing $path"; missing=$((missing + 1)); }
+done
+if [ "$missing" -gt 0 ] && [ "$missing" -eq "$path_count" ]; then
+    fail path-missing "no path of the config exists on the client"
+fi
+
+job_dir=$base/job-$job
+rm -rf "$base"/job-*
+error=$(mkdir "$job_dir" 2>&1) || fail client-cache "$error"
+
+BORG_BASE_DIR=$base
+BORG_CACHE_DIR=$base/cache
+BORG_SECURITY_DIR=$job_dir/security
+export BORG_BASE_DIR BORG_CACHE_DIR BORG_SECURITY_DIR
+cache=$BORG_CACHE_DIR/$repository_id
+error=$(mkdir -p "$cache" 2>&1) || fail client-cache "$error"
+
+# A transaction that a killed borg left open holds the last good files cache; the rest of it would roll our chunks cache back.
+for kept in "$cache"/txn.active/files*; do
+    [ ! -f "$kept" ] || mv -f "$kept" "$cache/"
+done
+error=$(rm -rf "$cache/lock.exclusive" "$cache/lock.roster" "$cache/txn.active" "$cache/txn.tmp" "$cache/chunks.archive.d" 2>&1) ||
+    fail client-cache "$error"
+error=$({ take "$chunks_size" >"$cache/chunks"; } 2>&1) || fail client-cache "$error"
+error=$({
+    printf '%s\n' '[cache]' 'version = 1' "repository = $repository_id" "manifest = $manifest_id" >"$cache/config" &&
+        : >"$cache/chunks.archive.d" && : >>"$cache/files.$BORG_FILES_CACHE_SUFFIX"
+} 2>&1) || fail client-cache "$error"
+say prepared
+
+# The worker holds our standard input open as long as it wants the backup. At its end borg gets the chance to write a checkpoint.
+exec 3<&0
+(
+    cat <&3 >/dev/null
+    waited=0
+    until [ -s "$job_dir/pid" ] || [ "$waited" -ge 10 ]; do
+        sleep 1
+        waited=$((waited + 1))
+    done
+    read -r pid <"$job_dir/pid" || exit
+    kill -INT "$pid"
+    waited=0
+    while [ "$waited" -lt 60 ] && kill -0 "$pid"; do
+        sleep 1
+        waited=$((waited + 1))
+    done
+    kill -KILL "$pid"
+) >/dev/null 2>&1 9>&- &
+watcher=$!
+
+say started
+# A borg of our own shell's background would ignore SIGINT; in the foreground it has its default.
+sh -c 'echo $$ >"$0"; exec "$@"' "$job_dir/pid" "$borg" "$@" </dev/null >&2 3<&-
+code=$?
+kill "$watcher" 2>/dev/null
+say "exit $code"
+cleanup
+job_dir=
+say clean

@@ -1,0 +1,254 @@
+//! `borgcube-worker`: one job, from the queue to its end.
+//!
+//! It has no database and no repository key: state changes it asks of `borgcubed`, sessions of the repository's owner.
+//! [`run`] reads like the story of a backup.
+
+mod channel;
+mod client;
+mod owner;
+mod report;
+mod script;
+mod verdict;
+
+use anyhow::{Context, Result, bail};
+use channel::Channel;
+use client::Client;
+use model::client::Connection;
+use model::{Failure, JobState, Timestamp};
+use owner::Owner;
+use report::{Report, Step};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+use unix::paths::{Layout, sibling_program};
+use verdict::Evidence;
+use wire::session::{self, Prepare};
+use wire::worker::{Finished, FromWorker, Task, ToWorker};
+
+/// How often progress and log lines are passed on.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Everything that wakes a worker.
+#[derive(Debug)]
+enum Event {
+    /// `borgcubed` says something.
+    Control(ToWorker),
+    /// `borgcubed` is gone.
+    ControlLost,
+    /// A line of the client's script.
+    Step(Vec<u8>),
+    /// A line of the client's borg or of ssh.
+    Line(Vec<u8>),
+    /// One of the client's two output streams ended.
+    Eof,
+}
+
+/// The whole life of a worker.
+pub fn run() -> Result<()> {
+    unix::logging::init("borgcube-worker");
+    unix::signals::ignore_sigpipe()?;
+    let (sender, events) = channel();
+    let (fd, _) = unix::activation::listen_fds()?.into_iter().next().context("borgcubed starts workers, people do not")?;
+    let layout = Layout::from_env()?;
+    let (channel, task) = Channel::open(fd, sender.clone())?;
+    let mut worker =
+        Worker { channel, events, waiting: vec![], state: JobState::ClientPreparing, report: Report::new(task.expected), cancelled: None };
+
+    let result = backup(&mut worker, &layout, &task, sender);
+    let finished = match result {
+        Ok(finished) => finished,
+        Err(Stop::Failed(failure)) => worker.finished(Some(failure)),
+        Err(Stop::Broken(e)) => return Err(e),
+    };
+    worker.flush()?;
+    worker.channel.send(&FromWorker::Finished(Box::new(finished)))
+}
+
+/// Why a backup stops before its end.
+enum Stop {
+    /// The job fails, and this is why.
+    Failed(Failure),
+    /// There is nobody to tell.
+    Broken(anyhow::Error),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Stop {
+        Stop::Failed(failure)
+    }
+}
+
+impl From<anyhow::Error> for Stop {
+    fn from(e: anyhow::Error) -> Stop {
+        Stop::Broken(e)
+    }
+}
+
+fn backup(worker: &mut Worker, layout: &Layout, task: &Task, sender: std::sync::mpsc::Sender<Event>) -> Result<Finished, Stop> {
+    let job = &task.job;
+    let start = job.started().unwrap_or_else(Timestamp::now);
+    let archive_name = job.archive_name.clone().unwrap_or_else(|| job.default_archive_name(start));
+    let arguments = task.config.borg_arguments(&archive_name);
+
+    let mut owner = Owner::connect(layout, task.repository.name.as_str())?;
+    let mut cmdline = vec!["borg".to_owned()];
+    cmdline.extend(arguments.iter().cloned());
+    let (prepared, chunks) = owner.prepare(&Prepare { version: session::VERSION, job: job.number, archive_name, cmdline, start })?;
+    worker.note(&format!("the client's view has {} chunks", prepared.view_chunks));
+
+    let shim =
+        format!("{} --socket {}", script::quote(&path(&sibling_program("borgcube-proxy"))), script::quote(&path(&layout.session_socket())));
+    let input = script::build(task, &prepared, &arguments, &shim);
+    let mut client = Client::start(&task.client.connection, input, chunks, &sender)?;
+    // The threads have their own; the channel must end with them.
+    drop(sender);
+    worker.attend(&mut client)?;
+    let connection = client.wait()?;
+
+    let outcome = owner.finish(job.number);
+    if let Err(failure) = &outcome {
+        worker.note(&failure.line());
+    }
+    let outcome = outcome.ok();
+    let evidence = Evidence {
+        outcome: outcome.as_ref(),
+        report: &worker.report,
+        connection,
+        cancelled: worker.cancelled.as_deref(),
+        over_ssh: matches!(task.client.connection, Connection::Ssh(_)),
+    };
+    let (failure, warning) = verdict::judge(&evidence);
+    if let Some(warning) = warning {
+        worker.report.warn(warning, Timestamp::now());
+    }
+    if failure.is_none() {
+        worker.advance(JobState::ClientCleanup)?;
+    }
+    let mut finished = worker.finished(failure);
+    if let Some(archive) = outcome.and_then(|o| o.archive) {
+        let c = &archive.counters;
+        worker.note(&format!(
+            "archive {} committed; the client sent {} objects, {} bytes; item stream {} bytes, {} of them new",
+            archive.name, c.puts, c.put_bytes, c.item_stream_bytes, c.item_stream_put_bytes
+        ));
+        finished.statistics = Some(archive.statistics);
+        finished.archive = Some(archive.id);
+    }
+    Ok(finished)
+}
+
+fn path(path: &std::path::Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// A job's state as the worker sees it.
+struct Worker {
+    channel: Channel,
+    events: Receiver<Event>,
+    /// Events that arrived while an answer was awaited.
+    waiting: Vec<Event>,
+    state: JobState,
+    report: Report,
+    cancelled: Option<String>,
+}
+
+impl Worker {
+    /// Follows the client until both its streams have ended.
+    fn attend(&mut self, client: &mut Client) -> Result<()> {
+        let mut open_streams = 2;
+        let mut next_flush = Instant::now() + TICK;
+        while open_streams > 0 {
+            let event = match self.waiting.is_empty() {
+                false => Some(self.waiting.remove(0)),
+                true => match self.events.recv_timeout(next_flush.saturating_duration_since(Instant::now())) {
+                    Ok(event) => Some(event),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => break,
+                },
+            };
+            match event {
+                Some(Event::Step(line)) => {
+                    if let Some(step) = self.report.step(&line, Timestamp::now()) {
+                        self.on_step(step)?;
+                    }
+                }
+                Some(Event::Line(line)) => self.report.line(&line, Timestamp::now()),
+                Some(Event::Eof) => open_streams -= 1,
+                Some(Event::Control(ToWorker::Cancel { by })) => {
+                    self.note(&format!("cancelled by {by}: borg on the client may write a checkpoint"));
+                    self.cancelled = Some(by);
+                    client.ask_to_stop();
+                }
+                Some(Event::Control(other)) => bail!("borgcubed sent {other:?} out of turn"),
+                Some(Event::ControlLost) => {
+                    client.ask_to_stop();
+                    bail!("borgcubed is gone");
+                }
+                None => {}
+            }
+            if Instant::now() >= next_flush || self.report.is_heavy() {
+                self.flush()?;
+                next_flush = Instant::now() + TICK;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_step(&mut self, step: Step) -> Result<()> {
+        match step {
+            Step::Prepared => self.advance(JobState::ClientPrepared),
+            Step::Started => {
+                if let Some(version) = self.report.version.clone() {
+                    self.note(&format!("the client runs {version}"));
+                }
+                self.advance(JobState::ClientInProgress)
+            }
+            Step::Exit(code) => {
+                self.note(&format!("borg on the client ended with code {code}"));
+                self.advance(JobState::ClientDone)
+            }
+            Step::Clean => self.advance(JobState::ClientCleanup),
+            Step::Failed(_) => Ok(()),
+        }
+    }
+
+    /// Moves the job along to `to`. A step that the client repeats or leaves out changes nothing it should not.
+    fn advance(&mut self, to: JobState) -> Result<()> {
+        while self.state < to
+            && let Some(next) = self.state.next()
+        {
+            self.channel.update_state(self.state, next, &self.events, &mut self.waiting)?;
+            self.state = next;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, message: &str) {
+        self.report.log(Timestamp::now(), "info", "borgcube", message);
+    }
+
+    /// Passes on what has come together.
+    fn flush(&mut self) -> Result<()> {
+        let lines = self.report.take_lines();
+        if !lines.is_empty() {
+            self.channel.send(&FromWorker::Log(lines))?;
+        }
+        if let Some(progress) = self.report.progress.take() {
+            self.channel.send(&FromWorker::Progress(progress))?;
+        }
+        Ok(())
+    }
+
+    fn finished(&mut self, failure: Option<Failure>) -> Finished {
+        if let Some(failure) = &failure {
+            self.report.log(Timestamp::now(), "error", "borgcube", &failure.line());
+        }
+        Finished {
+            failure,
+            statistics: None,
+            archive: None,
+            warnings: std::mem::take(&mut self.report.warnings),
+            warning_count: self.report.warning_count,
+            client_borg: self.report.version.clone(),
+        }
+    }
+}

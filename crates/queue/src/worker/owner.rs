@@ -1,0 +1,52 @@
+//! The worker's connection to the repository's owner: prepares the session, learns how it ended.
+
+use model::{Cause, Failure};
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+use unix::paths::Layout;
+use wire::frame;
+use wire::session::{Finish, Outcome, Prepare, Prepared, kind, read_json, write_json};
+
+/// A connection to the owner. As long as it is open, the job's session may live.
+pub struct Owner {
+    stream: UnixStream,
+}
+
+fn lost(e: impl std::fmt::Display) -> Failure {
+    Failure::new(Cause::OwnerLost, format!("the repository's owner process can't be reached: {e}"))
+}
+
+impl Owner {
+    /// Connects; the socket starts the owner where it does not run yet.
+    pub fn connect(layout: &Layout, repository: &str) -> Result<Owner, Failure> {
+        let stream = unix::socket::connect(&layout.repository_socket(repository)).map_err(lost)?;
+        Ok(Owner { stream })
+    }
+
+    /// Has a session prepared: what the client needs, and its chunks cache.
+    pub fn prepare(&mut self, prepare: &Prepare) -> Result<(Prepared, File), Failure> {
+        write_json(&mut self.stream, kind::PREPARE, prepare).map_err(lost)?;
+        let mut buffer = vec![];
+        match frame::read(&mut self.stream, &mut buffer).map_err(lost)? {
+            kind::PREPARED => {
+                let prepared: Prepared = read_json(&buffer).map_err(lost)?;
+                let (mut fds, _) = unix::fdpass::recv_fds(&self.stream, 1).map_err(lost)?;
+                let fd = fds.pop().ok_or_else(|| lost("it sent no chunks cache"))?;
+                Ok((prepared, File::from(fd)))
+            }
+            kind::FAILED => Err(read_json(&buffer).map_err(lost)?),
+            other => Err(lost(format!("it answered with a frame of type {other}"))),
+        }
+    }
+
+    /// How the job's session ended. Waits for its end, at most about half a minute.
+    pub fn finish(&mut self, job: u64) -> Result<Outcome, Failure> {
+        write_json(&mut self.stream, kind::FINISH, &Finish { job }).map_err(lost)?;
+        let mut buffer = vec![];
+        match frame::read(&mut self.stream, &mut buffer).map_err(lost)? {
+            kind::OUTCOME => read_json(&buffer).map_err(lost),
+            kind::FAILED => Err(read_json(&buffer).map_err(lost)?),
+            other => Err(lost(format!("it answered with a frame of type {other}"))),
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Collects what a client writes: steps of the script, borg's messages, ssh's text.
+//!
+//! The client is not trusted. Lines are bounded, escaped and counted; what they say shapes progress and wording, never whether there is an archive.
+
+use model::borg_report::{self, Line, MAX_LINE};
+use model::progress::{Progress, Statistics};
+use model::{Cause, Failure, Job, Timestamp};
+use std::collections::VecDeque;
+use unix::logging::escape;
+use wire::worker::LogLine;
+
+/// Bytes of text that is not borg's and may explain a failing ssh.
+const TEXT_KEPT: usize = 8 * 1024;
+
+/// Seconds over which the rate is averaged.
+const RATE_WINDOW: f64 = 10.0;
+
+/// A step that the script reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Cache and settings are in place.
+    Prepared,
+    /// borg starts.
+    Started,
+    /// borg ended with this code.
+    Exit(i32),
+    /// Temporary files are gone.
+    Clean,
+    /// The script gave up.
+    Failed(Failure),
+}
+
+/// What is known of the client so far.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// The client's borg.
+    pub version: Option<String>,
+    /// Paths of the config that do not exist.
+    pub missing: Vec<String>,
+    /// borg's exit code.
+    pub exit: Option<i32>,
+    /// Why the script gave up.
+    pub script_failure: Option<Failure>,
+    /// First warnings.
+    pub warnings: Vec<String>,
+    /// How many there were.
+    pub warning_count: u64,
+    /// Message id and text of borg's last error.
+    pub error: Option<(String, String)>,
+    /// Newest progress, not yet passed on.
+    pub progress: Option<Progress>,
+    text: String,
+    samples: VecDeque<(Timestamp, u64)>,
+    lines: Vec<LogLine>,
+    expected: Option<Statistics>,
+}
+
+impl Report {
+    /// A report of a job whose config's last archive held `expected`.
+    pub fn new(expected: Option<Statistics>) -> Report {
+        Report { expected, ..Report::default() }
+    }
+
+    /// A line of the script's standard output.
+    pub fn step(&mut self, line: &[u8], now: Timestamp) -> Option<Step> {
+        let line = String::from_utf8_lossy(line);
+        let Some(rest) = line.strip_prefix("borgcube ") else {
+            self.log(now, "info", "client", &line);
+            return None;
+        };
+        let (word, rest) = rest.trim_end().split_once(' ').unwrap_or((rest.trim_end(), ""));
+        match word {
+            "version" => {
+                self.version = Some(bounded(rest, 100));
+                None
+            }
+            "missing" => {
+                self.missing.push(bounded(rest, 500));
+                None
+            }
+            "prepared" => Some(Step::Prepared),
+            "started" => Some(Step::Started),
+            "exit" => {
+                let code = rest.parse().unwrap_or(-1);
+                self.exit = Some(code);
+                Some(Step::Exit(code))
+            }
+            "clean" => Some(Step::Clean),
+            "failed" => {
+                let (word, message) = rest.split_once(' ').unwrap_or((rest, ""));
+                let failure = script_failure(word, &bounded(message, 800));
+                self.script_failure = Some(failure.clone());
+                Some(Step::Failed(failure))
+            }
+            _ => None,
+        }
+    }
+
+    /// A line of borg's or ssh's standard error.
+    pub fn line(&mut self, line: &[u8], now: Timestamp) {
+        if line.len() > MAX_LINE {
+            self.log(now, "warning", "borgcube", "a line of more than 64 KiB from the client was dropped");
+            return;
+        }
+        match borg_report::parse_line(line) {
+            Line::Progress { nfiles, original_size, compressed_size, deduplicated_size, path } => {
+                let statistics = Statistics { nfiles, original_size, compressed_size, deduplicated_size };
+                let rate = self.rate(now, original_size);
+                self.progress = Some(Progress { statistics, path: bounded(&path, 1000), rate, expected: self.expected, time: now });
+            }
+            Line::Message { level, message, msgid } => self.message(&level, &message, &msgid, now),
+            Line::FileStatus { status, path } => self.log(now, "file", "borg", &format!("{status} {path}")),
+            Line::Text(text) => {
+                if self.text.len() < TEXT_KEPT {
+                    self.text.push_str(&bounded(&text, 2000));
+                    self.text.push('\n');
+                }
+                self.log(now, "info", "client", &text);
+            }
+            Line::Nothing => {}
+        }
+    }
+
+    fn message(&mut self, level: &str, message: &str, msgid: &str, now: Timestamp) {
+        let level = match level {
+            "WARNING" => "warning",
+            "ERROR" | "CRITICAL" => "error",
+            "DEBUG" => "debug",
+            _ => "info",
+        };
+        self.log(now, level, "borg", message);
+        match level {
+            "warning" => {
+                self.warning_count += 1;
+                if self.warnings.len() < Job::MAX_WARNINGS {
+                    self.warnings.push(bounded(message, 500));
+                }
+            }
+            "error" => self.error = Some((bounded(msgid, 100), bounded(message.lines().next().unwrap_or(""), 800))),
+            _ => {}
+        }
+    }
+
+    /// A warning of ours.
+    pub fn warn(&mut self, message: String, now: Timestamp) {
+        self.log(now, "warning", "borgcube", &message);
+        self.warning_count += 1;
+        self.warnings.insert(0, message);
+        self.warnings.truncate(Job::MAX_WARNINGS);
+    }
+
+    /// Adds a line to the job's log.
+    pub fn log(&mut self, time: Timestamp, level: &str, source: &str, message: &str) {
+        let message = bounded(message.trim_end(), 4000);
+        self.lines.push(LogLine { time, level: level.into(), source: source.into(), message });
+    }
+
+    /// Lines that were not yet passed on.
+    pub fn take_lines(&mut self) -> Vec<LogLine> {
+        std::mem::take(&mut self.lines)
+    }
+
+    /// Whether enough has come together to be passed on before its time.
+    pub fn is_heavy(&self) -> bool {
+        self.lines.len() >= 200
+    }
+
+    /// What ssh wrote, as far as it is not borg's.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    fn rate(&mut self, now: Timestamp, size: u64) -> u64 {
+        self.samples.push_back((now, size));
+        while self.samples.len() > 2 && self.samples.front().is_some_and(|(t, _)| now.seconds_since(*t) > RATE_WINDOW) {
+            self.samples.pop_front();
+        }
+        let Some((then, before)) = self.samples.front() else { return 0 };
+        let seconds = now.seconds_since(*then);
+        if seconds < 0.1 { 0 } else { (size.saturating_sub(*before) as f64 / seconds) as u64 }
+    }
+}
+
+fn bounded(text: &str, limit: usize) -> String {
+    let cut: String = text.chars().take(limit).collect();
+    escape(&cut).to_string()
+}
+
+fn script_failure(word: &str, message: &str) -> Failure {
+    let full = message.contains("No space left on device") || message.contains("Disk quota exceeded");
+    match word {
+        "client-cache" if full => Failure::new(Cause::ClientEnospc, format!("the client's cache could not be written: {message}")),
+        "client-cache" => Failure::new(Cause::ClientCache, format!("the client's cache can't be used: {message}")),
+        "client-borg-missing" => Failure::new(Cause::ClientBorgMissing, message.to_owned()),
+        "client-borg-outdated" => Failure::new(
+            Cause::ClientBorgOutdated { version: message.to_owned() },
+            format!("the client has {message}; BorgCube needs 1.1.10 or newer, below 2"),
+        ),
+        "path-missing" => Failure::new(Cause::PathMissing, message.to_owned()),
+        _ => Failure::new(Cause::Internal, format!("the client's script failed: {word} {message}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps() {
+        let mut report = Report::default();
+        assert_eq!(report.step(b"borgcube version borg 1.2.4", Timestamp(0)), None);
+        assert_eq!(report.version.as_deref(), Some("borg 1.2.4"));
+        assert_eq!(report.step(b"borgcube prepared", Timestamp(0)), Some(Step::Prepared));
+        assert_eq!(report.step(b"borgcube exit 137", Timestamp(0)), Some(Step::Exit(137)));
+        assert_eq!(report.step(b"borgcube exit", Timestamp(0)), Some(Step::Exit(-1)));
+        let Some(Step::Failed(f)) = report.step(b"borgcube failed client-cache mkdir: No space left on device", Timestamp(0)) else {
+            panic!()
+        };
+        assert_eq!(f.cause, Cause::ClientEnospc);
+        assert_eq!(report.step(b"motd of the host", Timestamp(0)), None);
+        assert_eq!(report.take_lines()[0].message, "motd of the host");
+    }
+
+    #[test]
+    fn hostile_text_is_escaped_and_bounded() {
+        let mut report = Report::default();
+        report.line(format!("\x1b[2J{}", "x".repeat(10_000)).as_bytes(), Timestamp(0));
+        report.line(&vec![b'y'; MAX_LINE + 1], Timestamp(0));
+        let lines = report.take_lines();
+        assert!(!lines[0].message.contains('\x1b') && lines[0].message.len() < 4100);
+        assert!(lines[1].message.contains("dropped"));
+        for _ in 0..100 {
+            report.line(br#"{"type":"log_message","levelname":"WARNING","message":"w"}"#, Timestamp(0));
+        }
+        assert_eq!((report.warnings.len(), report.warning_count), (Job::MAX_WARNINGS, 100));
+    }
+
+    #[test]
+    fn the_rate_is_of_the_last_seconds() {
+        let mut report = Report::default();
+        let mut at = |second: i64, size: u64| {
+            report.line(
+                format!(r#"{{"type":"archive_progress","original_size":{size},"path":"p"}}"#).as_bytes(),
+                Timestamp(0).plus_seconds(second),
+            );
+            report.progress.as_ref().unwrap().rate
+        };
+        assert_eq!(at(0, 0), 0);
+        assert_eq!(at(5, 5_000_000), 1_000_000);
+        assert_eq!(at(20, 5_000_000), 0);
+    }
+}

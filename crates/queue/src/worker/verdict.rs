@@ -1,0 +1,153 @@
+//! How a backup ended, from everything that is known: pure.
+//!
+//! Whether there is an archive, only the owner knows. The client's exit code is a vote on why there is none.
+
+use super::report::Report;
+use model::borg_report::{Ending, cause_of, ending, ssh_failure};
+use model::{Cause, Failure};
+use unix::pidfd::ExitStatus;
+use wire::session::Outcome;
+
+/// What the verdict rests on.
+pub struct Evidence<'a> {
+    /// The owner's word; None: it is gone.
+    pub outcome: Option<&'a Outcome>,
+    /// What the client wrote.
+    pub report: &'a Report,
+    /// How the local end of the connection (ssh, or the shell of a local client) ended.
+    pub connection: ExitStatus,
+    /// Who cancelled the job.
+    pub cancelled: Option<&'a str>,
+    /// The client is reached over SSH.
+    pub over_ssh: bool,
+}
+
+/// The failure, or None when the backup is good; and a warning about a good archive, if any.
+pub fn judge(evidence: &Evidence<'_>) -> (Option<Failure>, Option<String>) {
+    let Evidence { outcome, report, .. } = evidence;
+    if let Some(archive) = outcome.and_then(|o| o.archive.as_ref()) {
+        if !report.missing.is_empty() {
+            let message = format!("not on the client: {}; the other paths are in archive {}", report.missing.join(", "), archive.name);
+            return (Some(Failure::new(Cause::PathMissing, message)), None);
+        }
+        let clean = matches!(report.exit.map(ending), Some(Ending::Good { .. }));
+        let warning =
+            (!clean).then(|| "the client's borg did not end well after its archive was committed; the archive is complete".to_owned());
+        return (None, warning);
+    }
+    (Some(no_archive(evidence)), None)
+}
+
+fn no_archive(evidence: &Evidence<'_>) -> Failure {
+    let Evidence { outcome, report, .. } = evidence;
+    // What the owner says outranks what a client may say; "the session was lost" is the one thing that needs an explanation.
+    let told = outcome.and_then(|o| o.failure.clone());
+    if let Some(failure) = &told
+        && failure.cause != Cause::SessionLost
+    {
+        return failure.clone();
+    }
+    if let Some(by) = evidence.cancelled {
+        let kept = if outcome.is_some_and(|o| o.checkpoint.is_some()) { "; what was backed up is kept for the next run" } else { "" };
+        return Failure::new(Cause::Cancelled { by: by.to_owned() }, format!("cancelled by {by}{kept}"));
+    }
+    if let Some(failure) = &report.script_failure {
+        return failure.clone();
+    }
+    if outcome.is_none() {
+        return Failure::new(Cause::OwnerLost, "the repository's owner process ended during the backup");
+    }
+    match report.exit.map(ending) {
+        Some(Ending::Killed { signal }) => {
+            Failure::new(Cause::ClientBorgKilled { signal }, format!("borg on the client was killed by signal {signal}"))
+        }
+        Some(Ending::Bad { code }) => {
+            let (msgid, message) = report.error.clone().unwrap_or_default();
+            let failure = cause_of(code, &msgid, &message);
+            // The session was there and vanished: not the client's network.
+            if failure.cause == Cause::ClientCannotReachServer && outcome.is_some_and(|o| o.opened) {
+                return told.unwrap_or(Failure::new(Cause::SessionLost, failure.message));
+            }
+            failure
+        }
+        Some(Ending::Good { .. }) => told.unwrap_or_else(|| {
+            Failure::new(
+                Cause::ClientBorgFailed { code: report.exit.unwrap_or(0), msgid: String::new() },
+                "borg on the client reported success, but made no archive",
+            )
+        }),
+        None => match evidence.connection {
+            ExitStatus::Signaled(signal) => {
+                Failure::new(Cause::ClientConnectionFailed, format!("the connection to the client was killed by signal {signal}"))
+            }
+            ExitStatus::Exited(255) if evidence.over_ssh => ssh_failure(report.text()),
+            status => {
+                let last = report.text().lines().last().unwrap_or("no reason was given").to_owned();
+                Failure::new(Cause::ClientConnectionFailed, format!("the connection to the client {status}: {last}"))
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::Timestamp;
+    use model::progress::SessionCounters;
+
+    fn outcome(failure: Option<Cause>) -> Outcome {
+        let failure = failure.map(|c| Failure::new(c, "told"));
+        Outcome { opened: true, archive: None, checkpoint: None, failure, counters: SessionCounters::default() }
+    }
+
+    fn report(lines: &[&str], errors: &[&str]) -> Report {
+        let mut report = Report::default();
+        lines.iter().for_each(|l| drop(report.step(l.as_bytes(), Timestamp(0))));
+        errors.iter().for_each(|l| report.line(l.as_bytes(), Timestamp(0)));
+        report
+    }
+
+    fn word(outcome: Option<&Outcome>, report: &Report, connection: ExitStatus, cancelled: Option<&str>) -> &'static str {
+        let evidence = Evidence { outcome, report, connection, cancelled, over_ssh: true };
+        judge(&evidence).0.map_or("good", |f| f.cause.word())
+    }
+
+    #[test]
+    fn the_owner_outranks_the_client() {
+        let violation = outcome(Some(Cause::PolicyViolation { rule: "x".into() }));
+        let killed = report(&["borgcube exit 137"], &[]);
+        let ok = ExitStatus::Exited(0);
+        assert_eq!(word(Some(&violation), &killed, ok, None), "policy-violation");
+        assert_eq!(word(Some(&violation), &killed, ok, Some("root")), "policy-violation");
+        assert_eq!(word(Some(&outcome(Some(Cause::RepositoryEnospc))), &killed, ok, None), "repository-enospc");
+    }
+
+    #[test]
+    fn who_was_killed() {
+        let lost = outcome(Some(Cause::SessionLost));
+        let ok = ExitStatus::Exited(0);
+        assert_eq!(word(Some(&lost), &report(&["borgcube exit 137"], &[]), ok, None), "client-borg-killed");
+        let closed = r#"{"type":"log_message","levelname":"ERROR","message":"closed","msgid":"ConnectionClosed"}"#;
+        assert_eq!(word(Some(&lost), &report(&["borgcube exit 80"], &[closed]), ok, None), "session-lost");
+        assert_eq!(word(None, &report(&["borgcube exit 80"], &[closed]), ok, None), "owner-lost");
+        assert_eq!(word(Some(&lost), &report(&["borgcube exit 2"], &[]), ok, Some("anna")), "cancelled");
+    }
+
+    #[test]
+    fn ssh_and_script() {
+        let none = Outcome { opened: false, ..outcome(None) };
+        let refused = report(&[], &["ssh: connect to host x port 22: Connection refused"]);
+        assert_eq!(word(Some(&none), &refused, ExitStatus::Exited(255), None), "client-connection-failed");
+        let changed = report(&[], &["Host key verification failed."]);
+        assert_eq!(word(Some(&none), &changed, ExitStatus::Exited(255), None), "host-key-changed");
+        let missing = report(&["borgcube failed client-borg-missing borg was not found on the client"], &[]);
+        assert_eq!(word(Some(&none), &missing, ExitStatus::Exited(0), None), "client-borg-missing");
+        let hint = r#"{"type":"log_message","levelname":"ERROR","message":"x","msgid":"ConnectionClosedWithHint"}"#;
+        assert_eq!(word(Some(&none), &report(&["borgcube exit 81"], &[hint]), ExitStatus::Exited(0), None), "client-cannot-reach-server");
+    }
+
+    #[test]
+    fn a_lie_about_success_is_no_archive() {
+        assert_eq!(word(Some(&outcome(None)), &report(&["borgcube exit 0"], &[]), ExitStatus::Exited(0), None), "client-borg-failed");
+    }
+}
