@@ -118,6 +118,11 @@ impl Sshd {
         self.path().join("known_hosts")
     }
 
+    /// The process that listens.
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a process number")
+    }
+
     /// What sshd wrote so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path().join("log")).unwrap_or_default()

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::process;
-use crate::retry_until;
+use crate::{Sshd, retry_until};
 
 /// How long `borgcube up` may take until it answers, on a loaded machine.
 const READY: Duration = Duration::from_secs(60);
@@ -239,6 +239,26 @@ impl TestSystem {
     #[track_caller]
     pub fn add_local_client(&self, name: &str) {
         self.cli_ok(&["client", "add", name, "--local"]);
+    }
+
+    /// Tells BorgCube of a client behind a real sshd (`there`), whose borg comes back through another one (`here`)
+    /// to the forced command, as an installed server has it. `options` are further ones of `borgcube client add`.
+    #[track_caller]
+    pub fn add_ssh_client(&self, name: &str, there: &mut Sshd, here: &mut Sshd, options: &[&str]) {
+        let proxy = programs().join("borgcube-proxy");
+        let forced = format!("command=\"env BORGCUBE_STATE={} {}\",restrict", self.state().display(), proxy.display());
+        let (out, back) = (there.authorize(""), here.authorize(&forced));
+        // The identity file has an option of its own in BorgCube.
+        let words = there.ssh_options(&out);
+        let words: Vec<_> = words.iter().filter(|word| *word != "-i" && !out.as_os_str().eq(word.as_str())).collect();
+        let mut arguments: Vec<String> = ["client", "add", name, "--remote"].map(str::to_owned).into();
+        arguments.push(there.destination());
+        arguments.extend(words.iter().map(|word| format!("--rsh-option={word}")));
+        arguments.push(format!("--ssh-identity-file={}", out.display()));
+        arguments.push(format!("--server={}:{}", here.destination(), here.port()));
+        arguments.push(format!("--client-rsh={}", here.rsh(&back)));
+        arguments.extend(options.iter().map(|word| (*word).to_owned()));
+        self.cli_ok(&arguments);
     }
 
     /// Tells BorgCube what to back up; `options` are those of `borgcube config add`.
