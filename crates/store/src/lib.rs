@@ -148,6 +148,8 @@ pub mod record;
 mod store;
 mod table;
 pub mod tables;
+#[cfg(test)]
+mod tamper;
 mod txn;
 mod undo;
 

@@ -179,7 +179,7 @@ impl Store {
         self.transaction(f)
     }
 
-    fn transaction<T>(&self, mut f: impl FnMut(&mut Write<'_>) -> Result<T>) -> Result<T> {
+    pub(crate) fn transaction<T>(&self, mut f: impl FnMut(&mut Write<'_>) -> Result<T>) -> Result<T> {
         let _inside = self.enter()?;
         let environment = &self.inner.environment;
         if environment.read_only {

@@ -229,13 +229,13 @@ impl<'t> Write<'t> {
         Ok(entry.number)
     }
 
-    fn put_bytes(&mut self, db: &str, key: &[u8], value: &[u8]) -> Result<()> {
+    pub(crate) fn put_bytes(&mut self, db: &str, key: &[u8], value: &[u8]) -> Result<()> {
         let db = self.inner.environment.db(db)?;
         let put = db.put(&mut self.txn, key, value);
         self.note_full(put)
     }
 
-    fn delete_bytes(&mut self, db: &str, key: &[u8]) -> Result<()> {
+    pub(crate) fn delete_bytes(&mut self, db: &str, key: &[u8]) -> Result<()> {
         let db = self.inner.environment.db(db)?;
         let deleted = db.delete(&mut self.txn, key).map(|_| ());
         self.note_full(deleted)
