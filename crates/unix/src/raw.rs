@@ -118,3 +118,38 @@ fn in_child(setup: &ChildSetup) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_child_that_finds_its_range_changed_does_not_run() {
+        let null = File::open("/dev/null").unwrap();
+        let source = rustix::io::fcntl_dupfd_cloexec(null.as_fd(), 100).unwrap();
+        let mut command = Command::new("/bin/true");
+        let never = Some((u64::MAX, u64::MAX));
+        let setup = ChildSetup { sources: vec![source], before: vec![never], parent: 1, death_signal: None };
+        before_exec(&mut command, setup);
+        assert_eq!(command.spawn().unwrap_err().raw_os_error(), Some(MOVED));
+    }
+
+    #[test]
+    fn a_child_whose_parent_is_gone_does_not_run() {
+        let mut command = Command::new("/bin/true");
+        let setup = ChildSetup { sources: vec![], before: vec![], parent: 1, death_signal: Some(Signal::SIGKILL) };
+        before_exec(&mut command, setup);
+        assert_eq!(command.spawn().unwrap_err().raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn only_open_descriptors_have_an_identity_and_can_be_adopted() {
+        let (reader, writer) = io::pipe().unwrap();
+        assert_eq!(identity(reader.as_raw_fd()), identity(writer.as_raw_fd()));
+        assert_ne!(identity(reader.as_raw_fd()), identity(File::open("/dev/null").unwrap().as_raw_fd()));
+        assert_eq!(identity(1_000_000), None);
+        assert_eq!(adopt(1_000_000).unwrap_err().raw_os_error(), Some(libc::EBADF));
+    }
+}

@@ -41,12 +41,6 @@ impl AsFd for Signals {
     }
 }
 
-impl Drop for Signals {
-    fn drop(&mut self) {
-        self.delivery.handle().close();
-    }
-}
-
 /// Makes writing to a closed pipe or socket an error instead of the end of the process. Rust programs begin this way;
 /// this is for those that want to be sure. Children started by [`crate::spawn`] get the default back.
 pub fn ignore_sigpipe() -> Result<()> {

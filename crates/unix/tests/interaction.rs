@@ -212,6 +212,8 @@ fn the_journal_is_recognised_by_its_stream() {
 }
 
 fn role_collects_signals() {
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let open_before = open();
     let mut signals = Signals::new(&[Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGTERM]).unwrap();
     let readable = |signals: &Signals| poll(&[(signals.as_fd(), Interest::Read)], Some(Duration::ZERO)).unwrap()[0].readable;
     assert!(!readable(&signals));
@@ -227,6 +229,7 @@ fn role_collects_signals() {
     nix::sys::signal::raise(Signal::SIGTERM).unwrap();
     assert_eq!(signals.take(), [Signal::SIGTERM]);
     drop(signals);
+    assert_eq!(open(), open_before);
     // Documented: collected once, never deadly again.
     nix::sys::signal::raise(Signal::SIGTERM).unwrap();
     eprintln!("{DONE}");

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::Barrier;
 use std::thread;
 use unix::{Error, fdpass, socket};
 
@@ -57,14 +58,21 @@ fn a_listener_too_busy_to_accept_is_still_one() {
 #[test]
 fn of_many_that_start_at_once_one_wins() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("a.sock");
-    drop(UnixListener::bind(&path).unwrap());
-    let results: Vec<_> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| socket::listen(&path, 0o600))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    });
-    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
-    assert!(results.iter().all(|result| matches!(result, Ok(_) | Err(Error::SocketInUse(_)))));
+    for round in 0..100 {
+        let path = directory.path().join(format!("{round}.sock"));
+        drop(UnixListener::bind(&path).unwrap());
+        let start = Barrier::new(4);
+        let attempt = || {
+            start.wait();
+            socket::listen(&path, 0o600)
+        };
+        let results: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(attempt)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+        assert!(results.iter().all(|result| matches!(result, Ok(_) | Err(Error::SocketInUse(_)))));
+    }
 }
 
 #[test]
@@ -234,6 +242,8 @@ fn a_sealed_memory_file_can_be_read_but_never_changed() {
     fdpass::seal(&file).unwrap();
     assert!(fdpass::is_sealed(&file));
     assert!(file.write_all(b"more").is_err());
+    file.seek(SeekFrom::Start(0)).unwrap();
+    assert!(file.write_all(b"other").is_err());
     assert!(file.set_len(1).is_err());
     assert!(file.set_len(100).is_err());
     let (left, right) = UnixStream::pair().unwrap();
