@@ -9,8 +9,12 @@
 //! bounds nesting, and returns an error instead of panicking. Readers accept no more than stock Borg accepts, so
 //! that what passed here can be read back by every Borg 1.x.
 
+pub mod archive;
+pub mod cache;
 pub mod compress;
 pub mod id;
+pub mod integrity;
+pub mod item;
 pub mod key;
 pub mod keyblob;
 pub mod manifest;

@@ -13,6 +13,13 @@ impl Writer {
         Writer::default()
     }
 
+    /// The bytes that `write` writes.
+    pub fn packed(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
+        let mut writer = Writer::new();
+        write(&mut writer);
+        writer.into_bytes()
+    }
+
     /// A writer that appends to bytes that are already there.
     #[must_use]
     pub fn append_to(out: Vec<u8>) -> Writer {
