@@ -101,6 +101,9 @@ impl TestSystem {
             .env_remove("XDG_STATE_HOME")
             .env("NO_COLOR", "1")
             .env("BORG_SELFTEST", "disabled")
+            // Owners give repositories back at once, so that stock borg can judge them; see `settle`.
+            .env("BORGCUBE_IDLE_SECONDS", "1")
+            .env("BORGCUBE_STOP_SECONDS", "2")
             .envs(self.variables.iter().map(|(n, v)| (n, v)))
             .current_dir(self.directory.path())
             .stdin(Stdio::null());
@@ -280,6 +283,22 @@ impl TestSystem {
     #[track_caller]
     pub fn run_ok(&self, config: &str) -> String {
         self.cli_ok(&["run", config, "--wait"])
+    }
+
+    /// Waits until no owner holds a repository: from then on, until the next job, it is stock borg's.
+    ///
+    /// # Panics
+    /// When an owner does not let go.
+    #[track_caller]
+    pub fn settle(&self) {
+        let serving = || {
+            self.own_processes().into_iter().any(|pid| {
+                process::arguments(pid).iter().any(|word| word == "serve")
+                    && process::program(pid).as_deref() != Some("borgcube-repositoryd")
+            })
+        };
+        let free = retry_until(Duration::from_secs(30), || (!serving()).then_some(()));
+        assert!(free.is_some(), "an owner holds its repository for ever:\n{}", self.log());
     }
 
     /// The running processes of one of our programs (its whole name) that belong to this system.

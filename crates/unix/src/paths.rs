@@ -31,9 +31,31 @@ pub const ENV_JOURNAL: &str = "JOURNAL_STREAM";
 /// Borg 1.x: the identity under which borg takes its locks.
 pub const ENV_BORG_HOST_ID: &str = "BORG_HOST_ID";
 
+/// Seconds after which an owner without work gives the repository back; for tests and the impatient.
+pub const ENV_IDLE_SECONDS: &str = "BORGCUBE_IDLE_SECONDS";
+/// Seconds that a cancelled job has before its processes are killed.
+pub const ENV_CANCEL_SECONDS: &str = "BORGCUBE_CANCEL_SECONDS";
+/// Seconds that running jobs have when the queue daemon stops.
+pub const ENV_STOP_SECONDS: &str = "BORGCUBE_STOP_SECONDS";
+
 /// What a child of ours may keep of our environment; everything else is named explicitly where it is started.
-pub const ENV_KEPT: &[&str] =
-    &["PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", ENV_STATE, ENV_BORG, ENV_LOG];
+pub const ENV_KEPT: &[&str] = &[
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "TMPDIR",
+    ENV_STATE,
+    ENV_BORG,
+    ENV_LOG,
+    ENV_IDLE_SECONDS,
+    ENV_CANCEL_SECONDS,
+    ENV_STOP_SECONDS,
+];
 
 /// Runs scheduler, queue daemon and workers.
 pub const USER_DAEMON: &str = "borgcube";
