@@ -102,6 +102,157 @@ mod tests {
         }
     }
 
+    /// Runs the script as a client would, with `fake` as its borg; gives what it said to the worker and to standard error.
+    fn run(fake: &str, chunks: &[u8], close: bool, change: impl Fn(&mut Task)) -> (String, String, tempfile::TempDir) {
+        use std::io::{Read, Write};
+        use std::os::unix::fs::PermissionsExt;
+        let home = tempfile::tempdir().unwrap();
+        let borg = home.path().join("borg it's");
+        std::fs::write(&borg, format!("#!/bin/sh\n[ \"$1\" != --version ] || {{ echo borg 1.2.4; exit; }}\n{fake}\n")).unwrap();
+        std::fs::set_permissions(&borg, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let connection = Connection::Local { remote_borg: Some(borg.to_str().unwrap().into()), remote_cache_dir: None };
+        let mut task = task(connection);
+        change(&mut task);
+        let prepared = Prepared {
+            token: "0".repeat(64),
+            passphrase: "p'w $x".into(),
+            repository_id: "ab".repeat(32),
+            key_type: 7,
+            manifest_id: "cd".repeat(32),
+            manifest_timestamp: String::new(),
+            view_chunks: 0,
+            chunks_cache_size: chunks.len() as u64,
+        };
+        let input = build(&task, &prepared, &task.config.borg_arguments("a"), "shim 'x y'");
+        let mut child = Command::new("sh")
+            .args(["-c", &input.command])
+            .env_clear()
+            .env("PATH", std::env::var("PATH").unwrap())
+            .env("HOME", home.path())
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // A script that gives up early does not read the rest.
+        let _ = stdin.write_all(&input.head).and_then(|()| stdin.write_all(chunks));
+        let stdin = (!close).then_some(stdin);
+        let (mut out, mut err) = (String::new(), String::new());
+        child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        drop(stdin);
+        child.wait().unwrap();
+        (out, err, home)
+    }
+
+    fn task(connection: Connection) -> Task {
+        use model::{BackupConfig, Client, EncryptionMode, Job, Repository, Timestamp};
+        let now = Timestamp(0);
+        let job = Job::backup(5, &"host/etc".parse().unwrap(), "main".parse().unwrap(), "root", now);
+        let client = Client { name: "host".parse().unwrap(), description: String::new(), connection, created: now };
+        let config = BackupConfig {
+            client: client.name.clone(),
+            label: "etc".parse().unwrap(),
+            repository: "main".parse().unwrap(),
+            paths: vec!["/".into(), "/no where/it's".into()],
+            excludes: vec!["*'$(x)`".into()],
+            patterns: vec![],
+            one_file_system: false,
+            compression: None,
+            checkpoint_interval: None,
+            read_special: false,
+            ignore_inode: false,
+            extra_options: vec![],
+            created: now,
+        };
+        let repository = Repository {
+            name: "main".parse().unwrap(),
+            url: "/r".into(),
+            description: String::new(),
+            repository_id: String::new(),
+            encryption: EncryptionMode::None,
+            remote_borg: None,
+            rsh: None,
+            created: now,
+        };
+        Task { job, client, config, repository, server_id: "sid".into(), expected: None }
+    }
+
+    #[test]
+    fn a_whole_run_with_every_byte_in_its_place() {
+        let chunks: Vec<u8> = (0..200_001u32).map(|i| (i % 251) as u8).collect();
+        let fake = r#"printf '%s|' "$@" "$BORG_PASSPHRASE" "$BORG_RSH" "$BORG_REPO" >&2; cp "$BORG_CACHE_DIR"/*/chunks "$BORG_CACHE_DIR"/*/config "$HOME"; exit 1"#;
+        let (out, err, home) = run(fake, &chunks, false, |_| {});
+        let steps: Vec<_> = out.lines().collect();
+        assert_eq!(
+            steps,
+            [
+                "borgcube version borg 1.2.4",
+                "borgcube missing /no where/it's",
+                "borgcube prepared",
+                "borgcube started",
+                "borgcube exit 1",
+                "borgcube clean"
+            ],
+            "{err}"
+        );
+        assert!(err.contains("create|--log-json|--progress|--exclude=*'$(x)`|--|::a|/|/no where/it's|p'w $x|shim 'x y'|ssh://borgcube-ssh@localhost/./000"), "{err}");
+        assert_eq!(std::fs::read(home.path().join("chunks")).unwrap(), chunks);
+        let config = std::fs::read_to_string(home.path().join("config")).unwrap();
+        assert_eq!(config, format!("[cache]\nversion = 1\nrepository = {}\nmanifest = {}\n", "ab".repeat(32), "cd".repeat(32)));
+        let base = home.path().join(".cache/borgcube/sid");
+        assert!(!base.join("job-5").exists());
+        assert!(base.join("cache").join("ab".repeat(32)).join("files.etc").exists());
+    }
+
+    #[test]
+    fn the_end_of_input_interrupts_borg() {
+        let fake = "trap 'echo interrupted >&2; exit 2' INT\nwhile :; do sleep 0.1; done";
+        let (out, err, _home) = run(fake, b"", true, |_| {});
+        assert!(err.contains("interrupted"), "{out}{err}");
+        assert!(out.contains("borgcube exit 2\nborgcube clean"), "{out}");
+    }
+
+    #[test]
+    fn it_gives_up_with_a_word() {
+        let missing = |task: &mut Task| {
+            task.client.connection = Connection::Local { remote_borg: Some("/nowhere/borg".into()), remote_cache_dir: None }
+        };
+        assert!(run("", b"", false, missing).0.contains("borgcube failed client-borg-missing /nowhere/borg"));
+        let path = |task: &mut Task| task.config.paths = vec!["/no where".into()];
+        let (out, _, home) = run("", b"", false, path);
+        assert!(out.contains("borgcube missing /no where\nborgcube failed path-missing"), "{out}");
+        assert!(!home.path().join(".cache/borgcube/sid/cache").exists(), "nothing was touched");
+        let cache = |task: &mut Task| {
+            if let Connection::Local { remote_cache_dir, .. } = &mut task.client.connection {
+                *remote_cache_dir = Some("/dev/null/x".into());
+            }
+        };
+        assert!(run("", b"", false, cache).0.contains("borgcube failed client-cache"));
+    }
+
+    #[test]
+    fn the_files_cache_of_a_killed_borg_comes_back() {
+        let fake = r#"cat "$BORG_CACHE_DIR"/*/files.etc >&2; ls "$BORG_CACHE_DIR"/* >&2"#;
+        let before = |task: &mut Task| {
+            let dir = std::env::temp_dir().join(format!("borgcube-script-{}", std::process::id()));
+            let cache = dir.join("cache").join("ab".repeat(32));
+            std::fs::create_dir_all(cache.join("txn.active")).unwrap();
+            std::fs::create_dir_all(cache.join("lock.exclusive")).unwrap();
+            std::fs::write(cache.join("files.etc"), "half written").unwrap();
+            std::fs::write(cache.join("txn.active/files.etc"), "last good").unwrap();
+            std::fs::write(cache.join("txn.active/chunks"), "stale").unwrap();
+            if let Connection::Local { remote_cache_dir, .. } = &mut task.client.connection {
+                *remote_cache_dir = Some(dir.to_str().unwrap().into());
+            }
+        };
+        let (_, err, _home) = run(fake, b"new", false, before);
+        std::fs::remove_dir_all(std::env::temp_dir().join(format!("borgcube-script-{}", std::process::id()))).unwrap();
+        assert!(err.contains("last good") && !err.contains("half written"), "{err}");
+        assert!(!err.contains("txn.active") && !err.contains("lock.exclusive"), "{err}");
+    }
+
     #[test]
     fn the_script_is_good_shell() {
         let output = Command::new("sh").arg("-n").arg("-c").arg(SCRIPT).output().unwrap();
