@@ -21,6 +21,10 @@ const MAX_DATABASES: u32 = 128;
 /// Slots of live read transactions, for all processes together.
 const MAX_READERS: u32 = 126;
 
+const EIO: i32 = 5;
+/// More than a commit usually needs, little enough to be written in no time.
+const PROBE: usize = 256 * 1024;
+
 pub(crate) type Db = heed::Database<'static, Bytes, Bytes>;
 pub(crate) type Env = heed::Env<heed::WithoutTls>;
 
@@ -169,6 +173,20 @@ impl Environment {
         unsafe {
             self.env.resize(size)
         }
+    }
+
+    /// LMDB calls it an input/output error when only a part of its pages fitted on the disk. Whether that is the reason shows when
+    /// another file is written there.
+    pub(crate) fn why_commit_failed(&self, error: heed::Error) -> Error {
+        if matches!(&error, heed::Error::Io(e) if e.raw_os_error() == Some(EIO)) {
+            let path = self.env.path().join(format!("probe-{}", self.pid));
+            let written = fs::write(&path, [1; PROBE]);
+            let _ = fs::remove_file(&path);
+            if written.is_err_and(|e| e.kind() == ErrorKind::StorageFull) {
+                return Error::DiskFull;
+            }
+        }
+        Error::lmdb(error)
     }
 
     /// Writes a compact copy to `to`, which must not exist; it appears complete or not at all, mode 0600.

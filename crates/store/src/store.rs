@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use heed::MdbError;
 use model::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::env::{self, Environment, is};
 use crate::error::{Error, Result};
@@ -213,14 +214,15 @@ impl Store {
         match write.commit() {
             Ok(()) => Ok(Try::Finished(value)),
             Err(e) if is(&e, MdbError::MapFull) => Ok(Try::Full),
-            Err(e) => Err(Error::lmdb(e)),
+            Err(e) => Err(environment.why_commit_failed(e)),
         }
     }
 
     /// Frees the slots of readers that were killed; returns how many. For the daemon's start and then every hour.
     pub fn clear_stale_readers(&self) -> Result<usize> {
-        let env = &self.inner.environment.env;
-        env.clear_stale_readers().map_err(Error::lmdb)
+        let environment = &self.inner.environment;
+        environment.check_process()?;
+        environment.env.clear_stale_readers().map_err(Error::lmdb)
     }
 
     /// Writes a compact copy, a complete database file, to `to`. Works while others read and write.
@@ -279,7 +281,7 @@ impl Drop for Inside {
 }
 
 /// Sizes of the database, in bytes where not said otherwise.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stat {
     /// The limit; it grows by itself.
     pub map_size: u64,
@@ -298,7 +300,7 @@ pub struct Stat {
 }
 
 /// One table or index.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableStat {
     /// Its name.
     pub name: String,
@@ -308,7 +310,7 @@ pub struct TableStat {
     pub size: u64,
 }
 
-/// The next number of `T`, from a counter that neither undo nor removal turns back.
+/// Where the next number of `T` is kept: a counter that neither undo nor removal turns back.
 pub(crate) fn counter_key<T: Table<Key = u64>>() -> Vec<u8> {
     [b"next ", T::NAME.as_bytes()].concat()
 }

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::key::{Key, KeyBytes};
 use crate::log::{Entry, TransactionNumber, digest, no_hash};
 use crate::store::{LOG, LOG_RECORDS, Store};
+use crate::table::Table;
 use crate::txn::{Read, Write};
 
 /// The transaction log of a snapshot.
@@ -58,8 +59,12 @@ impl<'t> Log<'t> {
         }
     }
 
-    /// The transactions that changed one record, the newest first.
-    pub(crate) fn of_record(&self, table: &str, key: &[u8]) -> Result<Vec<TransactionNumber>> {
+    /// The transactions that changed the record of `T` with this key, the newest first.
+    pub fn history<T: Table>(&self, key: &T::Key) -> Result<Vec<TransactionNumber>> {
+        self.of_record(T::NAME, &key.encode()?)
+    }
+
+    fn of_record(&self, table: &str, key: &[u8]) -> Result<Vec<TransactionNumber>> {
         let front = history_front(table, key)?;
         let entries = self.read.scan_back(LOG_RECORDS, &front)?;
         entries.map(|entry| u64::decode(&entry?.0[front.len()..]).map(TransactionNumber)).collect()

@@ -1,4 +1,5 @@
 //! Bytes of released versions, which every later version must read. A file is written once (`write_missing_fixtures`) and never again.
+#![allow(clippy::unwrap_used, reason = "tests, their helper functions included")]
 
 mod common;
 

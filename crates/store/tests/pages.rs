@@ -1,4 +1,5 @@
 //! Pages are what a plain search through everything would give, and are fast without it.
+#![allow(clippy::unwrap_used, reason = "tests, their helper functions included")]
 
 mod common;
 

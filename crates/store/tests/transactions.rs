@@ -1,4 +1,5 @@
 //! Nothing is written unless the transaction commits; what is committed is there, indexed and logged.
+#![allow(clippy::unwrap_used, reason = "tests, their helper functions included")]
 
 mod common;
 

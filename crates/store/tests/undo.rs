@@ -1,4 +1,5 @@
 //! Undo takes back one transaction, its indexes included, or says what is in the way.
+#![allow(clippy::unwrap_used, reason = "tests, their helper functions included")]
 
 mod common;
 
@@ -80,7 +81,8 @@ fn a_later_change_of_the_same_record_is_named() {
         }
     }
     assert_eq!(description(&store, "web1").as_deref(), Some("two"));
-    // In the reverse order it works down to the beginning.
+    let history = store.read(|r| r.log().history::<store::tables::Clients>(&client_name("web1"))).unwrap();
+    assert_eq!(history, [last, changed, added]);
     undo(&store, last).unwrap();
     let text = undo(&store, changed).unwrap_err().to_string();
     assert!(text.contains("transaction 4 changed client web1 after it"), "{text}");
@@ -184,10 +186,10 @@ fn job_numbers_never_repeat() {
     let (two, _) = create(&store);
     store.write_at(T0, "remove", "root", |w| w.jobs().remove(&two.number)).unwrap();
     let (three, _) = create(&store);
-    // Even one whose record came back from a removal.
     drop(store);
     let store = Store::open(dir.path().join("db")).unwrap();
     let (four, made) = create(&store);
+    // A record that comes back keeps its number, and nobody else gets it.
     let undone = undo(&store, made).unwrap();
     let (five, _) = create(&store);
     undo(&store, undone).unwrap();

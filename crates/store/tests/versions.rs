@@ -1,4 +1,5 @@
 //! Old records become present ones by the largest leaps; what cannot be trusted is refused with a name.
+#![allow(clippy::unwrap_used, reason = "tests, their helper functions included")]
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
