@@ -1,0 +1,5 @@
+//! The queue daemon.
+
+fn main() -> std::process::ExitCode {
+    queue::daemon::main()
+}

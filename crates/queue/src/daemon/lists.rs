@@ -1,0 +1,192 @@
+//! Listings. Pages come out of the store's indexes.
+
+use super::Daemon;
+use super::errors::{from_store, refuse};
+use model::{Archive, ConfigName, Job, JobState};
+use store::Read;
+use wire::control::{
+    ArchiveFilter, Archives, Clients, Configs, ControlError, ErrorKind, JobFilter, Jobs, LogEntries, LogEntry, Repositories, Status,
+};
+
+type Listed<T> = Result<T, ControlError>;
+
+/// Most jobs in one answer; `before` leads to the next page.
+const MAX_JOBS: usize = 1000;
+/// Most archives in one answer.
+const MAX_ARCHIVES: usize = 20_000;
+/// Most log entries in one answer.
+const MAX_ENTRIES: u32 = 1000;
+/// Most records that one log entry names.
+const MAX_RECORDS: usize = 100;
+/// Fewest digits of an archive id's beginning.
+const MIN_ID: usize = 8;
+
+fn limit(wanted: u32, default: usize, max: usize) -> usize {
+    if wanted == 0 { default } else { usize::try_from(wanted).unwrap_or(max).min(max) }
+}
+
+impl Daemon {
+    pub(super) fn status(&mut self) -> Listed<Status> {
+        let restore_points = self.count_restore_points().map_err(from_store)?;
+        let read = self.store.read(|r| {
+            let queued = r.jobs().in_state(JobState::JobCreated)?.len() as u32;
+            let counts = [r.repositories().count()?, r.clients().count()?, r.configs().count()?];
+            Ok((queued, r.jobs().running()?, counts))
+        });
+        let (queued, running, [repositories, clients, configs]) = read.map_err(from_store)?;
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            since: self.since,
+            queued,
+            running: running.into_iter().map(|job| self.detail(job)).collect(),
+            archives: restore_points,
+            repositories: repositories as u32,
+            clients: clients as u32,
+            configs: configs as u32,
+            stopping: self.stop != super::Stop::No,
+        })
+    }
+
+    /// Counted again only when something was written since.
+    fn count_restore_points(&mut self) -> store::Result<u64> {
+        let known = self.restore_points;
+        let counted = self.store.read(|r| {
+            let last = r.log().last()?.map_or(0, |entry| entry.number.0);
+            if let Some(known) = known.filter(|(at, _)| *at == last) {
+                return Ok(known);
+            }
+            let archives = r.archives().list()?;
+            Ok((last, archives.iter().filter(|archive| !archive.incomplete).count() as u64))
+        })?;
+        self.restore_points = Some(counted);
+        Ok(counted.1)
+    }
+
+    pub(super) fn list_repositories(&self) -> Listed<Repositories> {
+        self.store.read(|r| Ok(Repositories { repositories: r.repositories().list()? })).map_err(from_store)
+    }
+
+    pub(super) fn list_clients(&self) -> Listed<Clients> {
+        self.store.read(|r| Ok(Clients { clients: r.clients().list()? })).map_err(from_store)
+    }
+
+    pub(super) fn list_configs(&self) -> Listed<Configs> {
+        self.store.read(|r| Ok(Configs { configs: r.configs().list()? })).map_err(from_store)
+    }
+
+    pub(super) fn list_jobs(&self, filter: &JobFilter) -> Listed<Jobs> {
+        let limit = limit(filter.limit, 100, MAX_JOBS);
+        let jobs = self.store.read(|r| jobs(r, filter, limit)).map_err(from_store)?;
+        Ok(Jobs { jobs })
+    }
+
+    pub(super) fn list_archives(&self, filter: &ArchiveFilter) -> Listed<Archives> {
+        let limit = limit(filter.limit, 1000, MAX_ARCHIVES);
+        let archives = match &filter.name {
+            Some(name) => {
+                let digits = name.len() >= MIN_ID && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
+                if !digits && model::names::check_archive_name(name).is_err() && name.len() > 255 {
+                    return Err(refuse(ErrorKind::InvalidArgument, "that is no archive's name: it is too long"));
+                }
+                self.store.read(|r| named_archives(r, filter, name, digits))
+            }
+            None => self.store.read(|r| archives(r, filter, limit)),
+        };
+        let mut archives = archives.map_err(from_store)?;
+        archives.truncate(limit);
+        Ok(Archives { archives })
+    }
+
+    pub(super) fn transaction_log(&self, wanted: u32) -> Listed<LogEntries> {
+        let limit = if wanted == 0 { 100 } else { wanted.min(MAX_ENTRIES) };
+        let entries = self.store.read(|r| r.log().newest(limit as usize)).map_err(from_store)?;
+        Ok(LogEntries { entries: entries.iter().map(log_entry).collect() })
+    }
+}
+
+fn config_of(client: Option<&model::ClientName>, label: Option<&model::Label>) -> Option<ConfigName> {
+    Some(ConfigName { client: client?.clone(), label: label?.clone() })
+}
+
+fn jobs(r: &Read<'_>, filter: &JobFilter, limit: usize) -> store::Result<Vec<Job>> {
+    let config = config_of(filter.client.as_ref(), filter.label.as_ref());
+    let by_label = filter.label.as_ref().filter(|_| config.is_none());
+    let mut page_filter = store::JobFilter {
+        states: filter.state.into_iter().collect(),
+        client: filter.client.clone().filter(|_| config.is_none()),
+        repository: filter.repository.clone(),
+        config,
+        before: filter.before,
+    };
+    let mut jobs = vec![];
+    loop {
+        let page = r.jobs().page(&page_filter, limit)?;
+        let Some(last) = page.last().map(|job| job.number) else { break };
+        let whole = page.len() == limit;
+        jobs.extend(page.into_iter().filter(|job| by_label.is_none_or(|label| *label == job.label)));
+        if jobs.len() >= limit || !whole {
+            break;
+        }
+        page_filter.before = Some(last);
+    }
+    jobs.truncate(limit);
+    Ok(jobs)
+}
+
+fn archives(r: &Read<'_>, filter: &ArchiveFilter, limit: usize) -> store::Result<Vec<Archive>> {
+    let config = config_of(filter.client.as_ref(), filter.label.as_ref());
+    let mut page_filter =
+        store::ArchiveFilter { repository: filter.repository.clone(), client: filter.client.clone(), config, before: None };
+    let mut archives = vec![];
+    loop {
+        let page = r.archives().page(&page_filter, limit)?;
+        let Some(last) = page.last().map(|archive| (archive.start, store::ArchiveKey::of(archive))) else { break };
+        let whole = page.len() == limit;
+        archives.extend(page.into_iter().filter(|archive| fits(filter, archive)));
+        if archives.len() >= limit || !whole {
+            break;
+        }
+        page_filter.before = Some(last);
+    }
+    Ok(archives)
+}
+
+fn named_archives(r: &Read<'_>, filter: &ArchiveFilter, name: &str, digits: bool) -> store::Result<Vec<Archive>> {
+    let mut archives = r.archives().by_name(name)?;
+    if digits {
+        archives.extend(r.archives().by_id_prefix(&name.to_ascii_lowercase())?);
+    }
+    archives.retain(|archive| fits(filter, archive));
+    archives.sort_by(|a, b| (b.start, &b.id).cmp(&(a.start, &a.id)));
+    archives.dedup_by(|a, b| a.id == b.id && a.repository == b.repository);
+    Ok(archives)
+}
+
+fn fits(filter: &ArchiveFilter, archive: &Archive) -> bool {
+    filter.repository.as_ref().is_none_or(|r| *r == archive.repository)
+        && filter.client.as_ref().is_none_or(|c| *c == archive.client)
+        && filter.label.as_ref().is_none_or(|l| *l == archive.label)
+}
+
+/// `client web1` is a record in words: the kind, then the key.
+fn key_in(record: &str) -> &str {
+    let kinds = ["repository ", "client ", "backup config ", "job ", "archive ", "settings ", "prepared session ", "intent "];
+    kinds.iter().find_map(|kind| record.strip_prefix(kind)).unwrap_or(record)
+}
+
+fn log_entry(entry: &store::Entry) -> LogEntry {
+    let named = entry.changes.iter().take(MAX_RECORDS);
+    let mut records: Vec<String> = named.map(|change| format!("{}/{}", change.table, key_in(&change.record))).collect();
+    if entry.changes.len() > MAX_RECORDS {
+        records.push(format!("and {} more", entry.changes.len() - MAX_RECORDS));
+    }
+    LogEntry {
+        transaction: entry.number.0,
+        time: entry.time,
+        actor: entry.actor.clone(),
+        note: entry.note.clone(),
+        records,
+        hash: entry.hash.clone(),
+    }
+}

@@ -1,0 +1,192 @@
+//! `borgcubed`: one poll loop, no threads.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`event_loop`] | waits for descriptors and deadlines, deals out events |
+//! | [`control`], [`request`], [`channel`] | connections, calls, bytes |
+//! | [`methods`], [`records`], [`lists`], [`undo`] | what people may ask for |
+//! | [`queue`] | from `job_created` to a worker |
+//! | [`outcomes`] | from a worker's end to the job's record |
+//! | [`workers`], [`ending`], [`leftovers`], [`joblog`] | running jobs |
+//!
+//! The database is written here and by the owners (archives); nobody polls it: who commits tells the watchers.
+
+mod channel;
+mod control;
+mod ending;
+mod errors;
+mod event_loop;
+mod joblog;
+mod leftovers;
+mod lists;
+mod methods;
+mod outcomes;
+mod queue;
+mod records;
+mod request;
+mod settings;
+mod undo;
+mod validate;
+mod workers;
+
+use anyhow::Context;
+use control::Connection;
+use leftovers::Leftovers;
+use model::{Settings, Timestamp};
+use outcomes::Outcome;
+use settings::Options;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use store::Store;
+use unix::Signal;
+use unix::paths::Layout;
+use unix::signals::Signals;
+use workers::Worker;
+
+/// Who the transaction log names for what the daemon does by itself.
+const ACTOR: &str = "borgcubed";
+/// How long to wait before the database is tried again when it could not be written.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// The daemon with everything it knows.
+struct Daemon {
+    store: Store,
+    layout: Layout,
+    options: Options,
+    settings: Settings,
+    since: Timestamp,
+    uid: u32,
+    signals: Signals,
+    listener: Option<UnixListener>,
+    /// The socket's path, if the daemon made it itself.
+    own_socket: Option<PathBuf>,
+    /// No descriptors left: accept again then.
+    accept_at: Option<Instant>,
+    connections: BTreeMap<u64, Connection>,
+    last_connection: u64,
+    workers: BTreeMap<u64, Worker>,
+    leftovers: Vec<Leftovers>,
+    /// Ends of jobs that the database has not taken yet.
+    unrecorded: BTreeMap<u64, Outcome>,
+    /// Something changed that may let a job start.
+    queue_changed: bool,
+    /// When to try again what the database refused.
+    retry_at: Option<Instant>,
+    stop: Stop,
+    watchdog: Option<(Duration, Instant)>,
+    status: String,
+    restore_points: Option<(u64, u64)>,
+    /// Held as long as the process lives: one daemon for one state directory.
+    _lock: File,
+}
+
+/// How far a stop is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// Not asked for.
+    No,
+    /// Running jobs may go on until then.
+    Waiting(Instant),
+    /// They were asked to end.
+    Cancelled,
+    /// At once, whatever runs.
+    Now,
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        None => {}
+        Some("--version" | "-V") => {
+            println!("borgcubed {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        Some(_) => {
+            println!(
+                "borgcubed, BorgCube's queue daemon. It takes no arguments; the state directory comes by BORGCUBE_STATE, the control socket\n\
+                 by socket activation (otherwise it is made). SIGTERM stops gracefully, a second one sooner; SIGHUP looks at settings and queue."
+            );
+            return ExitCode::from(2);
+        }
+    }
+    if let Err(e) = unix::harden::close_inherited() {
+        eprintln!("borgcubed: {e}");
+        return ExitCode::FAILURE;
+    }
+    unix::logging::init("borgcubed");
+    match start().and_then(Daemon::run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            log::error!("{e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Everything up to the moment when calls are answered.
+fn start() -> anyhow::Result<Daemon> {
+    let mut handed = unix::activation::listen_fds()?;
+    unix::signals::ignore_sigpipe()?;
+    // Before anything else, so that a stop during the start is not lost.
+    let signals = Signals::new(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])?;
+    let layout = Layout::from_env()?;
+    layout.create_directories()?;
+    let lock = lock(&layout)?;
+    let options = Options::from_env()?;
+    let store = Store::open(layout.db()).context("the database cannot be opened")?;
+    let settings = settings::load(&store)?;
+    let (listener, own_socket) = match handed.is_empty() {
+        false => (UnixListener::from(handed.swap_remove(0).0), None),
+        true => {
+            let path = layout.control_socket();
+            (unix::socket::listen(&path, 0o660)?, Some(path))
+        }
+    };
+    listener.set_nonblocking(true)?;
+    let watchdog = unix::notify::watchdog_interval().map(|interval| (interval / 2, Instant::now()));
+    let mut daemon = Daemon {
+        uid: std::fs::metadata("/proc/self").context("/proc cannot be read")?.uid(),
+        store,
+        layout,
+        options,
+        settings,
+        since: Timestamp::now(),
+        signals,
+        listener: Some(listener),
+        own_socket,
+        accept_at: None,
+        connections: BTreeMap::new(),
+        last_connection: 0,
+        workers: BTreeMap::new(),
+        leftovers: vec![],
+        unrecorded: BTreeMap::new(),
+        queue_changed: true,
+        retry_at: None,
+        stop: Stop::No,
+        watchdog,
+        status: String::new(),
+        restore_points: None,
+        _lock: lock,
+    };
+    daemon.recover()?;
+    unix::notify::ready()?;
+    Ok(daemon)
+}
+
+/// Two daemons would take each other's running jobs for lost ones.
+fn lock(layout: &Layout) -> anyhow::Result<File> {
+    let path = layout.run().join("borgcubed.lock");
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            anyhow::bail!("another borgcubed serves the state directory {}; stop that one first", layout.state().display())
+        }
+        Err(std::fs::TryLockError::Error(e)) => Err(e).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}

@@ -1,0 +1,216 @@
+//! What workers say, and how jobs end in the database.
+
+use super::errors::is_final;
+use super::joblog::{self, JobLog};
+use super::leftovers::Leftovers;
+use super::workers::{Wish, bounded};
+use super::{ACTOR, Daemon};
+use model::{Cause, Failure, Job, JobState, Timestamp};
+use std::time::Instant;
+use store::Write;
+use wire::control::Event;
+use wire::worker::Finished;
+
+/// How a job ended, until the database has it.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// `done`, `failed` or `cancelled`.
+    pub to: JobState,
+    failure: Option<Failure>,
+    finished: Option<Finished>,
+    time: Timestamp,
+}
+
+impl Daemon {
+    /// Jobs that a daemon before this one left running: their workers ended with it.
+    pub(super) fn recover(&mut self) -> anyhow::Result<()> {
+        for job in self.store.read(|r| r.jobs().running())? {
+            let message = format!("borgcubed ended while the job was in state {}", job.state);
+            log::warn!("job {}: {message}", job.number);
+            self.end_job(job.number, JobState::Failed, Some(Failure::new(Cause::BorgcubedRestart, message)), None);
+        }
+        Ok(())
+    }
+
+    /// A worker's messages.
+    pub(super) fn listen_to(&mut self, number: u64) -> bool {
+        let Some(worker) = self.workers.get_mut(&number) else { return false };
+        let wishes = worker.listen(Instant::now());
+        let spoke = !wishes.is_empty();
+        for wish in wishes {
+            match wish {
+                Wish::UpdateState { previous, to } => self.update_state(number, previous, to),
+                Wish::Progress(progress) => self.broadcast(&Event::Progress { job: number, progress }),
+                // Readers read on by themselves.
+                Wish::Logged => {}
+                Wish::Finished(finished) => self.finished(number, bounded(*finished)),
+            }
+        }
+        spoke
+    }
+
+    fn update_state(&mut self, number: u64, previous: JobState, to: JobState) {
+        let now = Timestamp::now();
+        let note = format!("job {number}: {previous} -> {to}");
+        // The ends are the daemon's: a worker reports them with its last message.
+        let result = if to.is_final() {
+            Err(store::Error::State(model::job::StateError::Illegal { job: number, from: previous, to }))
+        } else {
+            self.store.write_at(now, &note, ACTOR, |w| w.jobs().update_state(number, previous, to, now)).map(|(job, _)| job)
+        };
+        let Some(worker) = self.workers.get_mut(&number) else { return };
+        match result {
+            Ok(job) => {
+                worker.answer_state(None);
+                self.job_changed(job);
+            }
+            Err(e) if is_final(&e) => {
+                log::warn!("job {number}: its worker may not go from {previous} to {to}: {e}");
+                worker.answer_state(Some(e.to_string()));
+            }
+            // The worker waits; a full disk ends no job.
+            Err(e) => {
+                worker.pending = Some((previous, to));
+                self.try_again_later(&note, &e);
+            }
+        }
+    }
+
+    fn finished(&mut self, number: u64, finished: Finished) {
+        let (to, failure) = match &finished.failure {
+            None => (JobState::Done, None),
+            Some(failure) if matches!(failure.cause, Cause::Cancelled { .. }) => (JobState::Cancelled, Some(failure.clone())),
+            Some(failure) => (JobState::Failed, Some(failure.clone())),
+        };
+        self.end_job(number, to, failure, Some(finished));
+    }
+
+    /// A worker's process is over: what it said last counts, then it is reaped.
+    pub(super) fn worker_ended(&mut self, number: u64) {
+        // Each turn of reading is bounded; a socket buffer holds no more than a few.
+        for _ in 0..8 {
+            if !self.listen_to(number) {
+                break;
+            }
+        }
+        let Some(mut worker) = self.workers.remove(&number) else { return };
+        let leftovers = Leftovers::of(&worker.brief, worker.pid(), Instant::now());
+        let Some(status) = worker.reap() else {
+            // Not yet, whatever poll said.
+            self.workers.insert(number, worker);
+            return;
+        };
+        log::debug!("job {number}: its worker {status}");
+        self.leftovers.extend(leftovers);
+        self.queue_changed = true;
+        if !worker.finished {
+            let (to, failure) = worker.end_without_result(status);
+            self.end_job(number, to, Some(failure), None);
+        }
+    }
+
+    /// Ends a job in the database, or remembers to.
+    pub(super) fn end_job(&mut self, number: u64, to: JobState, failure: Option<Failure>, finished: Option<Finished>) {
+        if let Some(failure) = failure.as_ref().filter(|_| finished.is_none()) {
+            self.note_in_log(number, &failure.line());
+        }
+        let outcome = Outcome { to, failure, finished, time: Timestamp::now() };
+        if self.unrecorded.contains_key(&number) {
+            return;
+        }
+        self.record(number, outcome);
+    }
+
+    /// A line about the job's end that its worker could not write itself.
+    fn note_in_log(&mut self, number: u64, text: &str) {
+        let line = joblog::line("error", text);
+        if let Some(worker) = self.workers.get_mut(&number) {
+            return worker.note(&line);
+        }
+        let noted = JobLog::open(&self.layout.job_log(number)).and_then(|mut log| log.note(&line));
+        if let Err(e) = noted {
+            log::warn!("job {number}: its log cannot be written: {e}");
+        }
+    }
+
+    fn record(&mut self, number: u64, outcome: Outcome) {
+        let note = format!("job {number}: {}", outcome.to);
+        let written = self.store.write_at(outcome.time, &note, ACTOR, |w| end(w, number, &outcome));
+        match written {
+            Ok((job, _)) => {
+                match &job.failure {
+                    None => log::info!("job {number}: done"),
+                    Some(failure) => log::info!("job {number}: {}: {}", job.state, failure.line()),
+                }
+                self.job_changed(job);
+            }
+            Err(e) if is_final(&e) => log::error!("job {number}: its end cannot be recorded: {e}"),
+            Err(e) => {
+                self.unrecorded.insert(number, outcome);
+                self.try_again_later(&format!("the end of job {number} cannot be recorded"), &e);
+            }
+        }
+    }
+
+    /// What the database refused before.
+    pub(super) fn retry(&mut self) {
+        for (number, outcome) in std::mem::take(&mut self.unrecorded) {
+            self.record(number, outcome);
+        }
+        let pending: Vec<_> = self.workers.iter_mut().filter_map(|(number, w)| Some((*number, w.pending.take()?))).collect();
+        for (number, (previous, to)) in pending {
+            self.update_state(number, previous, to);
+        }
+    }
+}
+
+/// The job's last transaction; unused tokens of its sessions are void with it.
+fn end(w: &mut Write<'_>, number: u64, outcome: &Outcome) -> store::Result<Job> {
+    w.sessions().withdraw(number)?;
+    w.jobs().update(&number, |job| {
+        if let Some(finished) = &outcome.finished {
+            job.statistics = finished.statistics;
+            job.archive = finished.archive.clone();
+            job.warnings = finished.warnings.clone();
+            job.warning_count = finished.warning_count.max(finished.warnings.len() as u64);
+            job.client_borg = finished.client_borg.clone();
+        }
+        apply(job, outcome)?;
+        Ok(job.clone())
+    })
+}
+
+fn apply(job: &mut Job, outcome: &Outcome) -> Result<(), model::job::StateError> {
+    match &outcome.failure {
+        Some(failure) => job.force_state(outcome.to, failure.clone(), outcome.time),
+        None if job.state == JobState::ClientCleanup => job.update_state(JobState::ClientCleanup, JobState::Done, outcome.time),
+        None => {
+            let message = format!("the worker reported success in state {}", job.state);
+            job.force_state(JobState::Failed, Failure::new(Cause::Internal, message), outcome.time)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(state: JobState) -> Job {
+        let mut job = Job::backup(7, &"web1/etc".parse().unwrap(), "main".parse().unwrap(), "root", Timestamp(0));
+        job.state = state;
+        job
+    }
+
+    #[test]
+    fn success_counts_only_at_the_end_of_the_road() {
+        let outcome = Outcome { to: JobState::Done, failure: None, finished: None, time: Timestamp(5) };
+        let mut good = job(JobState::ClientCleanup);
+        apply(&mut good, &outcome).unwrap();
+        assert_eq!((good.state, good.ended()), (JobState::Done, Some(Timestamp(5))));
+        let mut early = job(JobState::ClientPrepared);
+        apply(&mut early, &outcome).unwrap();
+        assert_eq!(early.state, JobState::Failed);
+        assert_eq!(early.failure.unwrap().cause, Cause::Internal);
+        assert!(apply(&mut job(JobState::Failed), &outcome).is_err());
+    }
+}

@@ -1,0 +1,135 @@
+//! From `job_created` to a running worker.
+
+use super::errors::is_disk_full;
+use super::workers::Worker;
+use super::{ACTOR, Daemon, RETRY, Stop};
+use model::progress::Statistics;
+use model::queue::{Blocked, Brief, blocked, startable};
+use model::{Cause, ConfigName, Failure, Job, JobState, Timestamp};
+use std::time::Instant;
+use store::{ArchiveFilter, Read, Result, Write};
+use wire::control::Event;
+use wire::worker::Task;
+
+/// What became of a job that was to start.
+enum Started {
+    /// Its state is changed, a worker may have it.
+    Task(Box<Task>),
+    /// It ended before it began.
+    Failed(Box<Job>),
+}
+
+impl Daemon {
+    /// Starts what may start now.
+    pub(super) fn start_jobs(&mut self) {
+        if !self.queue_changed || self.stop != Stop::No || self.retry_at.is_some() {
+            return;
+        }
+        self.queue_changed = false;
+        let queued = match self.store.read(|r| r.jobs().in_state(JobState::JobCreated)) {
+            Ok(queued) => queued,
+            Err(e) => return self.try_again_later("the queue cannot be read", &e),
+        };
+        let queued: Vec<Brief> = queued.iter().map(Brief::from).collect();
+        for number in startable(&queued, &self.running(), &self.settings.limits) {
+            self.start_job(number);
+        }
+    }
+
+    /// What stands in the way of others: workers, and what they left behind.
+    pub(super) fn running(&self) -> Vec<Brief> {
+        let workers = self.workers.values().map(|worker| worker.brief.clone());
+        workers.chain(self.leftovers.iter().map(|l| l.brief.clone())).collect()
+    }
+
+    /// Why a queued job does not run.
+    pub(super) fn waits(&self, job: &Job) -> Option<String> {
+        if job.state != JobState::JobCreated {
+            return None;
+        }
+        if self.stop != Stop::No {
+            return Some("waits: borgcubed is stopping".into());
+        }
+        let why = blocked(&Brief::from(job), &self.running(), &self.settings.limits);
+        Some(match why.as_ref().map(Blocked::to_string) {
+            Some(why) => why,
+            None if self.retry_at.is_some() => "waits: the database cannot be written".into(),
+            None => "waits for its turn".into(),
+        })
+    }
+
+    fn start_job(&mut self, number: u64) {
+        let now = Timestamp::now();
+        let server_id = self.settings.server_id.clone();
+        let note = format!("job {number}: start");
+        let started = self.store.write_at(now, &note, ACTOR, |w| prepare(w, number, &server_id, now));
+        let task = match started {
+            Ok((Started::Task(task), _)) => task,
+            Ok((Started::Failed(job), _)) => return self.job_changed(*job),
+            Err(e) => return self.try_again_later(&format!("job {number} cannot start"), &e),
+        };
+        let job = task.job.clone();
+        log::info!("job {number}: {} into {}, asked for by {}", job.config(), task.repository.name, job.actor);
+        let worker = Worker::start(&self.options, &self.layout.job_log(number), *task);
+        self.job_changed(job);
+        match worker {
+            Ok(worker) => {
+                self.workers.insert(number, worker);
+            }
+            Err(e) => {
+                let failure = Failure::new(Cause::WorkerCrashed, format!("the job's worker cannot be started: {e:#}"));
+                self.end_job(number, JobState::Failed, Some(failure), None);
+            }
+        }
+    }
+
+    /// The database does not take it: nothing is lost, it is tried again.
+    pub(super) fn try_again_later(&mut self, what: &str, error: &store::Error) {
+        if is_disk_full(error) {
+            log::error!("{what}: {error}; trying again every {RETRY:?}");
+        } else {
+            log::error!("{what}: {error}");
+        }
+        self.queue_changed = true;
+        self.retry_at.get_or_insert(Instant::now() + RETRY);
+    }
+
+    /// Tells the watchers.
+    pub(super) fn job_changed(&mut self, job: Job) {
+        if job.state.is_final() || job.state == JobState::JobCreated {
+            self.queue_changed = true;
+        }
+        self.broadcast(&Event::Job(Box::new(job)));
+    }
+}
+
+/// The state change before the fork, together with everything that the worker will need to know.
+fn prepare(w: &mut Write<'_>, number: u64, server_id: &str, now: Timestamp) -> Result<Started> {
+    let job = w.jobs().require(&number)?;
+    let config_name = job.config();
+    let r = w.view();
+    let config = r.configs().get(&config_name)?;
+    let client = r.clients().get(&job.client)?;
+    let repository = job.repository.as_ref().map(|name| r.repositories().get(name)).transpose()?.flatten();
+    let expected = expected(&r, &config_name)?;
+    let (Some(config), Some(client), Some(repository)) = (config, client, repository) else {
+        let failure = Failure::new(Cause::ConfigMissing, format!("config {config_name}, its client or its repository was removed"));
+        let job = w.jobs().force_state(number, JobState::Failed, failure, now)?;
+        return Ok(Started::Failed(Box::new(job)));
+    };
+    let job = w.jobs().update(&number, |job| {
+        job.update_state(JobState::JobCreated, JobState::ClientPreparing, now)?;
+        if job.archive_name.is_none() {
+            job.archive_name = Some(job.default_archive_name(now));
+        }
+        Ok(job.clone())
+    })?;
+    Ok(Started::Task(Box::new(Task { job, client, config, repository, server_id: server_id.to_owned(), expected })))
+}
+
+/// Totals of the config's last whole archive.
+fn expected(r: &Read<'_>, config: &ConfigName) -> Result<Option<Statistics>> {
+    let filter = ArchiveFilter { config: Some(config.clone()), ..Default::default() };
+    let archives = r.archives().page(&filter, 20)?;
+    Ok(archives.iter().find(|archive| !archive.incomplete).map(|archive| archive.statistics))
+}

@@ -1,0 +1,289 @@
+//! Adding, changing and removing records. Each verb is one transaction that checks what stands in its way.
+
+use super::errors::{from_store, refuse, refuse_in};
+use super::{Daemon, validate};
+use model::{BackupConfig, Client, ClientName, ConfigName, Job, JobState, Repository, RepositoryName, Settings, Timestamp};
+use store::{ArchiveFilter, ArchiveKey, IntentKey, JobFilter, Read, Result, Write};
+use wire::control::{ControlError, ErrorKind, Event};
+
+type Done = std::result::Result<(), ControlError>;
+
+fn invalid(reason: String) -> ControlError {
+    refuse(ErrorKind::InvalidArgument, reason)
+}
+
+fn missing(what: &str, name: &dyn std::fmt::Display) -> store::Error {
+    refuse_in(ErrorKind::NotFound, format!("there is no {what} {name}; `borgcube {what} list` shows what there is"))
+}
+
+fn exists(what: &str, name: &dyn std::fmt::Display) -> store::Error {
+    refuse_in(
+        ErrorKind::AlreadyExists,
+        format!("there is a {what} {name} already; choose another name, or change it with `borgcube {what} edit`"),
+    )
+}
+
+fn in_the_way(message: String) -> store::Error {
+    refuse_in(ErrorKind::Conflict, message)
+}
+
+/// `previous` is what the caller saw; somebody may have been faster.
+fn compare<T: PartialEq>(stored: &T, previous: &T, what: &str, name: &dyn std::fmt::Display) -> Result<()> {
+    if stored == previous {
+        return Ok(());
+    }
+    Err(in_the_way(format!("{what} {name} was changed by somebody else meanwhile; look at it again and repeat your change")))
+}
+
+/// Jobs that are queued or run and that `filter` lets through.
+fn live_jobs(r: &Read<'_>, filter: JobFilter) -> Result<Vec<Job>> {
+    let states = JobState::ALL.into_iter().filter(|state| !state.is_final()).collect();
+    r.jobs().page(&JobFilter { states, ..filter }, 5)
+}
+
+fn refuse_live_jobs(r: &Read<'_>, filter: JobFilter, what: &str) -> Result<()> {
+    match live_jobs(r, filter)?.first() {
+        None => Ok(()),
+        Some(job) => {
+            let number = job.number;
+            Err(in_the_way(format!(
+                "{what} is used by job {number}, which has not ended; wait, or cancel it with `borgcube job cancel {number}`"
+            )))
+        }
+    }
+}
+
+fn listed<T: ToString>(names: impl Iterator<Item = T>) -> String {
+    names.map(|n| n.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+impl Daemon {
+    pub(super) fn add_repository(&mut self, mut repository: Repository, actor: &str) -> Done {
+        validate::repository(&repository).map_err(invalid)?;
+        repository.created = Timestamp::now();
+        let note = format!("add repository {}", repository.name);
+        let written = self.store.write(&note, actor, |w| {
+            if w.view().repositories().exists(&repository.name)? {
+                return Err(exists("repository", &repository.name));
+            }
+            refuse_twin(&w.view(), &repository)?;
+            w.repositories().insert(&repository)
+        });
+        written.map_err(from_store)?;
+        self.broadcast(&Event::Repository(Box::new(repository)));
+        Ok(())
+    }
+
+    pub(super) fn update_repository(&mut self, previous: &Repository, mut repository: Repository, actor: &str) -> Done {
+        same_name("repository", &previous.name, &repository.name)?;
+        validate::repository(&repository).map_err(invalid)?;
+        repository.created = previous.created;
+        let note = format!("change repository {}", repository.name);
+        let written = self.store.write(&note, actor, |w| {
+            let stored = w.view().repositories().get(&repository.name)?.ok_or_else(|| missing("repository", &repository.name))?;
+            compare(&stored, previous, "repository", &repository.name)?;
+            if stored.repository_id != repository.repository_id {
+                let message = "another repository id means another repository: remove this one and add the other";
+                return Err(refuse_in(ErrorKind::InvalidArgument, message));
+            }
+            w.repositories().put(&repository)
+        });
+        written.map_err(from_store)?;
+        self.broadcast(&Event::Repository(Box::new(repository)));
+        Ok(())
+    }
+
+    pub(super) fn remove_repository(&mut self, name: &RepositoryName, actor: &str) -> Done {
+        let note = format!("remove repository {name}");
+        let written = self.store.write(&note, actor, |w| {
+            let r = w.view();
+            if !r.repositories().exists(name)? {
+                return Err(missing("repository", name));
+            }
+            let configs = r.configs().of_repository(name)?;
+            if !configs.is_empty() {
+                let configs = listed(configs.iter().take(10).map(BackupConfig::name));
+                return Err(in_the_way(format!("repository {name} is used by these configs: {configs}; remove them first")));
+            }
+            refuse_live_jobs(&r, JobFilter { repository: Some(name.clone()), ..Default::default() }, &format!("repository {name}"))?;
+            remove_contents(w, name)?;
+            w.repositories().remove(name).map(drop)
+        });
+        written.map_err(from_store)?;
+        self.broadcast(&Event::RepositoryRemoved(name.clone()));
+        Ok(())
+    }
+
+    pub(super) fn add_client(&mut self, mut client: Client, actor: &str) -> Done {
+        validate::client(&client).map_err(invalid)?;
+        client.created = Timestamp::now();
+        let note = format!("add client {}", client.name);
+        let written = self.store.write(&note, actor, |w| {
+            if w.view().clients().exists(&client.name)? {
+                return Err(exists("client", &client.name));
+            }
+            w.clients().insert(&client)
+        });
+        written.map(drop).map_err(from_store)
+    }
+
+    pub(super) fn update_client(&mut self, previous: &Client, mut client: Client, actor: &str) -> Done {
+        same_name("client", &previous.name, &client.name)?;
+        validate::client(&client).map_err(invalid)?;
+        client.created = previous.created;
+        let note = format!("change client {}", client.name);
+        let written = self.store.write(&note, actor, |w| {
+            let stored = w.view().clients().get(&client.name)?.ok_or_else(|| missing("client", &client.name))?;
+            compare(&stored, previous, "client", &client.name)?;
+            w.clients().put(&client)
+        });
+        written.map(drop).map_err(from_store)
+    }
+
+    pub(super) fn remove_client(&mut self, name: &ClientName, actor: &str) -> Done {
+        let note = format!("remove client {name}");
+        let written = self.store.write(&note, actor, |w| {
+            let r = w.view();
+            if !r.clients().exists(name)? {
+                return Err(missing("client", name));
+            }
+            let configs = r.configs().of_client(name)?;
+            if !configs.is_empty() {
+                let configs = listed(configs.iter().take(10).map(BackupConfig::name));
+                return Err(in_the_way(format!("client {name} has these configs: {configs}; remove them first")));
+            }
+            refuse_live_jobs(&r, JobFilter { client: Some(name.clone()), ..Default::default() }, &format!("client {name}"))?;
+            w.clients().remove(name).map(drop)
+        });
+        written.map(drop).map_err(from_store)
+    }
+
+    pub(super) fn add_config(&mut self, mut config: BackupConfig, actor: &str) -> Done {
+        validate::config(&config).map_err(invalid)?;
+        config.created = Timestamp::now();
+        let note = format!("add config {}", config.name());
+        let written = self.store.write(&note, actor, |w| {
+            if w.view().configs().exists(&config.name())? {
+                return Err(exists("config", &config.name()));
+            }
+            check_references(&w.view(), &config)?;
+            w.configs().insert(&config)
+        });
+        written.map(drop).map_err(from_store)
+    }
+
+    pub(super) fn update_config(&mut self, previous: &BackupConfig, mut config: BackupConfig, actor: &str) -> Done {
+        same_name("config", &previous.name(), &config.name())?;
+        validate::config(&config).map_err(invalid)?;
+        config.created = previous.created;
+        let name = config.name();
+        let note = format!("change config {name}");
+        let written = self.store.write(&note, actor, |w| {
+            let stored = w.view().configs().get(&name)?.ok_or_else(|| missing("config", &name))?;
+            compare(&stored, previous, "config", &name)?;
+            check_references(&w.view(), &config)?;
+            if stored.repository != config.repository {
+                refuse_live_jobs(&w.view(), JobFilter { config: Some(name.clone()), ..Default::default() }, &format!("config {name}"))?;
+            }
+            w.configs().put(&config)
+        });
+        written.map(drop).map_err(from_store)
+    }
+
+    pub(super) fn remove_config(&mut self, name: &ConfigName, actor: &str) -> Done {
+        let note = format!("remove config {name}");
+        let written = self.store.write(&note, actor, |w| {
+            if !w.view().configs().exists(name)? {
+                return Err(missing("config", name));
+            }
+            refuse_live_jobs(&w.view(), JobFilter { config: Some(name.clone()), ..Default::default() }, &format!("config {name}"))?;
+            w.configs().remove(name).map(drop)
+        });
+        written.map(drop).map_err(from_store)
+    }
+
+    pub(super) fn update_settings(&mut self, previous: &Settings, settings: Settings, actor: &str) -> Done {
+        validate::settings(&self.settings, &settings).map_err(invalid)?;
+        let written = self.store.write("change the settings", actor, |w| {
+            if w.view().settings()?.as_ref() != Some(previous) {
+                return Err(in_the_way(
+                    "the settings were changed by somebody else meanwhile; look at them again and repeat your change".into(),
+                ));
+            }
+            w.set_settings(&settings)
+        });
+        written.map_err(from_store)?;
+        self.settings = settings;
+        self.queue_changed = true;
+        Ok(())
+    }
+}
+
+fn same_name<N: PartialEq + std::fmt::Display>(what: &str, previous: &N, next: &N) -> Done {
+    if previous == next {
+        return Ok(());
+    }
+    Err(refuse(
+        ErrorKind::InvalidArgument,
+        format!("{what} {previous} cannot be renamed to {next}: remove it and add it under the new name"),
+    ))
+}
+
+/// Two records of one repository would be two writers.
+fn refuse_twin(r: &Read<'_>, repository: &Repository) -> Result<()> {
+    let all = r.repositories().list()?;
+    match all.iter().find(|other| other.name != repository.name && other.repository_id == repository.repository_id) {
+        None => Ok(()),
+        Some(twin) => {
+            let message = format!("the repository at {} is known already, as {}", repository.url, twin.name);
+            Err(refuse_in(ErrorKind::AlreadyExists, message))
+        }
+    }
+}
+
+fn check_references(r: &Read<'_>, config: &BackupConfig) -> Result<()> {
+    if !r.clients().exists(&config.client)? {
+        return Err(missing("client", &config.client));
+    }
+    if !r.repositories().exists(&config.repository)? {
+        return Err(missing("repository", &config.repository));
+    }
+    Ok(())
+}
+
+/// The records of a repository's archives, and intents that nobody will resolve any more.
+fn remove_contents(w: &mut Write<'_>, name: &RepositoryName) -> Result<()> {
+    let filter = ArchiveFilter { repository: Some(name.clone()), ..Default::default() };
+    for archive in w.view().archives().page(&filter, usize::MAX)? {
+        w.archives().remove(&ArchiveKey::of(&archive))?;
+    }
+    for intent in w.view().intents().of_repository(name)? {
+        w.intents().remove(&IntentKey { repository: name.clone(), job: intent.archive.job })?;
+    }
+    Ok(())
+}
+
+/// A job in the queue. Each config has at most one there.
+pub(super) fn create_job(w: &mut Write<'_>, name: &ConfigName, archive: Option<&str>, actor: &str, now: Timestamp) -> Result<Job> {
+    let r = w.view();
+    let config = r.configs().get(name)?.ok_or_else(|| missing("config", name))?;
+    let filter = JobFilter { states: vec![JobState::JobCreated], config: Some(name.clone()), ..Default::default() };
+    if let Some(queued) = r.jobs().page(&filter, 1)?.first() {
+        let number = queued.number;
+        return Err(in_the_way(format!(
+            "config {name} is in the queue already as job {number}; `borgcube job show {number}` says what it waits for"
+        )));
+    }
+    if let Some(archive) = archive
+        && let Some(there) = r.archives().named(&config.repository, archive)?
+    {
+        let message =
+            format!("repository {} has an archive {archive} already, of job {}; choose another name", config.repository, there.job);
+        return Err(refuse_in(ErrorKind::AlreadyExists, message));
+    }
+    w.jobs().create(|number| {
+        let mut job = Job::backup(number, name, config.repository.clone(), actor, now);
+        job.archive_name = archive.map(str::to_owned);
+        job
+    })
+}

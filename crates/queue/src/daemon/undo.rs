@@ -1,0 +1,163 @@
+//! Taking a transaction back: the store knows how, here it is decided whether.
+
+use super::errors::{from_store, refuse_in};
+use super::{Daemon, settings};
+use model::{BackupConfig, Client, ClientName, ConfigName, Job, Repository, RepositoryName, Timestamp};
+use std::collections::BTreeSet;
+use store::tables::{Archives, Clients, Configs, Jobs, Repositories};
+use store::{Change, Entry, Key, Read, Result, Table, TransactionNumber};
+use wire::control::{ControlError, ErrorKind, Event};
+
+impl Daemon {
+    /// Reverts a transaction.
+    pub(super) fn undo(&mut self, number: TransactionNumber, actor: &str) -> std::result::Result<TransactionNumber, ControlError> {
+        // Nobody else writes these tables, so what is checked here still holds below.
+        let entry = self.store.read(|r| {
+            let entry = r.log().get(number)?;
+            check(r, &entry)?;
+            Ok(entry)
+        });
+        let entry = entry.map_err(from_store)?;
+        let undone = self.store.undo(number, Timestamp::now(), actor).map_err(from_store)?;
+        log::info!("{actor} undid transaction {number} ({})", entry.note);
+        self.tell(&entry);
+        Ok(undone)
+    }
+
+    fn tell(&mut self, entry: &Entry) {
+        match settings::load(&self.store) {
+            Ok(settings) => self.settings = settings,
+            Err(e) => log::error!("{e:#}"),
+        }
+        self.queue_changed = true;
+        for change in entry.changes.iter().filter(|change| change.table == Repositories::NAME) {
+            let found = RepositoryName::decode(&change.key).and_then(|name| {
+                let repository = self.store.read(|r| r.repositories().get(&name))?;
+                Ok((name, repository))
+            });
+            match found {
+                Ok((_, Some(repository))) => self.broadcast(&Event::Repository(Box::new(repository))),
+                Ok((name, None)) => self.broadcast(&Event::RepositoryRemoved(name)),
+                Err(e) => log::error!("{e}"),
+            }
+        }
+    }
+}
+
+/// What an undo would do to names that others refer to.
+#[derive(Default)]
+struct Effect {
+    clients_gone: BTreeSet<ClientName>,
+    clients_back: BTreeSet<ClientName>,
+    repositories_gone: BTreeSet<RepositoryName>,
+    repositories_back: BTreeSet<RepositoryName>,
+    /// The records behind `repositories_back`.
+    twins: Vec<Repository>,
+    configs_gone: BTreeSet<ConfigName>,
+    configs_back: Vec<BackupConfig>,
+}
+
+fn check(r: &Read<'_>, entry: &Entry) -> Result<()> {
+    let number = entry.number;
+    let refuse = |why: String| refuse_in(ErrorKind::Conflict, format!("transaction {number} cannot be undone: {why}"));
+    for change in &entry.changes {
+        if change.table == Jobs::NAME {
+            return Err(refuse(format!(
+                "it is about {}, and what a job did stays done (a queued or running one can be cancelled)",
+                change.record
+            )));
+        }
+        if change.table == store::tables::SettingsTable::NAME && change.before.is_none() {
+            return Err(refuse("the server cannot be without settings".into()));
+        }
+    }
+    if let Some((job, what)) = busy(r, entry)? {
+        return Err(refuse(format!("job {} uses {what} and has not ended; wait, or cancel it", job.number)));
+    }
+    let effect = effect(entry)?;
+    for config in r.configs().list()? {
+        let name = config.name();
+        if effect.configs_gone.contains(&name) || effect.configs_back.iter().any(|back| back.name() == name) {
+            continue;
+        }
+        if effect.clients_gone.contains(&config.client) || effect.repositories_gone.contains(&config.repository) {
+            return Err(refuse(format!("config {name} would be left without its client or repository; remove it first")));
+        }
+    }
+    let repositories = r.repositories().list()?;
+    for back in &effect.twins {
+        if let Some(twin) = repositories.iter().find(|other| other.name != back.name && other.repository_id == back.repository_id) {
+            return Err(refuse(format!("the repository {} is known as {} now", back.name, twin.name)));
+        }
+    }
+    for config in &effect.configs_back {
+        let client = !effect.clients_gone.contains(&config.client)
+            && (effect.clients_back.contains(&config.client) || r.clients().exists(&config.client)?);
+        let repository = !effect.repositories_gone.contains(&config.repository)
+            && (effect.repositories_back.contains(&config.repository) || r.repositories().exists(&config.repository)?);
+        if !client || !repository {
+            let name = config.name();
+            return Err(refuse(format!(
+                "config {name} would come back without its client {} or its repository {}",
+                config.client, config.repository
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A job that has not ended and whose client, repository or config the undo would touch.
+fn busy(r: &Read<'_>, entry: &Entry) -> Result<Option<(Job, String)>> {
+    let mut live = r.jobs().in_state(model::JobState::JobCreated)?;
+    live.extend(r.jobs().running()?);
+    for job in live {
+        for change in &entry.changes {
+            let concerned = match change.table.as_str() {
+                Clients::NAME => ClientName::decode(&change.key)? == job.client,
+                Configs::NAME => ConfigName::decode(&change.key)? == job.config(),
+                Repositories::NAME => Some(RepositoryName::decode(&change.key)?) == job.repository,
+                Archives::NAME => Some(store::ArchiveKey::decode(&change.key)?.repository) == job.repository,
+                _ => false,
+            };
+            if concerned {
+                return Ok(Some((job, change.record.clone())));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn effect(entry: &Entry) -> Result<Effect> {
+    let mut effect = Effect::default();
+    for change in &entry.changes {
+        let back = change.before.as_deref();
+        match change.table.as_str() {
+            Clients::NAME => {
+                let name = ClientName::decode(&change.key)?;
+                let set = if before::<Client>(change, back)?.is_some() { &mut effect.clients_back } else { &mut effect.clients_gone };
+                set.insert(name);
+            }
+            Repositories::NAME => {
+                let name = RepositoryName::decode(&change.key)?;
+                let set = if before::<Repository>(change, back)?.is_some() {
+                    &mut effect.repositories_back
+                } else {
+                    &mut effect.repositories_gone
+                };
+                set.insert(name);
+            }
+            Configs::NAME => match before::<BackupConfig>(change, back)? {
+                Some(config) => effect.configs_back.push(config),
+                None => {
+                    effect.configs_gone.insert(ConfigName::decode(&change.key)?);
+                }
+            },
+            _ => {}
+        }
+    }
+    Ok(effect)
+}
+
+fn before<R: store::Record>(change: &Change, bytes: Option<&[u8]>) -> Result<Option<R>> {
+    bytes.map(|bytes| Ok(store::record::decode::<R>(&change.record, bytes)?.record)).transpose()
+}
