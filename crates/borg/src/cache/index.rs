@@ -99,8 +99,8 @@ pub struct IndexEntry {
 /// Number of buckets for so many entries: Borg's smallest table that is at most three quarters full.
 #[must_use]
 pub fn buckets_for(entries: usize) -> Option<u32> {
-    let entries = u64::try_from(entries).ok()?;
-    SIZES.into_iter().find(|size| u64::from(*size) * 3 >= entries * 4)
+    let needed = u64::try_from(entries).ok()?.checked_mul(4)?;
+    SIZES.into_iter().find(|size| u64::from(*size) * 3 >= needed)
 }
 
 fn home(id: &Id, buckets: u32) -> u32 {
