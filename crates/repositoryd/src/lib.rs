@@ -1,1 +1,32 @@
-//! repositoryd
+//! The owner of a repository: the one process that holds its key and writes it.
+//!
+//! *Is*: creating and inspecting repositories; preparing sessions; taking their verified chunks, encrypting and storing them; judging the
+//! references of an archive; committing it under the server's own name, time and signature, with an intent first and a record after.
+//! *Is not*: a parser of anything that a client wrote. Chunks come verified, archives come as parsed facts, and the bytes in between are
+//! only moved.
+//! *May be used by*: nobody; it is a program.
+//!
+//! Threads: one accepts, one per connection (session or worker) checks and encrypts, one writes. The writing one alone has the
+//! repository, its manifest and its commits; everybody else sends it requests, and what was sent first is stored first.
+
+mod cli;
+//mod commit;
+mod credentials;
+mod failures;
+//mod garbage;
+//mod intents;
+//mod jobs;
+//mod known;
+mod nonces;
+//mod opening;
+//mod owner;
+//mod prepare;
+//mod serve;
+//mod session;
+mod tool;
+mod unlock;
+//mod viewlist;
+//mod worker;
+//mod writer;
+
+pub use cli::main;

@@ -1,0 +1,5 @@
+//! `borgcube-repositoryd`: see the library.
+
+fn main() -> std::process::ExitCode {
+    repositoryd::main()
+}
