@@ -1,0 +1,93 @@
+//! The global options and the tree of commands. Each command's own options are in its file under [`crate::commands`].
+
+use crate::commands::{archive, client, completions, config, job, log, repository, run, settings, status};
+use crate::error::EXIT_CODES;
+use crate::up;
+use clap::{Parser, Subcommand, ValueHint};
+use std::path::PathBuf;
+
+/// Pull-based backups with stock Borg, from hosts that are not trusted
+#[derive(Debug, Parser)]
+#[command(name = "borgcube", version, propagate_version = true, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Args {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, clap::Args)]
+pub struct Global {
+    /// Use the server that borgcube up runs in this state directory (default: the installed server)
+    #[arg(long, global = true, value_name = "DIR", env = unix::paths::ENV_STATE, value_hint = ValueHint::DirPath, hide_env_values = true)]
+    pub state: Option<PathBuf>,
+    /// Print records and errors as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print nothing but what was asked for
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole server in the foreground: no root, no systemd, no sshd
+    Up(up::Args),
+    /// Show what the server is doing
+    Status(status::Args),
+    /// Add, create, list, show, edit and remove repositories
+    #[command(subcommand, visible_alias = "repo")]
+    Repository(repository::Command),
+    /// Add, list, show, edit and remove clients: the hosts to back up
+    #[command(subcommand)]
+    Client(client::Command),
+    /// Add, list, show, edit and remove backup configs: what to back up on a client
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Run a backup config now
+    Run(run::Args),
+    /// List, show, follow and cancel jobs
+    #[command(subcommand)]
+    Job(job::Command),
+    /// List and show archives
+    #[command(subcommand)]
+    Archive(archive::Command),
+    /// Show who changed what: the transaction log
+    Log(log::LogArgs),
+    /// Revert one transaction of the log
+    Undo(log::UndoArgs),
+    /// Show and edit what holds for the whole server
+    #[command(subcommand)]
+    Settings(settings::Command),
+    /// Print the shell's completion script
+    Completions(completions::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_tree_of_commands_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn help_is_imperative_without_full_stop_and_never_missing() {
+        fn walk(command: &clap::Command) {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(!about.is_empty() && !about.ends_with('.'), "{}: {about:?}", command.get_name());
+            for argument in command.get_arguments().filter(|a| !a.is_global_set()) {
+                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(!help.is_empty() && !help.ends_with('.'), "{} {}: {help:?}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().filter(|c| c.get_name() != "help").for_each(walk);
+        }
+        walk(&Args::command());
+    }
+}

@@ -1,0 +1,80 @@
+//! `borgcube archive`.
+
+use crate::complete;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::output::{cards, lists};
+use clap::Subcommand;
+use clap_complete::ArgValueCandidates;
+use model::{Archive, ClientName, Label, RepositoryName};
+use wire::control::{ArchiveFilter, Archives, Call};
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List archives, newest first
+    #[command(visible_alias = "ls")]
+    List(List),
+    /// Show one archive
+    Show(Show),
+}
+
+/// Options of `borgcube archive list`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  borgcube archive list --client web1 --label etc
+  borgcube archive list --repository main --json | jq -r '.[0].name'")]
+pub struct List {
+    /// Show those in this repository only
+    #[arg(long, short, add = ArgValueCandidates::new(complete::repositories))]
+    repository: Option<RepositoryName>,
+    /// Show those of this client only
+    #[arg(long, short, add = ArgValueCandidates::new(complete::clients))]
+    client: Option<ClientName>,
+    /// Show those of this config label only
+    #[arg(long, short)]
+    label: Option<Label>,
+    /// Show at most so many
+    #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 1000)]
+    limit: u32,
+}
+
+/// Options of `borgcube archive show`.
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    /// Name, id, or the beginning of an id (at least 8 digits)
+    #[arg(value_name = "ARCHIVE", add = ArgValueCandidates::new(complete::archives))]
+    archive: String,
+    /// Look in this repository only
+    #[arg(long, short, add = ArgValueCandidates::new(complete::repositories))]
+    repository: Option<RepositoryName>,
+}
+
+/// Does it.
+pub fn run(command: Command, context: &Context) -> Result<()> {
+    match command {
+        Command::List(args) => {
+            let filter =
+                ArchiveFilter { repository: args.repository, client: args.client, label: args.label, name: None, limit: args.limit };
+            let archives = ask(context, filter)?;
+            context.list(&archives, lists::archives(&archives))
+        }
+        Command::Show(args) => {
+            let filter = ArchiveFilter { repository: args.repository, name: Some(args.archive.clone()), ..Default::default() };
+            let archive = only(ask(context, filter)?, &args.archive)?;
+            context.show(&archive, &cards::archive(&archive))
+        }
+    }
+}
+
+fn ask(context: &Context, filter: ArchiveFilter) -> Result<Vec<Archive>> {
+    Ok(context.control()?.call::<Archives>(Call::ListArchives { filter })?.archives)
+}
+
+fn only(mut archives: Vec<Archive>, name: &str) -> Result<Archive> {
+    match archives.len() {
+        0 => Err(Error::not_found(format!("there is no archive {name:?}")).hint("borgcube archive list shows what there is.")),
+        1 => Ok(archives.remove(0)),
+        n => Err(Error::conflict(format!("{name:?} means {n} archives")).hint("Say which by --repository, or by more digits of its id.")),
+    }
+}

@@ -1,0 +1,306 @@
+//! `borgcube client`.
+
+use super::edit::{put, replace, set, something};
+use crate::complete;
+use crate::context::Context;
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::output::{cards, lists};
+use clap::{ArgGroup, Subcommand, ValueEnum};
+use clap_complete::ArgValueCandidates;
+use model::client::SshConnection;
+use model::{Client, ClientName, Connection, Timestamp};
+use wire::control::{Call, Clients};
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Add a host to back up
+    Add(Box<Add>),
+    /// List the clients
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show one client
+    Show(Name),
+    /// Change how a client is reached
+    Edit(Box<Edit>),
+    /// Remove a client that has no configs; its archives stay
+    Remove(Name),
+}
+
+/// A client's name.
+#[derive(Debug, clap::Args)]
+pub struct Name {
+    /// Client
+    #[arg(value_name = "CLIENT", add = ArgValueCandidates::new(complete::clients))]
+    name: ClientName,
+}
+
+/// Options of `borgcube client add`.
+#[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("road").required(true).args(["local", "remote"]), after_help = "Examples:
+  borgcube client add this-host --local
+  borgcube client add web1 --remote root@web1.example.net --server borgcube-ssh@backup.example.net
+  borgcube client add nas --remote admin@nas --server borgcube-ssh@backup:2222 --ssh-identity-file ~/.ssh/nas --remote-borg /opt/bin/borg")]
+pub struct Add {
+    /// Name of the new client; archives carry it as their host name
+    #[arg(value_name = "CLIENT")]
+    name: ClientName,
+    /// Back up this machine itself, without SSH
+    #[arg(long)]
+    local: bool,
+    /// Reach the client by SSH as this login
+    #[arg(long, value_name = "USER@HOST", requires = "server")]
+    remote: Option<String>,
+    #[command(flatten)]
+    road: Road,
+    /// Keep a note with it
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+}
+
+/// How a client is reached.
+#[derive(Debug, clap::Args)]
+pub struct Road {
+    /// Let the client reach this server as this login, whose forced command is borgcube-proxy
+    #[arg(long, value_name = "USER@HOST[:PORT]", conflicts_with = "local")]
+    server: Option<String>,
+    /// Use this SSH program to the client
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "local")]
+    rsh: Option<String>,
+    /// Give the SSH program this argument, too; repeatable
+    #[arg(long, value_name = "ARGUMENT", conflicts_with = "local", allow_hyphen_values = true)]
+    rsh_option: Vec<String>,
+    /// Use this private key to the client
+    #[arg(long, value_name = "FILE", conflicts_with = "local", value_hint = clap::ValueHint::FilePath)]
+    ssh_identity_file: Option<String>,
+    /// Run this borg on the client
+    #[arg(long, value_name = "PROGRAM")]
+    remote_borg: Option<String>,
+    /// Keep Borg's cache in this directory on the client
+    #[arg(long, value_name = "DIR")]
+    remote_cache_dir: Option<String>,
+    /// Let the client's borg use this SSH command to this server
+    #[arg(long, value_name = "COMMAND", conflicts_with = "local", allow_hyphen_values = true)]
+    client_rsh: Option<String>,
+}
+
+/// Options of `borgcube client edit`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Lists are replaced as a whole.
+
+Examples:
+  borgcube client edit web1 --remote-borg /usr/local/bin/borg
+  borgcube client edit web1 --rsh-option=-4 --rsh-option=-oConnectTimeout=20 --clear description
+  borgcube client edit web1 --local")]
+pub struct Edit {
+    /// Client
+    #[arg(value_name = "CLIENT", add = ArgValueCandidates::new(complete::clients))]
+    name: ClientName,
+    /// Back up this machine itself from now on, without SSH
+    #[arg(long, conflicts_with = "remote")]
+    local: bool,
+    /// Reach the client by SSH as this login
+    #[arg(long, value_name = "USER@HOST")]
+    remote: Option<String>,
+    #[command(flatten)]
+    road: Road,
+    /// Keep a note with it
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// Forget this setting; repeatable
+    #[arg(long, value_name = "SETTING")]
+    clear: Vec<Clearable>,
+}
+
+/// What `--clear` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Clearable {
+    Description,
+    Rsh,
+    RshOptions,
+    SshIdentityFile,
+    RemoteBorg,
+    RemoteCacheDir,
+    ClientRsh,
+}
+
+/// Does it.
+pub fn run(command: Command, context: &Context) -> Result<()> {
+    match command {
+        Command::Add(args) => add(*args, context),
+        Command::List => {
+            let clients = all(&mut context.control()?)?;
+            context.list(&clients, lists::clients(&clients))
+        }
+        Command::Show(Name { name }) => {
+            let client = find(&mut context.control()?, &name)?;
+            context.show(&client, &cards::client(&client))
+        }
+        Command::Edit(args) => edit(*args, context),
+        Command::Remove(Name { name }) => {
+            let mut control = context.control()?;
+            let client = find(&mut control, &name)?;
+            control.tell(Call::RemoveClient { name: name.clone() })?;
+            context.done(&client, &format!("Removed client {name}. Its archives stay."))
+        }
+    }
+}
+
+fn add(args: Add, context: &Context) -> Result<()> {
+    let connection = match args.remote {
+        Some(remote) => Connection::Ssh(with_road(SshConnection { remote, ..Default::default() }, args.road)),
+        None => Connection::Local { remote_borg: args.road.remote_borg, remote_cache_dir: args.road.remote_cache_dir },
+    };
+    connection.check().map_err(Error::usage)?;
+    let client = Client { name: args.name, description: args.description.unwrap_or_default(), connection, created: Timestamp::now() };
+    context.control()?.tell(Call::AddClient { client: client.clone() })?;
+    context.done(&client, &format!("Added client {}.", client.name))
+}
+
+fn with_road(mut ssh: SshConnection, road: Road) -> SshConnection {
+    put(&mut ssh.server, road.server);
+    set(&mut ssh.rsh, road.rsh);
+    replace(&mut ssh.rsh_options, road.rsh_option);
+    set(&mut ssh.ssh_identity_file, road.ssh_identity_file);
+    set(&mut ssh.remote_borg, road.remote_borg);
+    set(&mut ssh.remote_cache_dir, road.remote_cache_dir);
+    set(&mut ssh.client_rsh, road.client_rsh);
+    ssh
+}
+
+fn edit(args: Edit, context: &Context) -> Result<()> {
+    let mut control = context.control()?;
+    let previous = find(&mut control, &args.name)?;
+    let client = edited(&previous, args)?;
+    something(&previous, &client, "client edit")?;
+    control.tell(Call::UpdateClient { previous, client: client.clone() })?;
+    context.done(&client, &format!("Changed client {}.", client.name))
+}
+
+/// The record after the edit.
+fn edited(previous: &Client, args: Edit) -> Result<Client> {
+    let mut client = previous.clone();
+    put(&mut client.description, args.description);
+    client.connection = match (client.connection, args.remote) {
+        (Connection::Ssh(ssh), None) if !args.local => Connection::Ssh(with_road(ssh, args.road)),
+        (Connection::Ssh(ssh), Some(remote)) => Connection::Ssh(with_road(SshConnection { remote, ..ssh }, args.road)),
+        (Connection::Local { remote_borg, remote_cache_dir }, Some(remote)) => {
+            let before = SshConnection { remote, remote_borg, remote_cache_dir, ..Default::default() };
+            Connection::Ssh(with_road(before, args.road))
+        }
+        (before, None) => local(&before, args.road)?,
+    };
+    for field in args.clear {
+        clear(&mut client, field);
+    }
+    client.connection.check().map_err(Error::usage)?;
+    Ok(client)
+}
+
+fn local(before: &Connection, road: Road) -> Result<Connection> {
+    let ssh_only = road.server.is_some()
+        || road.rsh.is_some()
+        || !road.rsh_option.is_empty()
+        || road.ssh_identity_file.is_some()
+        || road.client_rsh.is_some();
+    if ssh_only {
+        return Err(Error::usage("a local client has no SSH settings").hint("--remote USER@HOST makes it one that is reached by SSH."));
+    }
+    let (mut borg, mut cache) = (before.remote_borg().map(str::to_owned), before.remote_cache_dir().map(str::to_owned));
+    set(&mut borg, road.remote_borg);
+    set(&mut cache, road.remote_cache_dir);
+    Ok(Connection::Local { remote_borg: borg, remote_cache_dir: cache })
+}
+
+fn clear(client: &mut Client, field: Clearable) {
+    match (&mut client.connection, field) {
+        (_, Clearable::Description) => client.description.clear(),
+        (Connection::Local { remote_borg, .. }, Clearable::RemoteBorg) => *remote_borg = None,
+        (Connection::Local { remote_cache_dir, .. }, Clearable::RemoteCacheDir) => *remote_cache_dir = None,
+        (Connection::Local { .. }, _) => {}
+        (Connection::Ssh(ssh), Clearable::Rsh) => ssh.rsh = None,
+        (Connection::Ssh(ssh), Clearable::RshOptions) => ssh.rsh_options.clear(),
+        (Connection::Ssh(ssh), Clearable::SshIdentityFile) => ssh.ssh_identity_file = None,
+        (Connection::Ssh(ssh), Clearable::RemoteBorg) => ssh.remote_borg = None,
+        (Connection::Ssh(ssh), Clearable::RemoteCacheDir) => ssh.remote_cache_dir = None,
+        (Connection::Ssh(ssh), Clearable::ClientRsh) => ssh.client_rsh = None,
+    }
+}
+
+/// All clients.
+pub fn all(control: &mut Control) -> Result<Vec<Client>> {
+    Ok(control.call::<Clients>(Call::ListClients {})?.clients)
+}
+
+fn find(control: &mut Control, name: &ClientName) -> Result<Client> {
+    let found = all(control)?.into_iter().find(|c| c.name == *name);
+    found.ok_or_else(|| Error::not_found(format!("there is no client {name}")).hint("borgcube client list shows what there is."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    fn edit_of(words: &str) -> Edit {
+        match Cli::try_parse_from(format!("x edit web1 {words}").split_whitespace()).map(|c| c.command) {
+            Ok(Command::Edit(edit)) => *edit,
+            Ok(_) => panic!("not an edit"),
+            Err(e) => panic!("{e}"),
+        }
+    }
+
+    fn client() -> Client {
+        Client {
+            name: "web1".parse().unwrap(),
+            description: "old".into(),
+            connection: Connection::Ssh(SshConnection {
+                remote: "root@web1".into(),
+                server: "borgcube-ssh@backup".into(),
+                rsh_options: vec!["-4".into()],
+                remote_borg: Some("/opt/borg".into()),
+                ..Default::default()
+            }),
+            created: Timestamp(0),
+        }
+    }
+
+    #[test]
+    fn only_what_was_named_changes() {
+        let after = edited(&client(), edit_of("--server other@backup:22 --clear remote-borg --rsh-option -6")).unwrap();
+        let Connection::Ssh(ssh) = &after.connection else { panic!("{after:?}") };
+        assert_eq!(ssh.server, "other@backup:22");
+        assert_eq!(ssh.remote, "root@web1");
+        assert_eq!(ssh.rsh_options, ["-6"]);
+        assert_eq!(ssh.remote_borg, None);
+        assert_eq!(after.description, "old");
+    }
+
+    #[test]
+    fn a_client_becomes_local_and_remote_again() {
+        let local = edited(&client(), edit_of("--local")).unwrap();
+        assert_eq!(local.connection, Connection::Local { remote_borg: Some("/opt/borg".into()), remote_cache_dir: None });
+        assert!(edited(&local, edit_of("--rsh ssh2")).is_err());
+        assert!(edited(&local, edit_of("--remote root@x")).is_err(), "the server is missing");
+        let remote = edited(&local, edit_of("--remote root@x --server b@s")).unwrap();
+        assert_eq!(remote.connection.remote_borg(), Some("/opt/borg"));
+    }
+
+    #[test]
+    fn a_new_client_needs_one_road() {
+        let parse = |words: &str| Cli::try_parse_from(format!("x add web1 {words}").split_whitespace());
+        assert!(parse("").is_err());
+        assert!(parse("--local --remote root@x --server b@s").is_err());
+        assert!(parse("--remote root@x").is_err());
+        assert!(parse("--local --rsh x").is_err());
+        assert!(parse("--local --remote-borg /opt/borg").is_ok());
+        assert!(parse("--remote root@x --server b@s --rsh-option=-oX=y").is_ok());
+    }
+}

@@ -1,0 +1,38 @@
+//! The commands: one file per noun, with its options and what they do.
+
+pub mod archive;
+pub mod client;
+pub mod completions;
+pub mod config;
+pub mod edit;
+pub mod job;
+pub mod log;
+pub mod owner;
+pub mod repository;
+pub mod repository_edit;
+pub mod run;
+pub mod settings;
+pub mod status;
+pub mod wait;
+
+use crate::args::Command;
+use crate::context::Context;
+use crate::error::Result;
+
+/// Does what the command says.
+pub fn run(command: Command, context: &Context) -> Result<()> {
+    match command {
+        Command::Up(args) => crate::up::run(&args, context),
+        Command::Status(args) => status::run(&args, context),
+        Command::Repository(command) => repository::run(command, context),
+        Command::Client(command) => client::run(command, context),
+        Command::Config(command) => config::run(command, context),
+        Command::Run(args) => run::run(args, context),
+        Command::Job(command) => job::run(command, context),
+        Command::Archive(command) => archive::run(command, context),
+        Command::Log(args) => log::show(&args, context),
+        Command::Undo(args) => log::undo(&args, context),
+        Command::Settings(command) => settings::run(command, context),
+        Command::Completions(args) => completions::run(&args),
+    }
+}

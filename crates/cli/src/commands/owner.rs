@@ -1,0 +1,90 @@
+//! Asking the owner's program to make or to look at a repository. Only that program ever sees a key.
+
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::output::shown;
+use crate::up::host_id;
+use model::{Cause, EncryptionMode, Failure};
+use std::io::Read;
+use std::path::Path;
+use unix::paths::{ENV_BORG_HOST_ID, ENV_CREDENTIALS, ENV_KEPT, ENV_STATE, sibling_program};
+use unix::spawn::{Spawn, Stdio};
+use unix::{Signal, signals::Signals};
+use wire::tool::{Answer, Facts};
+
+/// A repository as the owner's program needs to know it.
+#[derive(Debug)]
+pub struct Place<'a> {
+    /// Where it is.
+    pub url: &'a str,
+    /// The borg program that serves it.
+    pub remote_borg: Option<&'a str>,
+    /// The SSH command to it.
+    pub rsh: Option<&'a str>,
+}
+
+/// Makes a new repository. The key of a keyfile mode is written into `credentials`.
+pub fn create(
+    place: &Place<'_>,
+    mode: EncryptionMode,
+    credentials: &Path,
+    context: &Context,
+) -> Result<std::result::Result<Facts, Failure>> {
+    ask(&["create", "--encryption", mode.as_str()], place, credentials, context)
+}
+
+/// Opens an existing repository with the secrets in `credentials`, and changes nothing.
+pub fn inspect(place: &Place<'_>, credentials: &Path, context: &Context) -> Result<std::result::Result<Facts, Failure>> {
+    ask(&["inspect"], place, credentials, context)
+}
+
+fn ask(action: &[&str], place: &Place<'_>, credentials: &Path, context: &Context) -> Result<std::result::Result<Facts, Failure>> {
+    // A Ctrl-C ends the program below, which leaves nothing half done; we stay, to take back what we wrote.
+    let mut interrupts = Signals::new(&[Signal::SIGINT, Signal::SIGTERM])?;
+    let mut spawn = Spawn::new(sibling_program("borgcube-repositoryd")).args(action).same_group().stdout(Stdio::Pipe).keep_env(ENV_KEPT);
+    spawn = spawn.keep_env(&["SSH_AUTH_SOCK", "BORGCUBE_LOCK_WAIT"]).env(ENV_CREDENTIALS, credentials);
+    if let Some(state) = &context.state {
+        spawn = spawn.env(ENV_STATE, state);
+    }
+    if let Some(host_id) = host_id::stored(&context.layout) {
+        spawn = spawn.env(ENV_BORG_HOST_ID, host_id);
+    }
+    for (option, value) in [("--url", Some(place.url)), ("--borg", place.remote_borg), ("--rsh", place.rsh)] {
+        if let Some(value) = value {
+            spawn = spawn.arg(format!("{option}={value}"));
+        }
+    }
+    let mut child = spawn.spawn()?;
+    let mut said = vec![];
+    let read = match child.stdout.take() {
+        Some(out) => out.take(1024 * 1024).read_to_end(&mut said),
+        None => Ok(0),
+    };
+    let status = child.wait()?;
+    if !interrupts.take().is_empty() {
+        return Err(Error::new(Kind::Interrupted, "interrupted"));
+    }
+    read.map_err(|e| Error::failed(format!("cannot read the answer of borgcube-repositoryd: {e}")))?;
+    match serde_json::from_slice::<Answer>(&said) {
+        Ok(Answer::Repository(facts)) => Ok(Ok(facts)),
+        Ok(Answer::Failed(failure)) => Ok(Err(failure)),
+        Err(_) => {
+            Err(Error::failed(format!("borgcube-repositoryd {status} without a usable answer")).hint("What it wrote above may say why."))
+        }
+    }
+}
+
+/// A failure of a repository as an error of this program.
+pub fn error(failure: &Failure, name: &str) -> Error {
+    let kind = match failure.cause {
+        Cause::RepositoryDoesNotExist => Kind::NotFound,
+        Cause::RepositoryLockTimeout | Cause::RepositoryIdMismatch => Kind::Conflict,
+        _ => Kind::Failed,
+    };
+    let hint = match failure.cause {
+        Cause::PassphraseWrong => "Give the right passphrase with --passphrase-file FILE or --passphrase-fd NUMBER.",
+        Cause::KeyMissing => "Give the key with --key-file FILE; borg key export REPOSITORY FILE writes one.",
+        _ => failure.cause.advice(),
+    };
+    Error::new(kind, format!("repository {name}: {}", shown(&failure.line()))).hint(hint)
+}

@@ -1,0 +1,278 @@
+//! `borgcube repository`.
+
+use super::owner::{self, Place};
+use super::repository_edit::{self, Edit};
+use crate::complete;
+use crate::context::{Context, absolute};
+use crate::control::Control;
+use crate::error::{Error, Kind, Result};
+use crate::output::{cards, count, lists};
+use crate::secrets::{self, PassphraseArgs, Written};
+use clap::{ArgGroup, Subcommand};
+use clap_complete::ArgValueCandidates;
+use model::repository::check_url;
+use model::{Cause, EncryptionMode, Repository, RepositoryName, Timestamp};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use wire::control::{Call, Repositories};
+use wire::tool::Facts;
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a new Borg repository, or adopt an existing one
+    Add(Box<Add>),
+    /// List the repositories
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show one repository
+    Show(Name),
+    /// Change where a repository is, or its passphrase or key
+    Edit(Box<Edit>),
+    /// Forget a repository; its data, passphrase and key stay
+    Remove(Name),
+}
+
+/// A repository's name.
+#[derive(Debug, clap::Args)]
+pub struct Name {
+    /// Repository
+    #[arg(value_name = "REPOSITORY", add = ArgValueCandidates::new(complete::repositories))]
+    name: RepositoryName,
+}
+
+/// Options of `borgcube repository add`.
+#[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("origin").args(["encryption", "adopt"]), after_help = "\
+Whoever loses passphrase or key loses the backups. Keep copies of both elsewhere.
+
+Examples:
+  borgcube repository add main /srv/borg/main --encryption repokey-blake2
+  borgcube repository add main /srv/borg/main --encryption repokey-blake2 --generate-passphrase
+  borgcube repository add old ssh://borg@storage/./old --adopt --passphrase-file old.passphrase
+  borgcube repository add keyed /srv/borg/keyed --adopt --passphrase-fd 3 --key-file keyed.key 3<passphrase")]
+pub struct Add {
+    /// Name of the repository on this server
+    #[arg(value_name = "REPOSITORY")]
+    name: RepositoryName,
+    /// Path, or ssh://USER@HOST[:PORT]/PATH
+    #[arg(value_name = "URL", value_hint = clap::ValueHint::DirPath)]
+    url: String,
+    /// Create a new repository, encrypted in this way (as borg init --encryption)
+    #[arg(long, short, value_name = "MODE", add = ArgValueCandidates::new(complete::encryption_modes))]
+    encryption: Option<EncryptionMode>,
+    /// Take over an existing repository with all it holds
+    #[arg(long)]
+    adopt: bool,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+    /// Make a passphrase of 256 random bits
+    #[arg(long, requires = "encryption", conflicts_with_all = ["passphrase_file", "passphrase_fd"])]
+    generate_passphrase: bool,
+    /// Read the key of a keyfile repository from this file, as borg key export writes it
+    #[arg(long, value_name = "FILE", requires = "adopt", value_hint = clap::ValueHint::FilePath)]
+    key_file: Option<PathBuf>,
+    /// Keep a note with it
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// Serve the repository with this borg, here or on the host of an ssh:// URL
+    #[arg(long, value_name = "PROGRAM")]
+    remote_borg: Option<String>,
+    /// Reach an ssh:// repository with this SSH command
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
+    rsh: Option<String>,
+}
+
+/// Does it.
+pub fn run(command: Command, context: &Context) -> Result<()> {
+    match command {
+        Command::Add(args) => add(*args, context),
+        Command::List => {
+            let repositories = all(&mut context.control()?)?;
+            context.list(&repositories, lists::repositories(&repositories))
+        }
+        Command::Show(Name { name }) => {
+            let repository = find(&mut context.control()?, &name)?;
+            context.show(&repository, &cards::repository(&repository))
+        }
+        Command::Edit(args) => repository_edit::run(*args, context),
+        Command::Remove(Name { name }) => remove(&name, context),
+    }
+}
+
+/// Secrets first, then the repository, then the record: whatever fails, no record without a usable repository.
+fn add(args: Add, context: &Context) -> Result<()> {
+    if args.encryption.is_none() && !args.adopt {
+        return Err(Error::usage("say whether the repository is to be created or exists already")
+            .hint("--encryption MODE creates a new one (repokey-blake2 is a good choice); --adopt takes over an existing one."));
+    }
+    let url = absolute_url(&args.url)?;
+    let mut control = context.control()?;
+    if all(&mut control)?.iter().any(|r| r.name == args.name) {
+        return Err(
+            Error::conflict(format!("there is a repository {} already", args.name)).hint("borgcube repository list shows what there is.")
+        );
+    }
+    context.layout.create_repository_directories(args.name.as_str())?;
+    let directory = context.layout.credentials(args.name.as_str());
+    let mut written = Written::new(&directory);
+    let place = Place { url: &url, remote_borg: args.remote_borg.as_deref(), rsh: args.rsh.as_deref() };
+    let facts = match args.encryption {
+        Some(mode) => create(&args, mode, &place, &directory, &mut written, context)?,
+        None => adopt(&args, &place, &directory, &mut written, context)?,
+    };
+    let repository = Repository {
+        name: args.name,
+        url: url.clone(),
+        description: args.description.unwrap_or_default(),
+        repository_id: facts.repository_id,
+        encryption: facts.encryption,
+        remote_borg: args.remote_borg,
+        rsh: args.rsh,
+        created: Timestamp::now(),
+    };
+    let stored = context.control().and_then(|mut c| c.tell(Call::AddRepository { repository: repository.clone() }));
+    if let (Err(error), true) = (&stored, args.encryption.is_some()) {
+        // Its key may lie nowhere else: nothing of a new repository is ever taken away.
+        let left = format!("The new repository at {url} and its secrets in {} are complete.", directory.display());
+        let again = format!("Finish with: borgcube repository add {} {url} --adopt", repository.name);
+        return Err(error.clone().hint(left).hint(again));
+    }
+    stored?;
+    written.keep();
+    wait_for_owner(&repository, context);
+    context.done(&repository, &sentence(&repository, args.adopt.then_some(facts.archives)))?;
+    if repository.encryption.has_key() {
+        context.note(&format!("Its secrets are in {}. Keep copies of passphrase and key elsewhere.", directory.display()));
+    }
+    Ok(())
+}
+
+fn sentence(repository: &Repository, adopted: Option<u64>) -> String {
+    let Repository { name, url, encryption, .. } = repository;
+    match adopted {
+        Some(archives) => format!("Adopted repository {name} ({encryption}) at {url}, which holds {}.", count(archives, "archive")),
+        None => format!("Created repository {name} ({encryption}) at {url}."),
+    }
+}
+
+fn create(
+    args: &Add,
+    mode: EncryptionMode,
+    place: &Place<'_>,
+    directory: &Path,
+    written: &mut Written,
+    context: &Context,
+) -> Result<Facts> {
+    let old = ["passphrase", "key"].map(|n| directory.join(n)).into_iter().find(|p| p.exists());
+    if let Some(old) = old {
+        return Err(Error::conflict(format!("{} belongs to an earlier repository of this name", old.display()))
+            .hint("Move it to a safe place first; it may be the only copy."));
+    }
+    if mode.has_key() {
+        let secret = match (args.passphrase.read()?, args.generate_passphrase) {
+            (Some(secret), _) => secret,
+            (None, true) => secrets::generate()?,
+            (None, false) if secrets::can_ask() => secrets::ask_new(args.name.as_str())?,
+            (None, false) => return Err(no_passphrase().hint("--generate-passphrase makes one.")),
+        };
+        written.put("passphrase", &secret)?;
+    } else if args.passphrase.read()?.is_some() || args.generate_passphrase {
+        return Err(Error::usage("a repository without encryption has no passphrase"));
+    }
+    let facts = owner::create(place, mode, directory, context)?.map_err(|failure| owner::error(&failure, args.name.as_str()))?;
+    written.keep();
+    Ok(facts)
+}
+
+/// Secrets that lie there already, from before the record was removed, are good until others are given.
+fn adopt(args: &Add, place: &Place<'_>, directory: &Path, written: &mut Written, context: &Context) -> Result<Facts> {
+    let passphrase = args.passphrase.read()?;
+    let given = passphrase.is_some();
+    if let Some(secret) = passphrase {
+        written.put("passphrase", &secret)?;
+    }
+    if let Some(path) = &args.key_file {
+        written.put("key", &secrets::read_key_file(path)?)?;
+    }
+    let name = args.name.as_str();
+    let failure = match owner::inspect(place, directory, context)? {
+        Ok(facts) => return Ok(facts),
+        Err(failure) => failure,
+    };
+    if failure.cause != Cause::PassphraseWrong || given || !secrets::can_ask() {
+        return Err(owner::error(&failure, name));
+    }
+    written.put("passphrase", &secrets::ask(name)?)?;
+    owner::inspect(place, directory, context)?.map_err(|failure| owner::error(&failure, name))
+}
+
+fn no_passphrase() -> Error {
+    Error::usage("there is no terminal to ask for a passphrase").hint("Give it with --passphrase-file FILE or --passphrase-fd NUMBER.")
+}
+
+/// A path becomes absolute, as the shell of the person who typed it means it.
+pub fn absolute_url(url: &str) -> Result<String> {
+    let url = if url.contains("://") || url.is_empty() {
+        url.to_owned()
+    } else {
+        let path = absolute(Path::new(url))?;
+        path.to_str().map(str::to_owned).ok_or_else(|| Error::usage(format!("{} is not valid UTF-8", path.display())))?
+    };
+    check_url(&url).map_err(Error::usage)?;
+    Ok(url)
+}
+
+/// `borgcube up` learns of the new repository from the same event as everybody; a run right behind this command should find its owner.
+fn wait_for_owner(repository: &Repository, context: &Context) {
+    let socket = context.layout.repository_socket(repository.name.as_str());
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while context.state.is_some() && !socket.exists() {
+        if Instant::now() > deadline {
+            context.note("borgcube up does not listen for the new repository yet; see its log.");
+            return;
+        }
+        sleep(Duration::from_millis(20));
+    }
+}
+
+fn remove(name: &RepositoryName, context: &Context) -> Result<()> {
+    let mut control = context.control()?;
+    let repository = find(&mut control, name)?;
+    control.tell(Call::RemoveRepository { name: name.clone() })?;
+    context.done(&repository, &format!("Forgot repository {name}. Its data stays in {}.", repository.url))?;
+    let directory = context.layout.credentials(name.as_str());
+    if directory.join("passphrase").exists() || directory.join("key").exists() {
+        context.note(&format!("Its passphrase and key stay in {}; they may be the only copies.", directory.display()));
+    }
+    Ok(())
+}
+
+/// All repositories.
+pub fn all(control: &mut Control) -> Result<Vec<Repository>> {
+    Ok(control.call::<Repositories>(Call::ListRepositories {})?.repositories)
+}
+
+/// One repository.
+pub fn find(control: &mut Control, name: &RepositoryName) -> Result<Repository> {
+    let found = all(control)?.into_iter().find(|r| r.name == *name);
+    let hint = "borgcube repository list shows what there is.";
+    found.ok_or_else(|| Error::new(Kind::NotFound, format!("there is no repository {name}")).hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_become_absolute_and_urls_stay() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(absolute_url("x/y").unwrap(), here.join("x/y").display().to_string());
+        assert_eq!(absolute_url("/srv/x/").unwrap(), "/srv/x/");
+        assert_eq!(absolute_url("ssh://b@h/./x").unwrap(), "ssh://b@h/./x");
+        for bad in ["", "/a::b", "../x", "ssh://h", "http://h/x"] {
+            assert_eq!(absolute_url(bad).unwrap_err().kind(), Kind::Usage, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! `borgcube`: the command line of BorgCube.
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,196 @@
+//! One record with everything that is known of it.
+
+use super::lists::{length, road};
+use super::{Details, bytes, count, duration};
+use model::client::Connection;
+use model::progress::{Progress, Statistics};
+use model::{Archive, BackupConfig, Client, Job, JobState, Repository, Settings};
+use wire::control::{JobDetail, Status};
+
+/// The server's state.
+pub fn status(status: &Status) -> String {
+    let mut text = Details::new()
+        .line("BorgCube", &status.version)
+        .line("Process", format!("{} since {}", status.pid, status.since.to_local()))
+        .maybe("State", status.stopping.then_some("stopping: no new jobs"))
+        .line("Jobs", format!("{} running, {} queued", status.running.len(), status.queued))
+        .line("Archives", status.archives.to_string())
+        .line("Repositories", status.repositories.to_string())
+        .line("Clients", status.clients.to_string())
+        .line("Configs", status.configs.to_string())
+        .render();
+    for detail in &status.running {
+        let progress = detail.progress.as_ref().map(|p| format!(": {}", progress(p))).unwrap_or_default();
+        text.push_str(&format!("Job {} {} {}{progress}\n", detail.job.number, detail.job.config(), detail.job.state));
+    }
+    text
+}
+
+/// A repository.
+pub fn repository(repository: &Repository) -> String {
+    Details::new()
+        .line("Repository", repository.name.as_str())
+        .maybe("Description", Some(&repository.description))
+        .line("URL", &repository.url)
+        .line("Encryption", repository.encryption.as_str())
+        .line("Repository id", &repository.repository_id)
+        .maybe("Borg program", repository.remote_borg.as_deref())
+        .maybe("SSH command", repository.rsh.as_deref())
+        .line("Added", repository.created.to_local())
+        .render()
+}
+
+/// A client.
+pub fn client(client: &Client) -> String {
+    let details = Details::new()
+        .line("Client", client.name.as_str())
+        .maybe("Description", Some(&client.description))
+        .line("Connection", road(&client.connection));
+    let details = match &client.connection {
+        Connection::Local { .. } => details,
+        Connection::Ssh(ssh) => details
+            .line("This server", &ssh.server)
+            .maybe("SSH program", ssh.rsh.as_deref())
+            .many("SSH arguments", &ssh.rsh_options)
+            .maybe("SSH key", ssh.ssh_identity_file.as_deref())
+            .maybe("Client's SSH", ssh.client_rsh.as_deref()),
+    };
+    details
+        .maybe("Borg program", client.connection.remote_borg())
+        .maybe("Borg's cache", client.connection.remote_cache_dir())
+        .line("Added", client.created.to_local())
+        .render()
+}
+
+/// A backup config.
+pub fn config(config: &BackupConfig) -> String {
+    let yes = |flag: bool| flag.then_some("yes");
+    Details::new()
+        .line("Config", config.name().to_string())
+        .line("Repository", config.repository.as_str())
+        .many("Paths", &config.paths)
+        .many("Excludes", &config.excludes)
+        .many("Patterns", &config.patterns)
+        .maybe("One file system", yes(config.one_file_system))
+        .maybe("Compression", config.compression.as_deref())
+        .maybe("Checkpoints", config.checkpoint_interval.map(|s| format!("every {s} seconds")))
+        .maybe("Read special", yes(config.read_special))
+        .maybe("Ignore inode", yes(config.ignore_inode))
+        .many("Extra options", &config.extra_options)
+        .line("Added", config.created.to_local())
+        .render()
+}
+
+/// A job.
+pub fn job(detail: &JobDetail) -> String {
+    let job = &detail.job;
+    let history = job.history.iter().map(|step| format!("{} {}", step.time.to_local(), step.state));
+    with_statistics(
+        Details::new()
+            .line("Job", job.number.to_string())
+            .line("Config", job.config().to_string())
+            .maybe("Repository", job.repository.as_ref().map(|r| r.as_str()))
+            .line("State", job.state.as_str())
+            .maybe("Waits", detail.waits.as_deref())
+            .maybe("Progress", detail.progress.as_ref().map(progress))
+            .maybe("Failure", job.failure.as_ref().map(|f| f.line()))
+            .maybe("What to do", job.failure.as_ref().map(|f| f.cause.advice()))
+            .maybe("Archive", job.archive_name.as_deref())
+            .maybe("Archive id", job.archive.as_deref()),
+        job.statistics.as_ref(),
+    )
+    .maybe("Time", length(job).map(duration))
+    .maybe("Client's borg", job.client_borg.as_deref())
+    .line("Asked for by", &job.actor)
+    .maybe("Retries", job.retry_of.map(|n| format!("job {n}")))
+    .many("History", history)
+    .many("Warnings", &job.warnings)
+    .maybe("", more_warnings(job))
+    .render()
+}
+
+fn more_warnings(job: &Job) -> Option<String> {
+    let more = job.warning_count.saturating_sub(job.warnings.len() as u64);
+    (more > 0).then(|| format!("and {more} more: borgcube job log {}", job.number))
+}
+
+fn with_statistics(details: Details, statistics: Option<&Statistics>) -> Details {
+    let Some(s) = statistics else { return details };
+    details
+        .line("Files", s.nfiles.to_string())
+        .line("Original size", bytes(s.original_size))
+        .line("Compressed size", bytes(s.compressed_size))
+        .line("Newly stored", bytes(s.deduplicated_size))
+}
+
+/// An archive.
+pub fn archive(archive: &Archive) -> String {
+    let counters = &archive.counters;
+    with_statistics(
+        Details::new()
+            .line("Archive", &archive.name)
+            .line("Id", &archive.id)
+            .line("Repository", archive.repository.as_str())
+            .line("Client", archive.client.as_str())
+            .line("Label", archive.label.as_str())
+            .line("Job", archive.job.to_string())
+            .maybe("Comment", Some(&archive.comment))
+            .maybe("Incomplete", archive.incomplete.then_some("a checkpoint of a broken job; no restore point")),
+        Some(&archive.statistics),
+    )
+    .line("Sent by client", format!("{}, {}", count(counters.puts, "object"), bytes(counters.put_bytes)))
+    .line("Start", archive.start.to_local())
+    .line("End", archive.end.to_local())
+    .line("Time", duration(archive.end.seconds_since(archive.start)))
+    .many("Client's claims", &archive.claims)
+    .render()
+}
+
+/// The settings.
+pub fn settings(settings: &Settings) -> String {
+    Details::new()
+        .line("Server id", &settings.server_id)
+        .line("Jobs per client", settings.limits.per_client.to_string())
+        .line("Jobs per repository", settings.limits.per_repository.to_string())
+        .line("Jobs in all", settings.limits.total.to_string())
+        .render()
+}
+
+/// One line about a running backup.
+pub fn progress(progress: &Progress) -> String {
+    let s = &progress.statistics;
+    let mut line = format!(
+        "{}, {} original, {} compressed, {} deduplicated, {}/s",
+        count(s.nfiles, "file"),
+        bytes(s.original_size),
+        bytes(s.compressed_size),
+        bytes(s.deduplicated_size),
+        bytes(progress.rate)
+    );
+    if !progress.path.is_empty() {
+        line.push_str(&format!(", {}", super::shown(&progress.path)));
+    }
+    line
+}
+
+/// One line about a job that has ended.
+pub fn ended(job: &Job) -> String {
+    let mut line = format!("Job {} {}", job.number, job.state);
+    if job.state != JobState::Done {
+        return line;
+    }
+    if let Some(name) = &job.archive_name {
+        line.push_str(&format!(": archive {}", super::shown(name)));
+    }
+    if let Some(s) = &job.statistics {
+        let sizes = [bytes(s.original_size), bytes(s.compressed_size), bytes(s.deduplicated_size)];
+        line.push_str(&format!(", {}, {} original, {} compressed, {} new", count(s.nfiles, "file"), sizes[0], sizes[1], sizes[2]));
+    }
+    if let Some(seconds) = length(job) {
+        line.push_str(&format!(", {}", duration(seconds)));
+    }
+    if job.warning_count > 0 {
+        line.push_str(&format!(", {} (borgcube job log {})", count(job.warning_count, "warning"), job.number));
+    }
+    line
+}

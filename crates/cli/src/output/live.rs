@@ -1,0 +1,140 @@
+//! A running job on the screen: a bar on a terminal, a line now and then elsewhere.
+
+use super::{bytes, cards, count, shown};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use model::Job;
+use model::progress::Progress;
+use std::io::{IsTerminal, Write, stderr};
+use std::time::{Duration, Instant};
+
+/// Off a terminal, at most one line of progress in this time.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Where progress goes; always standard error.
+#[derive(Debug)]
+pub enum Live {
+    /// Nowhere.
+    Silent,
+    /// One line now and then.
+    Lines {
+        /// When the last one was written.
+        last: Option<Instant>,
+    },
+    /// A bar.
+    Bar {
+        /// Drawn by indicatif.
+        bar: ProgressBar,
+        /// Job and state, at the beginning of the figures.
+        state: String,
+    },
+}
+
+impl Live {
+    /// What fits to standard error.
+    pub fn new(silent: bool) -> Live {
+        if silent {
+            return Live::Silent;
+        }
+        if !stderr().is_terminal() {
+            return Live::Lines { last: None };
+        }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
+        bar.set_style(style(TEMPLATE));
+        Live::Bar { bar, state: String::new() }
+    }
+
+    /// The job is in another state.
+    pub fn job(&mut self, job: &Job) {
+        let sentence = format!("job {} {}", job.number, job.state);
+        match self {
+            Live::Silent => {}
+            Live::Lines { .. } => line(&sentence),
+            Live::Bar { bar, state } => {
+                bar.set_prefix(sentence.clone());
+                *state = sentence;
+            }
+        }
+    }
+
+    /// The job got on.
+    pub fn progress(&mut self, progress: &Progress) {
+        match self {
+            Live::Silent => {}
+            Live::Lines { last } => {
+                if last.is_none_or(|l| l.elapsed() >= PAUSE) {
+                    *last = Some(Instant::now());
+                    line(&cards::progress(progress));
+                }
+            }
+            Live::Bar { bar, state } => {
+                let expected = progress.expected.map_or(0, |e| e.original_size);
+                if expected > 0 && bar.length() != Some(expected) {
+                    bar.set_length(expected);
+                    bar.set_style(style(TEMPLATE_WITH_LENGTH));
+                }
+                bar.set_position(progress.statistics.original_size);
+                bar.set_prefix(figures(state, progress));
+                bar.set_message(shown(&progress.path));
+            }
+        }
+    }
+
+    /// Nothing happened for a while: the bar shows that it is alive.
+    pub fn tick(&mut self) {
+        if let Live::Bar { bar, .. } = self {
+            bar.tick();
+        }
+    }
+
+    /// Something worth a line of its own.
+    pub fn remark(&mut self, sentence: &str) {
+        match self {
+            Live::Silent => {}
+            Live::Lines { .. } => line(sentence),
+            Live::Bar { bar, .. } => bar.println(sentence),
+        }
+    }
+
+    /// The screen is left as if nothing had been there.
+    pub fn end(&mut self) {
+        if let Live::Bar { bar, .. } = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn line(text: &str) {
+    // Progress may get lost.
+    let _ = writeln!(stderr(), "{text}");
+}
+
+fn figures(state: &str, progress: &Progress) -> String {
+    let s = &progress.statistics;
+    format!(
+        "{state}  {}  {} original  {} compressed  {} deduplicated  {}/s",
+        count(s.nfiles, "file"),
+        bytes(s.original_size),
+        bytes(s.compressed_size),
+        bytes(s.deduplicated_size),
+        bytes(progress.rate)
+    )
+}
+
+const TEMPLATE: &str = "{spinner} {elapsed}  {prefix}\n  {wide_msg}";
+const TEMPLATE_WITH_LENGTH: &str = "[{bar:40}] {percent:>3} %  {elapsed}  {prefix}\n  {wide_msg}";
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_templates_are_understood() {
+        for template in [TEMPLATE, TEMPLATE_WITH_LENGTH] {
+            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
+        }
+    }
+}

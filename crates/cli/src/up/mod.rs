@@ -1,0 +1,91 @@
+//! `borgcube up`: the embedded default. A supervisor in the foreground that does what systemd does on an installed server: it makes the
+//! sockets, hands them over, and starts again what ended.
+
+mod backoff;
+mod borgcubed;
+pub mod host_id;
+mod news;
+mod owner;
+mod programs;
+mod supervisor;
+
+use crate::context::{Context, absolute, shell_word, write_out};
+use crate::error::{Error, Kind, Result};
+use programs::Programs;
+use std::fs::{File, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use supervisor::Supervisor;
+use unix::paths::{Layout, borg_program};
+
+/// Options of `borgcube up`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Everything runs as the user who starts it, in the foreground; Ctrl-C or SIGTERM stops it in good order.
+
+Examples:
+  borgcube up --state ~/borgcube
+  borgcube up --state /srv/borgcube --borg /usr/local/bin/borg")]
+pub struct Args {
+    /// Use this borg on the server
+    #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::ExecutablePath)]
+    borg: Option<PathBuf>,
+}
+
+/// Runs until it is told to stop.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let Some(state) = &context.state else {
+        return Err(Error::usage("say where BorgCube is to keep everything").hint("For example: borgcube up --state ~/borgcube"));
+    };
+    unix::logging::init("borgcube");
+    let layout = &context.layout;
+    layout.create_directories()?;
+    let _lock = lock(layout)?;
+    let borg = match &args.borg {
+        Some(path) if path.components().count() > 1 => absolute(path)?,
+        Some(name) => name.clone(),
+        None => borg_program(),
+    };
+    let host_id = host_id::ensure(layout, &borg);
+    let supervisor = Supervisor::start(layout, Programs::new(state, &borg, host_id))?;
+    if !context.quiet {
+        write_out(&introduction(state))?;
+    }
+    supervisor.run()
+}
+
+/// Two supervisors would take each other's sockets.
+fn lock(layout: &Layout) -> Result<File> {
+    let path = layout.run().join("up.lock");
+    let failed = |e: std::io::Error| Error::failed(format!("cannot lock {}: {e}", path.display()));
+    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::Error(e)) => return Err(failed(e)),
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            // Only for the message.
+            let _ = file.read_to_string(&mut pid);
+            let sentence = format!("borgcube up runs already in {} (process {})", layout.state().display(), pid.trim());
+            return Err(Error::new(Kind::Conflict, sentence).hint("Stop that one first, or choose another --state."));
+        }
+    }
+    let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    written.map_err(failed)?;
+    Ok(file)
+}
+
+fn introduction(state: &Path) -> String {
+    let dir = shell_word(state);
+    format!(
+        "BorgCube starts in {state}. Ctrl-C stops it.
+Everything runs under one user id: nothing is isolated from anything else. For hosts you do not trust, install the packages.
+Next, in another terminal:
+  export BORGCUBE_STATE={dir}
+  borgcube repository add main {dir}/main --encryption repokey-blake2
+  borgcube client add this-host --local
+  borgcube config add etc --client this-host --repository main /etc
+  borgcube run this-host/etc --wait
+",
+        state = state.display()
+    )
+}
