@@ -1,0 +1,191 @@
+//! The session's end of the socket to the owner.
+//!
+//! Not blocking, so that neither side can wait for the other for ever: while a frame does not go out, what comes in is taken.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+use unix::poll::{Interest, poll};
+use wire::WireError;
+use wire::frame::MAX_FRAME;
+use wire::session::{CREDIT, kind};
+
+/// Bytes read at a time.
+const STEP: usize = 128 * 1024;
+
+/// A frame's length field and type.
+const HEAD: usize = 5;
+
+/// The connection to the owner.
+pub struct Link {
+    stream: UnixStream,
+    input: Vec<u8>,
+    /// What is received and not handed out.
+    filled: Range<usize>,
+    /// Frames that came while something else was waited for.
+    early: VecDeque<(u8, Vec<u8>)>,
+    /// Payload bytes that the owner has not confirmed.
+    in_flight: usize,
+}
+
+impl Link {
+    /// Takes over a connection.
+    pub fn new(stream: UnixStream) -> Result<Link, WireError> {
+        stream.set_nonblocking(true)?;
+        Ok(Link { stream, input: Vec::new(), filled: 0..0, early: VecDeque::new(), in_flight: 0 })
+    }
+
+    /// For polling: readable means [`Link::receive`].
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    /// Whether a chunk of this length may be sent at once.
+    pub fn has_credit(&self, length: usize) -> bool {
+        // One chunk may always be under way, however large.
+        self.in_flight == 0 || self.in_flight + length <= CREDIT
+    }
+
+    /// Sends a chunk, when there is credit for it.
+    pub fn put(&mut self, id: &[u8; 32], size: u32, payload: &[u8], until: Instant) -> Result<(), WireError> {
+        while !self.has_credit(payload.len()) {
+            self.wait(Interest::Read, until)?;
+            self.receive()?;
+            self.sort_early()?;
+        }
+        self.in_flight += payload.len();
+        self.send(kind::PUT, &[id, &size.to_le_bytes(), payload], until)
+    }
+
+    /// Sends a frame.
+    pub fn send(&mut self, kind: u8, parts: &[&[u8]], until: Instant) -> Result<(), WireError> {
+        let size = 1 + parts.iter().map(|part| part.len()).sum::<usize>();
+        if size > MAX_FRAME {
+            return Err(WireError::TooLarge { size, limit: MAX_FRAME });
+        }
+        let mut head = [0; HEAD];
+        head[..4].copy_from_slice(&u32::try_from(size).unwrap_or(u32::MAX).to_le_bytes());
+        head[4] = kind;
+        let mut slices: Vec<IoSlice<'_>> = [&head[..]].iter().chain(parts).map(|part| IoSlice::new(part)).collect();
+        let mut rest = &mut slices[..];
+        while !rest.is_empty() {
+            match self.stream.write_vectored(rest) {
+                Ok(0) => return Err(WireError::Closed),
+                Ok(n) => IoSlice::advance_slices(&mut rest, n),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.wait(Interest::ReadWrite, until)?;
+                    self.receive()?;
+                    self.sort_early()?;
+                }
+                Err(e) => return Err(closed_or_io(e)),
+            }
+            while rest.first().is_some_and(|slice| slice.is_empty()) {
+                rest = &mut rest[1..];
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what has arrived, without waiting.
+    pub fn receive(&mut self) -> Result<(), WireError> {
+        self.make_room();
+        match self.stream.read(&mut self.input[self.filled.end..]) {
+            Ok(0) => Err(WireError::Closed),
+            Ok(n) => {
+                self.filled.end += n;
+                Ok(())
+            }
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(()),
+            Err(e) => Err(closed_or_io(e)),
+        }
+    }
+
+    /// Hands the next complete frame to `take`, credit excepted. None: there is none.
+    pub fn next<T>(&mut self, take: impl FnOnce(u8, &[u8]) -> T) -> Result<Option<T>, WireError> {
+        if let Some((kind, payload)) = self.early.pop_front() {
+            return Ok(Some(take(kind, &payload)));
+        }
+        while let Some((kind, payload)) = self.cut()? {
+            if !self.is_credit(kind, &payload)? {
+                return Ok(Some(take(kind, &self.input[payload])));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes credit out of what was received and keeps the rest for [`Link::next`].
+    fn sort_early(&mut self) -> Result<(), WireError> {
+        while let Some((kind, payload)) = self.cut()? {
+            if !self.is_credit(kind, &payload)? {
+                self.early.push_back((kind, self.input[payload].to_vec()));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_credit(&mut self, kind: u8, payload: &Range<usize>) -> Result<bool, WireError> {
+        if kind != kind::CREDIT {
+            return Ok(false);
+        }
+        let bytes = self.input[payload.clone()].try_into().map_err(|_| WireError::Malformed("credit is four bytes".into()))?;
+        self.in_flight = self.in_flight.saturating_sub(u32::from_le_bytes(bytes) as usize);
+        Ok(true)
+    }
+
+    /// Cuts off the next complete frame: its type, and where its payload lies in `input`.
+    fn cut(&mut self) -> Result<Option<(u8, Range<usize>)>, WireError> {
+        let Some(size) = self.announced()? else { return Ok(None) };
+        if self.filled.len() < 4 + size {
+            return Ok(None);
+        }
+        let start = self.filled.start;
+        self.filled.start += 4 + size;
+        Ok(Some((self.input[start + 4], start + HEAD..start + 4 + size)))
+    }
+
+    /// The length that the next frame announces, if that much is here.
+    fn announced(&self) -> Result<Option<usize>, WireError> {
+        let Some(bytes) = self.input[self.filled.clone()].first_chunk::<4>() else { return Ok(None) };
+        match u32::from_le_bytes(*bytes) as usize {
+            0 => Err(WireError::Malformed("an empty frame".into())),
+            size if size > MAX_FRAME => Err(WireError::TooLarge { size, limit: MAX_FRAME }),
+            size => Ok(Some(size)),
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.filled.is_empty() {
+            self.filled = 0..0;
+        }
+        if self.input.len() - self.filled.end >= STEP {
+            return;
+        }
+        self.input.copy_within(self.filled.clone(), 0);
+        self.filled = 0..self.filled.len();
+        // Grows with what has really arrived, not with what a length announces.
+        let wanted = (self.filled.end * 2).max(self.filled.end + STEP);
+        if self.input.len() < self.filled.end + STEP {
+            self.input.resize(wanted.min(MAX_FRAME + 2 * STEP).max(self.filled.end + STEP), 0);
+        }
+    }
+
+    fn wait(&self, interest: Interest, until: Instant) -> Result<(), WireError> {
+        let left = until.saturating_duration_since(Instant::now());
+        let ready = poll(&[(self.stream.as_fd(), interest)], Some(left)).map_err(std::io::Error::other)?;
+        if ready.first().is_some_and(|ready| ready.any()) || left > Duration::ZERO {
+            return Ok(());
+        }
+        Err(WireError::Io(ErrorKind::TimedOut.into()))
+    }
+}
+
+fn closed_or_io(e: std::io::Error) -> WireError {
+    match e.kind() {
+        ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => WireError::Closed,
+        _ => WireError::Io(e),
+    }
+}

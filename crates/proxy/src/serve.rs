@@ -1,0 +1,334 @@
+//! The shell around [`Session`]: three descriptors of the client, one socket to the owner, one loop.
+
+use crate::link::Link;
+use crate::session::{Action, Ending, Event, Session};
+use crate::stop::Stop;
+use borg::rpc::{MAX_MESSAGE, ServerDecoder};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use unix::poll::{Interest, poll};
+use wire::WireError;
+
+/// Bytes read from the client at a time.
+const STEP: usize = 256 * 1024;
+
+/// A pipe that polls writable takes this much without blocking (POSIX: PIPE_BUF).
+const PIECE: usize = 4096;
+
+/// Replies are sent when this much is waiting, or when there is nothing else to do.
+const REPLIES: usize = 16 * 1024;
+
+/// What a client's borg reads and writes.
+pub struct Client {
+    /// Its calls.
+    pub calls: File,
+    /// Our replies.
+    pub replies: File,
+    /// Lines that its borg prints.
+    pub notes: File,
+}
+
+impl From<[OwnedFd; 3]> for Client {
+    fn from([calls, replies, notes]: [OwnedFd; 3]) -> Client {
+        Client { calls: calls.into(), replies: replies.into(), notes: notes.into() }
+    }
+}
+
+/// Serves one session to its end; the result is the exit code. `owner` gives the socket of the owner behind a link.
+pub fn serve(client: Client, salt: [u8; 16], owner: impl Fn(&str) -> PathBuf) -> u8 {
+    let mut server = Server {
+        client,
+        decoder: ServerDecoder::new(MAX_MESSAGE),
+        replies: Vec::new(),
+        link: None,
+        events: VecDeque::new(),
+        began: Instant::now(),
+        code: None,
+    };
+    let mut session = Session::new(salt);
+    let code = server.run(&mut session, &owner);
+    match session.ending() {
+        Some(Ending::Stopped(Stop::Violation(v))) => log::warn!("policy violation: {}: {}", v.rule, v.detail),
+        Some(Ending::Stopped(Stop::Failed(failure))) => log::warn!("{}", failure.line()),
+        Some(Ending::Stopped(Stop::Unknown)) => log::warn!("a client asked for a session that is not known"),
+        Some(Ending::Closed) | None => {}
+    }
+    code
+}
+
+/// What happens outside and is not borrowed from a buffer.
+enum Outside {
+    Connected,
+    NoSuchOwner,
+    OwnerLost,
+    ClientClosed,
+    Tick,
+}
+
+struct Server {
+    client: Client,
+    decoder: ServerDecoder,
+    replies: Vec<u8>,
+    link: Option<Link>,
+    events: VecDeque<Outside>,
+    began: Instant,
+    code: Option<u8>,
+}
+
+impl Server {
+    fn run(&mut self, session: &mut Session, owner: &impl Fn(&str) -> PathBuf) -> u8 {
+        loop {
+            if let Some(code) = self.code {
+                return code;
+            }
+            if !self.step(session, owner) {
+                self.wait(session);
+            }
+        }
+    }
+
+    /// Hands in one thing that is here; false if there is none.
+    fn step(&mut self, session: &mut Session, owner: &impl Fn(&str) -> PathBuf) -> bool {
+        let now = self.began.elapsed();
+        // What the owner has said before it went comes before its going.
+        if let Some(link) = &mut self.link {
+            match link.next(|kind, payload| session.owner_frame(now, kind, payload)) {
+                Ok(None) => {}
+                Ok(Some(actions)) => {
+                    self.perform(actions, session, owner);
+                    return true;
+                }
+                Err(error) => self.owner_error(&error),
+            }
+        }
+        if let Some(outside) = self.events.pop_front() {
+            let event = match outside {
+                Outside::Connected => Event::Connected,
+                Outside::NoSuchOwner => Event::NoSuchOwner,
+                Outside::OwnerLost => Event::OwnerLost,
+                Outside::ClientClosed => Event::ClientClosed,
+                Outside::Tick => Event::Tick,
+            };
+            let actions = session.handle(now, event);
+            self.perform(actions, session, owner);
+            return true;
+        }
+        if !session.wants_client() {
+            return false;
+        }
+        // The decoder is apart while a call borrows from it.
+        let mut decoder = std::mem::replace(&mut self.decoder, ServerDecoder::new(0));
+        let event = match decoder.next_request() {
+            Ok(None) => None,
+            Ok(Some(Ok(request))) => Some(Event::Request(request)),
+            Ok(Some(Err(error))) => Some(Event::BadRequest(error)),
+            Err(error) => Some(Event::BadStream(error.to_string())),
+        };
+        let found = event.is_some();
+        if let Some(event) = event {
+            let actions = session.handle(now, event);
+            self.perform(actions, session, owner);
+        }
+        self.decoder = decoder;
+        found
+    }
+
+    fn perform(&mut self, actions: Vec<Action<'_>>, session: &Session, owner: &impl Fn(&str) -> PathBuf) {
+        let until = self.began + session.deadline();
+        for action in actions {
+            let sent = match action {
+                Action::Reply(bytes) => {
+                    self.replies.extend_from_slice(&bytes);
+                    if self.replies.len() >= REPLIES {
+                        self.flush(until);
+                    }
+                    Ok(())
+                }
+                Action::Note(line) => {
+                    self.note(&line, until);
+                    Ok(())
+                }
+                Action::Connect(link) => {
+                    let outcome = self.connect(&owner(&link));
+                    self.events.push_back(outcome);
+                    Ok(())
+                }
+                Action::Owner(kind, payload) => self.link.as_mut().map_or(Ok(()), |link| link.send(kind, &[&payload], until)),
+                Action::Put { id, size, payload } => self.put(&id, size, payload, until),
+                Action::CloseOwner => {
+                    self.link = None;
+                    Ok(())
+                }
+                Action::Quit(code) => {
+                    self.flush(until.max(Instant::now() + Duration::from_secs(1)));
+                    self.code = Some(code);
+                    return;
+                }
+            };
+            if let Err(error) = sent {
+                self.owner_error(&error);
+            }
+        }
+    }
+
+    fn put(&mut self, id: &[u8; 32], size: u32, payload: &[u8], until: Instant) -> Result<(), WireError> {
+        if self.link.as_ref().is_some_and(|link| !link.has_credit(payload.len())) {
+            // The client need not wait for the owner.
+            self.flush(until);
+        }
+        self.link.as_mut().map_or(Ok(()), |link| link.put(id, size, payload, until))
+    }
+
+    fn connect(&mut self, path: &std::path::Path) -> Outside {
+        let connected = match unix::socket::connect(path) {
+            Ok(stream) => Link::new(stream),
+            Err(error) => {
+                let gone = error.io_kind() == Some(ErrorKind::NotFound);
+                // The path names the session, not the repository: fit for the log.
+                log::info!("no owner for a session: {error}");
+                return if gone { Outside::NoSuchOwner } else { Outside::OwnerLost };
+            }
+        };
+        match connected {
+            Ok(link) => {
+                self.link = Some(link);
+                Outside::Connected
+            }
+            Err(error) => {
+                log::error!("the connection to the owner cannot be used: {error}");
+                Outside::OwnerLost
+            }
+        }
+    }
+
+    fn owner_error(&mut self, error: &WireError) {
+        log::warn!("the connection to the owner: {error}");
+        self.link_lost();
+    }
+
+    fn link_lost(&mut self) {
+        if self.link.take().is_some() {
+            self.events.push_back(Outside::OwnerLost);
+        }
+    }
+
+    /// Waits for the client, the owner or the deadline, and takes what comes.
+    fn wait(&mut self, session: &Session) {
+        let until = self.began + session.deadline();
+        self.flush(until);
+        if !self.events.is_empty() || self.code.is_some() {
+            return;
+        }
+        let wants_client = session.wants_client();
+        let mut fds = Vec::with_capacity(2);
+        if wants_client || session.minds_hangup() {
+            fds.push((self.client.calls.as_fd(), if wants_client { Interest::Read } else { Interest::Hangup }));
+        }
+        let listens_to_client = !fds.is_empty();
+        if let Some(link) = &self.link {
+            fds.push((link.as_fd(), Interest::Read));
+        }
+        let ready = match poll(&fds, Some(until.saturating_duration_since(Instant::now()))) {
+            Ok(ready) => ready,
+            Err(error) => {
+                log::error!("{error}");
+                self.code = Some(1);
+                return;
+            }
+        };
+        let client = ready.first().filter(|_| listens_to_client).is_some_and(|ready| ready.any());
+        let link = self.link.is_some() && ready.last().is_some_and(|ready| ready.any());
+        if client && wants_client {
+            self.read_client();
+        } else if client {
+            self.events.push_back(Outside::ClientClosed);
+        }
+        if link && let Some(Err(error)) = self.link.as_mut().map(Link::receive) {
+            if matches!(error, WireError::Closed) { self.link_lost() } else { self.owner_error(&error) }
+        }
+        if !client && !link && Instant::now() >= until {
+            self.events.push_back(Outside::Tick);
+        }
+    }
+
+    fn read_client(&mut self) {
+        match self.client.calls.read(self.decoder.space(STEP)) {
+            Ok(0) => self.events.push_back(Outside::ClientClosed),
+            Ok(n) => self.decoder.advance(n),
+            Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+            Err(e) => {
+                log::info!("reading from the client: {e}");
+                self.events.push_back(Outside::ClientClosed);
+            }
+        }
+    }
+
+    /// Sends all replies; a client that does not read them is gone when time is over.
+    fn flush(&mut self, until: Instant) {
+        let replies = std::mem::take(&mut self.replies);
+        if replies.is_empty() {
+            return;
+        }
+        match write_all(&mut self.client.replies, &replies, until) {
+            Ok(()) => {
+                self.replies = replies;
+                self.replies.clear();
+            }
+            Err(e) => {
+                log::info!("writing to the client: {e}");
+                self.events.push_back(Outside::ClientClosed);
+            }
+        }
+    }
+
+    /// A line on the client's standard error. (Borg 1.x takes a line that begins with a brace for JSON; ours never does.)
+    fn note(&mut self, line: &str, until: Instant) {
+        let line = format!("{line}\n");
+        // The client is told as well as can be; nothing depends on it.
+        let soon = until.min(Instant::now() + Duration::from_secs(5));
+        if let Err(e) = write_all(&mut self.client.notes, line.as_bytes(), soon) {
+            log::info!("writing to the client's standard error: {e}");
+        }
+    }
+}
+
+/// The descriptors are the client's side of pipes that others made: they stay blocking, so pieces must be small.
+fn write_all(file: &mut File, bytes: &[u8], until: Instant) -> io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let left = until.saturating_duration_since(Instant::now());
+        let ready = poll(&[(file.as_fd(), Interest::Write)], Some(left)).map_err(io::Error::other)?;
+        if !ready.first().is_some_and(|ready| ready.any()) {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        match file.write(&rest[..rest.len().min(PIECE)]) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(n) => rest = &rest[n..],
+            Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Serves the client whose descriptors come over `connection`, and sends the exit code back.
+pub fn serve_connection(connection: &UnixStream, owner: impl Fn(&str) -> PathBuf) -> anyhow::Result<u8> {
+    let (fds, _) = unix::fdpass::recv_fds(connection, 3)?;
+    let Ok(fds) = <[OwnedFd; 3]>::try_from(fds) else {
+        anyhow::bail!("the other side of the connection did not pass three descriptors");
+    };
+    let mut salt = [0; 16];
+    unix::random::fill(&mut salt)?;
+    let code = serve(Client::from(fds), salt, owner);
+    let mut connection = connection;
+    // The shim may be gone already; it has nobody to tell then.
+    if let Err(e) = connection.write_all(&[code]) {
+        log::info!("the shim did not wait for the end: {e}");
+    }
+    Ok(code)
+}

@@ -1,0 +1,305 @@
+//! An open session: one backup, from `open` to the last commit.
+
+use crate::intake::object::Verifier;
+use crate::intake::stream::Examination;
+use crate::intake::{archive, manifest};
+use crate::rules::Rule;
+use crate::session::machine::{Action, frames};
+use crate::stop::Stop;
+use crate::table::{Call, State};
+use borg::compress::{Compression, compress};
+use borg::keyblob::LockedKey;
+use borg::manifest::Manifest;
+use borg::rpc::{Method, reply};
+use borg::{Id, Key, KeyType, RepositoryId};
+use model::Cause;
+use model::progress::SessionCounters;
+use std::collections::{HashMap, HashSet};
+use wire::session::{Limits, Opened, kind, split_id};
+
+/// Archive metadata objects held at a time, and their bytes. Honest clients have two: a checkpoint and its successor.
+const MAX_HELD: usize = 8;
+const MAX_HELD_BYTES: usize = 64 << 20;
+
+/// Ids remembered to tell which item stream chunks came in this session; beyond that the counter is a lower bound.
+const MAX_REMEMBERED: usize = 16 << 20;
+
+/// A manifest that the client has put, on its way to become what the client sees.
+struct Candidate {
+    envelope: Vec<u8>,
+    manifest: Manifest,
+    request: manifest::Request,
+}
+
+/// What the owner is asked at the moment.
+enum Waiting {
+    /// Nothing: the client may call.
+    No,
+    /// To read back the item stream.
+    Reading(Candidate, Box<Examination>),
+    /// To judge the proposal.
+    Verdict(Candidate),
+    /// To make it durable.
+    Commit(Candidate),
+}
+
+/// An open session.
+pub(super) struct Backup {
+    job: u64,
+    archive_name: String,
+    limits: Limits,
+    key_blob: String,
+    verifier: Verifier,
+    salt: [u8; 16],
+    /// What the client sees as the manifest, as an envelope and parsed.
+    envelope: Vec<u8>,
+    manifest: Manifest,
+    /// Archive metadata that was put, as envelopes.
+    held: HashMap<Id, Vec<u8>>,
+    /// Those of committed checkpoints, which the client may delete.
+    checkpoints: HashSet<Id>,
+    committed_checkpoints: u64,
+    /// Beginnings of the ids that were put.
+    put: HashSet<u64>,
+    counters: SessionCounters,
+    staged: Option<Candidate>,
+    is_final: bool,
+    waiting: Waiting,
+    /// The call whose answer waits for the owner.
+    pending: Option<u64>,
+}
+
+impl Backup {
+    /// Opens what the owner gave; the id is the repository's.
+    pub fn new(opened: Opened, salt: [u8; 16]) -> Result<(Backup, [u8; 32]), Stop> {
+        let internal = |what: &str| Stop::failed(Cause::Internal, format!("the repository's owner gave {what} that cannot be used"));
+        let repository = RepositoryId::from_hex(&opened.repository_id).map_err(|_| internal("a repository id"))?;
+        let kind = KeyType::from_byte(opened.key_type).ok_or_else(|| internal("a key type"))?;
+        let key = match kind {
+            KeyType::None => Key::none(),
+            kind => {
+                let locked = LockedKey::parse(&opened.key_blob).map_err(|_| internal("a key"))?;
+                locked.unlock(opened.passphrase.as_bytes(), kind).map_err(|_| internal("a key"))?.key
+            }
+        };
+        let verifier = Verifier::new(key).ok_or_else(|| internal("an encrypting key"))?;
+        let manifest = Manifest::parse(&opened.manifest, verifier.key()).map_err(|_| internal("a manifest"))?;
+        let envelope = verifier.key().seal(&compress(Compression::None, &opened.manifest), 0);
+        let backup = Backup {
+            job: opened.job,
+            archive_name: opened.archive_name,
+            limits: opened.limits,
+            key_blob: opened.key_blob,
+            verifier,
+            salt,
+            envelope,
+            manifest,
+            held: HashMap::new(),
+            checkpoints: HashSet::new(),
+            committed_checkpoints: 0,
+            put: HashSet::new(),
+            counters: SessionCounters::default(),
+            staged: None,
+            is_final: false,
+            waiting: Waiting::No,
+            pending: None,
+        };
+        Ok((backup, repository.0))
+    }
+
+    pub fn state(&self) -> State {
+        match (self.is_final, &self.staged) {
+            (true, _) => State::Final,
+            (false, Some(_)) => State::Staged,
+            (false, None) => State::Open,
+        }
+    }
+
+    pub fn wants_client(&self) -> bool {
+        matches!(self.waiting, Waiting::No)
+    }
+
+    pub fn minds_hangup(&self) -> bool {
+        !matches!(self.waiting, Waiting::Commit(_))
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub fn job(&self) -> u64 {
+        self.job
+    }
+
+    pub fn counters(&self) -> SessionCounters {
+        self.counters
+    }
+
+    pub fn take_pending(&mut self) -> Option<u64> {
+        self.pending.take()
+    }
+
+    /// Carries out a call that the table permits.
+    pub fn request<'a>(&mut self, msgid: u64, call: Call, method: Method<'a>, actions: &mut Vec<Action<'a>>) -> Result<(), Stop> {
+        let answer = match (call, method) {
+            (Call::LoadKey, _) => reply::raw(msgid, self.key_blob.as_bytes()),
+            (Call::GetManifest, _) => reply::raw(msgid, &self.envelope),
+            (Call::Get, Method::Get { id }) => match self.held.get(&id) {
+                Some(envelope) => reply::raw(msgid, envelope),
+                None => return Err(Rule::GetNotOwn.broken(format!("get of {id}"))),
+            },
+            (Call::Put, Method::Put { id, data }) => {
+                // The answer stands before the chunk: it must not depend on what the owner does with it.
+                actions.push(Action::Reply(reply::nil(msgid)));
+                return self.put(&id, data, actions);
+            }
+            (Call::PutManifest, Method::Put { data, .. }) => {
+                self.pending = Some(msgid);
+                return self.put_manifest(data, actions);
+            }
+            (Call::Delete, Method::Delete { id }) => {
+                if !self.checkpoints.remove(&id) {
+                    return Err(Rule::DeleteNotOwn.broken(format!("delete of {id}")));
+                }
+                self.held.remove(&id);
+                reply::nil(msgid)
+            }
+            (Call::Commit, _) => {
+                let Some(candidate) = self.staged.take() else {
+                    return Err(Rule::CommitNothing.broken("nothing was proposed"));
+                };
+                self.pending = Some(msgid);
+                self.waiting = Waiting::Commit(candidate);
+                actions.push(Action::Owner(kind::COMMIT, Vec::new()));
+                return Ok(());
+            }
+            (Call::Rollback, _) => {
+                self.staged = None;
+                reply::nil(msgid)
+            }
+            // Nonces: the client encrypts nothing, and if it did the server would not care about its counters.
+            _ => reply::nil(msgid),
+        };
+        actions.push(Action::Reply(answer));
+        Ok(())
+    }
+
+    fn put<'a>(&mut self, id: &Id, envelope: &'a [u8], actions: &mut Vec<Action<'a>>) -> Result<(), Stop> {
+        self.counters.puts += 1;
+        self.counters.put_bytes += envelope.len() as u64;
+        if self.counters.puts > self.limits.objects {
+            return Err(Stop::limit("objects", format!("The backup has more than {} objects", self.limits.objects)));
+        }
+        if self.counters.put_bytes > self.limits.bytes {
+            return Err(Stop::limit("bytes", format!("The backup sends more than {} bytes", self.limits.bytes)));
+        }
+        let payload = self.verifier.payload(envelope)?;
+        let (size, is_archive) = self.verifier.examine(id, payload)?;
+        if is_archive {
+            return self.hold(id, envelope);
+        }
+        if self.put.len() < MAX_REMEMBERED {
+            self.put.insert(beginning(id));
+        }
+        actions.push(Action::Put { id: id.0, size, payload });
+        Ok(())
+    }
+
+    /// Archive metadata stays here: the owner makes its own from what is proposed.
+    fn hold(&mut self, id: &Id, envelope: &[u8]) -> Result<(), Stop> {
+        self.held.insert(*id, envelope.to_vec());
+        let bytes: usize = self.held.values().map(Vec::len).sum();
+        if self.held.len() > MAX_HELD || bytes > MAX_HELD_BYTES {
+            let detail = format!("{} archives of {bytes} bytes that no manifest named", self.held.len());
+            return Err(Rule::ArchivesHeld.broken(detail));
+        }
+        Ok(())
+    }
+
+    fn put_manifest(&mut self, envelope: &[u8], actions: &mut Vec<Action<'_>>) -> Result<(), Stop> {
+        let payload = self.verifier.payload(envelope)?;
+        let plaintext = self.verifier.plaintext(payload, "the manifest")?.to_vec();
+        let name = self.archive_name.as_bytes();
+        let (request, manifest) = manifest::request(&plaintext, &self.manifest, name, self.verifier.key())?;
+        if request.checkpoint && self.committed_checkpoints >= self.limits.checkpoints {
+            return Err(Stop::limit("checkpoints", format!("The backup has more than {} checkpoints", self.limits.checkpoints)));
+        }
+        let Some(metadata) = self.held.get(&request.archive) else {
+            return Err(Rule::ArchiveNotPut.broken(format!("the manifest names the archive {}", request.archive)));
+        };
+        // Verified when it was put.
+        let payload = self.verifier.payload(metadata)?;
+        let accepted = archive::accept(self.verifier.plaintext(payload, "the archive")?, &request.name)?;
+        let examination = Examination::new(request.checkpoint, accepted, self.salt);
+        let candidate = Candidate { envelope: envelope.to_vec(), manifest, request };
+        self.waiting = Waiting::Reading(candidate, Box::new(examination));
+        self.go_on(actions)
+    }
+
+    /// A frame that answers a read.
+    pub fn owner(&mut self, kind: u8, payload: &[u8], actions: &mut Vec<Action<'_>>) -> Result<(), Stop> {
+        let unexpected = || Stop::failed(Cause::Internal, format!("the repository's owner sent an unexpected frame of type {kind:#04x}"));
+        let Waiting::Reading(_, examination) = &mut self.waiting else {
+            return Err(unexpected());
+        };
+        let (id, payload) = split_id(payload).map_err(|_| unexpected())?;
+        match kind {
+            kind::OBJECT => {
+                let put_now = self.put.contains(&beginning(&Id(id)));
+                examination.object(id, payload, put_now, &mut self.verifier).ok_or_else(unexpected)??;
+            }
+            kind::NOT_IN_VIEW => return Err(examination.not_in_view(id)),
+            _ => return Err(unexpected()),
+        }
+        self.go_on(actions)
+    }
+
+    fn go_on(&mut self, actions: &mut Vec<Action<'_>>) -> Result<(), Stop> {
+        let Waiting::Reading(_, examination) = &mut self.waiting else {
+            return Ok(());
+        };
+        if !examination.is_complete() {
+            frames(examination.frames(), actions);
+            return Ok(());
+        }
+        if let Waiting::Reading(candidate, examination) = std::mem::replace(&mut self.waiting, Waiting::No) {
+            frames(examination.finish(&mut self.counters)?, actions);
+            self.waiting = Waiting::Verdict(candidate);
+        }
+        Ok(())
+    }
+
+    /// The owner has accepted the proposal or the commit.
+    pub fn accepted(&mut self, actions: &mut Vec<Action<'_>>) -> Result<(), Stop> {
+        match std::mem::replace(&mut self.waiting, Waiting::No) {
+            Waiting::Verdict(candidate) => self.staged = Some(candidate),
+            Waiting::Commit(candidate) => self.committed(candidate),
+            Waiting::No | Waiting::Reading(..) => {
+                return Err(Stop::failed(Cause::Internal, "the repository's owner accepted what was not proposed"));
+            }
+        }
+        if let Some(msgid) = self.pending.take() {
+            actions.push(Action::Reply(reply::nil(msgid)));
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, candidate: Candidate) {
+        let Candidate { envelope, manifest, request } = candidate;
+        if request.checkpoint {
+            self.committed_checkpoints += 1;
+            self.checkpoints.insert(request.archive);
+        } else {
+            self.is_final = true;
+        }
+        // What no manifest names any more can never be named or read again.
+        self.held.retain(|id, _| manifest.archives.values().any(|entry| entry.id == *id));
+        self.checkpoints.retain(|id| self.held.contains_key(id));
+        self.envelope = envelope;
+        self.manifest = manifest;
+    }
+}
+
+fn beginning(id: &Id) -> u64 {
+    id.0.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
