@@ -347,10 +347,10 @@ fn the_map_grows_while_threads_read() {
                 }
             });
         }
-        scope.spawn(|| {
-            fill(&store, 0, 400);
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
-        });
+        // The readers end also when this fails.
+        let filled = scope.spawn(|| fill(&store, 0, 400)).join();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        filled.unwrap();
     });
     assert!(store.stat().unwrap().map_size > SMALL as u64);
     verify(&store);
