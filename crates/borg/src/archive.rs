@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::key::Key;
 use crate::manifest::MAX_NAME;
-use crate::msgpack::{self, Limits, Reader, Value, Writer};
+use crate::msgpack::{self, Limits, Reader, Value, Writer, shown};
 use crate::tam::{self, Context, Status, Tam, TamError};
 use crate::{Id, time};
 
@@ -289,13 +289,9 @@ fn write_tam(writer: &mut Writer, salt: &[u8; 64]) -> usize {
     tam::write_blank(writer, salt)
 }
 
-/// The form every Borg writes: six digits of fraction (comparisons are lexicographic).
+/// The form every Borg writes: six digits of fraction (comparisons are lexicographic), and a year that Python knows.
 fn is_full_time(text: &str) -> bool {
-    text.len() == 26 && time::parse(text).is_ok()
-}
-
-fn shown(name: &[u8]) -> String {
-    String::from_utf8_lossy(name.get(..64).unwrap_or(name)).into_owned()
+    text.len() == 26 && !text.starts_with("0000") && time::parse(text).is_ok()
 }
 
 fn text(reader: &mut Reader<'_>, field: &'static str) -> Result<String, ArchiveError> {

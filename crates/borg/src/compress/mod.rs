@@ -102,6 +102,13 @@ impl Decompressor {
     /// The plaintext of a payload, at most `limit` bytes; borrowed from the payload if it is only stored.
     /// Memory beyond the plaintext: the decoder's state, for xz up to 80 MiB.
     pub fn decompress<'a>(&'a mut self, payload: &'a [u8], limit: usize) -> Result<&'a [u8], DecompressError> {
+        match self.run(payload, limit)? {
+            Plain::Payload(plain) => Ok(plain),
+            Plain::Buffer(length) => Ok(self.buffer.get(..length).unwrap_or_default()),
+        }
+    }
+
+    fn run<'a>(&mut self, payload: &'a [u8], limit: usize) -> Result<Plain<'a>, DecompressError> {
         let (codec, data) = detect(payload)?;
         if codec != Codec::Obfuscate {
             return self.decode(codec, data, limit);
@@ -110,65 +117,62 @@ impl Decompressor {
         let malformed = DecompressError::Malformed(Codec::Obfuscate);
         let (length, rest) = data.split_first_chunk::<4>().ok_or(malformed)?;
         let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| malformed)?;
-        match detect(rest.get(..length).ok_or(malformed)?)? {
-            (Codec::Obfuscate, _) => Err(DecompressError::Nested),
-            (codec, data) => self.decode(codec, data, limit),
-        }
+        let (codec, data) = detect(rest.get(..length).ok_or(malformed)?)?;
+        self.decode(codec, data, limit)
     }
 
-    fn decode<'a>(&'a mut self, codec: Codec, data: &'a [u8], limit: usize) -> Result<&'a [u8], DecompressError> {
+    fn decode<'a>(&mut self, codec: Codec, data: &'a [u8], limit: usize) -> Result<Plain<'a>, DecompressError> {
         let length = match codec {
             Codec::None if data.len() > limit => return Err(DecompressError::TooLarge { limit }),
-            Codec::None => return Ok(data),
+            Codec::None => return Ok(Plain::Payload(data)),
             Codec::Lz4 => lz4::decompress(data, limit, &mut self.buffer)?,
             Codec::Zstd => codec::zstd(data, limit, &mut self.zstd, &mut self.buffer)?,
             Codec::Zlib => codec::zlib(data, limit, &mut self.buffer)?,
             Codec::Lzma => xz::decompress(data, limit, &mut self.buffer)?,
             Codec::Obfuscate => return Err(DecompressError::Nested),
         };
-        Ok(self.buffer.get(..length).unwrap_or_default())
+        Ok(Plain::Buffer(length))
     }
+}
+
+/// Where the plaintext is.
+enum Plain<'a> {
+    /// It is a part of the payload.
+    Payload(&'a [u8]),
+    /// So many bytes at the front of the decompressor's buffer.
+    Buffer(usize),
 }
 
 /// The plaintext of a payload, at most `limit` bytes.
 pub fn decompress(payload: &[u8], limit: usize) -> Result<Cow<'_, [u8]>, DecompressError> {
-    let (codec, data) = detect(payload)?;
-    if codec == Codec::None && data.len() <= limit {
-        return Ok(Cow::Borrowed(data));
+    let mut decompressor = Decompressor::new();
+    match decompressor.run(payload, limit)? {
+        Plain::Payload(plain) => Ok(Cow::Borrowed(plain)),
+        Plain::Buffer(length) => {
+            decompressor.buffer.truncate(length);
+            Ok(Cow::Owned(decompressor.buffer))
+        }
     }
-    let mut out = Vec::new();
-    decompress_into(payload, limit, &mut out)?;
-    Ok(Cow::Owned(out))
 }
 
-/// Like [`decompress`], into a vector whose memory is reused; its content is replaced (and is undefined after an error).
+/// Like [`decompress`], into a vector whose memory is reused; its content is replaced, on errors by nothing.
+/// A [`Decompressor`] is faster for many payloads.
 pub fn decompress_into(payload: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), DecompressError> {
     let mut decompressor = Decompressor { buffer: std::mem::take(out), zstd: None };
-    let length = match decompressor.decompress(payload, limit) {
-        Ok(plain) if detect_stored(payload) => {
-            let copy = plain.to_vec();
-            decompressor.buffer = copy;
-            decompressor.buffer.len()
+    let result = decompressor.run(payload, limit);
+    *out = decompressor.buffer;
+    match result {
+        Ok(Plain::Buffer(length)) => out.truncate(length),
+        Ok(Plain::Payload(plain)) => {
+            out.clear();
+            out.extend_from_slice(plain);
         }
-        Ok(plain) => plain.len(),
         Err(error) => {
-            *out = decompressor.buffer;
             out.clear();
             return Err(error);
         }
-    };
-    *out = decompressor.buffer;
-    out.truncate(length);
-    Ok(())
-}
-
-/// Whether the plaintext is a part of the payload itself.
-fn detect_stored(payload: &[u8]) -> bool {
-    match detect(payload) {
-        Ok((Codec::None, _)) => true,
-        Ok((Codec::Obfuscate, data)) => data.get(4..6) == Some(&[0, 0]),
-        _ => false,
     }
+    Ok(())
 }
 
 /// Compresses; stores instead what would not become smaller, as Borg 1.2 does.

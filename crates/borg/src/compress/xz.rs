@@ -50,7 +50,6 @@ fn check_form(stream: &[u8]) -> Result<(), DecompressError> {
         Some(&[0, ..]) => return Ok(()),
         // Size, flags (no sizes present, one filter), filter.
         Some(&[_, 0, LZMA2]) => {}
-        Some(&[_, flags, ..]) if flags & 0x03 == 0 => return Err(UNSUPPORTED),
         Some(_) => return Err(UNSUPPORTED),
         None => return Err(MALFORMED),
     }

@@ -1,7 +1,7 @@
 //! Items out of an item stream that arrives in chunks.
 
 use super::{ChunkRef, Item, ItemError, Xattr, read_time};
-use crate::msgpack::{self, Frames, Limits, Reader};
+use crate::msgpack::{self, Frames, Limits, Reader, shown};
 
 /// What an item stream may contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,10 +93,6 @@ impl From<msgpack::Error> for Bad {
     fn from(error: msgpack::Error) -> Bad {
         Bad::Value(error)
     }
-}
-
-fn shown(name: &[u8]) -> String {
-    String::from_utf8_lossy(name.get(..64).unwrap_or(name)).into_owned()
 }
 
 impl Fields {

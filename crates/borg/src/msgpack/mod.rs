@@ -165,3 +165,9 @@ pub(crate) fn head(input: &[u8], limits: &Limits) -> Result<(Head, usize)> {
         _ => Ok((head, used)),
     }
 }
+
+/// A name out of a hostile message, fit for a log line: short, and without what is not printable.
+pub(crate) fn shown(name: &[u8]) -> String {
+    let start = name.get(..64).unwrap_or(name);
+    String::from_utf8_lossy(start).chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}

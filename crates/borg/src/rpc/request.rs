@@ -1,7 +1,7 @@
 //! What a client may ask for: the methods of Borg 1.x servers, all of them, with typed arguments.
 
 use crate::Id;
-use crate::msgpack::{self, Limits, Reader};
+use crate::msgpack::{self, Limits, Reader, shown};
 
 /// One call. It borrows from the decoder's buffer.
 #[derive(Debug, Clone, PartialEq)]
@@ -149,12 +149,6 @@ pub enum RequestErrorKind {
 }
 
 type Kind = RequestErrorKind;
-
-/// A name out of a hostile message, fit for a log line: short, and without what is not printable.
-fn shown(name: &[u8]) -> String {
-    let start = name.get(..64).unwrap_or(name);
-    String::from_utf8_lossy(start).chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-}
 
 /// Parses one complete message.
 pub(super) fn parse<'a>(message: &'a [u8], limits: Limits) -> Result<Request<'a>, RequestError> {

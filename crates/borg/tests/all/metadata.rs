@@ -207,7 +207,7 @@ fn archives_with_wrong_content_are_refused() {
     assert_eq!(strict(&changed(&packed, "version", Some(Value::Int(2)))), ArchiveError::Version(2));
     assert_eq!(strict(&changed(&packed, "name", Some(Value::Raw(b"")))), ArchiveError::Field("name"));
     assert_eq!(strict(&changed(&packed, "name", Some(Value::Raw(&[b'a'; 256])))), ArchiveError::Field("name"));
-    for time in ["2026-01-02T03:04:05", "2026-01-02", "2026-02-30T03:04:05.000006"] {
+    for time in ["2026-01-02T03:04:05", "2026-01-02", "2026-02-30T03:04:05.000006", "0000-01-01T00:00:00.000000"] {
         let changed = changed(&packed, "time", Some(Value::Raw(time.as_bytes())));
         assert_eq!(strict(&changed), ArchiveError::Field("time"));
         assert!(Archive::parse(&changed).is_ok(), "old archives may have such times");
