@@ -77,6 +77,21 @@ mod tests {
         Args::command().debug_assert();
     }
 
+    /// clap does not mind, and panics later.
+    #[test]
+    fn no_option_hides_a_global_one() {
+        fn walk(command: &clap::Command, globals: &[String]) {
+            for argument in command.get_arguments() {
+                assert!(!globals.iter().any(|g| argument.get_id() == g.as_str()), "{} {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(|c| walk(c, globals));
+        }
+        let command = Args::command();
+        let globals: Vec<String> = command.get_arguments().filter(|a| a.is_global_set()).map(|a| a.get_id().to_string()).collect();
+        assert_eq!(globals.len(), 3);
+        command.get_subcommands().for_each(|c| walk(c, &globals));
+    }
+
     #[test]
     fn help_is_imperative_without_full_stop_and_never_missing() {
         fn walk(command: &clap::Command) {

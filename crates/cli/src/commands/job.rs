@@ -59,13 +59,13 @@ pub struct Log {
 /// Options of `borgcube job list`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  borgcube job list --state failed
+  borgcube job list --job-state failed
   borgcube job list --client web1 --limit 10 --json
   borgcube job list --before 4711")]
 pub struct List {
-    /// Show those in this state only
-    #[arg(long, short, add = ArgValueCandidates::new(states))]
-    state: Option<JobState>,
+    /// Show those in this state only (--state is the server's directory)
+    #[arg(long, short = 's', value_name = "STATE", add = ArgValueCandidates::new(states))]
+    job_state: Option<JobState>,
     /// Show those of this client only
     #[arg(long, short, add = ArgValueCandidates::new(complete::clients))]
     client: Option<ClientName>,
@@ -106,7 +106,7 @@ impl<'a> From<&'a JobDetail> for Flat<'a> {
 pub fn run(command: Command, context: &Context) -> Result<()> {
     match command {
         Command::List(args) => {
-            let List { state, client, label, repository, before, limit } = args;
+            let List { job_state: state, client, label, repository, before, limit } = args;
             let filter = JobFilter { state, client, label, repository, before, limit };
             let jobs = context.control()?.call::<Jobs>(Call::ListJobs { filter })?.jobs;
             context.list(&jobs, lists::jobs(&jobs))

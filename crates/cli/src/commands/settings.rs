@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::output::cards;
 use clap::Subcommand;
 use model::Settings;
+use serde::Deserialize;
 use wire::control::Call;
 
 /// The commands.
@@ -33,10 +34,16 @@ pub struct Edit {
     total: Option<u32>,
 }
 
+/// The answer of [`Call::GetSettings`].
+#[derive(Debug, Deserialize)]
+struct Stored {
+    settings: Settings,
+}
+
 /// Does it.
 pub fn run(command: Command, context: &Context) -> Result<()> {
     let mut control = context.control()?;
-    let previous: Settings = control.call(Call::GetSettings {})?;
+    let Stored { settings: previous } = control.call(Call::GetSettings {})?;
     let Command::Edit(args) = command else {
         return context.show(&previous, &cards::settings(&previous));
     };
