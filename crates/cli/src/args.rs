@@ -40,7 +40,7 @@ pub enum Command {
     /// Show what the server is doing
     Status(status::Args),
     /// Add, create, list, show, edit and remove repositories
-    #[command(subcommand, visible_alias = "repo")]
+    #[command(subcommand, alias = "repo")]
     Repository(repository::Command),
     /// Add, list, show, edit and remove clients: the hosts to back up
     #[command(subcommand)]

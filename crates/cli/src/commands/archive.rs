@@ -13,7 +13,7 @@ use wire::control::{ArchiveFilter, Archives, Call};
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List archives, newest first
-    #[command(visible_alias = "ls")]
+    #[command(alias = "ls")]
     List(List),
     /// Show one archive
     Show(Show),

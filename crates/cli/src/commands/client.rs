@@ -18,7 +18,7 @@ pub enum Command {
     /// Add a host to back up
     Add(Box<Add>),
     /// List the clients
-    #[command(visible_alias = "ls")]
+    #[command(alias = "ls")]
     List,
     /// Show one client
     Show(Name),

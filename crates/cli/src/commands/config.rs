@@ -17,7 +17,7 @@ pub enum Command {
     /// Add a backup config to a client
     Add(Box<Add>),
     /// List the backup configs
-    #[command(visible_alias = "ls")]
+    #[command(alias = "ls")]
     List(List),
     /// Show one backup config
     Show(Name),

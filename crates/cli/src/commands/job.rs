@@ -17,7 +17,7 @@ use wire::worker::LogLine;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List jobs, newest first
-    #[command(visible_alias = "ls")]
+    #[command(alias = "ls")]
     List(List),
     /// Show one job
     Show(Number),

@@ -24,7 +24,7 @@ pub enum Command {
     /// Create a new Borg repository, or adopt an existing one
     Add(Box<Add>),
     /// List the repositories
-    #[command(visible_alias = "ls")]
+    #[command(alias = "ls")]
     List,
     /// Show one repository
     Show(Name),
