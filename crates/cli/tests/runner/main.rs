@@ -4,4 +4,6 @@
 
 mod commands;
 mod fake;
+mod repositories;
+mod up;
 mod waiting;
