@@ -1,0 +1,284 @@
+//! Real borgs through the real shim and the real session; only the owner is one in memory.
+
+mod common;
+
+use anyhow::{Context, Result, ensure};
+use borg::KeyType;
+use borg::cache::{CacheConfig, REFCOUNT_STICKY, cache_config, write_chunks_index};
+use borg::manifest::manifest_id;
+use common::owner::{ARCHIVE, Owner, PASSPHRASE, REPOSITORY, TIMESTAMP};
+use model::token::Token;
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use testkit::{Borg, BorgWorld};
+use unix::paths::{ENV_STATE, Layout};
+use unix::spawn::Spawn;
+use wire::WireError;
+
+const TOKEN: [u8; 32] = [0x42; 32];
+
+/// Shim and session as they are built, with an owner in a thread of this process.
+struct Server {
+    state: tempfile::TempDir,
+    owner: Arc<Mutex<Owner>>,
+    threads: Vec<thread::JoinHandle<Result<()>>>,
+}
+
+impl Server {
+    /// Serves one session.
+    fn start(owner: Arc<Mutex<Owner>>) -> Result<Server> {
+        let state = tempfile::tempdir()?;
+        let layout = Layout::new(state.path());
+        layout.create_directories()?;
+        let sessions = unix::socket::listen(&layout.session_socket(), 0o600)?;
+        let owners = unix::socket::listen(&layout.repository_socket("r"), 0o600)?;
+        let name = borg::Id(Sha256::digest(TOKEN).into()).to_hex();
+        std::os::unix::fs::symlink(layout.session_link_target("r"), layout.session_link(&name))?;
+        let directory = state.path().to_owned();
+        let accepting = thread::spawn(move || accept(&sessions, &directory));
+        let owner_too = owner.clone();
+        let owning = thread::spawn(move || serve_owner(&owners, &owner_too));
+        Ok(Server { state, owner, threads: vec![accepting, owning] })
+    }
+
+    /// Waits until session and owner have ended.
+    fn finish(self) -> Result<Arc<Mutex<Owner>>> {
+        for thread in self.threads {
+            thread.join().expect("no panic")?;
+        }
+        Ok(self.owner)
+    }
+}
+
+fn accept(listener: &UnixListener, state: &Path) -> Result<()> {
+    let (connection, _) = listener.accept()?;
+    let session = Spawn::new(env!("CARGO_BIN_EXE_borgcube-session")).env(ENV_STATE, state).fd(connection.as_fd(), "connection").spawn()?;
+    drop(connection);
+    session.wait()?;
+    Ok(())
+}
+
+fn serve_owner(listener: &UnixListener, owner: &Mutex<Owner>) -> Result<()> {
+    let (mut stream, _) = listener.accept()?;
+    let mut buffer = Vec::new();
+    loop {
+        let kind = match wire::frame::read(&mut stream, &mut buffer) {
+            Ok(kind) => kind,
+            Err(WireError::Closed) => return Ok(()),
+            Err(e) => return Err(e.into()),
+        };
+        let answers = owner.lock().expect("not poisoned").frame(kind, &buffer);
+        for (kind, payload) in answers {
+            wire::frame::write(&mut stream, kind, &[&payload])?;
+        }
+    }
+}
+
+/// The client's side: cache in place, environment, command.
+struct Client {
+    borg: Borg,
+    world: BorgWorld,
+}
+
+impl Client {
+    fn new(borg: Borg) -> Client {
+        let world = BorgWorld::with_passphrase(PASSPHRASE);
+        Client { borg, world }
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.world.join(format!("cache/{REPOSITORY}"))
+    }
+
+    /// What the worker's script does before each job.
+    fn prepare(&self, owner: &Owner) -> Result<()> {
+        let cache = self.cache();
+        fs::create_dir_all(&cache)?;
+        let config = CacheConfig {
+            repository: REPOSITORY,
+            manifest: manifest_id(&owner.opened.manifest, &owner.key),
+            timestamp: Some(TIMESTAMP),
+            key_type: Some(owner.key.key_type()),
+            previous_location: None,
+        };
+        fs::write(cache.join("config"), cache_config(&config))?;
+        fs::write(cache.join("README"), "This is a Borg Backup cache")?;
+        fs::write(cache.join("chunks.archive.d"), "")?;
+        let mut chunks = fs::File::create(cache.join("chunks"))?;
+        write_chunks_index(owner.view.iter().map(|(id, (size, csize, _))| (borg::Id(*id), REFCOUNT_STICKY, *size, *csize)), &mut chunks)?;
+        if !cache.join("files").exists() {
+            fs::write(cache.join("files"), "")?;
+        }
+        let security = self.world.join("security");
+        if security.exists() {
+            fs::remove_dir_all(security)?;
+        }
+        Ok(())
+    }
+
+    fn command(&self, server: &Server) -> Command {
+        let mut command = self.borg.command(&self.world);
+        let token = Token::from_random(TOKEN).to_hex();
+        command
+            .env("BORG_REPO", format!("ssh://borgcube-ssh@server/./{token}"))
+            .env("BORG_RSH", env!("CARGO_BIN_EXE_borgcube-proxy"))
+            .env("BORG_CACHE_DIR", self.world.join("cache"))
+            .env("BORG_SECURITY_DIR", self.world.join("security"))
+            .env(ENV_STATE, server.state.path());
+        command
+    }
+
+    fn create(&self, server: &Server, options: &[&str], source: &Path) -> Result<Output> {
+        let mut command = self.command(server);
+        command.arg("create").args(options).arg(format!("::{ARCHIVE}")).arg(source);
+        command.output().context("borg did not start")
+    }
+}
+
+fn said(output: &Output) -> String {
+    format!("{}\n{}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn source() -> Result<tempfile::TempDir> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path();
+    for n in 0..50 {
+        fs::create_dir_all(path.join(format!("d{}", n % 5)))?;
+        fs::write(path.join(format!("d{}/f{n}", n % 5)), format!("file {n}\n").repeat(n * 100))?;
+    }
+    let mut big = fs::File::create(path.join("big"))?;
+    let mut x = 1u64;
+    for _ in 0..1 << 20 {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        big.write_all(&x.to_le_bytes())?;
+    }
+    fs::write(path.join("empty"), "")?;
+    fs::hard_link(path.join("d1/f1"), path.join("d1/hard"))?;
+    std::os::unix::fs::symlink("d1/f1", path.join("soft"))?;
+    Ok(directory)
+}
+
+/// Two runs over the same tree: everything, then nothing but metadata.
+fn two_backups(borg: Borg, kind: KeyType) -> Result<()> {
+    let label = format!("borg {} with {kind}", borg.version);
+    let source = source()?;
+    let client = Client::new(borg);
+    let owner = Arc::new(Mutex::new(Owner::new(common::key(kind, 1))));
+    client.prepare(&owner.lock().expect("not poisoned"))?;
+    let server = Server::start(owner)?;
+    let output = client.create(&server, &["--json", "--compression=lz4"], source.path())?;
+    ensure!(output.status.success(), "{label}: {}", said(&output));
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let owner = server.finish()?;
+    let puts = {
+        let mut owner = owner.lock().expect("not poisoned");
+        ensure!(owner.commits == 1 && owner.violation.is_none(), "{label}: {:?}", owner.violation);
+        let end = owner.end.clone().context("no end")?;
+        ensure!(end.failure.is_none(), "{label}: {end:?}");
+        let (proposal, ..) = owner.proposals.last().context("no proposal")?;
+        ensure!(!proposal.checkpoint);
+        let stats = &said["archive"]["stats"];
+        ensure!(stats["nfiles"] == proposal.statistics.nfiles, "{label}: {stats} {:?}", proposal.statistics);
+        let counters = end.counters;
+        ensure!(counters.item_stream_bytes > 0 && counters.item_stream_put_bytes == counters.item_stream_bytes);
+        owner.next_job();
+        counters.puts
+    };
+    // A second job of the same client: a new session, its own earlier archive as the view.
+    client.prepare(&owner.lock().expect("not poisoned"))?;
+    let server = Server::start(owner)?;
+    let output = client.create(&server, &["--json", "--compression=lz4"], source.path())?;
+    ensure!(output.status.success(), "{label}: {}", self::said(&output));
+    let owner = server.finish()?;
+    let owner = owner.lock().expect("not poisoned");
+    let counters = owner.end.clone().context("no end")?.counters;
+    ensure!(owner.commits == 1 && counters.puts < puts, "{label}: {counters:?}");
+    // Borg 1.1 stores the time of last access, which its own reading has changed.
+    let unchanged = client.borg.at_least([1, 2, 0]);
+    ensure!(!unchanged || (counters.item_stream_put_bytes == 0 && counters.puts == 1), "{label}: {counters:?}");
+    ensure!(counters.item_stream_bytes > 0, "{label}: {counters:?}");
+    Ok(())
+}
+
+#[test]
+fn every_borg_with_every_kind_of_client_key() -> Result<()> {
+    for borg in Borg::all_clients() {
+        for kind in [KeyType::Authenticated, KeyType::AuthenticatedBlake2, KeyType::None] {
+            two_backups(borg.clone(), kind)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_refusal_is_one_clean_line() -> Result<()> {
+    for borg in Borg::all_clients() {
+        let source = source()?;
+        let client = Client::new(borg);
+        let mut owner = Owner::new(common::key(KeyType::Authenticated, 1));
+        // The server wants another archive than the client makes.
+        owner.opened.archive_name = "another".into();
+        let owner = Arc::new(Mutex::new(owner));
+        client.prepare(&owner.lock().expect("not poisoned"))?;
+        let server = Server::start(owner)?;
+        let output = client.create(&server, &[], source.path())?;
+        ensure!(output.status.code() == Some(2), "{}", said(&output));
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let line = "BorgCube refused this backup: archive-name: the archive is called \"job-1\"";
+        ensure!(text.trim().lines().last() == Some(line) && !text.contains("Traceback"), "{}: {text}", client.borg.version);
+        let owner = server.finish()?;
+        let owner = owner.lock().expect("not poisoned");
+        ensure!(owner.commits == 0 && owner.violation.as_ref().is_some_and(|v| v.rule == "archive-name"));
+    }
+    Ok(())
+}
+
+#[test]
+fn an_unknown_token_is_one_clean_line() -> Result<()> {
+    for borg in Borg::all_clients() {
+        let owner = Arc::new(Mutex::new(Owner::new(common::key(KeyType::Authenticated, 1))));
+        let client = Client::new(borg);
+        let server = Server::start(owner)?;
+        for path in ["/./TOKEN".to_owned(), format!("/./{}", "ab".repeat(32)), "/srv/repository".to_owned()] {
+            let layout = Layout::new(server.state.path());
+            let mut command = client.command(&server);
+            command.env("BORG_REPO", format!("ssh://borgcube-ssh@server{path}")).args(["list"]);
+            let listener = layout.run().join("one.sock");
+            let sessions = unix::socket::listen(&listener, 0o600)?;
+            let state = server.state.path().to_owned();
+            let accepting = thread::spawn(move || accept(&sessions, &state));
+            command.env("BORG_RSH", format!("{} --socket {}", env!("CARGO_BIN_EXE_borgcube-proxy"), listener.display()));
+            let output = command.output()?;
+            accepting.join().expect("no panic")?;
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(output.status.code() == Some(2), "{}", said(&output));
+            ensure!(text.starts_with("BorgCube knows no such session") && text.lines().count() == 1, "{text}");
+        }
+        // Let the threads that wait for a session go.
+        let layout = Layout::new(server.state.path());
+        drop(UnixStream::connect(layout.session_socket())?);
+        drop(UnixStream::connect(layout.repository_socket("r"))?);
+        server.finish()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn without_a_server_the_shim_says_so() -> Result<()> {
+    let state = tempfile::tempdir()?;
+    let output = Command::new(env!("CARGO_BIN_EXE_borgcube-proxy"))
+        .env(ENV_STATE, state.path())
+        .args(["-p", "2222", "borgcube-ssh@server", "borg", "serve", "--umask=077"])
+        .output()?;
+    ensure!(output.status.code() == Some(1) && output.stdout.is_empty());
+    let text = String::from_utf8(output.stderr)?;
+    ensure!(text == "BorgCube cannot be reached on this server; is it running?\n", "{text}");
+    Ok(())
+}
