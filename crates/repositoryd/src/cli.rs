@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::tool;
+use crate::{serve, tool};
 use clap::{Parser, Subcommand};
 use model::{EncryptionMode, RepositoryName};
 use std::process::ExitCode;
@@ -41,7 +41,7 @@ pub fn main() -> ExitCode {
     let done = unix::harden::undumpable().map_err(anyhow::Error::from).and_then(|()| match Arguments::parse().command {
         Command::Create { place, encryption } => tool::print(&tool::create(&place, encryption)),
         Command::Inspect { place } => tool::print(&tool::inspect(&place)),
-        Command::Serve { name } => anyhow::bail!("{name}"),
+        Command::Serve { name } => serve::serve(&name),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,23 +10,23 @@
 //! repository, its manifest and its commits; everybody else sends it requests, and what was sent first is stored first.
 
 mod cli;
-//mod commit;
+mod commit;
 mod credentials;
 mod failures;
-//mod garbage;
-//mod intents;
-//mod jobs;
-//mod known;
+mod garbage;
+mod intents;
+mod jobs;
+mod known;
 mod nonces;
-//mod opening;
-//mod owner;
-//mod prepare;
-//mod serve;
-//mod session;
+mod opening;
+mod owner;
+mod prepare;
+mod serve;
+mod session;
 mod tool;
 mod unlock;
-//mod viewlist;
-//mod worker;
-//mod writer;
+mod viewlist;
+mod worker;
+mod writer;
 
 pub use cli::main;

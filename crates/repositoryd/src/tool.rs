@@ -80,7 +80,8 @@ pub fn create(place: &Place, encryption: EncryptionMode) -> Result<Facts, Failur
     let credentials = Credentials::read()?;
     if encryption.has_key() {
         let passphrase = credentials.passphrase.as_ref();
-        let passphrase = passphrase.ok_or_else(|| Failure::new(Cause::PassphraseWrong, "a new repository with a key needs a passphrase"))?;
+        let passphrase =
+            passphrase.ok_or_else(|| Failure::new(Cause::PassphraseWrong, "a new repository with a key needs a passphrase"))?;
         credentials::check_strength(passphrase).map_err(|e| Failure::new(Cause::PassphraseWrong, e))?;
     }
     if encryption.is_keyfile() && credentials.key.is_some() {

@@ -1,0 +1,224 @@
+//! The jobs that have a session, from Prepare to Finish.
+
+use crate::opening::Opening;
+use borg::Id;
+use model::progress::SessionCounters;
+use model::{Archive, ClientName, Failure, Label, Timestamp};
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use wire::session::{Opened, Outcome, Reference};
+
+/// A chunk that a session sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// Its plaintext size.
+    pub size: u32,
+    /// Its size in an envelope of the client's key.
+    pub csize: u32,
+    /// Whether it was stored because of this session.
+    pub new: bool,
+}
+
+/// Where a session stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Nobody came with the token yet.
+    Prepared,
+    /// A client is connected.
+    Running,
+    /// It is over.
+    Ended,
+}
+
+/// What changes while a session runs.
+#[derive(Debug)]
+pub struct Progress {
+    /// Where it stands.
+    pub phase: Phase,
+    /// The complete archive.
+    pub archive: Option<Archive>,
+    /// The newest checkpoint.
+    pub checkpoint: Option<Archive>,
+    /// Why it ended early; the first reason counts.
+    pub failure: Option<Failure>,
+    /// What it counted.
+    pub counters: SessionCounters,
+    opened: bool,
+}
+
+/// One job.
+pub struct Job {
+    /// Its number.
+    pub number: u64,
+    /// Whose data.
+    pub client: ClientName,
+    /// The config's label.
+    pub label: Label,
+    /// The archive that it may make.
+    pub archive_name: String,
+    /// What the archive records as its command.
+    pub cmdline: Vec<String>,
+    /// When it began.
+    pub start: Timestamp,
+    /// The opening it belongs to.
+    pub opening: Arc<Opening>,
+    /// What the client may refer to without sending it; sorted.
+    pub view: Vec<Reference>,
+    /// What the session is told.
+    pub opened: Opened,
+    sent: Mutex<HashMap<Id, Sent>>,
+    progress: Mutex<Progress>,
+    changed: Condvar,
+}
+
+/// What a job is made of, for [`Job::new`].
+pub struct Parts {
+    /// See [`Job`].
+    pub client: ClientName,
+    /// See [`Job`].
+    pub label: Label,
+    /// See [`Job`].
+    pub cmdline: Vec<String>,
+    /// See [`Job`].
+    pub start: Timestamp,
+    /// See [`Job`].
+    pub opening: Arc<Opening>,
+    /// See [`Job`].
+    pub view: Vec<Reference>,
+    /// See [`Job`].
+    pub opened: Opened,
+}
+
+impl Job {
+    /// A prepared one.
+    pub fn new(parts: Parts) -> Job {
+        let Parts { client, label, cmdline, start, opening, view, opened } = parts;
+        let progress = Progress {
+            phase: Phase::Prepared,
+            archive: None,
+            checkpoint: None,
+            failure: None,
+            counters: SessionCounters::default(),
+            opened: false,
+        };
+        Job {
+            number: opened.job,
+            archive_name: opened.archive_name.clone(),
+            client,
+            label,
+            cmdline,
+            start,
+            opening,
+            view,
+            opened,
+            sent: Mutex::default(),
+            progress: Mutex::new(progress),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// What changes.
+    pub fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What its session sent. Never locked while waiting for [`Opening::known`].
+    pub fn sent(&self) -> MutexGuard<'_, HashMap<Id, Sent>> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session begins; false if it is not the first, or too late.
+    pub fn begin(&self) -> bool {
+        let mut progress = self.progress();
+        let first = progress.phase == Phase::Prepared;
+        if first {
+            progress.phase = Phase::Running;
+            progress.opened = true;
+        }
+        first
+    }
+
+    /// Notes why the session cannot succeed, unless something was noted before.
+    pub fn fail(&self, failure: Failure) {
+        self.progress().failure.get_or_insert(failure);
+    }
+
+    /// The session is over.
+    pub fn end(&self) {
+        self.progress().phase = Phase::Ended;
+        self.changed.notify_all();
+    }
+
+    /// Nobody may come any more, if nobody came yet. Then the job is over.
+    pub fn withdraw(&self) -> bool {
+        let mut progress = self.progress();
+        let waiting = progress.phase == Phase::Prepared;
+        if waiting {
+            progress.phase = Phase::Ended;
+        }
+        waiting
+    }
+
+    /// Waits until the session is over; false if it is not in time.
+    pub fn wait_for_end(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut progress = self.progress();
+        while progress.phase != Phase::Ended {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            progress = self.changed.wait_timeout(progress, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// What a worker is told at the end.
+    pub fn outcome(&self) -> Outcome {
+        let progress = self.progress();
+        let checkpoint = progress.checkpoint.clone().filter(|_| progress.archive.is_none());
+        Outcome {
+            opened: progress.opened,
+            archive: progress.archive.clone(),
+            checkpoint,
+            failure: progress.failure.clone(),
+            counters: progress.counters,
+        }
+    }
+}
+
+/// All jobs, by number.
+#[derive(Default)]
+pub struct Jobs(Mutex<HashMap<u64, Arc<Job>>>);
+
+impl Jobs {
+    fn map(&self) -> MutexGuard<'_, HashMap<u64, Arc<Job>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds one; false if its number is taken.
+    pub fn insert(&self, job: Arc<Job>) -> bool {
+        let mut map = self.map();
+        let free = !map.contains_key(&job.number);
+        if free {
+            map.insert(job.number, job);
+        }
+        free
+    }
+
+    /// The job of that number.
+    pub fn get(&self, number: u64) -> Option<Arc<Job>> {
+        self.map().get(&number).cloned()
+    }
+
+    /// Forgets one.
+    pub fn remove(&self, number: u64) {
+        self.map().remove(&number);
+    }
+
+    /// All of them, as they are now.
+    pub fn all(&self) -> Vec<Arc<Job>> {
+        self.map().values().cloned().collect()
+    }
+}

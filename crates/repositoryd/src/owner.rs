@@ -1,0 +1,102 @@
+//! What all threads of an owner share for its whole life.
+
+use crate::jobs::Jobs;
+use crate::writer::Request;
+use model::RepositoryName;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use store::Store;
+use unix::paths::Layout;
+
+/// Bytes that may wait for the writer, of all sessions together.
+const BUDGET: usize = 64 << 20;
+
+/// The owner of one repository.
+pub struct Owner {
+    /// The repository's name.
+    pub name: RepositoryName,
+    /// Where things are.
+    pub layout: Layout,
+    /// The database.
+    pub store: Store,
+    /// Jobs with a session.
+    pub jobs: Jobs,
+    /// To the thread that has the repository.
+    pub writer: Sender<Request>,
+    /// Memory for what waits for the writer.
+    pub budget: Arc<Budget>,
+    /// Open connections.
+    pub connections: AtomicUsize,
+    /// Whether the repository is open.
+    pub is_open: AtomicBool,
+}
+
+impl Owner {
+    /// Who changes the database, for its log.
+    pub fn actor(&self) -> String {
+        format!("owner of {}", self.name)
+    }
+
+    /// An owner that waits for its first connection.
+    pub fn new(name: RepositoryName, layout: Layout, store: Store, writer: Sender<Request>) -> Owner {
+        let jobs = Jobs::default();
+        let budget = Arc::new(Budget { free: Mutex::new(BUDGET), changed: Condvar::new() });
+        Owner { name, layout, store, jobs, writer, budget, connections: AtomicUsize::new(0), is_open: AtomicBool::new(false) }
+    }
+
+    /// Whether nobody is connected and nothing is open.
+    pub fn is_idle(&self) -> bool {
+        self.connections.load(Ordering::SeqCst) == 0 && !self.is_open.load(Ordering::SeqCst)
+    }
+}
+
+/// Bytes to be had before more is queued.
+pub struct Budget {
+    free: Mutex<usize>,
+    changed: Condvar,
+}
+
+/// A part of the budget; comes back when dropped.
+pub struct Permit {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Budget {
+    /// Waits until `bytes` are free. A single object always fits.
+    pub fn take(self: &Arc<Self>, bytes: usize) -> Permit {
+        let bytes = bytes.min(BUDGET);
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        while *free < bytes {
+            free = self.changed.wait(free).unwrap_or_else(PoisonError::into_inner);
+        }
+        *free -= bytes;
+        Permit { budget: Arc::clone(self), bytes }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        *self.budget.free.lock().unwrap_or_else(PoisonError::into_inner) += self.bytes;
+        self.budget.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_budget_makes_wait() {
+        let budget = Arc::new(Budget { free: Mutex::new(BUDGET), changed: Condvar::new() });
+        let first = budget.take(BUDGET - 1);
+        let other = Arc::clone(&budget);
+        let waiting = std::thread::spawn(move || drop(other.take(2)));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(!waiting.is_finished());
+        drop(first);
+        waiting.join().unwrap();
+        assert_eq!(*budget.free.lock().unwrap(), BUDGET);
+    }
+}

@@ -1,0 +1,229 @@
+//! What a client gets for one job: a key, a manifest, a cache, a token. Nothing of it opens the repository.
+
+use crate::failures::{internal, of_state, of_store};
+use crate::jobs::{Job, Parts};
+use crate::owner::Owner;
+use crate::tool::Random;
+use crate::viewlist::{self, hex};
+use crate::writer::{Ready, Request};
+use borg::cache::{REFCOUNT_STICKY, write_chunks_index};
+use borg::manifest::{Manifest, manifest_id};
+use borg::{Id, KeyType, keyblob, time};
+use model::token::Token;
+use model::{Cause, Failure, JobState, Timestamp};
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use store::{ArchiveFilter, PreparedSession};
+use wire::session::{Limits, Opened, Prepare, Prepared, Reference, VERSION};
+
+/// Seconds that a token waits for its client.
+const TOKEN_SECONDS: i64 = 600;
+
+/// A prepared job: what the worker gets, and the job itself.
+pub struct Made {
+    /// The job.
+    pub job: Arc<Job>,
+    /// For the worker.
+    pub prepared: Prepared,
+    /// The client's chunks cache, sealed.
+    pub cache: File,
+    /// By which [`withdraw`] finds the token again.
+    pub token_hash: String,
+}
+
+/// The name of a token in database and file system: SHA-256 of its 32 bytes.
+pub fn token_hash(token: &Token) -> String {
+    hex(&Sha256::digest(token.bytes()))
+}
+
+/// Does all of it. The token works as soon as this returns.
+pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
+    if request.version != VERSION {
+        return Err(internal("worker and owner are of different versions of BorgCube; restart it completely"));
+    }
+    model::names::check_archive_name(&request.archive_name).map_err(|e| internal(e.to_string()))?;
+    let record = owner.store.read(|r| r.jobs().require(&request.job)).map_err(|e| of_store(&e))?;
+    if record.repository.as_ref() != Some(&owner.name) || record.state != JobState::ClientPreparing {
+        return Err(internal(format!("job {} is {} and not about to write to repository {}", request.job, record.state, owner.name)));
+    }
+    if owner.jobs.get(request.job).is_some() {
+        return Err(internal(format!("job {} was prepared already", request.job)));
+    }
+    let (reply, answer) = sync_channel(1);
+    let asked = owner.writer.send(Request::Prepare { archive_name: request.archive_name.clone(), reply });
+    let gone = || Failure::new(Cause::OwnerLost, "the owner is ending");
+    asked.map_err(|_| gone())?;
+    let Ready { opening, item_keys, timestamp } = answer.recv().map_err(|_| gone())??;
+
+    let filter = ArchiveFilter { repository: Some(owner.name.clone()), client: Some(record.client.clone()), ..ArchiveFilter::default() };
+    let archives = owner.store.read(|r| r.archives().page(&filter, usize::MAX)).map_err(|e| of_store(&e))?;
+    let views = owner.layout.views(owner.name.as_str());
+    let view = viewlist::union(archives.iter().map(|a| (views.join(format!("{}.view", a.id)), a.view_digest.as_str())));
+
+    let mut random = Random::default();
+    let client_key = opening.key.client_key(&mut |buffer| random.fill(buffer));
+    let (mut token, mut secret, mut salt, mut manifest_salt) = ([0; 32], [0; 32], [0; 32], [0; 64]);
+    for buffer in [&mut token[..], &mut secret, &mut salt, &mut manifest_salt] {
+        random.fill(buffer);
+    }
+    random.check()?;
+    let token = Token::from_random(token);
+    let hash = token_hash(&token);
+    let has_key = client_key.key_type() != KeyType::None;
+    let passphrase = if has_key { hex(&secret) } else { String::new() };
+    let key_blob = if has_key { keyblob::lock(&client_key, opening.id, passphrase.as_bytes(), 1, salt) } else { String::new() };
+
+    let manifest_timestamp = time::format(Timestamp::now().0.max(timestamp));
+    let manifest = Manifest { item_keys, ..Manifest::empty(&manifest_timestamp) }.pack(&client_key, manifest_salt);
+    let (cache, view_chunks, chunks_cache_size) = {
+        // Only what is really there: what got lost, the client sends again.
+        let known = opening.known();
+        let there: Vec<&Reference> = view.iter().filter(|r| known.contains(&Id(r.id))).collect();
+        drop(known);
+        chunks_cache(&there)?
+    };
+    let prepared = Prepared {
+        token: token.to_hex(),
+        passphrase: passphrase.clone(),
+        repository_id: opening.id.to_hex(),
+        key_type: client_key.key_type().byte(),
+        manifest_id: manifest_id(&manifest, &client_key).to_hex(),
+        manifest_timestamp,
+        view_chunks,
+        chunks_cache_size,
+    };
+    let opened = Opened {
+        job: request.job,
+        archive_name: request.archive_name.clone(),
+        repository_id: opening.id.to_hex(),
+        key_type: client_key.key_type().byte(),
+        key_blob,
+        passphrase,
+        manifest,
+        limits: Limits::default(),
+    };
+    let (client, label) = (record.client, record.label);
+    let parts = Parts { client, label, cmdline: request.cmdline.clone(), start: request.start, opening, view, opened };
+    let job = Arc::new(Job::new(parts));
+    if !owner.jobs.insert(Arc::clone(&job)) {
+        return Err(internal(format!("job {} was prepared already", request.job)));
+    }
+    if let Err(failure) = publish(owner, request.job, &hash) {
+        withdraw(owner, request.job, &hash);
+        owner.jobs.remove(request.job);
+        return Err(failure);
+    }
+    Ok(Made { job, prepared, cache, token_hash: hash })
+}
+
+/// The chunks index in memory, with how many entries and bytes it has.
+fn chunks_cache(view: &[&Reference]) -> Result<(File, u64, u64), Failure> {
+    let file = unix::fdpass::memfd("chunks").map_err(|e| of_state(&e))?;
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    let failed = |e: String| internal(format!("the client's cache cannot be made: {e}"));
+    write_chunks_index(view.iter().map(|r| (Id(r.id), REFCOUNT_STICKY, r.size, r.csize)), &mut out).map_err(|e| failed(e.to_string()))?;
+    out.flush().map_err(|e| failed(e.to_string()))?;
+    let file = out.into_inner().map_err(|e| failed(e.to_string()))?;
+    let size = file.metadata().map_err(|e| failed(e.to_string()))?.len();
+    unix::fdpass::seal(&file).map_err(|e| of_state(&e))?;
+    Ok((file, view.len() as u64, size))
+}
+
+/// Lets the token be found: first in the database, then by name.
+fn publish(owner: &Owner, job: u64, hash: &str) -> Result<(), Failure> {
+    let now = Timestamp::now();
+    let session = PreparedSession {
+        token_hash: hash.to_owned(),
+        job,
+        repository: owner.name.clone(),
+        created: now,
+        expires: now.plus_seconds(TOKEN_SECONDS),
+    };
+    let note = format!("job {job}: a session is prepared");
+    let written = owner.store.write(&note, &owner.actor(), |w| {
+        w.sessions().expire(now)?;
+        w.sessions().put(&session)
+    });
+    written.map_err(|e| of_store(&e))?;
+    let link = owner.layout.session_link(hash);
+    std::os::unix::fs::symlink(owner.layout.session_link_target(owner.name.as_str()), &link)
+        .map_err(|e| internal(format!("cannot create {}: {e}", link.display())))
+}
+
+/// Takes a token back, if it was not used.
+pub fn withdraw(owner: &Owner, job: u64, hash: &str) {
+    unlink(&owner.layout.session_link(hash));
+    let note = format!("job {job}: the session is withdrawn");
+    if let Err(e) = owner.store.write(&note, &owner.actor(), |w| w.sessions().withdraw(job)) {
+        log::warn!("the token of job {job} stays in the database until it expires: {e}");
+    }
+}
+
+/// The job of a token, once: whoever asks second, or too late, gets the reason.
+pub fn claim(owner: &Owner, token: &Token) -> Result<Arc<Job>, Failure> {
+    let refused = |why: &str| Failure::new(Cause::PolicyViolation { rule: "token".into() }, why);
+    let hash = token_hash(token);
+    let claimed = owner.store.write("a token is used", &owner.actor(), |w| w.sessions().claim(&hash, Timestamp::now()));
+    let (session, _) = claimed.map_err(|e| of_store(&e))?;
+    unlink(&owner.layout.session_link(&hash));
+    let session = session.ok_or_else(|| refused("this token is unknown, was used before, or has expired"))?;
+    let job = owner.jobs.get(session.job).filter(|_| session.repository == owner.name);
+    match job {
+        Some(job) if job.begin() => Ok(job),
+        _ => Err(refused("the job of this token is over")),
+    }
+}
+
+/// Removes what an earlier process of this owner prepared: nobody holds its keys any more.
+pub fn forget_old_sessions(owner: &Owner) -> Result<(), Failure> {
+    let done = owner.store.write("sessions of an owner that ended are void", &owner.actor(), |w| {
+        let mut old = w.sessions().view().list()?;
+        old.retain(|session| session.repository == owner.name);
+        for session in &old {
+            w.sessions().remove(&session.token_hash)?;
+        }
+        Ok(old)
+    });
+    let (old, _) = done.map_err(|e| of_store(&e))?;
+    old.iter().for_each(|session| unlink(&owner.layout.session_link(&session.token_hash)));
+    Ok(())
+}
+
+fn unlink(link: &Path) {
+    if let Err(e) = std::fs::remove_file(link)
+        && e.kind() != std::io::ErrorKind::NotFound
+    {
+        log::warn!("{} stays behind: {e}", link.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use borg::Key;
+
+    #[test]
+    fn a_client_key_shares_nothing_but_ids() {
+        let mut random = Random::default();
+        for kind in [KeyType::Repokey, KeyType::KeyfileBlake2, KeyType::Authenticated] {
+            let key = Key::generate(kind, &mut |buffer| random.fill(buffer));
+            let client = key.client_key(&mut |buffer| random.fill(buffer));
+            assert_eq!(client.id_hash(b"x"), key.id_hash(b"x"));
+            assert_ne!(client.enc_key(), key.enc_key());
+            assert_ne!(client.enc_hmac_key(), key.enc_hmac_key());
+            assert!(!client.key_type().is_encrypted());
+        }
+    }
+
+    #[test]
+    fn a_cache_in_memory_cannot_be_changed() {
+        let reference = Reference { id: [5; 32], size: 10, csize: 7 };
+        let (file, chunks, size) = chunks_cache(&[&reference]).unwrap();
+        assert_eq!((chunks, size), (1, 18 + 1031 * 44));
+        assert!(unix::fdpass::is_sealed(&file));
+    }
+}

@@ -1,0 +1,139 @@
+//! `serve`: accepts connections until nobody needs this process any more.
+
+use crate::owner::Owner;
+use crate::writer::{self, Request};
+use crate::{prepare, session, worker};
+use anyhow::{Context, anyhow};
+use model::{Cause, Failure, RepositoryName};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use store::Store;
+use unix::Signal;
+use unix::paths::Layout;
+use unix::poll::{Interest, poll};
+use wire::session::kind;
+use wire::{WireError, frame};
+
+/// How often to look whether somebody still needs us.
+const TICK: Duration = Duration::from_millis(500);
+
+/// How long a connection may take to say who it is.
+const INTRODUCTION: Duration = Duration::from_secs(30);
+
+/// The whole life of an owner.
+pub fn serve(name: &RepositoryName) -> anyhow::Result<()> {
+    unix::harden::close_inherited()?;
+    let (socket, _) = unix::activation::listen_fds()?.into_iter().next().ok_or_else(|| anyhow!("no socket was handed over"))?;
+    let listener = UnixListener::from(socket);
+    listener.set_nonblocking(true)?;
+    let mut signals = unix::signals::Signals::new(&[Signal::SIGTERM, Signal::SIGINT])?;
+    let layout = Layout::from_env()?;
+    let store = Store::open(layout.db()).context("the database cannot be opened")?;
+    let (requests, queue) = channel();
+    let owner = Arc::new(Owner::new(name.clone(), layout, store, requests));
+    prepare::forget_old_sessions(&owner).map_err(|failure| anyhow!(failure.line()))?;
+    let writing = Arc::clone(&owner);
+    let writer = std::thread::Builder::new().name("writer".into()).spawn(move || writer::run(&writing, &queue))?;
+
+    let limit = writer::seconds("BORGCUBE_EXIT_SECONDS", 300);
+    let mut used = Instant::now();
+    loop {
+        let ready = poll(&[(listener.as_fd(), Interest::Read), (signals.as_fd(), Interest::Read)], Some(TICK))?;
+        if ready[1].any() && !signals.take().is_empty() {
+            log::info!("ending as asked");
+            stop(&owner);
+            break;
+        }
+        if ready[0].any() {
+            accept(&listener, &owner);
+        }
+        if !owner.is_idle() {
+            used = Instant::now();
+        } else if used.elapsed() >= limit {
+            log::info!("nobody needs this repository; ending until the next connection");
+            break;
+        }
+        if writer.is_finished() {
+            return Err(anyhow!("the writing thread ended"));
+        }
+    }
+    end(&owner, writer)
+}
+
+fn end(owner: &Owner, writer: JoinHandle<()>) -> anyhow::Result<()> {
+    if owner.writer.send(Request::Quit).is_err() {
+        log::debug!("the writer has ended already");
+    }
+    writer.join().map_err(|_| anyhow!("the writing thread failed"))
+}
+
+/// Ends all sessions; what they committed stays.
+fn stop(owner: &Owner) {
+    for job in owner.jobs.all() {
+        job.fail(Failure::new(Cause::OwnerLost, "the repository's owner was stopped"));
+        job.opening.end_session(job.number);
+        if job.withdraw() {
+            continue;
+        }
+        if !job.wait_for_end(Duration::from_secs(5)) {
+            log::warn!("the session of job {} does not end", job.number);
+        }
+    }
+}
+
+fn accept(listener: &UnixListener, owner: &Arc<Owner>) {
+    let stream = match listener.accept() {
+        Ok((stream, _)) => stream,
+        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return,
+        Err(e) => {
+            log::error!("a connection cannot be accepted: {e}");
+            // Out of descriptors, most likely: they come back when others end.
+            std::thread::sleep(TICK);
+            return;
+        }
+    };
+    owner.connections.fetch_add(1, Ordering::SeqCst);
+    let serving = Arc::clone(owner);
+    let started = std::thread::Builder::new().name("connection".into()).spawn(move || {
+        // Counted down even if the thread panics, or the process would never end.
+        let _counted = Counted(&serving);
+        if let Err(e) = connection(&serving, stream) {
+            log::warn!("a connection ended: {e}");
+        }
+    });
+    if let Err(e) = started {
+        owner.connections.fetch_sub(1, Ordering::SeqCst);
+        log::error!("no thread for a connection: {e}");
+    }
+}
+
+struct Counted<'a>(&'a Owner);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn connection(owner: &Owner, mut stream: UnixStream) -> Result<(), WireError> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(INTRODUCTION))?;
+    let mut payload = vec![];
+    let first = match frame::read(&mut stream, &mut payload) {
+        Ok(first) => first,
+        // Somebody only looked whether we are there.
+        Err(WireError::Closed) => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    stream.set_read_timeout(None)?;
+    match first {
+        kind::OPEN => session::run(owner, stream, &payload),
+        kind::PREPARE | kind::FINISH => worker::run(owner, stream, first, payload),
+        other => Err(WireError::Malformed(format!("a connection began with a frame of type {other}"))),
+    }
+}

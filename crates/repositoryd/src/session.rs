@@ -1,0 +1,436 @@
+//! A session's connection: chunks come in, references are judged, archives are proposed and committed.
+
+use crate::commit::Candidate;
+use crate::failures::internal;
+use crate::jobs::{Job, Sent};
+use crate::owner::Owner;
+use crate::prepare;
+use crate::viewlist::{self, ViewList, find};
+use crate::writer::Request;
+use borg::Id;
+use model::cause::Cause;
+use model::token::Token;
+use model::{Archive, Failure};
+use std::collections::HashSet;
+use std::io::BufReader;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use wire::session::{End, Open, Proposal, Put, Reference, VERSION, Verdict, Violation, decode_ids, kind, read_json, split_id, write_json};
+use wire::{WireError, frame};
+
+/// Credit is given back in pieces of this size, and whenever the session might be waiting for it.
+const CREDIT_BATCH: usize = 1 << 20;
+
+/// The overhead of the client's envelopes: its key never encrypts.
+const CLIENT_OVERHEAD: u32 = 1;
+
+/// References that may pile up before duplicates are thrown out.
+const PILE: usize = 1 << 20;
+
+/// Serves a session whose first frame was [`kind::OPEN`].
+pub fn run(owner: &Owner, mut stream: UnixStream, payload: &[u8]) -> Result<(), WireError> {
+    let open: Open = read_json(payload)?;
+    let job = match admit(owner, &open) {
+        Ok(job) => job,
+        Err(failure) => {
+            log::warn!("a session is refused: {}", failure.line());
+            return write_json(&mut stream, kind::REFUSED, &failure);
+        }
+    };
+    let (number, opening) = (job.number, Arc::clone(&job.opening));
+    log::info!("job {number}: the client is here, with Borg {}", unix::logging::escape(&open.client_version));
+    let entered = stream.try_clone().map(|clone| opening.enter(number, clone));
+    let served = match entered {
+        Err(e) => Err(WireError::Io(e)),
+        Ok(false) => Ok(()),
+        Ok(true) => Session::new(owner, &job, &stream).and_then(|mut session| session.serve()),
+    };
+    opening.leave(number);
+    conclude(&job, &mut stream, &served);
+    release(owner, &job);
+    job.end();
+    served
+}
+
+fn admit(owner: &Owner, open: &Open) -> Result<Arc<Job>, Failure> {
+    if open.version != VERSION {
+        return Err(internal("session and owner are of different versions of BorgCube; restart it completely"));
+    }
+    let token = Token::from_hex(open.token.as_bytes());
+    let token = token.ok_or_else(|| Failure::new(Cause::PolicyViolation { rule: "token".into() }, "this is no token"))?;
+    prepare::claim(owner, &token)
+}
+
+/// Finds the reason for an end without a complete archive, and tells the session where that is the repository's.
+fn conclude(job: &Job, stream: &mut UnixStream, served: &Result<(), WireError>) {
+    let complete = job.progress().archive.is_some();
+    if complete {
+        return;
+    }
+    if let Some(failure) = job.opening.failure() {
+        job.fail(failure.clone());
+        if let Err(e) = write_json(stream, kind::FAILED, &failure) {
+            log::debug!("the session of job {} was gone already: {e}", job.number);
+        }
+    }
+    let why = match served {
+        Ok(()) => "the client ended the session before the archive was complete".to_owned(),
+        Err(e) => format!("the session ended before the archive was complete: {e}"),
+    };
+    job.fail(Failure::new(Cause::SessionLost, why));
+}
+
+/// What the session sent and no archive refers to is not needed any more.
+fn release(owner: &Owner, job: &Job) {
+    let sent = std::mem::take(&mut *job.sent());
+    if job.opening.failure().is_some() {
+        return;
+    }
+    // The request is sent under the lock: whoever stores one of them again must come after it.
+    let mut known = job.opening.known();
+    let (ids, durable) = known.release(sent.keys());
+    if !ids.is_empty() {
+        log::info!("job {}: {} chunks that no archive refers to are removed", job.number, ids.len());
+        let request = Request::Delete { opening: Arc::clone(&job.opening), ids, durable };
+        if owner.writer.send(request).is_err() {
+            log::debug!("the owner is ending");
+        }
+    }
+}
+
+/// Whether the session goes on.
+enum Next {
+    More,
+    Stop,
+}
+
+struct Session<'a> {
+    owner: &'a Owner,
+    job: &'a Arc<Job>,
+    input: BufReader<UnixStream>,
+    output: UnixStream,
+    /// Taken, and not given back yet.
+    credit: usize,
+    /// Collected for the next proposal.
+    items: Vec<Id>,
+    references: Vec<Reference>,
+    pile: usize,
+    violation: Option<Violation>,
+    /// Bytes newly stored because of this session.
+    deduplicated: u64,
+    accepted: Option<Candidate>,
+    /// New chunks of the last checkpoint.
+    carried: Vec<Id>,
+}
+
+impl<'a> Session<'a> {
+    fn new(owner: &'a Owner, job: &'a Arc<Job>, stream: &UnixStream) -> Result<Session<'a>, WireError> {
+        Ok(Session {
+            owner,
+            job,
+            input: BufReader::with_capacity(1 << 18, stream.try_clone()?),
+            output: stream.try_clone()?,
+            credit: 0,
+            items: vec![],
+            references: vec![],
+            pile: PILE,
+            violation: None,
+            deduplicated: 0,
+            accepted: None,
+            carried: vec![],
+        })
+    }
+
+    fn serve(&mut self) -> Result<(), WireError> {
+        write_json(&mut self.output, kind::OPENED, &self.job.opened)?;
+        let mut payload = vec![];
+        loop {
+            if self.input.buffer().is_empty() {
+                self.give_credit()?;
+            }
+            let kind = match frame::read(&mut self.input, &mut payload) {
+                Ok(kind) => kind,
+                Err(WireError::Closed) => return Ok(()),
+                Err(e) => return Err(e),
+            };
+            if self.job.opening.failure().is_some() {
+                return Ok(());
+            }
+            match self.handle(kind, &payload)? {
+                Next::More => {}
+                Next::Stop => return Ok(()),
+            }
+        }
+    }
+
+    fn handle(&mut self, kind: u8, payload: &[u8]) -> Result<Next, WireError> {
+        match kind {
+            kind::PUT => {
+                let put = Put::decode(payload)?;
+                if put.id == Id::MANIFEST.0 {
+                    return Err(WireError::Malformed("a session put a manifest".into()));
+                }
+                if let Err(failure) = self.put(&put) {
+                    self.job.fail(failure);
+                    return Ok(Next::Stop);
+                }
+                self.credit += put.payload.len();
+                if self.credit >= CREDIT_BATCH {
+                    self.give_credit()?;
+                }
+            }
+            kind::READ => {
+                let (id, _) = split_id(payload)?;
+                return self.read(Id(id));
+            }
+            kind::ITEMS => self.collect_items(&decode_ids(payload)?),
+            kind::REFS => self.collect_references(payload)?,
+            kind::PROPOSE => {
+                let verdict = self.judge(read_json(payload)?);
+                self.tell(&verdict)?;
+            }
+            kind::COMMIT => {
+                let verdict = self.commit();
+                self.tell(&verdict)?;
+            }
+            kind::VIOLATION => {
+                self.doom(&read_json(payload)?);
+                return Ok(Next::Stop);
+            }
+            kind::END => {
+                let end: End = read_json(payload)?;
+                self.job.progress().counters = end.counters;
+                if let Some(failure) = end.failure {
+                    self.job.fail(failure);
+                }
+                return Ok(Next::Stop);
+            }
+            other => return Err(WireError::Malformed(format!("a session sent a frame of type {other}"))),
+        }
+        Ok(Next::More)
+    }
+
+    fn give_credit(&mut self) -> Result<(), WireError> {
+        let credit = u32::try_from(std::mem::take(&mut self.credit)).unwrap_or(u32::MAX);
+        if credit > 0 {
+            frame::write(&mut self.output, kind::CREDIT, &[&credit.to_le_bytes()])?;
+        }
+        Ok(())
+    }
+
+    /// Takes a verified chunk: dropped if it is there, else encrypted here and handed to the writer.
+    fn put(&mut self, put: &Put<'_>) -> Result<(), Failure> {
+        let id = Id(put.id);
+        let size = u32::try_from(put.payload.len()).unwrap_or(u32::MAX);
+        let record = Sent { size: put.size, csize: size.saturating_add(CLIENT_OVERHEAD), new: false };
+        {
+            let mut sent = self.job.sent();
+            if sent.contains_key(&id) {
+                return Ok(());
+            }
+            // Before asking what is known: who deletes garbage looks here.
+            sent.insert(id, record);
+        }
+        let opening = Arc::clone(&self.job.opening);
+        if opening.known().claim(&id) {
+            return Ok(());
+        }
+        let nonce = self.nonce(opening.key.nonce_blocks(put.payload.len()))?;
+        let envelope = opening.key.seal(put.payload, nonce);
+        let permit = self.owner.budget.take(envelope.len());
+        {
+            // Known and queued in one step: who finds it known may commit right away, and that has to come behind it.
+            let mut known = opening.known();
+            if known.claim(&id) {
+                return Ok(());
+            }
+            known.add_fresh(id);
+            let request = Request::Put { opening: Arc::clone(&opening), id, envelope, permit };
+            self.owner.writer.send(request).map_err(|_| ending())?;
+        }
+        self.job.sent().insert(id, Sent { new: true, ..record });
+        self.deduplicated += put.payload.len() as u64;
+        Ok(())
+    }
+
+    fn nonce(&self, blocks: u64) -> Result<u64, Failure> {
+        if blocks == 0 {
+            return Ok(0);
+        }
+        loop {
+            if let Some(nonce) = self.job.opening.nonces.take(blocks) {
+                return Ok(nonce);
+            }
+            let (reply, answer) = sync_channel(1);
+            let request = Request::Reserve { opening: Arc::clone(&self.job.opening), blocks, reply };
+            self.owner.writer.send(request).map_err(|_| ending())?;
+            answer.recv().map_err(|_| ending())??;
+        }
+    }
+
+    fn read(&mut self, id: Id) -> Result<Next, WireError> {
+        if self.plaintext_size(&id).is_none() {
+            frame::write(&mut self.output, kind::NOT_IN_VIEW, &[&id.0])?;
+            return Ok(Next::More);
+        }
+        match self.fetch(id) {
+            Ok(payload) => {
+                frame::write(&mut self.output, kind::OBJECT, &[&id.0, &payload])?;
+                Ok(Next::More)
+            }
+            Err(failure) => {
+                self.job.fail(failure.clone());
+                // The opening's own failure is told at the end.
+                if self.job.opening.failure().is_none() {
+                    write_json(&mut self.output, kind::FAILED, &failure)?;
+                }
+                Ok(Next::Stop)
+            }
+        }
+    }
+
+    fn fetch(&self, id: Id) -> Result<Vec<u8>, Failure> {
+        let (reply, answer) = sync_channel(1);
+        let request = Request::Read { opening: Arc::clone(&self.job.opening), id, reply };
+        self.owner.writer.send(request).map_err(|_| ending())?;
+        let envelope = answer.recv().map_err(|_| ending())??;
+        let envelope = envelope.ok_or_else(|| stale(&id))?;
+        let opened = self.job.opening.key.open(&envelope);
+        let payload = opened.map_err(|e| Failure::new(Cause::RepositoryIntegrity, format!("chunk {id}: {e}")))?;
+        Ok(payload.into_owned())
+    }
+
+    /// The size of a chunk that this session may refer to; None if it may not.
+    fn plaintext_size(&self, id: &Id) -> Option<u32> {
+        self.entry(id).map(|reference| reference.size)
+    }
+
+    fn entry(&self, id: &Id) -> Option<Reference> {
+        if let Some(sent) = self.job.sent().get(id) {
+            return Some(Reference { id: id.0, size: sent.size, csize: sent.csize });
+        }
+        find(&self.job.view, id).copied()
+    }
+
+    fn collect_items(&mut self, ids: &[[u8; 32]]) {
+        for id in ids {
+            match self.entry(&Id(*id)) {
+                Some(entry) => {
+                    self.items.push(Id(*id));
+                    self.references.push(entry);
+                }
+                None => self.note("unknown-chunk", format!("the item stream has chunk {}, which this client did not send", Id(*id))),
+            }
+        }
+    }
+
+    fn collect_references(&mut self, payload: &[u8]) -> Result<(), WireError> {
+        for mut reference in Reference::decode_all(payload)? {
+            let id = Id(reference.id);
+            match self.entry(&id) {
+                None => self.note("unknown-chunk", format!("an item refers to chunk {id}, which this client did not send")),
+                Some(entry) if entry.size != reference.size => {
+                    self.note("chunk-size", format!("an item says that chunk {id} has {} bytes, it has {}", reference.size, entry.size));
+                }
+                Some(entry) => {
+                    if reference.csize == 0 {
+                        reference.csize = entry.csize;
+                    }
+                    self.references.push(reference);
+                }
+            }
+        }
+        if self.references.len() >= self.pile {
+            viewlist::normalise(&mut self.references);
+            self.pile = PILE.max(self.references.len() * 2);
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, rule: &str, detail: String) {
+        self.violation.get_or_insert_with(|| Violation { rule: rule.to_owned(), detail });
+    }
+
+    /// Judges what was collected, and starts a new collection.
+    fn judge(&mut self, proposal: Proposal) -> Verdict {
+        let items = std::mem::take(&mut self.items);
+        let mut references = std::mem::take(&mut self.references);
+        self.pile = PILE;
+        self.accepted = None;
+        if self.job.progress().archive.is_some() {
+            self.note("archive-complete", "another archive was proposed behind the complete one".into());
+        }
+        if let Some(violation) = self.violation.take() {
+            self.doom(&violation);
+            return Verdict::Violation(violation);
+        }
+        viewlist::normalise(&mut references);
+        {
+            let known = self.job.opening.known();
+            if let Some(lost) = references.iter().find(|r| !known.contains(&Id(r.id))) {
+                let failure = stale(&Id(lost.id));
+                self.job.fail(failure.clone());
+                return Verdict::Failed(failure);
+            }
+        }
+        let mut new: HashSet<Id> = if proposal.checkpoint { self.carried.iter().copied().collect() } else { HashSet::new() };
+        {
+            let sent = self.job.sent();
+            new.extend(references.iter().map(|r| Id(r.id)).filter(|id| sent.get(id).is_some_and(|sent| sent.new)));
+        }
+        let mut new: Vec<Id> = new.into_iter().collect();
+        new.sort_unstable();
+        let list = ViewList { references, new };
+        self.accepted = Some(Candidate { job: Arc::clone(self.job), proposal, items, list, deduplicated: self.deduplicated });
+        Verdict::Accepted
+    }
+
+    fn commit(&mut self) -> Verdict {
+        let Some(candidate) = self.accepted.take() else {
+            return Verdict::Failed(internal("a commit without an accepted proposal"));
+        };
+        let checkpoint = candidate.proposal.checkpoint;
+        let carried = if checkpoint { candidate.list.new.clone() } else { vec![] };
+        match self.committed(candidate) {
+            Ok(archive) => {
+                let mut progress = self.job.progress();
+                progress.counters = archive.counters;
+                *(if checkpoint { &mut progress.checkpoint } else { &mut progress.archive }) = Some(archive);
+                self.carried = carried;
+                Verdict::Accepted
+            }
+            Err(failure) => {
+                self.job.fail(failure.clone());
+                Verdict::Failed(failure)
+            }
+        }
+    }
+
+    fn committed(&self, candidate: Candidate) -> Result<Archive, Failure> {
+        let (reply, answer) = sync_channel(1);
+        self.owner.writer.send(Request::Commit { candidate: Box::new(candidate), reply }).map_err(|_| ending())?;
+        answer.recv().map_err(|_| ending())?
+    }
+
+    fn tell(&mut self, verdict: &Verdict) -> Result<(), WireError> {
+        write_json(&mut self.output, kind::VERDICT, verdict)
+    }
+
+    fn doom(&self, violation: &Violation) {
+        log::warn!("job {}: {}: {}", self.job.number, violation.rule, violation.detail);
+        let cause = match violation.rule.as_str() {
+            "paths-overlap" => Cause::PathsOverlap,
+            rule => Cause::PolicyViolation { rule: rule.to_owned() },
+        };
+        self.job.fail(Failure::new(cause, violation.detail.clone()));
+    }
+}
+
+fn stale(id: &Id) -> Failure {
+    Failure::new(Cause::ViewStale, format!("chunk {id} is no longer in the repository"))
+}
+
+fn ending() -> Failure {
+    Failure::new(Cause::OwnerLost, "the owner is ending")
+}

@@ -1,0 +1,117 @@
+//! A worker's connection: it prepares one job, and hears at the end what became of it.
+
+use crate::failures::{internal, of_store};
+use crate::jobs::Job;
+use crate::owner::Owner;
+use crate::prepare::{self, Made};
+use model::Failure;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+use wire::session::{Finish, Outcome, Prepare, kind, read_json, write_json};
+use wire::{WireError, frame};
+
+/// How long a session may take to end when its client's borg has ended.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Serves a worker, whose first frame was read already, until it is gone. What it prepared and did not finish ends with it.
+pub fn run(owner: &Owner, mut stream: UnixStream, first: u8, mut payload: Vec<u8>) -> Result<(), WireError> {
+    let mut prepared: Option<(Arc<Job>, String)> = None;
+    let mut next = first;
+    let ended = loop {
+        let handled = match next {
+            kind::PREPARE if prepared.is_none() => match read_json::<Prepare>(&payload).and_then(|request| start(owner, &stream, &request))
+            {
+                Ok(made) => {
+                    prepared = made;
+                    Ok(())
+                }
+                Err(e) => Err(e),
+            },
+            kind::FINISH => read_json::<Finish>(&payload).and_then(|request| {
+                let own = prepared.take_if(|(job, _)| job.number == request.job);
+                finish(owner, &mut stream, request.job, own)
+            }),
+            other => Err(WireError::Malformed(format!("a worker sent a frame of type {other}"))),
+        };
+        if let Err(e) = handled {
+            break Err(e);
+        }
+        match frame::read(&mut stream, &mut payload) {
+            Ok(kind) => next = kind,
+            Err(WireError::Closed) => break Ok(()),
+            Err(e) => break Err(e),
+        }
+    };
+    if let Some((job, hash)) = prepared {
+        log::info!("the worker of job {} is gone; its session ends", job.number);
+        end(owner, &job, &hash, Duration::ZERO);
+    }
+    ended
+}
+
+fn start(owner: &Owner, stream: &UnixStream, request: &Prepare) -> Result<Option<(Arc<Job>, String)>, WireError> {
+    let made = prepare::prepare(owner, request);
+    let mut out = stream;
+    match made {
+        Err(failure) => {
+            log::warn!("job {} cannot be prepared: {}", request.job, failure.line());
+            write_json(&mut out, kind::FAILED, &failure)?;
+            Ok(None)
+        }
+        Ok(Made { job, prepared, cache, token_hash }) => {
+            log::info!("job {} is prepared: {} chunks in the client's view", job.number, prepared.view_chunks);
+            let sent = write_json(&mut out, kind::PREPARED, &prepared).and_then(|()| {
+                let sent = unix::fdpass::send_fds(stream, &[cache.as_fd()], &[0]);
+                sent.map_err(|e| WireError::Io(std::io::Error::other(e)))
+            });
+            if let Err(e) = sent {
+                end(owner, &job, &token_hash, Duration::ZERO);
+                return Err(e);
+            }
+            Ok(Some((job, token_hash)))
+        }
+    }
+}
+
+fn finish(owner: &Owner, stream: &mut UnixStream, number: u64, own: Option<(Arc<Job>, String)>) -> Result<(), WireError> {
+    let outcome = match own {
+        Some((job, hash)) => {
+            end(owner, &job, &hash, PATIENCE);
+            Ok(job.outcome())
+        }
+        None => remembered(owner, number),
+    };
+    match outcome {
+        Ok(outcome) => write_json(stream, kind::OUTCOME, &outcome),
+        Err(failure) => write_json(stream, kind::FAILED, &failure),
+    }
+}
+
+/// Ends a job: at once if nobody came for it, else when its session has ended, if need be by force.
+fn end(owner: &Owner, job: &Job, hash: &str, patience: Duration) {
+    if job.withdraw() {
+        prepare::withdraw(owner, job.number, hash);
+    } else if !job.wait_for_end(patience) {
+        job.opening.end_session(job.number);
+        if !job.wait_for_end(PATIENCE) {
+            log::error!("the session of job {} does not end", job.number);
+        }
+    }
+    owner.jobs.remove(job.number);
+}
+
+/// What the database knows of a job that this process never had: an owner ended, and another one came.
+fn remembered(owner: &Owner, number: u64) -> Result<Outcome, Failure> {
+    if owner.jobs.get(number).is_some() {
+        return Err(internal(format!("job {number} belongs to another worker's connection")));
+    }
+    let mut archives = owner.store.read(|r| r.archives().of_job(number)).map_err(|e| of_store(&e))?;
+    archives.retain(|archive| archive.repository == owner.name);
+    let archive = archives.iter().find(|archive| !archive.incomplete).cloned();
+    let checkpoint = archives.into_iter().filter(|a| a.incomplete && archive.is_none()).max_by_key(|a| a.end);
+    let counters = archive.as_ref().or(checkpoint.as_ref()).map(|a| a.counters).unwrap_or_default();
+    let opened = archive.is_some() || checkpoint.is_some();
+    Ok(Outcome { opened, archive, checkpoint, failure: None, counters })
+}

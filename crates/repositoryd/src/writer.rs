@@ -1,0 +1,253 @@
+//! The thread that has the repository: it alone opens, writes, commits and closes it, in the order of the requests.
+
+use crate::commit::{self, Candidate};
+use crate::credentials::Credentials;
+use crate::failures::{internal, of_repository, of_state, of_store};
+use crate::known::Known;
+use crate::nonces::Nonces;
+use crate::opening::Opening;
+use crate::owner::{Owner, Permit};
+use crate::unlock::{Unlocked, unlock};
+use crate::{intents, tool};
+use borg::manifest::Manifest;
+use borg::{Id, RepositoryId};
+use model::{Archive, Cause, Failure};
+use repository::{OpenOptions, Repository};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::{Duration, Instant};
+
+/// Where an answer goes; the asking thread waits for it.
+pub type Reply<T> = SyncSender<Result<T, Failure>>;
+
+/// What the writer is asked for. Requests for an opening that is over are answered with the reason of its end.
+pub enum Request {
+    /// Open the repository if it is not, and say what a new job has to know.
+    Prepare {
+        /// Must be free.
+        archive_name: String,
+        /// The answer.
+        reply: Reply<Ready>,
+    },
+    /// Store an envelope.
+    Put {
+        /// For this opening only.
+        opening: Arc<Opening>,
+        /// Its id.
+        id: Id,
+        /// What is stored.
+        envelope: Vec<u8>,
+        /// Its memory.
+        permit: Permit,
+    },
+    /// Delete objects that nobody refers to.
+    Delete {
+        /// For this opening only.
+        opening: Arc<Opening>,
+        /// Their ids.
+        ids: Vec<Id>,
+        /// Whether they would stay if nobody committed again.
+        durable: bool,
+    },
+    /// Read an envelope.
+    Read {
+        /// For this opening only.
+        opening: Arc<Opening>,
+        /// Its id.
+        id: Id,
+        /// The answer; None if there is no such object.
+        reply: Reply<Option<Vec<u8>>>,
+    },
+    /// Reserve nonces for so many blocks.
+    Reserve {
+        /// For this opening only.
+        opening: Arc<Opening>,
+        /// Blocks needed at once.
+        blocks: u64,
+        /// The answer.
+        reply: Reply<()>,
+    },
+    /// Make an archive durable.
+    Commit {
+        /// The archive.
+        candidate: Box<Candidate>,
+        /// The answer: its record.
+        reply: Reply<Archive>,
+    },
+    /// Close the repository and end.
+    Quit,
+}
+
+/// What a new job has to know of the open repository.
+pub struct Ready {
+    /// The opening.
+    pub opening: Arc<Opening>,
+    /// The real manifest's item keys.
+    pub item_keys: Vec<Vec<u8>>,
+    /// The real manifest's timestamp in microseconds.
+    pub timestamp: i64,
+}
+
+/// The open repository, as only the writer has it.
+pub struct Open {
+    /// The repository.
+    pub repository: Repository,
+    /// What is shared.
+    pub opening: Arc<Opening>,
+    /// The real manifest as it is committed.
+    pub manifest: Manifest,
+    /// Durable objects were deleted, and that is not committed.
+    pub untidy: bool,
+}
+
+/// Works until it is told to quit.
+pub fn run(owner: &Owner, requests: &Receiver<Request>) {
+    let idle = seconds("BORGCUBE_IDLE_SECONDS", 60);
+    let mut open: Option<Open> = None;
+    let mut used = Instant::now();
+    loop {
+        let request = requests.recv_timeout(Duration::from_secs(1));
+        if let Some(current) = &open {
+            if current.opening.failure().is_some() {
+                // The child is of no more use; whoever still has requests for it is told why.
+                open = None;
+            } else if request.is_ok() || Arc::strong_count(&current.opening) > 1 {
+                used = Instant::now();
+            } else if used.elapsed() >= idle {
+                close(open.take());
+            }
+        }
+        match request {
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) | Ok(Request::Quit) => break,
+            Ok(request) => {
+                serve(owner, &mut open, request);
+                used = Instant::now();
+            }
+        }
+        owner.is_open.store(open.is_some(), Ordering::SeqCst);
+    }
+    close(open.take());
+    owner.is_open.store(false, Ordering::SeqCst);
+}
+
+/// A number of seconds from the environment.
+pub fn seconds(name: &str, default: u64) -> Duration {
+    Duration::from_secs(std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default))
+}
+
+/// Ends the child in an orderly way, so that any borg may use the repository.
+fn close(open: Option<Open>) {
+    let Some(mut open) = open else { return };
+    if open.untidy
+        && let Err(e) = open.repository.commit()
+    {
+        log::warn!("objects that nobody needs stay in the repository: {e}");
+    }
+    open.repository.close();
+    log::info!("the repository is closed");
+}
+
+fn serve(owner: &Owner, open: &mut Option<Open>, request: Request) {
+    match request {
+        Request::Prepare { archive_name, reply } => answer(&reply, prepare(owner, open, &archive_name)),
+        Request::Put { opening, id, envelope, permit } => {
+            if let Ok(current) = current(open, &opening)
+                && let Err(e) = current.repository.put(&id, &envelope)
+            {
+                opening.fail(of_repository(&e));
+            }
+            drop(permit);
+        }
+        Request::Delete { opening, ids, durable } => {
+            if let Ok(current) = current(open, &opening) {
+                current.untidy |= durable;
+                if let Err(e) = ids.iter().try_for_each(|id| current.repository.delete(id)) {
+                    opening.fail(of_repository(&e));
+                }
+            }
+        }
+        Request::Read { opening, id, reply } => answer(&reply, current(open, &opening).and_then(|current| read(current, &id))),
+        Request::Reserve { opening, blocks, reply } => {
+            let reserved = current(open, &opening).and_then(|current| opening.nonces.reserve(&mut current.repository, blocks));
+            if let Err(failure) = &reserved {
+                opening.fail(failure.clone());
+            }
+            answer(&reply, reserved);
+        }
+        Request::Commit { candidate, reply } => {
+            let opening = Arc::clone(&candidate.job.opening);
+            answer(&reply, current(open, &opening).and_then(|current| commit::commit(owner, current, &candidate)));
+        }
+        Request::Quit => {}
+    }
+}
+
+fn answer<T>(reply: &Reply<T>, result: Result<T, Failure>) {
+    if reply.send(result).is_err() {
+        log::debug!("the asking connection is gone");
+    }
+}
+
+/// The open repository, if it is that opening and no failure ended it.
+fn current<'a>(open: &'a mut Option<Open>, wanted: &Arc<Opening>) -> Result<&'a mut Open, Failure> {
+    match open {
+        Some(current) if Arc::ptr_eq(&current.opening, wanted) => match wanted.failure() {
+            None => Ok(current),
+            Some(failure) => Err(failure),
+        },
+        _ => Err(wanted.failure().unwrap_or_else(|| internal("the repository was closed under a running session"))),
+    }
+}
+
+fn read(current: &mut Open, id: &Id) -> Result<Option<Vec<u8>>, Failure> {
+    match current.repository.get(id) {
+        Ok(envelope) => Ok(Some(envelope)),
+        Err(repository::Error::ObjectNotFound(_)) => Ok(None),
+        Err(e) => {
+            let failure = of_repository(&e);
+            current.opening.fail(failure.clone());
+            Err(failure)
+        }
+    }
+}
+
+fn prepare(owner: &Owner, open: &mut Option<Open>, archive_name: &str) -> Result<Ready, Failure> {
+    let current = match open {
+        Some(current) => current,
+        None => open.insert(open_repository(owner)?),
+    };
+    if current.manifest.archives.contains_key(archive_name.as_bytes()) {
+        let message = format!("the repository has an archive named {archive_name:?} already");
+        return Err(Failure::new(Cause::ArchiveExists, message));
+    }
+    Ok(Ready {
+        opening: Arc::clone(&current.opening),
+        item_keys: current.manifest.item_keys.clone(),
+        timestamp: current.manifest.timestamp_micros().unwrap_or(0),
+    })
+}
+
+fn open_repository(owner: &Owner) -> Result<Open, Failure> {
+    let record = owner.store.read(|r| r.repositories().require(&owner.name)).map_err(|e| of_store(&e))?;
+    owner.layout.create_repository_directories(owner.name.as_str()).map_err(|e| of_state(&e))?;
+    let expected = RepositoryId::from_hex(&record.repository_id).map_err(|e| internal(format!("the repository's record: {e}")))?;
+    let host_id = std::fs::read_to_string(owner.layout.host_id_file()).ok().map(|text| text.trim().to_owned());
+    let options = tool::options(&record.url, record.remote_borg.as_deref(), record.rsh.as_deref());
+    let host_id = host_id.filter(|text| !text.is_empty()).or(options.host_id.clone());
+    let options = OpenOptions { exclusive: true, expected: Some(expected), host_id, ..options };
+    let mut repository = Repository::open(&options).map_err(|e| of_repository(&e))?;
+    let Unlocked { key, manifest, encryption, nonce_above_manifest } = unlock(&mut repository, &Credentials::read()?)?;
+    if encryption != record.encryption {
+        // Otherwise whoever can write to the storage could put an unencrypted repository of the same id in its place.
+        let message = format!("the repository was added with encryption {}, now it has {encryption}", record.encryption);
+        return Err(Failure::new(Cause::RepositoryIntegrity, message));
+    }
+    let nonces = Nonces::new(owner.layout.views(owner.name.as_str()).join("nonce"), nonce_above_manifest.unwrap_or(0))?;
+    let known = Known::new(repository.list_ids().map_err(|e| of_repository(&e))?);
+    log::info!("the repository is open: {} objects, {} archives", known.count(), manifest.archives.len());
+    intents::resolve(owner, &manifest)?;
+    let opening = Arc::new(Opening::new(expected, key, nonces, known));
+    Ok(Open { repository, opening, manifest, untidy: false })
+}
