@@ -1,0 +1,312 @@
+//! What hostile clients, crashes and broken repositories may not do.
+
+mod harness;
+
+use harness::{System, noise};
+use model::{Cause, EncryptionMode, Timestamp};
+use std::time::Duration;
+use testkit::{Borg, retry_until};
+use wire::session::{Reference, Verdict, Violation, kind, write_json};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn rule(verdict: Verdict) -> String {
+    match verdict {
+        Verdict::Violation(violation) => violation.rule,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn references_that_are_not_ours() {
+    let mut system = System::new(EncryptionMode::RepokeyBlake2);
+    let (worker, mut client) = system.backup("victim/etc", "secret");
+    let secret = client.put(b"the victim's secret");
+    assert_eq!(client.archive_of("f", &[secret], false), Verdict::Accepted);
+    client.end();
+    worker.finish(1);
+
+    type Attack = fn(&mut harness::Client, Reference) -> Verdict;
+    let attacks: [(&str, Attack); 5] = [
+        ("unknown-chunk", |client, secret| client.archive_of("f", &[secret], false)),
+        ("unknown-chunk", |client, secret| client.propose(&[secret.id], &[], false)),
+        ("unknown-chunk", |client, _| client.archive_of("f", &[Reference { id: [7; 32], size: 1, csize: 1 }], true)),
+        ("chunk-size", |client, _| {
+            let own = client.put(b"twelve bytes");
+            client.archive_of("f", &[Reference { size: 13, ..own }], false)
+        }),
+        // One bad reference among many good ones, in an earlier frame.
+        ("unknown-chunk", |client, secret| {
+            let own = client.put(b"own");
+            let mut bytes = vec![];
+            secret.encode(&mut bytes);
+            wire::frame::write(&mut client.stream, kind::REFS, &[&bytes]).unwrap();
+            client.archive_of("f", &vec![own; 5000], false)
+        }),
+    ];
+    for (number, (expected, attack)) in (2..).zip(attacks) {
+        let (worker, mut client) = system.backup("evil/etc", "stolen");
+        assert_eq!(rule(attack(&mut client, secret)), expected);
+        // Nothing is accepted, so there is nothing to commit.
+        assert!(matches!(client.commit(), Verdict::Failed(_)));
+        drop(client);
+        let outcome = worker.finish(number);
+        assert_eq!(outcome.failure.unwrap().cause, Cause::PolicyViolation { rule: expected.into() });
+        assert!(outcome.archive.is_none() && outcome.checkpoint.is_none());
+    }
+    system.stop();
+    assert_eq!(system.judge(), ["secret"]);
+    assert_eq!(system.archives().len(), 1);
+}
+
+#[test]
+fn what_sessions_say_becomes_the_jobs_failure() {
+    let system = System::new(EncryptionMode::None);
+    for (number, (said, cause)) in (1..).zip([
+        ("paths-overlap", Cause::PathsOverlap),
+        ("bad-id", Cause::PolicyViolation { rule: "bad-id".into() }),
+    ]) {
+        let (worker, mut client) = system.backup("a/b", "x");
+        let violation = Violation { rule: said.into(), detail: "d".into() };
+        write_json(&mut client.stream, kind::VIOLATION, &violation).unwrap();
+        assert_eq!(client.next(), None);
+        assert_eq!(worker.finish(number).failure.unwrap().cause, cause);
+    }
+    // Nonsense on the socket harms nobody else.
+    let mut stream = system.connect();
+    std::io::Write::write_all(&mut stream, &[0xff; 100]).unwrap();
+    let (worker, mut client) = system.backup("a/b", "x");
+    wire::frame::write(&mut client.stream, 77, &[b"?"]).unwrap();
+    assert_eq!(client.next(), None);
+    assert_eq!(worker.finish(3).failure.unwrap().cause, Cause::SessionLost);
+    let (worker, mut client) = system.backup("a/b", "x");
+    assert_eq!(client.archive("f", &[b"fine"], false), Verdict::Accepted);
+    client.end();
+    assert!(worker.finish(4).archive.is_some());
+}
+
+#[test]
+fn two_at_once_and_one_dies() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    let (worker_a, mut a) = system.backup("a/x", "dies");
+    let (worker_b, mut b) = system.backup("b/x", "lives");
+    let shared = noise(1, 50_000);
+    a.put(&shared);
+    a.put(&noise(2, 50_000));
+    // B relies on what A stored; A's other chunk becomes durable with B's commit and has to go again.
+    assert_eq!(b.archive("f", &[&shared], false), Verdict::Accepted);
+    a.put(&noise(3, 50_000));
+    assert_eq!(a.propose(&[], &[], false), Verdict::Accepted);
+    drop(a);
+    b.end();
+    let dead = worker_a.finish(1);
+    assert_eq!(dead.failure.unwrap().cause, Cause::SessionLost);
+    assert!(worker_b.finish(2).archive.is_some());
+    system.stop();
+    // `borg check` would report orphans.
+    assert_eq!(system.judge(), ["lives"]);
+}
+
+#[test]
+fn checkpoints_are_replaced_and_go_with_the_next_success() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    let (worker, mut client) = system.backup("a/x", "one");
+    let (p, q, r) = (noise(1, 10_000), noise(2, 10_000), noise(3, 10_000));
+    assert_eq!(client.archive("f", &[&p, &q], true), Verdict::Accepted);
+    assert_eq!(client.archive("f", &[&p, &r], true), Verdict::Accepted);
+    drop(client);
+    let outcome = worker.finish(1);
+    let checkpoint = outcome.checkpoint.unwrap();
+    assert_eq!((checkpoint.name.as_str(), checkpoint.incomplete), ("one.checkpoint", true));
+    assert_eq!(outcome.failure.unwrap().cause, Cause::SessionLost);
+    assert_eq!(system.archives(), [checkpoint.clone()]);
+    let views = || std::fs::read_dir(system.layout.views("main")).unwrap().filter(|e| e.as_ref().unwrap().path().extension().is_some()).count();
+    assert_eq!(views(), 1);
+
+    // Another client's incomplete one, much older, goes too; a younger one stays.
+    let (worker, mut client) = system.backup("b/x", "other");
+    assert_eq!(client.archive("f", &[&noise(9, 1000)], true), Verdict::Accepted);
+    drop(client);
+    worker.finish(2);
+    let (worker, mut client) = system.backup("c/x", "old");
+    assert_eq!(client.archive("f", &[&noise(8, 1000)], true), Verdict::Accepted);
+    drop(client);
+    let mut old = worker.finish(3).checkpoint.unwrap();
+    old.end = Timestamp::now().plus_seconds(-15 * 86_400);
+    system.store.write("t", "t", |w| w.archives().put(&old)).unwrap();
+
+    // The resume refers to what the checkpoint had without sending it.
+    let mut worker = system.worker();
+    let job = system.job("a/x");
+    let (prepared, _) = worker.prepare(job, "two").unwrap();
+    assert_eq!(prepared.view_chunks, 3);
+    let mut client = system.open(&prepared.token).unwrap();
+    let chunk = Reference { id: client.key.id_hash(&p).0, size: 10_000, csize: 0 };
+    assert_eq!(client.archive_of("f", &[chunk], true), Verdict::Accepted);
+    assert_eq!(client.archive_of("f", &[chunk], false), Verdict::Accepted);
+    client.end();
+    let archive = worker.finish(job).archive.unwrap();
+    assert!(archive.statistics.deduplicated_size < 1000);
+    let names: Vec<_> = system.archives().into_iter().map(|a| a.name).collect();
+    assert_eq!(names, ["other.checkpoint", "two"]);
+    assert_eq!(views(), 2);
+    system.stop();
+    // No orphans: q and r and the item streams of the checkpoints are gone.
+    assert_eq!(system.judge().len(), 2);
+}
+
+#[test]
+fn a_crash_between_intent_and_commit_drops_and_after_it_registers() {
+    for (place, survives) in [("before-commit", false), ("after-commit", true)] {
+        let mut system = System::new(EncryptionMode::Keyfile);
+        system.stop();
+        system.set("BORGCUBE_TEST_PAUSE", place);
+        system.start();
+        let (_worker, mut client) = system.backup("a/x", "crash");
+        let reference = client.put(&noise(1, 5000));
+        let item = client.put(&harness::item("f", &[reference]));
+        assert_eq!(client.propose(&[item.id], &[reference], false), Verdict::Accepted);
+        wire::frame::write(&mut client.stream, kind::COMMIT, &[]).unwrap();
+        retry_until(PATIENCE, || (system.intents() == 1).then_some(())).expect("an intent");
+        if survives {
+            let repo = system.repo();
+            let committed = || std::fs::read_dir(repo.join("data/0")).unwrap().count() > 3;
+            retry_until(PATIENCE, || committed().then_some(())).expect("a commit");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        system.kill();
+        assert_eq!(client.next(), None);
+        assert_eq!(system.archives(), []);
+        system.set("BORGCUBE_TEST_PAUSE", "");
+        system.start();
+        let (worker, mut client) = system.backup("a/x", "next");
+        assert_eq!(system.intents(), 0);
+        assert_eq!(system.archives().len(), usize::from(survives));
+        assert_eq!(client.archive("f", &[b"next"], false), Verdict::Accepted);
+        client.end();
+        worker.finish(2);
+        // Whoever asks for the first job now is told what there is.
+        assert_eq!(system.worker().finish(1).archive.is_some(), survives);
+        let views = std::fs::read_dir(system.layout.views("main")).unwrap().filter(|e| e.as_ref().unwrap().path().extension().is_some());
+        assert_eq!(views.count(), 1 + usize::from(survives));
+        system.stop();
+        assert_eq!(system.judge().len(), 1 + usize::from(survives));
+    }
+}
+
+#[test]
+fn credentials_and_repositories_that_do_not_fit() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    let passphrase = system.layout.credentials("main").join("passphrase");
+    let cause = |system: &System| system.worker().prepare(system.job("a/x"), "x").unwrap_err().cause;
+    unix::files::write_private(&passphrase, b"a wrong one").unwrap();
+    assert_eq!(cause(&system), Cause::PassphraseWrong);
+    unix::files::write_private(&passphrase, harness::PASSPHRASE.as_bytes()).unwrap();
+
+    // Somebody works with the repository.
+    let lock = system.repo().join("lock.exclusive");
+    std::fs::create_dir(&lock).unwrap();
+    std::fs::write(lock.join("other@1.1-0"), "").unwrap();
+    system.stop();
+    system.set("BORGCUBE_LOCK_WAIT", "1");
+    system.start();
+    let failure = system.worker().prepare(system.job("a/x"), "x").unwrap_err();
+    assert_eq!(failure.cause, Cause::RepositoryLockTimeout);
+    assert!(failure.message.contains("other@1.1-0"), "{}", failure.message);
+    std::fs::remove_dir_all(&lock).unwrap();
+
+    let away = system.dir.path().join("away");
+    std::fs::rename(system.repo(), &away).unwrap();
+    assert_eq!(cause(&system), Cause::RepositoryDoesNotExist);
+    // Another repository in its place, and one of the same id that is not encrypted.
+    let borg = Borg::judges().remove(0);
+    borg.init(&system.world(), &system.repo(), "repokey").unwrap();
+    assert_eq!(cause(&system), Cause::RepositoryIdMismatch);
+    std::fs::remove_dir_all(system.repo()).unwrap();
+    borg.init(&system.world(), &system.repo(), "none").unwrap();
+    let ours = std::fs::read_to_string(away.join("config")).unwrap();
+    let id = ours.lines().find(|line| line.starts_with("id = ")).unwrap();
+    let config = std::fs::read_to_string(system.repo().join("config")).unwrap();
+    let config: Vec<_> = config.lines().map(|line| if line.starts_with("id = ") { id } else { line }).collect();
+    std::fs::write(system.repo().join("config"), config.join("\n") + "\n").unwrap();
+    assert_eq!(cause(&system), Cause::RepositoryIntegrity);
+    std::fs::remove_dir_all(system.repo()).unwrap();
+    std::fs::rename(&away, system.repo()).unwrap();
+    let (worker, mut client) = system.backup("a/x", "x");
+    assert_eq!(client.archive("f", &[b"fine"], false), Verdict::Accepted);
+    client.end();
+    let job = system.archives()[0].job;
+    assert!(worker.finish(job).archive.is_some());
+}
+
+#[test]
+fn a_repository_that_dies_ends_all_sessions_and_comes_back() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    let script = system.dir.path().join("borg");
+    let pids = system.dir.path().join("pids");
+    std::fs::write(&script, format!("#!/bin/sh\necho $$ >> {}\nexec /usr/bin/borg \"$@\"\n", pids.display())).unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    system.stop();
+    system.set("BORGCUBE_BORG", script.to_str().unwrap());
+    system.start();
+    let (worker_a, mut a) = system.backup("a/x", "a");
+    let (worker_b, mut b) = system.backup("b/x", "b");
+    a.put(&noise(1, 1000));
+    let pid = std::fs::read_to_string(&pids).unwrap();
+    assert!(std::process::Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
+    match a.archive("f", &[&noise(2, 1000)], false) {
+        Verdict::Failed(failure) => assert_eq!(failure.cause, Cause::RepositoryUnreachable),
+        other => panic!("{other:?}"),
+    }
+    match b.next() {
+        Some((kind::FAILED, _)) => {}
+        other => panic!("{other:?}"),
+    }
+    drop((a, b));
+    assert_eq!(worker_a.finish(1).failure.unwrap().cause, Cause::RepositoryUnreachable);
+    assert_eq!(worker_b.finish(2).failure.unwrap().cause, Cause::RepositoryUnreachable);
+    let (worker, mut client) = system.backup("a/x", "again");
+    assert_eq!(client.archive("f", &[&noise(2, 1000)], false), Verdict::Accepted);
+    client.end();
+    assert!(worker.finish(3).archive.is_some());
+    assert_eq!(system.intents(), 0);
+    system.stop();
+    assert_eq!(system.judge(), ["again"]);
+}
+
+#[test]
+fn nonces_never_repeat() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    for round in 1..4u64 {
+        let (a, mut first) = system.backup("a/x", &format!("a{round}"));
+        let (b, mut second) = system.backup("b/x", &format!("b{round}"));
+        for n in 0..50 {
+            first.put(&noise(round * 1000 + n, 700));
+            second.put(&noise(round * 1000 + 500 + n, 900));
+        }
+        assert_eq!(first.archive("f", &[&noise(round * 1000 + 1, 700)], false), Verdict::Accepted);
+        assert_eq!(second.archive("f", &[&noise(round * 1000 + 501, 900)], false), Verdict::Accepted);
+        drop((first, second, a, b));
+        if round == 2 { system.kill() } else { system.stop() }
+        system.start();
+    }
+    system.stop();
+    // Every envelope that was ever written, superseded ones included, straight from the segments.
+    let mut used = vec![];
+    for entry in std::fs::read_dir(system.repo().join("data/0")).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        let mut at = 8;
+        while at + 9 <= bytes.len() {
+            let size = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
+            if bytes[at + 8] == 0 {
+                let envelope = &bytes[at + 41..at + size];
+                let first = borg::Key::envelope_nonce(envelope).unwrap();
+                used.push((first, first + (envelope.len() as u64 - 41).div_ceil(16)));
+            }
+            at += size;
+        }
+    }
+    used.sort_unstable();
+    assert!(used.len() > 300, "{}", used.len());
+    assert!(used.windows(2).all(|pair| pair[0].1 <= pair[1].0), "two objects share a nonce");
+}
