@@ -50,9 +50,7 @@ struct Effect {
     clients_gone: BTreeSet<ClientName>,
     clients_back: BTreeSet<ClientName>,
     repositories_gone: BTreeSet<RepositoryName>,
-    repositories_back: BTreeSet<RepositoryName>,
-    /// The records behind `repositories_back`.
-    twins: Vec<Repository>,
+    repositories_back: Vec<Repository>,
     configs_gone: BTreeSet<ConfigName>,
     configs_back: Vec<BackupConfig>,
 }
@@ -85,7 +83,7 @@ fn check(r: &Read<'_>, entry: &Entry) -> Result<()> {
         }
     }
     let repositories = r.repositories().list()?;
-    for back in &effect.twins {
+    for back in &effect.repositories_back {
         if let Some(twin) = repositories.iter().find(|other| other.name != back.name && other.repository_id == back.repository_id) {
             return Err(refuse(format!("the repository {} is known as {} now", back.name, twin.name)));
         }
@@ -94,7 +92,8 @@ fn check(r: &Read<'_>, entry: &Entry) -> Result<()> {
         let client = !effect.clients_gone.contains(&config.client)
             && (effect.clients_back.contains(&config.client) || r.clients().exists(&config.client)?);
         let repository = !effect.repositories_gone.contains(&config.repository)
-            && (effect.repositories_back.contains(&config.repository) || r.repositories().exists(&config.repository)?);
+            && (effect.repositories_back.iter().any(|back| back.name == config.repository)
+                || r.repositories().exists(&config.repository)?);
         if !client || !repository {
             let name = config.name();
             return Err(refuse(format!(
@@ -139,12 +138,12 @@ fn effect(entry: &Entry) -> Result<Effect> {
             }
             Repositories::NAME => {
                 let name = RepositoryName::decode(&change.key)?;
-                let set = if before::<Repository>(change, back)?.is_some() {
-                    &mut effect.repositories_back
-                } else {
-                    &mut effect.repositories_gone
-                };
-                set.insert(name);
+                match before::<Repository>(change, back)? {
+                    Some(repository) => effect.repositories_back.push(repository),
+                    None => {
+                        effect.repositories_gone.insert(name);
+                    }
+                }
             }
             Configs::NAME => match before::<BackupConfig>(change, back)? {
                 Some(config) => effect.configs_back.push(config),

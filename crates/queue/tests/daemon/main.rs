@@ -1,0 +1,12 @@
+//! The real `borgcubed` with a worker that behaves as each test wants it to, asked over the real control socket.
+
+mod fake;
+mod harness;
+
+mod cancelling;
+mod jobs;
+mod people;
+mod records;
+mod stopping;
+mod trouble;
+mod watching;
