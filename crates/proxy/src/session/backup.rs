@@ -149,9 +149,11 @@ impl Backup {
                 None => return Err(Rule::GetNotOwn.broken(format!("get of {id}"))),
             },
             (Call::Put, Method::Put { id, data }) => {
+                let chunk = self.put(&id, data)?;
                 // The answer stands before the chunk: it must not depend on what the owner does with it.
                 actions.push(Action::Reply(reply::nil(msgid)));
-                return self.put(&id, data, actions);
+                actions.extend(chunk);
+                return Ok(());
             }
             (Call::PutManifest, Method::Put { data, .. }) => {
                 self.pending = Some(msgid);
@@ -184,7 +186,8 @@ impl Backup {
         Ok(())
     }
 
-    fn put<'a>(&mut self, id: &Id, envelope: &'a [u8], actions: &mut Vec<Action<'a>>) -> Result<(), Stop> {
+    /// The chunk to pass on; None for what stays here.
+    fn put<'a>(&mut self, id: &Id, envelope: &'a [u8]) -> Result<Option<Action<'a>>, Stop> {
         self.counters.puts += 1;
         self.counters.put_bytes += envelope.len() as u64;
         if self.counters.puts > self.limits.objects {
@@ -196,13 +199,13 @@ impl Backup {
         let payload = self.verifier.payload(envelope)?;
         let (size, is_archive) = self.verifier.examine(id, payload)?;
         if is_archive {
-            return self.hold(id, envelope);
+            self.hold(id, envelope)?;
+            return Ok(None);
         }
         if self.put.len() < MAX_REMEMBERED {
             self.put.insert(beginning(id));
         }
-        actions.push(Action::Put { id: id.0, size, payload });
-        Ok(())
+        Ok(Some(Action::Put { id: id.0, size, payload }))
     }
 
     /// Archive metadata stays here: the owner makes its own from what is proposed.

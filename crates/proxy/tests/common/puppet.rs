@@ -9,6 +9,7 @@ use borg::msgpack::{OwnedValue, Writer};
 use borg::rpc::{ClientData, Method, RemoteException, ReplyDecoder, Request};
 use borg::{Id, Key, KeyType};
 use proxy::session::{Action, Event, Session};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 pub type Answer = Result<OwnedValue, RemoteException>;
@@ -29,6 +30,7 @@ pub struct Puppet {
     msgid: u64,
     replies: ReplyDecoder,
     manifest: Manifest,
+    from_owner: VecDeque<(u8, Vec<u8>)>,
 }
 
 impl Puppet {
@@ -51,6 +53,7 @@ impl Puppet {
             msgid: 0,
             replies: ReplyDecoder::new(32 << 20),
             manifest: Manifest::empty(TIMESTAMP),
+            from_owner: VecDeque::new(),
         }
     }
 
@@ -72,6 +75,11 @@ impl Puppet {
         let msgid = self.msgid;
         self.event(Event::Request(Request { msgid, method }));
         self.answer_to(msgid)
+    }
+
+    /// The answer to the last call, which has come meanwhile.
+    pub fn answer(&mut self) -> Answer {
+        self.answer_to(self.msgid).expect("an answer")
     }
 
     fn answer_to(&mut self, msgid: u64) -> Option<Answer> {
@@ -141,6 +149,10 @@ impl Puppet {
                 Action::Quit(code) => self.quit = Some(code),
             }
         }
+        // Not before everything was said: the owner answers in the order of what it is asked.
+        if let Some((kind, payload)) = self.from_owner.pop_front() {
+            self.from_owner(kind, &payload);
+        }
     }
 
     fn to_owner(&mut self, kind: u8, payload: &[u8]) {
@@ -149,15 +161,10 @@ impl Puppet {
         if self.owner_is_silent {
             return;
         }
-        for (kind, payload) in answers {
-            self.from_owner(kind, &payload);
-        }
+        self.from_owner.extend(answers.into_iter().filter(|(kind, _)| *kind != wire::session::kind::CREDIT));
     }
 
     pub fn from_owner(&mut self, kind: u8, payload: &[u8]) {
-        if kind == wire::session::kind::CREDIT {
-            return;
-        }
         let actions = self.session.owner_frame(self.now, kind, payload);
         self.perform(actions);
     }
@@ -289,5 +296,20 @@ pub fn raw(value: &OwnedValue) -> &[u8] {
     match value {
         OwnedValue::Raw(bytes) => bytes,
         other => panic!("{other:?}"),
+    }
+}
+
+impl Puppet {
+    /// A put of an object that breaks a rule.
+    pub fn breaks_after_put(&mut self, id: &Id, envelope: &[u8]) -> String {
+        self.breaks(Method::Put { id: *id, data: envelope })
+    }
+
+    /// One chunk more is too many.
+    pub fn third(&mut self, limit: &str) {
+        let (id, envelope) = (self.key.id_hash(b"one too many"), self.seal(b"one too many"));
+        assert_eq!(self.fails(Method::Put { id, data: &envelope }), "quota-exceeded");
+        let failure = self.owner.end.clone().unwrap().failure.unwrap();
+        assert_eq!(failure.cause, model::Cause::QuotaExceeded { limit: limit.into() });
     }
 }
