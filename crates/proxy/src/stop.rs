@@ -29,9 +29,7 @@ impl Stop {
     /// What the client's borg gets: a class of its own and one line, which every Borg 1.x prints as it is.
     pub fn exception(&self) -> Exception {
         match self {
-            Stop::Violation(v) => {
-                Exception::refusal("PolicyViolation", &format!("BorgCube refused this backup: {}: {}", v.rule, v.detail))
-            }
+            Stop::Violation(v) => Exception::refusal("PolicyViolation", &format!("BorgCube refused this backup: {}: {}", v.rule, v.detail)),
             Stop::Failed(failure) => failed(failure),
             Stop::Unknown => Exception::refusal(
                 "SessionUnknown",

@@ -13,6 +13,9 @@ use common::puppet::*;
 use proxy::rules::Rule;
 use proxy::session::{Event, Session};
 
+/// What makes an item odd.
+type Change<'a> = &'a dyn Fn(&mut Item);
+
 /// Hands raw bytes in as a client would send them; what the first call led to.
 fn bytes(puppet: &mut Puppet, bytes: &[u8]) {
     let mut decoder = ServerDecoder::new(borg::rpc::MAX_MESSAGE);
@@ -476,12 +479,12 @@ fn a57_hard_links() {
 
 #[test]
 fn a58_types_and_limits() {
-    let changed = |change: &dyn Fn(&mut Item)| {
+    let changed = |change: Change<'_>| {
         let mut item = file("f", &[]);
         change(&mut item);
         Puppet::items_break(&[item])
     };
-    let cases: [(&str, &dyn Fn(&mut Item)); 22] = [
+    let cases: [(&str, Change<'_>); 22] = [
         ("item-type", &|i| i.mode = Some(0o140_644)),
         ("item-type", &|i| i.mode = Some(0o644)),
         ("item-type", &|i| i.mode = Some(0x8000_0000 | 0o100_644)),

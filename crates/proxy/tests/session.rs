@@ -256,7 +256,7 @@ fn an_owner_that_talks_nonsense_ends_the_session() {
     ] {
         let mut puppet = Puppet::open();
         puppet.owner_is_silent = true;
-        puppet.from_owner(kind, &payload);
+        puppet.hear_owner(kind, &payload);
         assert!(matches!(puppet.session.ending(), Some(Ending::Stopped(proxy::stop::Stop::Failed(_)))), "{kind}");
     }
 }
@@ -294,22 +294,22 @@ fn deadlines() {
 /// Every cell of the table, tried out: a permitted call gets an answer, any other ends the session.
 #[test]
 fn every_row_of_the_table() {
-    let calls: [(Call, fn(&Puppet) -> Method<'static>); 12] = [
-        (Call::Negotiate, |_| negotiate()),
-        (Call::Open, |_| open(TOKEN.as_bytes())),
-        (Call::LoadKey, |_| Method::LoadKey),
-        (Call::Nonce, |_| Method::GetFreeNonce),
-        (Call::GetManifest, |_| Method::Get { id: Id::MANIFEST }),
-        (Call::Get, |_| Method::Get { id: Id([1; 32]) }),
-        (Call::Put, |_| Method::Put { id: Id([1; 32]), data: b"\x07" }),
-        (Call::PutManifest, |_| put_manifest(b"\x07")),
-        (Call::Delete, |_| Method::Delete { id: Id([1; 32]) }),
-        (Call::Commit, |_| commit()),
-        (Call::Rollback, |_| Method::Rollback),
-        (Call::Len, |_| Method::Len),
+    let calls = [
+        (Call::Negotiate, negotiate()),
+        (Call::Open, open(TOKEN.as_bytes())),
+        (Call::LoadKey, Method::LoadKey),
+        (Call::Nonce, Method::GetFreeNonce),
+        (Call::GetManifest, Method::Get { id: Id::MANIFEST }),
+        (Call::Get, Method::Get { id: Id([1; 32]) }),
+        (Call::Put, Method::Put { id: Id([1; 32]), data: b"\x07" }),
+        (Call::PutManifest, put_manifest(b"\x07")),
+        (Call::Delete, Method::Delete { id: Id([1; 32]) }),
+        (Call::Commit, commit()),
+        (Call::Rollback, Method::Rollback),
+        (Call::Len, Method::Len),
     ];
     for state in [State::New, State::Negotiated, State::Open, State::Staged, State::Final] {
-        for (call, method) in calls {
+        for (call, method) in &calls {
             let mut puppet = Puppet::new();
             if state != State::New {
                 puppet.ok(negotiate());
@@ -324,10 +324,9 @@ fn every_row_of_the_table() {
             if state == State::Final {
                 puppet.backup(ARCHIVE, &[directory("d")]);
             }
-            let method = method(&puppet);
-            let answer = puppet.call(method).unwrap();
+            let answer = puppet.call(method.clone()).unwrap();
             let rule = puppet.owner.violation.as_ref().map(|violation| violation.rule.as_str());
-            match (permitted(state, call), call) {
+            match (permitted(state, *call), call) {
                 // Permitted as such; what it asks for is looked at next.
                 (Permission::Yes, Call::Get) => assert_eq!(rule, Some("get-not-own")),
                 (Permission::Yes, Call::Put) => assert_eq!(rule, Some("object-compression")),

@@ -48,8 +48,7 @@ pub fn accept(plaintext: &[u8], name: &[u8]) -> Result<Accepted, Stop> {
 /// Borg 1.x: `buzhash,MIN_EXP,MAX_EXP,MASK_BITS,WINDOW` (1.1 leaves the word out) or, from 1.2 on, `fixed,BLOCK[,HEADER]`.
 fn chunker(params: &ChunkerParams) -> Result<(String, Vec<u32>), Stop> {
     let bad = || Rule::ArchiveChunker.broken(format!("{:?} {:?}", params.algorithm.as_deref().map(quoted), params.numbers));
-    let numbers: Vec<u32> =
-        params.numbers.iter().map(|number| u32::try_from(*number)).collect::<Result<_, _>>().map_err(|_| bad())?;
+    let numbers: Vec<u32> = params.numbers.iter().map(|number| u32::try_from(*number)).collect::<Result<_, _>>().map_err(|_| bad())?;
     let algorithm = match (params.algorithm.as_deref(), numbers.as_slice()) {
         (None | Some(b"buzhash"), [min, max, mask, window])
             if (6..=23).contains(max) && min <= mask && mask <= max && *min >= 1 && (1..=1 << 16).contains(window) =>

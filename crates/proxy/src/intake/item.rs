@@ -93,9 +93,7 @@ fn check_file(item: &Item) -> Result<(), Stop> {
     }
     let sum = item.content_size();
     match item.size {
-        Some(size) if size != sum => {
-            Err(Rule::ItemSize.broken(format!("{:?} has {sum} bytes and says {size}", quoted(&item.path))))
-        }
+        Some(size) if size != sum => Err(Rule::ItemSize.broken(format!("{:?} has {sum} bytes and says {size}", quoted(&item.path)))),
         _ => Ok(()),
     }
 }

@@ -99,8 +99,21 @@ mod tests {
     #[test]
     fn a49_a50_other_names() {
         for name in [
-            "job-10", "job-", "job-1.", "job-1.checkpoint.", "job-1.checkpoint.0", "job-1.checkpoint.01", "job-1.checkpoint.1x",
-            "job-1.checkpointx", "job-1.checkpoint.1.checkpoint", "job-1.checkpoint.9999999999", "job-2", "", "job-1\n", "job-1/", "JOB-1",
+            "job-10",
+            "job-",
+            "job-1.",
+            "job-1.checkpoint.",
+            "job-1.checkpoint.0",
+            "job-1.checkpoint.01",
+            "job-1.checkpoint.1x",
+            "job-1.checkpointx",
+            "job-1.checkpoint.1.checkpoint",
+            "job-1.checkpoint.9999999999",
+            "job-2",
+            "",
+            "job-1\n",
+            "job-1/",
+            "JOB-1",
         ] {
             assert_eq!(ask(&manifest(&[(name, 1)]), &manifest(&[])), Err("archive-name".into()), "{name:?}");
         }

@@ -395,4 +395,3 @@ impl std::fmt::Debug for Session {
         f.debug_struct("Session").field("ending", &self.ending).finish_non_exhaustive()
     }
 }
-

@@ -1,5 +1,6 @@
 //! What the proxy's tests share: an owner that keeps everything in memory, and a client that says what a test wants.
 #![allow(dead_code, reason = "each test program uses a part")]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
 
 pub mod owner;
 pub mod puppet;

@@ -140,10 +140,10 @@ impl Puppet {
                     self.connected_to = Some(link);
                     self.event(Event::Connected);
                 }
-                Action::Owner(kind, payload) => self.to_owner(kind, &payload),
+                Action::Owner(kind, payload) => self.tell_owner(kind, &payload),
                 Action::Put { id, size, payload } => {
                     let frame = [&id[..], &size.to_le_bytes(), payload].concat();
-                    self.to_owner(wire::session::kind::PUT, &frame);
+                    self.tell_owner(wire::session::kind::PUT, &frame);
                 }
                 Action::CloseOwner => self.owner_closed = true,
                 Action::Quit(code) => self.quit = Some(code),
@@ -151,11 +151,11 @@ impl Puppet {
         }
         // Not before everything was said: the owner answers in the order of what it is asked.
         if let Some((kind, payload)) = self.from_owner.pop_front() {
-            self.from_owner(kind, &payload);
+            self.hear_owner(kind, &payload);
         }
     }
 
-    fn to_owner(&mut self, kind: u8, payload: &[u8]) {
+    fn tell_owner(&mut self, kind: u8, payload: &[u8]) {
         assert!(!self.owner_closed, "nothing is said to an owner whose connection is closed");
         let answers = self.owner.frame(kind, payload);
         if self.owner_is_silent {
@@ -164,7 +164,7 @@ impl Puppet {
         self.from_owner.extend(answers.into_iter().filter(|(kind, _)| *kind != wire::session::kind::CREDIT));
     }
 
-    pub fn from_owner(&mut self, kind: u8, payload: &[u8]) {
+    pub fn hear_owner(&mut self, kind: u8, payload: &[u8]) {
         let actions = self.session.owner_frame(self.now, kind, payload);
         self.perform(actions);
     }
