@@ -132,6 +132,11 @@ impl Written {
         Ok(())
     }
 
+    /// Another program may write this one, which is not there yet: it vanishes as well.
+    pub fn expect(&mut self, name: &str) {
+        self.files.push((self.directory.join(name), None));
+    }
+
     /// It all stays.
     pub fn keep(&mut self) {
         self.keep = true;
@@ -146,7 +151,10 @@ impl Drop for Written {
         for (path, before) in self.files.drain(..).rev() {
             let undone = match before {
                 Some(secret) => write_private(&path, &secret).map_err(|e| e.to_string()),
-                None => fs::remove_file(&path).map_err(|e| e.to_string()),
+                None => match fs::remove_file(&path) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.to_string()),
+                    _ => Ok(()),
+                },
             };
             if let Err(error) = undone {
                 eprintln!("borgcube: could not take back {}: {error}", path.display());

@@ -2,7 +2,7 @@
 
 use super::edit::{put, replace, set, something};
 use crate::complete;
-use crate::context::Context;
+use crate::context::{Context, absolute};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::output::{cards, lists};
@@ -10,6 +10,7 @@ use clap::{ArgGroup, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
 use model::client::SshConnection;
 use model::{Client, ClientName, Connection, Timestamp};
+use std::path::Path;
 use wire::control::{Call, Clients};
 
 /// The commands.
@@ -162,11 +163,17 @@ fn with_road(mut ssh: SshConnection, road: Road) -> SshConnection {
     put(&mut ssh.server, road.server);
     set(&mut ssh.rsh, road.rsh);
     replace(&mut ssh.rsh_options, road.rsh_option);
-    set(&mut ssh.ssh_identity_file, road.ssh_identity_file);
+    set(&mut ssh.ssh_identity_file, road.ssh_identity_file.map(|file| here(&file)));
     set(&mut ssh.remote_borg, road.remote_borg);
     set(&mut ssh.remote_cache_dir, road.remote_cache_dir);
     set(&mut ssh.client_rsh, road.client_rsh);
     ssh
+}
+
+/// The worker that uses the file has another working directory than the person who names it.
+fn here(file: &str) -> String {
+    let path = absolute(Path::new(file)).ok().and_then(|p| p.to_str().map(str::to_owned));
+    path.unwrap_or_else(|| file.to_owned())
 }
 
 fn edit(args: Edit, context: &Context) -> Result<()> {

@@ -181,7 +181,13 @@ fn create(
     } else if args.passphrase.read()?.is_some() || args.generate_passphrase {
         return Err(Error::usage("a repository without encryption has no passphrase"));
     }
-    let facts = owner::create(place, mode, directory, context)?.map_err(|failure| owner::error(&failure, args.name.as_str()))?;
+    written.expect("key");
+    let facts = owner::create(place, mode, directory, context)?.map_err(|failure| match failure.cause {
+        Cause::PassphraseWrong => {
+            Error::usage(format!("repository {}: {}", args.name, failure.message)).hint("--generate-passphrase makes a good one.")
+        }
+        _ => owner::error(&failure, args.name.as_str()),
+    })?;
     written.keep();
     Ok(facts)
 }

@@ -95,8 +95,12 @@ fn verdict(job: &Job) -> Result<()> {
     let Some(failure) = &job.failure else {
         return Err(Error::new(kind, format!("job {number} {how}")).hint(format!("Its log: borgcube job log {number}")));
     };
-    let error = Error::new(kind, format!("job {number} {how}: {}", shown(&failure.line()))).hint(failure.cause.advice());
-    Err(if kind == Kind::JobFailed { error.hint(format!("Its log: borgcube job log {number}")) } else { error })
+    Err(match kind {
+        Kind::JobCancelled => Error::new(kind, format!("job {number} {how}: {}", shown(&failure.message))),
+        _ => Error::new(kind, format!("job {number} {how}: {}", shown(&failure.line())))
+            .hint(failure.cause.advice())
+            .hint(format!("Its log: borgcube job log {number}")),
+    })
 }
 
 #[cfg(test)]

@@ -194,3 +194,59 @@ pub fn ended(job: &Job) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{Cause, Failure, Timestamp};
+
+    #[test]
+    fn a_failed_job_says_why_and_what_to_do() {
+        let mut record = Job::backup(7, &"web1/etc".parse().unwrap(), "main".parse().unwrap(), "root", Timestamp(0));
+        record.force_state(JobState::Failed, Failure::new(Cause::PassphraseWrong, "it does not open"), Timestamp(0)).unwrap();
+        record.warnings = vec!["one".into()];
+        record.warning_count = 3;
+        let text = job(&JobDetail { job: record, progress: None, waits: None }).replace(&Timestamp(0).to_local(), "T");
+        let advice = Cause::PassphraseWrong.advice();
+        let expected = format!(
+            "\
+Job:          7
+Config:       web1/etc
+Repository:   main
+State:        failed
+Failure:      passphrase-wrong: it does not open
+What to do:   {advice}
+Asked for by: root
+History:      T job_created
+              T failed
+Warnings:     one
+              and 2 more: borgcube job log 7
+"
+        );
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn hostile_text_is_shown_and_does_nothing() {
+        let record = Archive {
+            id: "aa".into(),
+            name: "x\u{1b}]0;gone\u{7}".into(),
+            repository: "main".parse().unwrap(),
+            client: "web1".parse().unwrap(),
+            label: "etc".parse().unwrap(),
+            job: 1,
+            comment: String::new(),
+            statistics: Statistics::default(),
+            counters: Default::default(),
+            start: Timestamp(0),
+            end: Timestamp(0),
+            incomplete: true,
+            view_digest: String::new(),
+            claims: vec!["host \u{202e}live".into()],
+        };
+        let text = archive(&record);
+        assert!(text.contains("x\\u{1b}]0;gone\\u{7}") && text.contains("host \\u{202e}live"), "{text}");
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text}");
+        assert!(text.contains("no restore point"));
+    }
+}

@@ -1,6 +1,6 @@
 //! Which columns each kind of record has in a listing.
 
-use super::tables::Column::{Number, Text};
+use super::tables::Column::{Number, Text, Whole};
 use super::{Table, bytes, count, duration};
 use model::client::Connection;
 use model::progress::Statistics;
@@ -9,14 +9,14 @@ use wire::control::LogEntry;
 
 /// Repositories.
 pub fn repositories(records: &[Repository]) -> Table {
-    Table::new(&[Text("NAME"), Text("ENCRYPTION"), Text("URL"), Text("DESCRIPTION")], records, |r| {
+    Table::new(&[Whole("NAME"), Whole("ENCRYPTION"), Text("URL"), Text("DESCRIPTION")], records, |r| {
         vec![r.name.to_string(), r.encryption.to_string(), r.url.clone(), r.description.clone()]
     })
 }
 
 /// Clients.
 pub fn clients(records: &[Client]) -> Table {
-    Table::new(&[Text("NAME"), Text("CONNECTION"), Text("DESCRIPTION")], records, |c| {
+    Table::new(&[Whole("NAME"), Text("CONNECTION"), Text("DESCRIPTION")], records, |c| {
         vec![c.name.to_string(), road(&c.connection), c.description.clone()]
     })
 }
@@ -31,7 +31,7 @@ pub fn road(connection: &Connection) -> String {
 
 /// Backup configs.
 pub fn configs(records: &[BackupConfig]) -> Table {
-    Table::new(&[Text("CONFIG"), Text("REPOSITORY"), Text("PATHS"), Text("EXCLUDES")], records, |c| {
+    Table::new(&[Whole("CONFIG"), Whole("REPOSITORY"), Text("PATHS"), Text("EXCLUDES")], records, |c| {
         let rules = c.excludes.len() + c.patterns.len();
         let excludes = if rules == 0 { String::new() } else { count(rules as u64, "pattern") };
         vec![c.name().to_string(), c.repository.to_string(), c.paths.join(" "), excludes]
@@ -42,9 +42,9 @@ pub fn configs(records: &[BackupConfig]) -> Table {
 pub fn jobs(records: &[Job]) -> Table {
     let columns = [
         Number("JOB"),
-        Text("STATE"),
-        Text("CONFIG"),
-        Text("CREATED"),
+        Whole("STATE"),
+        Whole("CONFIG"),
+        Whole("CREATED"),
         Number("TIME"),
         Number("FILES"),
         Number("SIZE"),
@@ -82,8 +82,16 @@ fn remark(job: &Job) -> String {
 
 /// Archives.
 pub fn archives(records: &[Archive]) -> Table {
-    let columns =
-        [Text("ARCHIVE"), Text("REPOSITORY"), Text("TIME"), Number("FILES"), Number("SIZE"), Number("NEW"), Number("JOB"), Text("REMARK")];
+    let columns = [
+        Whole("ARCHIVE"),
+        Whole("REPOSITORY"),
+        Whole("TIME"),
+        Number("FILES"),
+        Number("SIZE"),
+        Number("NEW"),
+        Number("JOB"),
+        Text("REMARK"),
+    ];
     Table::new(&columns, records, |a| {
         vec![
             a.name.clone(),
@@ -100,7 +108,49 @@ pub fn archives(records: &[Archive]) -> Table {
 
 /// The transaction log.
 pub fn log(records: &[LogEntry]) -> Table {
-    Table::new(&[Number("NR"), Text("TIME"), Text("WHO"), Text("WHAT"), Text("RECORDS")], records, |e| {
+    Table::new(&[Number("NR"), Whole("TIME"), Text("WHO"), Text("WHAT"), Text("RECORDS")], records, |e| {
         vec![e.transaction.to_string(), e.time.to_local(), e.actor.clone(), e.note.clone(), e.records.join(" ")]
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{Cause, Failure, JobState, Timestamp};
+
+    fn job() -> Job {
+        Job::backup(7, &"web1/etc".parse().unwrap(), "main".parse().unwrap(), "root", Timestamp(0))
+    }
+
+    #[test]
+    fn jobs_in_each_kind_of_end() {
+        let (queued, mut failed, mut warned) = (job(), job(), job());
+        failed.update_state(JobState::JobCreated, JobState::ClientPreparing, Timestamp(1_000_000)).unwrap();
+        failed.force_state(JobState::Failed, Failure::new(Cause::PathMissing, "x"), Timestamp(91_000_000)).unwrap();
+        warned.state = JobState::Done;
+        warned.warning_count = 2;
+        warned.statistics = Some(Statistics { nfiles: 5, original_size: 1_500_000, compressed_size: 1000, deduplicated_size: 12 });
+        let text = jobs(&[queued, failed, warned]).render(false).replace(&Timestamp(0).to_local(), "T");
+        let expected = "\
+JOB\tSTATE\tCONFIG\tCREATED\tTIME\tFILES\tSIZE\tNEW\tREMARK
+7\tjob_created\tweb1/etc\tT\t\t\t\t\t
+7\tfailed\tweb1/etc\tT\t1 min 30 s\t\t\t\tpath-missing
+7\tdone\tweb1/etc\tT\t\t5\t1.50 MB\t12 B\t2 warnings
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn the_transaction_log() {
+        let entry = LogEntry {
+            transaction: 3,
+            time: Timestamp(0),
+            actor: "user:ada".into(),
+            note: "add client web1".into(),
+            records: vec!["clients/web1".into()],
+            hash: "00".into(),
+        };
+        let text = log(&[entry]).render(false).replace(&Timestamp(0).to_local(), "T");
+        assert_eq!(text, "NR\tTIME\tWHO\tWHAT\tRECORDS\n3\tT\tuser:ada\tadd client web1\tclients/web1\n");
+    }
 }

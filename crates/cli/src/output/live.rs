@@ -24,7 +24,7 @@ pub enum Live {
     Bar {
         /// Drawn by indicatif.
         bar: ProgressBar,
-        /// Job and state, at the beginning of the figures.
+        /// Job and state, beside the bar.
         state: String,
     },
 }
@@ -39,7 +39,7 @@ impl Live {
             return Live::Lines { last: None };
         }
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
-        bar.set_style(style(TEMPLATE));
+        bar.set_style(style("", false));
         Live::Bar { bar, state: String::new() }
     }
 
@@ -50,8 +50,8 @@ impl Live {
             Live::Silent => {}
             Live::Lines { .. } => line(&sentence),
             Live::Bar { bar, state } => {
-                bar.set_prefix(sentence.clone());
                 *state = sentence;
+                bar.set_style(style(state, bar.length().is_some()));
             }
         }
     }
@@ -70,10 +70,10 @@ impl Live {
                 let expected = progress.expected.map_or(0, |e| e.original_size);
                 if expected > 0 && bar.length() != Some(expected) {
                     bar.set_length(expected);
-                    bar.set_style(style(TEMPLATE_WITH_LENGTH));
+                    bar.set_style(style(state, true));
                 }
                 bar.set_position(progress.statistics.original_size);
-                bar.set_prefix(figures(state, progress));
+                bar.set_prefix(figures(progress));
                 bar.set_message(shown(&progress.path));
             }
         }
@@ -108,10 +108,10 @@ fn line(text: &str) {
     let _ = writeln!(stderr(), "{text}");
 }
 
-fn figures(state: &str, progress: &Progress) -> String {
+fn figures(progress: &Progress) -> String {
     let s = &progress.statistics;
     format!(
-        "{state}  {}  {} original  {} compressed  {} deduplicated  {}/s",
+        "{}  {} original  {} compressed  {} deduplicated  {}/s",
         count(s.nfiles, "file"),
         bytes(s.original_size),
         bytes(s.compressed_size),
@@ -120,11 +120,17 @@ fn figures(state: &str, progress: &Progress) -> String {
     )
 }
 
-const TEMPLATE: &str = "{spinner} {elapsed}  {prefix}\n  {wide_msg}";
-const TEMPLATE_WITH_LENGTH: &str = "[{bar:40}] {percent:>3} %  {elapsed}  {prefix}\n  {wide_msg}";
+/// Three lines: the bar, the figures, the path.
+fn template(state: &str, with_length: bool) -> String {
+    // Braces would be instructions to indicatif; names of states have none.
+    let state = state.replace(['{', '}'], "");
+    let head = if with_length { "[{bar:40}] {percent:>3} %" } else { "{spinner}" };
+    format!("{head}  {{elapsed}}  {state}\n  {{prefix}}\n  {{wide_msg}}")
+}
 
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+fn style(state: &str, with_length: bool) -> ProgressStyle {
+    let style = ProgressStyle::with_template(&template(state, with_length));
+    style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }
 
 #[cfg(test)]
@@ -132,9 +138,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_templates_are_understood() {
-        for template in [TEMPLATE, TEMPLATE_WITH_LENGTH] {
-            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
+    fn templates_are_understood() {
+        for state in ["", "job 7 client_in_progress", "{x"] {
+            for with_length in [false, true] {
+                assert!(ProgressStyle::with_template(&template(state, with_length)).is_ok(), "{state}");
+            }
         }
     }
 }

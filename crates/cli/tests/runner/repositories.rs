@@ -29,6 +29,12 @@ fn secrets_are_private_and_gone_when_the_call_fails() {
     assert!(said.contains("passphrase-wrong"), "{said}");
     assert_eq!(fs::read_dir(credentials.join("other")).unwrap().count(), 0);
 
+    let weak = text(&system.secret_file("weak", "secret"));
+    let (code, said) = system.cli_fails(&words("repository add weak /nonexistent/x --encryption keyfile --passphrase-file", &[&weak]));
+    assert!(code == 2 && said.contains("--generate-passphrase"), "{code} {said}");
+    system.cli_fails(&words("repository add weak /proc/version/x --encryption keyfile --generate-passphrase", &[]));
+    assert_eq!(fs::read_dir(credentials.join("weak")).unwrap().count(), 0);
+
     let (code, said) = system.cli_fails(&words("repository add other --adopt", &[&text(&system.join("nothing"))]));
     assert_eq!(code, 3, "{said}");
     let (code, _) = system.cli_fails(&words("repository add main --adopt", &[&text(&path)]));
