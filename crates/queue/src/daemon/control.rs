@@ -8,8 +8,10 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 use wire::control::{ControlError, ErrorKind, Event, EventReply, JobLog, Reply};
 
-/// Longest call. A config with very many patterns fits.
-const MAX_CALL: usize = 1024 * 1024;
+/// Longest call: a change of the largest config that there may be, before and after, has room.
+const MAX_CALL: usize = 4 * 1024 * 1024;
+/// The same of those who may not call anything.
+const MAX_STRANGE_CALL: usize = 64 * 1024;
 /// As much may wait for a reader before the next answer to it is prepared.
 const HIGH_WATER: usize = 1024 * 1024;
 /// A watcher that lets more events wait is dropped.
@@ -76,8 +78,8 @@ pub fn identify(stream: &UnixStream, daemon_uid: u32) -> unix::Result<(String, b
 impl Connection {
     /// A new one.
     pub fn new(stream: UnixStream, actor: String, allowed: bool, now: Instant) -> std::io::Result<Connection> {
-        let deadline = (!allowed).then_some(now + STRANGER);
-        Ok(Connection { channel: Channel::new(stream, MAX_CALL)?, actor, allowed, stream: None, closing: false, deadline })
+        let (deadline, limit) = if allowed { (None, MAX_CALL) } else { (Some(now + STRANGER), MAX_STRANGE_CALL) };
+        Ok(Connection { channel: Channel::new(stream, limit)?, actor, allowed, stream: None, closing: false, deadline })
     }
 
     /// Whether the next call may be looked at.

@@ -1,7 +1,7 @@
 //! The loop: wait for descriptors and deadlines, deal out what happened.
 
 use super::control::{self, Connection, MAX_CONNECTIONS, MAX_STRANGERS};
-use super::{Daemon, Stop, settings};
+use super::{ACTOR, COMPLAIN, Daemon, HOUSEKEEPING, Stop, settings};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -55,7 +55,13 @@ impl Daemon {
     }
 
     fn is_finished(&self) -> bool {
-        self.stop == Stop::Now || (self.stop != Stop::No && self.workers.is_empty())
+        match self.stop {
+            Stop::No => false,
+            // Ends of jobs that wait for room on the disk get the same time as the jobs.
+            Stop::Waiting(_) => self.workers.is_empty() && self.unrecorded.is_empty(),
+            Stop::Cancelled => self.workers.is_empty(),
+            Stop::Now => true,
+        }
     }
 
     fn wait(&self) -> anyhow::Result<Vec<Event>> {
@@ -95,7 +101,7 @@ impl Daemon {
         let connections = self.connections.values().filter_map(Connection::deadline);
         let workers = self.workers.values().filter_map(|worker| worker.deadline());
         let leftovers = self.leftovers.iter().filter_map(|l| l.deadline());
-        let own = [self.watchdog.map(|(_, at)| at), self.retry_at, self.accept_at, stop];
+        let own = [self.watchdog.map(|(_, at)| at), self.retry_at, self.accept_at, stop, Some(self.housekeeping_at)];
         connections.chain(workers).chain(leftovers).chain(own.into_iter().flatten()).min()
     }
 
@@ -181,7 +187,7 @@ impl Daemon {
         // Those who may control the server never have to wait for those who may not.
         let full = if allowed { self.connections.len() - strangers >= MAX_CONNECTIONS } else { strangers >= MAX_STRANGERS };
         if full {
-            return log::warn!("a connection of {actor} is refused: there are too many");
+            return self.complain(&format!("a connection of {actor} is refused: there are too many"));
         }
         match Connection::new(stream, actor, allowed, now) {
             Ok(connection) => {
@@ -255,6 +261,10 @@ impl Daemon {
             leftovers.press(now);
         }
         self.leftovers.retain(|l| !l.is_empty());
+        if self.housekeeping_at <= now {
+            self.housekeeping_at = now + HOUSEKEEPING;
+            self.keep_house();
+        }
         // Streams that others filled, and calls that waited for room.
         let ids: Vec<u64> = self.connections.keys().copied().collect();
         for id in ids {
@@ -266,6 +276,28 @@ impl Daemon {
         {
             *at = now + *interval;
             notified(unix::notify::watchdog());
+        }
+    }
+
+    /// About people who may not be here.
+    pub(super) fn complain(&mut self, what: &str) {
+        let now = Instant::now();
+        if self.complained_at.is_none_or(|at| at + COMPLAIN <= now) {
+            self.complained_at = Some(now);
+            log::warn!("{what}");
+        }
+    }
+
+    fn keep_house(&mut self) {
+        let now = model::Timestamp::now();
+        let kept = self.store.clear_stale_readers().and_then(|_| {
+            let (expired, _) = self.store.write_at(now, "forget sessions that nobody opened", ACTOR, |w| w.sessions().expire(now))?;
+            Ok(expired)
+        });
+        match kept {
+            Ok(0) => {}
+            Ok(expired) => log::info!("{expired} sessions were never opened"),
+            Err(e) => log::warn!("housekeeping: {e}"),
         }
     }
 

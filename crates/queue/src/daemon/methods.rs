@@ -53,9 +53,9 @@ impl Daemon {
             }
         };
         if !connection.allowed && !matches!(asked.call, Call::GetInfo {} | Call::GetInterfaceDescription { .. }) {
-            log::warn!("{} was refused", connection.actor);
-            let reply = stranger(&connection.actor);
-            return connection.reply(&reply, now);
+            connection.reply(&stranger(&connection.actor), now);
+            let actor = connection.actor.clone();
+            return self.complain(&format!("{actor} was refused"));
         }
         let actor = connection.actor.clone();
         let Asked { call, more, oneway } = asked;

@@ -51,7 +51,11 @@ use workers::Worker;
 /// Who the transaction log names for what the daemon does by itself.
 const ACTOR: &str = "borgcubed";
 /// How long to wait before the database is tried again when it could not be written.
-const RETRY: Duration = Duration::from_secs(2);
+const RETRY: Duration = Duration::from_secs(5);
+/// How often to look for what was forgotten: reader slots of killed processes, tokens that nobody used.
+const HOUSEKEEPING: Duration = Duration::from_secs(3600);
+/// At most so often the log tells of people who may not be here; they could fill it otherwise.
+const COMPLAIN: Duration = Duration::from_secs(10);
 
 /// The daemon with everything it knows.
 struct Daemon {
@@ -81,6 +85,8 @@ struct Daemon {
     watchdog: Option<(Duration, Instant)>,
     status: String,
     restore_points: Option<(u64, u64)>,
+    housekeeping_at: Instant,
+    complained_at: Option<Instant>,
     /// Held as long as the process lives: one daemon for one state directory.
     _lock: File,
 }
@@ -171,6 +177,8 @@ fn start() -> anyhow::Result<Daemon> {
         watchdog,
         status: String::new(),
         restore_points: None,
+        housekeeping_at: Instant::now() + HOUSEKEEPING,
+        complained_at: None,
         _lock: lock,
     };
     daemon.recover()?;

@@ -7,7 +7,7 @@ use super::workers::{Wish, bounded};
 use super::{ACTOR, Daemon};
 use model::{Cause, Failure, Job, JobState, Timestamp};
 use std::time::Instant;
-use store::Write;
+use store::{JobFilter, Write};
 use wire::control::Event;
 use wire::worker::Finished;
 
@@ -137,12 +137,16 @@ impl Daemon {
         let note = format!("job {number}: {}", outcome.to);
         let written = self.store.write_at(outcome.time, &note, ACTOR, |w| end(w, number, &outcome));
         match written {
-            Ok((job, _)) => {
+            Ok(((job, again), _)) => {
                 match &job.failure {
                     None => log::info!("job {number}: done"),
                     Some(failure) => log::info!("job {number}: {}: {}", job.state, failure.line()),
                 }
                 self.job_changed(job);
+                if let Some(again) = again {
+                    log::info!("job {number}: tried again once, as job {}", again.number);
+                    self.job_changed(again);
+                }
             }
             Err(e) if is_final(&e) => log::error!("job {number}: its end cannot be recorded: {e}"),
             Err(e) => {
@@ -164,10 +168,11 @@ impl Daemon {
     }
 }
 
-/// The job's last transaction; unused tokens of its sessions are void with it.
-fn end(w: &mut Write<'_>, number: u64, outcome: &Outcome) -> store::Result<Job> {
+/// The job's last transaction; unused tokens of its sessions are void with it. A stale view is nobody's fault: the second job gets a
+/// fresh one.
+fn end(w: &mut Write<'_>, number: u64, outcome: &Outcome) -> store::Result<(Job, Option<Job>)> {
     w.sessions().withdraw(number)?;
-    w.jobs().update(&number, |job| {
+    let job = w.jobs().update(&number, |job| {
         if let Some(finished) = &outcome.finished {
             job.statistics = finished.statistics;
             job.archive = finished.archive.clone();
@@ -177,7 +182,31 @@ fn end(w: &mut Write<'_>, number: u64, outcome: &Outcome) -> store::Result<Job> 
         }
         apply(job, outcome)?;
         Ok(job.clone())
-    })
+    })?;
+    let again = is_worth_a_retry(&job).then(|| retry_job(w, &job, outcome.time)).transpose()?;
+    Ok((job, again.flatten()))
+}
+
+fn is_worth_a_retry(job: &Job) -> bool {
+    job.retry_of.is_none() && job.state == JobState::Failed && job.failure.as_ref().is_some_and(|f| f.cause == Cause::ViewStale)
+}
+
+/// The same once more, unless somebody has asked for it already.
+fn retry_job(w: &mut Write<'_>, job: &Job, now: Timestamp) -> store::Result<Option<Job>> {
+    let Some(repository) = job.repository.clone() else { return Ok(None) };
+    let queued = JobFilter { states: vec![JobState::JobCreated], config: Some(job.config()), ..Default::default() };
+    if !w.view().jobs().page(&queued, 1)?.is_empty() || !w.view().configs().exists(&job.config())? {
+        return Ok(None);
+    }
+    let created = w.jobs().create(|number| {
+        let mut again = Job::backup(number, &job.config(), repository, &job.actor, now);
+        // A name of the server's own has the first job's number in it.
+        let own = job.started().is_some_and(|started| job.archive_name.as_deref() == Some(&job.default_archive_name(started)));
+        again.archive_name = job.archive_name.clone().filter(|_| !own);
+        again.retry_of = Some(job.number);
+        again
+    })?;
+    Ok(Some(created))
 }
 
 fn apply(job: &mut Job, outcome: &Outcome) -> Result<(), model::job::StateError> {

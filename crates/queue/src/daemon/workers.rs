@@ -4,7 +4,7 @@ use super::channel::Channel;
 use super::ending::{Ending, Step};
 use super::joblog::{self, JobLog};
 use super::settings::Options;
-use model::progress::Progress;
+use model::progress::{Progress, Statistics};
 use model::queue::Brief;
 use model::{Cause, Failure, JobState};
 use std::os::fd::AsFd;
@@ -39,6 +39,8 @@ pub struct Worker {
     /// What the job's watchers saw last.
     pub progress: Option<Progress>,
     last_progress: Option<Instant>,
+    /// What the config's last archive held.
+    expected: Option<Statistics>,
     /// A state change that the worker waits for because the database could not be written.
     pub pending: Option<(JobState, JobState)>,
     refused: u32,
@@ -89,6 +91,7 @@ impl Worker {
             log: log.ok(),
             progress: None,
             last_progress: None,
+            expected: task.expected,
             pending: None,
             refused: 0,
             ending: Ending::default(),
@@ -213,6 +216,7 @@ impl Worker {
             }
             FromWorker::Progress(mut progress) => {
                 joblog::cut(&mut progress.path, 4096);
+                progress.expected = progress.expected.or(self.expected);
                 self.progress = Some(progress.clone());
                 if self.last_progress.is_some_and(|last| now < last + PROGRESS_EVERY) {
                     return None;

@@ -75,7 +75,7 @@ impl Fake {
         let good = failure.is_none();
         self.send(&FromWorker::Finished(Box::new(Finished {
             failure,
-            statistics: good.then(|| Statistics { nfiles: 3, original_size: 30, compressed_size: 20, deduplicated_size: 10 }),
+            statistics: good.then_some(Statistics { nfiles: 3, original_size: 30, compressed_size: 20, deduplicated_size: 10 }),
             archive: good.then(|| "ab".repeat(32)),
             warnings: vec!["file changed while we backed it up".into()],
             warning_count: 1,
@@ -151,6 +151,10 @@ impl Fake {
             "fail" => {
                 self.steps_to(JobState::ClientPrepared);
                 self.finish(Some(Failure::new(Cause::ClientConnectionFailed, "ssh to the client failed: no route")));
+            }
+            "stale" => {
+                self.steps_to(JobState::ClientDone);
+                self.finish(Some(Failure::new(Cause::ViewStale, "a chunk is gone")));
             }
             "early" => self.finish(None),
             "exit" => std::process::exit(3),

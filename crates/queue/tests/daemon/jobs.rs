@@ -186,3 +186,20 @@ fn what_a_worker_leaves_behind_stands_in_the_way() {
     daemon.reaches(second, JobState::Failed);
     end(wait("the second one's child", || left(second)));
 }
+
+#[test]
+fn a_stale_view_is_tried_again_once() {
+    let daemon = Daemon::start();
+    daemon.with(&[("a/x", "stale")]);
+    let first = daemon.ok("RunConfig", json!({"config": "a/x", "archive_name": "mine"}))["job"].as_u64().unwrap();
+    daemon.reaches(first, JobState::Failed);
+    let second = daemon.reaches(first + 1, JobState::Failed);
+    assert_eq!((second.retry_of, second.archive_name.as_deref()), (Some(first), Some("mine")));
+    assert_eq!(second.failure.unwrap().cause, Cause::ViewStale);
+    assert_eq!(daemon.fails("GetJob", json!({"job": first + 2})).0, ErrorKind::NotFound);
+    // A name of our own belongs to one job.
+    let third = daemon.run("a/x");
+    daemon.reaches(third, JobState::Failed);
+    let fourth = daemon.reaches(third + 1, JobState::Failed);
+    assert!(fourth.archive_name.unwrap().ends_with(&format!("-{}", third + 1)));
+}

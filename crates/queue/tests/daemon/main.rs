@@ -1,5 +1,7 @@
 //! The real `borgcubed` with a worker that behaves as each test wants it to, asked over the real control socket.
 
+#![expect(clippy::unwrap_used, reason = "a test may end that way")]
+
 mod fake;
 mod harness;
 

@@ -1,6 +1,6 @@
 //! Restarts, stops, and a second daemon.
 
-use crate::harness::{Daemon, wait, workers_of};
+use crate::harness::{Caller, Daemon, wait, workers_of};
 use model::{Cause, JobState};
 use serde_json::json;
 use std::os::unix::net::UnixDatagram;
@@ -17,6 +17,10 @@ fn after_a_crash_running_jobs_have_failed_and_queued_ones_run() {
     let y = daemon.run("a/y");
     daemon.reaches(x, JobState::ClientInProgress);
     daemon.reaches(b, JobState::ClientInProgress);
+    for job in [x, b] {
+        // From then on they only listen.
+        wait("progress", || daemon.detail(job).progress);
+    }
     daemon.crash();
     // The workers see it and end by themselves.
     wait("the workers to end", || workers_of(&daemon.state).is_empty().then_some(()));
@@ -178,4 +182,33 @@ fn one_state_directory_has_one_daemon() {
     assert!(daemon.log().contains("another borgcubed serves the state directory"), "{}", daemon.log());
     // It did not take the running job for a lost one.
     assert_eq!(daemon.job(job).state, JobState::ClientInProgress);
+}
+
+#[test]
+fn a_socket_that_was_handed_over_stays() {
+    let directory = tempfile::Builder::new().prefix("bcq-").tempdir().unwrap();
+    let path = directory.path().join("handed.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let start = || {
+        unix::spawn::Spawn::new(env!("CARGO_BIN_EXE_borgcubed"))
+            .env("BORGCUBE_STATE", directory.path().join("state"))
+            .fd(std::os::fd::AsFd::as_fd(&listener), "control")
+            .stderr(unix::spawn::Stdio::Null)
+            .spawn()
+            .unwrap()
+    };
+    // Who comes before the daemon waits for it.
+    let mut early = Caller::new(std::os::unix::net::UnixStream::connect(&path).unwrap());
+    early.send("GetStatus", json!({}), false);
+    let first = start();
+    assert_eq!(early.reply().parameters["pid"], first.pid);
+    first.pidfd.signal(Signal::SIGTERM).unwrap();
+    assert!(first.wait().unwrap().success());
+    let mut between = Caller::new(std::os::unix::net::UnixStream::connect(&path).unwrap());
+    between.send("GetStatus", json!({}), false);
+    let second = start();
+    assert_eq!(between.reply().parameters["pid"], second.pid);
+    assert!(!directory.path().join("state/run/control.sock").exists());
+    second.pidfd.signal(Signal::SIGTERM).unwrap();
+    assert!(second.wait().unwrap().success());
 }
