@@ -1,5 +1,7 @@
 //! `borgcube repository` with the real programs and a real borg.
 
+use crate::fake::{Fake, error, ok};
+use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -103,4 +105,23 @@ fn a_change_is_tried_before_it_is_stored() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "wrong horse battery");
     let left = fs::read_dir(system.state().join("credentials/main")).unwrap().count();
     assert_eq!(left, 1, "nothing stays of trying");
+}
+
+#[test]
+fn a_new_repository_keeps_its_secrets_when_the_record_is_refused() {
+    testkit::system::programs();
+    let fake = Fake::start(|method, _, _| match method {
+        "ListRepositories" => ok(json!({"repositories": []})),
+        "AddRepository" => error("Conflict", "the database is full"),
+        other => panic!("{other} was not expected"),
+    });
+    let path = fake.state().join("repository");
+    let arguments = ["repository", "add", "main", &text(&path), "--encryption", "keyfile", "--generate-passphrase"];
+    let (code, _, said) = fake.run(&arguments);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains(&format!("borgcube repository add main {} --adopt", path.display())), "{said}");
+    assert!(path.join("config").exists());
+    for secret in ["passphrase", "key"] {
+        assert!(fake.state().join("credentials/main").join(secret).exists(), "{secret}");
+    }
 }
