@@ -131,6 +131,18 @@ impl Repository {
         self.send_unawaited(number, &call::delete(number, id), &[])
     }
 
+    /// Looks, without waiting, whether the child is alive and has refused nothing. For the time between calls.
+    pub fn check_alive(&mut self) -> Result<()> {
+        self.check()?;
+        loop {
+            let polled = self.connection.poll();
+            match self.remember(polled)? {
+                Some((msgid, outcome)) => self.settle(msgid, outcome)?,
+                None => return Ok(()),
+            }
+        }
+    }
+
     /// All ids, the manifest's among them.
     pub fn list_ids(&mut self) -> Result<Vec<Id>> {
         let mut ids: Vec<Id> = vec![];
@@ -202,18 +214,13 @@ impl Repository {
         let sent = self.connection.send(head, body);
         self.remember(sent)?;
         self.outstanding.insert(number);
-        loop {
-            let polled = self.connection.poll();
-            match self.remember(polled)? {
-                Some((msgid, outcome)) => self.settle(msgid, outcome)?,
-                None if self.outstanding.len() < IN_FLIGHT => return Ok(()),
-                None => {
-                    let waited = self.connection.wait();
-                    let (msgid, outcome) = self.remember(waited)?;
-                    self.settle(msgid, outcome)?;
-                }
-            }
+        self.check_alive()?;
+        while self.outstanding.len() >= IN_FLIGHT {
+            let waited = self.connection.wait();
+            let (msgid, outcome) = self.remember(waited)?;
+            self.settle(msgid, outcome)?;
         }
+        Ok(())
     }
 
     /// Calls and waits for the answer, and so for all answers before it.

@@ -1,4 +1,5 @@
 //! Against every real borg of this machine.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
 
 use borg::Id;
 use repository::{Error, OpenOptions, Repository};

@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use store::Store;
 use unix::Signal;
-use unix::paths::Layout;
+use unix::paths::{Layout, USER_DAEMON};
 use unix::poll::{Interest, poll};
 use wire::session::kind;
 use wire::{WireError, frame};
@@ -120,6 +120,15 @@ impl Drop for Counted<'_> {
     }
 }
 
+/// Whether the other side runs as a user that workers run as: sessions, which share the socket, have users of their own.
+fn may_work(stream: &UnixStream) -> Result<bool, WireError> {
+    let failed = |e: unix::Error| WireError::Io(std::io::Error::other(e));
+    let peer = unix::socket::peer(stream).map_err(failed)?;
+    // The kernel's word for who we are; our entry in /proc belongs to root, because this process is undumpable.
+    let own = unix::socket::peer(&UnixStream::pair()?.0).map_err(failed)?.uid;
+    Ok(peer.uid == 0 || peer.uid == own || unix::socket::user_name(peer.uid).map_err(failed)?.as_deref() == Some(USER_DAEMON))
+}
+
 fn connection(owner: &Owner, mut stream: UnixStream) -> Result<(), WireError> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(INTRODUCTION))?;
@@ -133,7 +142,8 @@ fn connection(owner: &Owner, mut stream: UnixStream) -> Result<(), WireError> {
     stream.set_read_timeout(None)?;
     match first {
         kind::OPEN => session::run(owner, stream, &payload),
-        kind::PREPARE | kind::FINISH => worker::run(owner, stream, first, payload),
+        kind::PREPARE | kind::FINISH if may_work(&stream)? => worker::run(owner, stream, first, payload),
+        kind::PREPARE | kind::FINISH => Err(WireError::Malformed("a process that is no worker's asked for a session".into())),
         other => Err(WireError::Malformed(format!("a connection began with a frame of type {other}"))),
     }
 }

@@ -119,7 +119,13 @@ pub fn run(owner: &Owner, requests: &Receiver<Request>) {
             }
         }
         match request {
-            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some(current) = &mut open
+                    && let Err(e) = current.repository.check_alive()
+                {
+                    current.opening.fail(of_repository(&e));
+                }
+            }
             Err(RecvTimeoutError::Disconnected) | Ok(Request::Quit) => break,
             Ok(request) => {
                 serve(owner, &mut open, request);

@@ -1,4 +1,5 @@
 //! `create` and `inspect`, judged by the real borgs.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
 
 use model::{Cause, EncryptionMode};
 use std::path::Path;

@@ -1,4 +1,5 @@
 //! What hostile clients, crashes and broken repositories may not do.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod harness;
 
@@ -62,10 +63,9 @@ fn references_that_are_not_ours() {
 #[test]
 fn what_sessions_say_becomes_the_jobs_failure() {
     let system = System::new(EncryptionMode::None);
-    for (number, (said, cause)) in (1..).zip([
-        ("paths-overlap", Cause::PathsOverlap),
-        ("bad-id", Cause::PolicyViolation { rule: "bad-id".into() }),
-    ]) {
+    for (number, (said, cause)) in
+        (1..).zip([("paths-overlap", Cause::PathsOverlap), ("bad-id", Cause::PolicyViolation { rule: "bad-id".into() })])
+    {
         let (worker, mut client) = system.backup("a/b", "x");
         let violation = Violation { rule: said.into(), detail: "d".into() };
         write_json(&mut client.stream, kind::VIOLATION, &violation).unwrap();
@@ -119,8 +119,9 @@ fn checkpoints_are_replaced_and_go_with_the_next_success() {
     let checkpoint = outcome.checkpoint.unwrap();
     assert_eq!((checkpoint.name.as_str(), checkpoint.incomplete), ("one.checkpoint", true));
     assert_eq!(outcome.failure.unwrap().cause, Cause::SessionLost);
-    assert_eq!(system.archives(), [checkpoint.clone()]);
-    let views = || std::fs::read_dir(system.layout.views("main")).unwrap().filter(|e| e.as_ref().unwrap().path().extension().is_some()).count();
+    assert_eq!(system.archives(), std::slice::from_ref(&checkpoint));
+    let views =
+        || std::fs::read_dir(system.layout.views("main")).unwrap().filter(|e| e.as_ref().unwrap().path().extension().is_some()).count();
     assert_eq!(views(), 1);
 
     // Another client's incomplete one, much older, goes too; a younger one stays.
@@ -252,23 +253,29 @@ fn a_repository_that_dies_ends_all_sessions_and_comes_back() {
     let (worker_a, mut a) = system.backup("a/x", "a");
     let (worker_b, mut b) = system.backup("b/x", "b");
     a.put(&noise(1, 1000));
+    // Both hear of it without asking for anything.
     let pid = std::fs::read_to_string(&pids).unwrap();
     assert!(std::process::Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
-    match a.archive("f", &[&noise(2, 1000)], false) {
-        Verdict::Failed(failure) => assert_eq!(failure.cause, Cause::RepositoryUnreachable),
-        other => panic!("{other:?}"),
-    }
-    match b.next() {
-        Some((kind::FAILED, _)) => {}
-        other => panic!("{other:?}"),
+    for client in [&mut a, &mut b] {
+        match client.verdict() {
+            Verdict::Failed(failure) => assert_eq!(failure.cause, Cause::RepositoryUnreachable),
+            other => panic!("{other:?}"),
+        }
     }
     drop((a, b));
     assert_eq!(worker_a.finish(1).failure.unwrap().cause, Cause::RepositoryUnreachable);
     assert_eq!(worker_b.finish(2).failure.unwrap().cause, Cause::RepositoryUnreachable);
+    let (worker, mut client) = system.backup("a/x", "never");
+    let pid = std::fs::read_to_string(&pids).unwrap();
+    let pid = pid.lines().last().unwrap();
+    assert!(std::process::Command::new("kill").args(["-9", pid]).status().unwrap().success());
+    assert!(matches!(client.archive("f", &[&noise(2, 1000)], false), Verdict::Failed(_)));
+    drop(client);
+    assert_eq!(worker.finish(3).failure.unwrap().cause, Cause::RepositoryUnreachable);
     let (worker, mut client) = system.backup("a/x", "again");
     assert_eq!(client.archive("f", &[&noise(2, 1000)], false), Verdict::Accepted);
     client.end();
-    assert!(worker.finish(3).archive.is_some());
+    assert!(worker.finish(4).archive.is_some());
     assert_eq!(system.intents(), 0);
     system.stop();
     assert_eq!(system.judge(), ["again"]);
@@ -287,7 +294,11 @@ fn nonces_never_repeat() {
         assert_eq!(first.archive("f", &[&noise(round * 1000 + 1, 700)], false), Verdict::Accepted);
         assert_eq!(second.archive("f", &[&noise(round * 1000 + 501, 900)], false), Verdict::Accepted);
         drop((first, second, a, b));
-        if round == 2 { system.kill() } else { system.stop() }
+        if round == 2 {
+            system.kill()
+        } else {
+            system.stop()
+        }
         system.start();
     }
     system.stop();
@@ -309,4 +320,73 @@ fn nonces_never_repeat() {
     used.sort_unstable();
     assert!(used.len() > 300, "{}", used.len());
     assert!(used.windows(2).all(|pair| pair[0].1 <= pair[1].0), "two objects share a nonce");
+}
+
+#[test]
+fn what_got_lost_is_sent_again_or_told() {
+    let mut system = System::new(EncryptionMode::RepokeyBlake2);
+    let (worker, mut client) = system.backup("a/x", "one");
+    let (kept, lost) = (client.put(&noise(1, 3000)), client.put(&noise(2, 3000)));
+    assert_eq!(client.archive_of("f", &[kept, lost], false), Verdict::Accepted);
+    client.end();
+    worker.finish(1);
+    system.stop();
+    let mut repository = open_exclusively(&system);
+    repository.delete(&borg::Id(lost.id)).unwrap();
+    repository.commit().unwrap();
+    repository.close();
+    system.start();
+
+    // Not in the cache, so that an honest client sends it; one with an older cache is told.
+    let mut worker = system.worker();
+    let job = system.job("a/x");
+    let (prepared, _) = worker.prepare(job, "two").unwrap();
+    assert_eq!(prepared.view_chunks, 2);
+    let mut client = system.open(&prepared.token).unwrap();
+    match client.archive_of("f", &[kept, lost], false) {
+        Verdict::Failed(failure) => assert_eq!(failure.cause, Cause::ViewStale),
+        other => panic!("{other:?}"),
+    }
+    client.put(&noise(2, 3000));
+    assert_eq!(client.archive_of("f", &[kept, lost], false), Verdict::Accepted);
+    drop(client);
+    let outcome = worker.finish(job);
+    assert!(outcome.archive.is_some());
+    system.stop();
+    assert_eq!(system.judge(), ["one", "two"]);
+}
+
+#[test]
+fn a_full_repository_is_told_as_one() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    let config = system.repo().join("config");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("storage_quota = 0", "storage_quota = 300000")).unwrap();
+    let (worker_a, mut a) = system.backup("a/x", "small");
+    assert_eq!(a.archive("f", &[&noise(1, 100_000)], false), Verdict::Accepted);
+    let (worker_b, mut b) = system.backup("b/x", "large");
+    for n in 10..20 {
+        b.put(&noise(n, 100_000));
+    }
+    let answer = b.next();
+    assert!(matches!(answer, Some((kind::FAILED, _))), "{answer:?}");
+    drop((a, b));
+    assert!(worker_a.finish(1).archive.is_some());
+    assert_eq!(worker_b.finish(2).failure.unwrap().cause, Cause::RepositoryEnospc);
+    system.stop();
+    assert_eq!(system.judge(), ["small"]);
+}
+
+fn open_exclusively(system: &System) -> repository::Repository {
+    repository::Repository::open(&repository::OpenOptions {
+        url: system.repo().to_str().unwrap().into(),
+        borg: "borg".into(),
+        rsh: None,
+        lock_wait: 5,
+        exclusive: true,
+        create: false,
+        host_id: None,
+        expected: None,
+    })
+    .unwrap()
 }

@@ -1,4 +1,5 @@
 //! The owner with honest clients.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod harness;
 

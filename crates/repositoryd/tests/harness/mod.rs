@@ -273,8 +273,16 @@ impl Client {
     pub fn put(&mut self, data: &[u8]) -> Reference {
         let payload = compress(Compression::Lz4, data);
         let id = self.key.id_hash(data).0;
-        Put { id, size: data.len() as u32, payload: &payload }.write(&mut self.stream).unwrap();
+        self.send(kind::PUT, &[&id, &(data.len() as u32).to_le_bytes(), &payload]);
         Reference { id, size: data.len() as u32, csize: payload.len() as u32 + 1 }
+    }
+
+    /// Sends a frame. An owner that is gone, or has given up, shows in what it answers.
+    fn send(&mut self, kind: u8, parts: &[&[u8]]) {
+        match frame::write(&mut self.stream, kind, parts) {
+            Ok(()) | Err(wire::WireError::Closed) => {}
+            Err(e) => panic!("{e}"),
+        }
     }
 
     /// The next frame that is no credit.
@@ -307,16 +315,17 @@ impl Client {
     pub fn verdict(&mut self) -> Verdict {
         match self.next() {
             Some((kind::VERDICT, bytes)) => read_json(&bytes).unwrap(),
+            Some((kind::FAILED, bytes)) => Verdict::Failed(read_json(&bytes).unwrap()),
             other => panic!("{other:?}"),
         }
     }
 
     pub fn propose(&mut self, items: &[[u8; 32]], references: &[Reference], checkpoint: bool) -> Verdict {
         let items: Vec<u8> = items.concat();
-        frame::write(&mut self.stream, kind::ITEMS, &[&items]).unwrap();
+        self.send(kind::ITEMS, &[&items]);
         let mut bytes = vec![];
         references.iter().for_each(|r| r.encode(&mut bytes));
-        frame::write(&mut self.stream, kind::REFS, &[&bytes]).unwrap();
+        self.send(kind::REFS, &[&bytes]);
         let size = references.iter().map(|r| u64::from(r.size)).sum();
         let csize = references.iter().map(|r| u64::from(r.csize)).sum();
         let proposal = Proposal {
@@ -328,12 +337,12 @@ impl Client {
             counters: SessionCounters { puts: 3, ..SessionCounters::default() },
             claims: vec![],
         };
-        write_json(&mut self.stream, kind::PROPOSE, &proposal).unwrap();
+        self.send(kind::PROPOSE, &[&serde_json::to_vec(&proposal).unwrap()]);
         self.verdict()
     }
 
     pub fn commit(&mut self) -> Verdict {
-        frame::write(&mut self.stream, kind::COMMIT, &[]).unwrap();
+        self.send(kind::COMMIT, &[]);
         self.verdict()
     }
 
