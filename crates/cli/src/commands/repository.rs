@@ -108,8 +108,7 @@ fn add(args: Add, context: &Context) -> Result<()> {
             .hint("--encryption MODE creates a new one (repokey-blake2 is a good choice); --adopt takes over an existing one."));
     }
     let url = absolute_url(&args.url)?;
-    let mut control = context.control()?;
-    if all(&mut control)?.iter().any(|r| r.name == args.name) {
+    if all(&mut context.control()?)?.iter().any(|r| r.name == args.name) {
         return Err(
             Error::conflict(format!("there is a repository {} already", args.name)).hint("borgcube repository list shows what there is.")
         );
@@ -132,6 +131,7 @@ fn add(args: Add, context: &Context) -> Result<()> {
         rsh: args.rsh,
         created: Timestamp::now(),
     };
+    // A connection of its own: a person may have been asked for a passphrase for a long time.
     let stored = context.control().and_then(|mut c| c.tell(Call::AddRepository { repository: repository.clone() }));
     if let (Err(error), true) = (&stored, args.encryption.is_some()) {
         // Its key may lie nowhere else: nothing of a new repository is ever taken away.
