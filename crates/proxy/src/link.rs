@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::net::Shutdown;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -115,6 +116,27 @@ impl Link {
             }
         }
         Ok(None)
+    }
+
+    /// Everything is said. The connection must be read to its end all the same: closing it with unread credit in it would
+    /// be an error for an owner that is still reading what we said.
+    pub fn finish(self) -> Link {
+        if let Err(e) = self.stream.shutdown(Shutdown::Write) {
+            log::debug!("the owner was gone before the end: {e}");
+        }
+        self
+    }
+
+    /// Waits, no longer than `until`, for the owner to close its side.
+    pub fn drain(mut self, until: Instant) {
+        while self.wait(Interest::Read, until).is_ok() && self.discard() {}
+    }
+
+    /// Throws away what has arrived; false at the end.
+    pub fn discard(&mut self) -> bool {
+        let more = self.receive().is_ok();
+        self.filled = 0..0;
+        more
     }
 
     /// Takes credit out of what was received and keeps the rest for [`Link::next`].

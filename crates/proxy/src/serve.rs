@@ -39,13 +39,18 @@ impl From<[OwnedFd; 3]> for Client {
     }
 }
 
-/// Serves one session to its end; the result is the exit code. `owner` gives the socket of the owner behind a link.
-pub fn serve(client: Client, salt: [u8; 16], owner: impl Fn(&str) -> PathBuf) -> u8 {
+/// An owner may take this long to hear the last words of a session that has ended.
+const LAST_WORDS: Duration = Duration::from_secs(20);
+
+/// Serves one session to its end; the result is the exit code, which `tell` hears first. `owner` gives the socket of the owner
+/// behind a link.
+pub fn serve(client: Client, salt: [u8; 16], owner: impl Fn(&str) -> PathBuf, tell: impl FnOnce(u8)) -> u8 {
     let mut server = Server {
         client,
         decoder: ServerDecoder::new(MAX_MESSAGE),
         replies: Vec::new(),
         link: None,
+        leaving: None,
         events: VecDeque::new(),
         began: Instant::now(),
         code: None,
@@ -57,6 +62,13 @@ pub fn serve(client: Client, salt: [u8; 16], owner: impl Fn(&str) -> PathBuf) ->
         Some(Ending::Stopped(Stop::Failed(failure))) => log::warn!("{}", failure.line()),
         Some(Ending::Stopped(Stop::Unknown)) => log::warn!("a client asked for a session that is not known"),
         Some(Ending::Closed) | None => {}
+    }
+    // The client waits for our ends of its pipes to close, not for the owner.
+    let Server { client, leaving, .. } = server;
+    drop(client);
+    tell(code);
+    if let Some(link) = leaving {
+        link.drain(Instant::now() + LAST_WORDS);
     }
     code
 }
@@ -75,6 +87,8 @@ struct Server {
     decoder: ServerDecoder,
     replies: Vec<u8>,
     link: Option<Link>,
+    /// A connection on which everything is said.
+    leaving: Option<Link>,
     events: VecDeque<Outside>,
     began: Instant,
     code: Option<u8>,
@@ -161,7 +175,7 @@ impl Server {
                 Action::Owner(kind, payload) => self.link.as_mut().map_or(Ok(()), |link| link.send(kind, &[&payload], until)),
                 Action::Put { id, size, payload } => self.put(&id, size, payload, until),
                 Action::CloseOwner => {
-                    self.link = None;
+                    self.leaving = self.link.take().map(Link::finish);
                     Ok(())
                 }
                 Action::Quit(code) => {
@@ -230,7 +244,7 @@ impl Server {
             fds.push((self.client.calls.as_fd(), if wants_client { Interest::Read } else { Interest::Hangup }));
         }
         let listens_to_client = !fds.is_empty();
-        if let Some(link) = &self.link {
+        if let Some(link) = self.link.as_ref().or(self.leaving.as_ref()) {
             fds.push((link.as_fd(), Interest::Read));
         }
         let ready = match poll(&fds, Some(until.saturating_duration_since(Instant::now()))) {
@@ -242,17 +256,30 @@ impl Server {
             }
         };
         let client = ready.first().filter(|_| listens_to_client).is_some_and(|ready| ready.any());
-        let link = self.link.is_some() && ready.last().is_some_and(|ready| ready.any());
+        let link = ready.get(usize::from(listens_to_client)).is_some_and(|ready| ready.any());
         if client && wants_client {
             self.read_client();
         } else if client {
             self.events.push_back(Outside::ClientClosed);
         }
-        if link && let Some(Err(error)) = self.link.as_mut().map(Link::receive) {
-            if matches!(error, WireError::Closed) { self.link_lost() } else { self.owner_error(&error) }
+        if link {
+            self.read_owner();
         }
         if !client && !link && Instant::now() >= until {
             self.events.push_back(Outside::Tick);
+        }
+    }
+
+    fn read_owner(&mut self) {
+        match self.link.as_mut().map(Link::receive) {
+            Some(Ok(())) => {}
+            Some(Err(WireError::Closed)) => self.link_lost(),
+            Some(Err(error)) => self.owner_error(&error),
+            None => {
+                if !self.leaving.as_mut().is_some_and(Link::discard) {
+                    self.leaving = None;
+                }
+            }
         }
     }
 
@@ -324,11 +351,13 @@ pub fn serve_connection(connection: &UnixStream, owner: impl Fn(&str) -> PathBuf
     };
     let mut salt = [0; 16];
     unix::random::fill(&mut salt)?;
-    let code = serve(Client::from(fds), salt, owner);
-    let mut connection = connection;
-    // The shim may be gone already; it has nobody to tell then.
-    if let Err(e) = connection.write_all(&[code]) {
-        log::info!("the shim did not wait for the end: {e}");
-    }
-    Ok(code)
+    let tell = |code| {
+        let mut connection = connection;
+        // The shim may be gone already; it has nobody to tell then. What still holds the connection must not keep it waiting.
+        let told = connection.write_all(&[code]).and_then(|()| connection.shutdown(std::net::Shutdown::Both));
+        if let Err(e) = told {
+            log::info!("the shim did not wait for the end: {e}");
+        }
+    };
+    Ok(serve(Client::from(fds), salt, owner, tell))
 }

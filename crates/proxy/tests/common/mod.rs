@@ -4,6 +4,7 @@
 
 pub mod owner;
 pub mod puppet;
+pub mod server;
 
 use borg::{Key, KeyType};
 

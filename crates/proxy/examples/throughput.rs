@@ -1,0 +1,166 @@
+//! How fast one session takes in chunks: `cargo run --release -p proxy --example throughput`.
+//!
+//! A client thread writes puts into a pipe, the session serves in its own thread, an owner thread takes the chunks and throws
+//! them away. Printed are plaintext bytes by the clock, and by the processor time that the session's thread used: the second
+//! says what one session can do on a machine that has a processor for each of the three.
+
+use anyhow::{Context, Result, ensure};
+use borg::compress::{Compression, compress};
+use borg::manifest::Manifest;
+use borg::rpc::{MAX_MESSAGE, ReplyDecoder, call};
+use borg::{Id, Key, KeyType, RepositoryId, keyblob};
+use std::fs::{self, File};
+use std::io::{Read, Write, pipe};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::thread;
+use std::time::Instant;
+use wire::WireError;
+use wire::session::{CREDIT, Limits, Opened, Put, kind};
+
+const CHUNK: usize = 2 << 20;
+const DISTINCT: usize = 8;
+
+fn main() -> Result<()> {
+    for kind in [KeyType::Authenticated, KeyType::AuthenticatedBlake2, KeyType::None] {
+        for (name, compression, half) in
+            [("stored", Compression::None, false), ("lz4 2:1", Compression::Lz4, true), ("zstd 2:1", Compression::Zstd(3), true)]
+        {
+            let (clock, processor) = run(kind, compression, half, 512)?;
+            println!("{:21} {name:9} {clock:6.0} MB/s by the clock, {processor:6.0} MB/s of session processor time", kind.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Random content; the second half of each kilobyte zero if `half`.
+fn content(seed: u64, half: bool) -> Vec<u8> {
+    let mut x = seed.wrapping_add(1);
+    let mut bytes = Vec::with_capacity(CHUNK);
+    while bytes.len() < CHUNK {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let word = if half && bytes.len() % 1024 >= 512 { 0 } else { (x ^ (x >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) };
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    bytes
+}
+
+fn run(kind: KeyType, compression: Compression, half: bool, chunks: usize) -> Result<(f64, f64)> {
+    let mut n = 0u8;
+    let key = Key::generate(kind, &mut |bytes| {
+        for byte in bytes {
+            n = n.wrapping_mul(29).wrapping_add(3);
+            *byte = n;
+        }
+    });
+    let directory = tempfile::tempdir()?;
+    let socket = directory.path().join("owner.sock");
+    let listener = UnixListener::bind(&socket)?;
+    let opened = opened(&key);
+    let owner = thread::spawn(move || own(&listener, &opened));
+
+    let (calls_in, mut calls) = pipe()?;
+    let (mut replies, replies_out) = pipe()?;
+    let notes = File::create("/dev/null")?;
+    let client = proxy::serve::Client::from([OwnedFd::from(calls_in), OwnedFd::from(replies_out), OwnedFd::from(notes)]);
+    let session = thread::spawn(move || {
+        let before = processor_time();
+        let code = proxy::serve::serve(client, [1; 16], |_| socket.clone(), |_| {});
+        (code, processor_time().zip(before).map(|(after, before)| after - before))
+    });
+    let reading = thread::spawn(move || -> Result<usize> {
+        let mut decoder = ReplyDecoder::new(MAX_MESSAGE);
+        let mut count = 0;
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let n = replies.read(&mut buffer)?;
+            if n == 0 {
+                return Ok(count);
+            }
+            decoder.push(&buffer[..n]);
+            while let Some(reply) = decoder.next_reply()? {
+                reply.outcome?;
+                count += 1;
+            }
+        }
+    });
+
+    let distinct: Vec<(Id, Vec<u8>)> = (0..DISTINCT as u64)
+        .map(|seed| {
+            let plain = content(seed, half);
+            (key.id_hash(&plain), key.seal(&compress(compression, &plain), 0))
+        })
+        .collect();
+    calls.write_all(&call::negotiate(1, &[1, 4, 5, -1]))?;
+    let token = "00".repeat(32);
+    let open = call::Open {
+        path: format!("/./{token}").leak().as_bytes(),
+        create: false,
+        lock_wait: Some(1),
+        lock: true,
+        exclusive: true,
+        append_only: false,
+        make_parent_dirs: false,
+    };
+    calls.write_all(&call::open(2, &open))?;
+    let began = Instant::now();
+    for number in 0..chunks {
+        let (id, envelope) = &distinct[number % DISTINCT];
+        calls.write_all(&call::put_head(3 + number as u64, id, envelope.len()))?;
+        calls.write_all(envelope)?;
+    }
+    drop(calls);
+    let (code, processor) = session.join().expect("no panic");
+    let elapsed = began.elapsed().as_secs_f64();
+    let taken = owner.join().expect("no panic")?;
+    let answers = reading.join().expect("no panic")?;
+    ensure!(code == 0 && taken == chunks && answers == chunks + 2, "code {code}, {taken} chunks, {answers} answers");
+    let megabytes = (chunks * CHUNK) as f64 / 1e6;
+    let processor = processor.context("/proc does not tell processor times")?;
+    Ok((megabytes / elapsed, megabytes / processor))
+}
+
+fn opened(key: &Key) -> Opened {
+    let blob = match key.key_type() {
+        KeyType::None => String::new(),
+        _ => keyblob::lock(key, RepositoryId([1; 32]), b"x", 1, [2; 32]),
+    };
+    Opened {
+        job: 1,
+        archive_name: "a".into(),
+        repository_id: RepositoryId([1; 32]).to_hex(),
+        key_type: key.key_type().byte(),
+        key_blob: blob,
+        passphrase: "x".into(),
+        manifest: Manifest::empty("2026-01-02T03:04:05.000006").pack(key, [3; 64]),
+        limits: Limits::default(),
+    }
+}
+
+/// Takes chunks; the number of them.
+fn own(listener: &UnixListener, opened: &Opened) -> Result<usize> {
+    let (mut stream, _) = listener.accept()?;
+    let (mut buffer, mut count, mut credit) = (Vec::new(), 0, 0);
+    loop {
+        match wire::frame::read(&mut stream, &mut buffer) {
+            Ok(kind::OPEN) => wire::session::write_json(&mut stream, kind::OPENED, opened)?,
+            Ok(kind::PUT) => {
+                count += 1;
+                credit += Put::decode(&buffer)?.payload.len();
+                if credit >= CREDIT / 8 {
+                    wire::frame::write(&mut stream, kind::CREDIT, &[&(credit as u32).to_le_bytes()])?;
+                    credit = 0;
+                }
+            }
+            Ok(_) => {}
+            Err(WireError::Closed) => return Ok(count),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Seconds of processor time of this thread.
+fn processor_time() -> Option<f64> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    text.split(' ').next()?.parse::<f64>().ok().map(|nanoseconds| nanoseconds / 1e9)
+}
