@@ -18,6 +18,8 @@ const HIGH_WATER: usize = 1024 * 1024;
 const SLOW: usize = 1024 * 1024;
 /// From here on progress is left out: the next one will do.
 const BUSY: usize = 64 * 1024;
+/// Parts of a log for one reader before others have their turn.
+const CHUNKS: usize = 4;
 /// Connections at once.
 pub const MAX_CONNECTIONS: usize = 256;
 /// Of people without permission, for the time they need to read that.
@@ -36,6 +38,8 @@ pub struct Connection {
     pub allowed: bool,
     /// What goes on being answered; further calls wait.
     pub stream: Option<Stream>,
+    /// There is more to do for it, which had to make room for others.
+    pub busy: bool,
     /// Nothing more is read; what waits is sent.
     closing: bool,
     deadline: Option<Instant>,
@@ -79,7 +83,7 @@ impl Connection {
     /// A new one.
     pub fn new(stream: UnixStream, actor: String, allowed: bool, now: Instant) -> std::io::Result<Connection> {
         let (deadline, limit) = if allowed { (None, MAX_CALL) } else { (Some(now + STRANGER), MAX_STRANGE_CALL) };
-        Ok(Connection { channel: Channel::new(stream, limit)?, actor, allowed, stream: None, closing: false, deadline })
+        Ok(Connection { channel: Channel::new(stream, limit)?, actor, allowed, stream: None, busy: false, closing: false, deadline })
     }
 
     /// Whether the next call may be looked at.
@@ -94,7 +98,7 @@ impl Connection {
 
     /// Nothing more will come of it.
     pub fn is_over(&self, now: Instant) -> bool {
-        let spoken = self.closing || (self.channel.ended() && self.stream.is_none() && self.listens());
+        let spoken = self.closing || (self.channel.ended() && self.listens() && !self.busy);
         (spoken && self.channel.waiting() == 0) || self.deadline.is_some_and(|at| at <= now)
     }
 
@@ -168,9 +172,12 @@ impl Connection {
         self.reply(&reply, now);
     }
 
-    /// Sends as much of a log as the reader has room for.
+    /// Sends as much of a log as the reader has room for and one turn allows.
     pub fn pump(&mut self, now: Instant) {
-        while self.has_room() {
+        for _ in 0..CHUNKS {
+            if !self.has_room() {
+                return;
+            }
             let Some(Stream::Log(log)) = &mut self.stream else { return };
             // Asked before the look at the file: what the job wrote last is seen by that look.
             let wait = log.wait;
@@ -192,6 +199,7 @@ impl Connection {
                 (false, _) => self.reply(&Reply::continued(&JobLog { lines }), now),
             }
         }
+        self.busy = self.has_room() && matches!(self.stream, Some(Stream::Log(_)));
     }
 
     /// The daemon ends; streams do not end without a word.

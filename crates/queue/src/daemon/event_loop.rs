@@ -10,6 +10,9 @@ use unix::Signal;
 use unix::poll::{Interest, Ready, poll};
 use wire::control as wire_control;
 
+/// Calls of one connection before others have their turn; each may be a commit.
+const CALLS: usize = 16;
+
 /// Everything that can happen.
 #[derive(Debug)]
 enum Event {
@@ -94,6 +97,9 @@ impl Daemon {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
+        if self.connections.values().any(|connection| connection.busy) {
+            return Some(Instant::now());
+        }
         let stop = match self.stop {
             Stop::Waiting(until) => Some(until),
             _ => None,
@@ -212,6 +218,9 @@ impl Daemon {
         }
         let broken = moved.is_err();
         self.answer(id);
+        while gone && self.connections.get(&id).is_some_and(|connection| connection.busy) {
+            self.answer(id);
+        }
         if broken || gone {
             self.connections.remove(&id);
         }
@@ -219,9 +228,10 @@ impl Daemon {
 
     /// Answers the calls of a connection that were read, as far as it has room for answers.
     fn answer(&mut self, id: u64) {
-        loop {
+        for _ in 0..CALLS {
             let now = Instant::now();
             let Some(connection) = self.connections.get_mut(&id) else { return };
+            connection.busy = false;
             connection.pump(now);
             if !connection.listens() {
                 return;
@@ -234,6 +244,9 @@ impl Daemon {
                     return connection.close(now);
                 }
             }
+        }
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.busy = true;
         }
     }
 

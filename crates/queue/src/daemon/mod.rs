@@ -37,7 +37,6 @@ use outcomes::Outcome;
 use settings::Options;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -156,7 +155,7 @@ fn start() -> anyhow::Result<Daemon> {
     listener.set_nonblocking(true)?;
     let watchdog = unix::notify::watchdog_interval().map(|interval| (interval / 2, Instant::now()));
     let mut daemon = Daemon {
-        uid: std::fs::metadata("/proc/self").context("/proc cannot be read")?.uid(),
+        uid: effective_uid()?,
         store,
         layout,
         options,
@@ -184,6 +183,13 @@ fn start() -> anyhow::Result<Daemon> {
     daemon.recover()?;
     unix::notify::ready()?;
     Ok(daemon)
+}
+
+/// The user this process acts as.
+fn effective_uid() -> anyhow::Result<u32> {
+    let status = std::fs::read_to_string("/proc/self/status").context("/proc cannot be read")?;
+    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1)?.parse().ok());
+    uid.context("/proc/self/status names no user")
 }
 
 /// Two daemons would take each other's running jobs for lost ones.

@@ -86,6 +86,7 @@ impl Daemon {
                 let message = "another repository id means another repository: remove this one and add the other";
                 return Err(refuse_in(ErrorKind::InvalidArgument, message));
             }
+            refuse_move(&w.view(), &stored, &repository)?;
             w.repositories().put(&repository)
         });
         written.map_err(from_store)?;
@@ -227,6 +228,20 @@ fn same_name<N: PartialEq + std::fmt::Display>(what: &str, previous: &N, next: &
         ErrorKind::InvalidArgument,
         format!("{what} {previous} cannot be renamed to {next}: remove it and add it under the new name"),
     ))
+}
+
+/// Nobody moves a repository away under a running job.
+fn refuse_move(r: &Read<'_>, stored: &Repository, next: &Repository) -> Result<()> {
+    let same = Repository { description: next.description.clone(), ..stored.clone() } == *next;
+    let running = if same { vec![] } else { r.jobs().running()? };
+    match running.iter().find(|job| job.repository.as_ref() == Some(&stored.name)) {
+        None => Ok(()),
+        Some(job) => {
+            let message =
+                format!("job {} runs on repository {}; only its description can be changed until that ends", job.number, stored.name);
+            Err(in_the_way(message))
+        }
+    }
 }
 
 /// Two records of one repository would be two writers.

@@ -75,6 +75,7 @@ impl Worker {
     /// Starts the program for `task`; its first message is under way.
     pub fn start(options: &Options, log_path: &Path, task: Task) -> anyhow::Result<Worker> {
         let (ours, theirs) = UnixStream::pair()?;
+        let channel = Channel::new(ours, MAX_MESSAGE)?;
         let brief = Brief::from(&task.job);
         let child = Spawn::new(&options.worker)
             .arg(brief.number.to_string())
@@ -87,7 +88,7 @@ impl Worker {
         let mut worker = Worker {
             brief,
             child,
-            channel: None,
+            channel: Some(channel),
             log: log.ok(),
             progress: None,
             last_progress: None,
@@ -99,7 +100,6 @@ impl Worker {
             finished: false,
             fault: None,
         };
-        worker.channel = Some(Channel::new(ours, MAX_MESSAGE)?);
         worker.send(&ToWorker::Start(Box::new(task)));
         Ok(worker)
     }

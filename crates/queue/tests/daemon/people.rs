@@ -155,3 +155,26 @@ fn a_thousand_callers_come_and_go() {
     let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
     assert!(open < 30, "{open} descriptors are open");
 }
+
+#[test]
+fn many_calls_at_once_are_all_answered_in_order() {
+    let daemon = Daemon::start();
+    let mut caller = daemon.connect();
+    let mut bytes = vec![];
+    for n in 0..300 {
+        let client = crate::harness::client(&format!("client-{n}"));
+        let call = json!({"method": "org.borgcube.Control.AddClient", "parameters": {"client": client}});
+        bytes.extend(call.to_string().into_bytes());
+        bytes.push(0);
+    }
+    bytes.extend(b"{\"method\":\"org.borgcube.Control.ListClients\"}\0");
+    caller.raw(&bytes);
+    caller.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    // Somebody else gets a turn in between.
+    assert!(daemon.call::<Value>("GetSettings", json!({})).is_ok());
+    for _ in 0..300 {
+        assert_eq!(caller.reply().error, None);
+    }
+    assert_eq!(caller.reply().parameters["clients"].as_array().unwrap().len(), 300);
+    assert!(caller.is_closed());
+}

@@ -104,8 +104,19 @@ fn running_jobs_stand_in_the_way() {
     let (kind, message) = daemon.fails("RemoveConfig", json!({"name": "a/x"}));
     assert_eq!(kind, ErrorKind::Conflict);
     assert!(message.contains(&format!("job {job}")) && message.contains("job cancel"), "{message}");
+    let seen = daemon.ok("ListRepositories", json!({}))["repositories"][0].clone();
+    let mut moved = seen.clone();
+    moved["url"] = "/srv/elsewhere".into();
+    let (kind, message) = daemon.fails("UpdateRepository", json!({"previous": seen, "repository": moved}));
+    assert_eq!(kind, ErrorKind::Conflict);
+    assert!(message.contains("only its description"), "{message}");
+    let mut described = seen.clone();
+    described["description"] = "the main one".into();
+    daemon.ok("UpdateRepository", json!({"previous": seen, "repository": described}));
     daemon.go(job);
     daemon.reaches(job, JobState::Done);
+    moved["description"] = "the main one".into();
+    daemon.ok("UpdateRepository", json!({"previous": described, "repository": moved}));
     for (method, name) in [("RemoveConfig", "a/x"), ("RemoveClient", "a"), ("RemoveRepository", "main")] {
         daemon.ok(method, json!({"name": name}));
     }
