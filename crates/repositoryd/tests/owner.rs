@@ -3,7 +3,7 @@
 
 mod harness;
 
-use harness::{Client, System, noise, read};
+use harness::{System, noise, read};
 use model::{Cause, EncryptionMode};
 use testkit::Borg;
 use wire::session::{Reference, Verdict};
@@ -187,6 +187,6 @@ fn the_owner_lets_go_when_idle() {
     assert_eq!(system.judge(), ["one", "stock", "two"]);
     // The next connection finds the socket still listening, as with systemd.
     system.start();
-    let mut client: Client = system.backup("a/b", "three").1;
+    let (_worker, mut client) = system.backup("a/b", "three");
     assert_eq!(client.archive("f", &[b"z"], false), Verdict::Accepted);
 }
