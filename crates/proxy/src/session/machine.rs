@@ -147,7 +147,11 @@ impl Session {
     pub fn handle<'a>(&mut self, now: Duration, event: Event<'a>) -> Vec<Action<'a>> {
         self.now = now;
         if now >= self.deadline() {
-            return self.too_late();
+            let mut actions = self.too_late();
+            if let Event::ClientClosed = event {
+                self.client_closed(&mut actions);
+            }
+            return actions;
         }
         let mut actions = Vec::with_capacity(2);
         match event {

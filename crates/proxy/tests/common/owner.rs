@@ -35,6 +35,8 @@ pub struct Owner {
     pub next_verdict: Option<Verdict>,
     /// Refuse the next open.
     pub refuse: Option<Failure>,
+    /// Close the connection at the next frame.
+    pub crash: bool,
 }
 
 impl Owner {
@@ -68,6 +70,7 @@ impl Owner {
             end: None,
             next_verdict: None,
             refuse: None,
+            crash: false,
         }
     }
 

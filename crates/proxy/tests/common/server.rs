@@ -65,7 +65,12 @@ fn serve_owner(listener: &UnixListener, owner: &Mutex<Owner>) -> Result<()> {
             Err(WireError::Closed) => return Ok(()),
             Err(e) => return Err(e.into()),
         };
-        let answers = owner.lock().expect("not poisoned").frame(kind, &buffer);
+        let mut owner = owner.lock().expect("not poisoned");
+        if owner.crash {
+            return Ok(());
+        }
+        let answers = owner.frame(kind, &buffer);
+        drop(owner);
         for (kind, payload) in answers {
             wire::frame::write(&mut stream, kind, &[&payload])?;
         }
