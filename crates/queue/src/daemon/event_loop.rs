@@ -209,7 +209,7 @@ impl Daemon {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let gone = ready.error || ready.hangup;
         if gone {
-            // Nobody reads the rest of a stream; calls that were sent before are still carried out.
+            // Nobody reads the rest of a stream; a call that was sent before is still carried out.
             connection.stream = None;
         }
         let mut moved = connection.channel.flush();
@@ -218,9 +218,6 @@ impl Daemon {
         }
         let broken = moved.is_err();
         self.answer(id);
-        while gone && self.connections.get(&id).is_some_and(|connection| connection.busy) {
-            self.answer(id);
-        }
         if broken || gone {
             self.connections.remove(&id);
         }

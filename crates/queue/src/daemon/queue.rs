@@ -1,6 +1,6 @@
 //! From `job_created` to a running worker.
 
-use super::errors::is_disk_full;
+use super::errors::{is_disk_full, is_final};
 use super::workers::Worker;
 use super::{ACTOR, Daemon, RETRY, Stop};
 use model::progress::Statistics;
@@ -66,6 +66,11 @@ impl Daemon {
         let task = match started {
             Ok((Started::Task(task), _)) => task,
             Ok((Started::Failed(job), _)) => return self.job_changed(*job),
+            // A record that cannot be read: waiting mends nothing.
+            Err(e) if is_final(&e) => {
+                let failure = Failure::new(Cause::Internal, format!("the job cannot start: {e}"));
+                return self.end_job(number, JobState::Failed, Some(failure), None);
+            }
             Err(e) => return self.try_again_later(&format!("job {number} cannot start"), &e),
         };
         let job = task.job.clone();
