@@ -2,12 +2,12 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`event_loop`] | waits for descriptors and deadlines, deals out events |
-//! | [`control`], [`request`], [`channel`] | connections, calls, bytes |
-//! | [`methods`], [`records`], [`lists`], [`undo`] | what people may ask for |
-//! | [`queue`] | from `job_created` to a worker |
-//! | [`outcomes`] | from a worker's end to the job's record |
-//! | [`workers`], [`ending`], [`leftovers`], [`joblog`] | running jobs |
+//! | `event_loop` | waits for descriptors and deadlines, deals out events |
+//! | `control`, `request`, `channel` | connections, calls, bytes |
+//! | `methods`, `records`, `lists`, `undo` | what people may ask for |
+//! | `queue` | from `job_created` to a worker |
+//! | `outcomes` | from a worker's end to the job's record |
+//! | `workers`, `ending`, `leftovers`, `joblog` | running jobs |
 //!
 //! The database is written here and by the owners (archives); nobody polls it: who commits tells the watchers.
 
