@@ -220,6 +220,15 @@ fn failures_of_the_owner_are_told_and_accuse_nobody() {
 }
 
 #[test]
+fn an_owner_that_fails_in_between_says_why() {
+    let mut puppet = Puppet::open();
+    let failure = Failure::new(Cause::RepositoryEnospc, "the disk is full");
+    puppet.hear_owner(kind::FAILED, &serde_json::to_vec(&failure).unwrap());
+    assert_eq!(puppet.notes, ["BorgCube: the disk is full"]);
+    assert_eq!(puppet.refused(Method::LoadKey).0, "InsufficientFreeSpaceError");
+}
+
+#[test]
 fn rules_of_the_owner_are_rules() {
     let mut puppet = Puppet::open();
     let manifest = puppet.prepare(ARCHIVE, &[directory("d")]);

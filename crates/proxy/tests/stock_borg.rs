@@ -155,6 +155,78 @@ fn every_borg_with_every_kind_of_client_key() -> Result<()> {
     Ok(())
 }
 
+/// A big file that takes some seconds at the rate of [`slowly`].
+fn big_source() -> Result<tempfile::TempDir> {
+    let directory = tempfile::tempdir()?;
+    let mut big = fs::File::create(directory.path().join("big"))?;
+    let mut x = 1u64;
+    for _ in 0..3 << 20 {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        big.write_all(&x.to_le_bytes())?;
+    }
+    Ok(directory)
+}
+
+/// About 5 MB/s, with a checkpoint each second.
+fn slowly(borg: &Borg) -> Vec<&'static str> {
+    let rate = if borg.at_least([1, 2, 0]) { "--upload-ratelimit=5000" } else { "--remote-ratelimit=5000" };
+    vec![rate, "--checkpoint-interval=1", "--compression=none", "--chunker-params=16,19,17,4095"]
+}
+
+#[test]
+fn checkpoints_of_a_real_borg() -> Result<()> {
+    for borg in Borg::all_clients() {
+        let source = big_source()?;
+        let client = Client::new(borg);
+        let owner = Arc::new(Mutex::new(Owner::new(common::key(KeyType::Authenticated, 1))));
+        client.prepare(&owner.lock().expect("not poisoned"))?;
+        let server = Server::start(owner)?;
+        let output = client.create(&server, &slowly(&client.borg), source.path())?;
+        ensure!(output.status.success(), "{}", said(&output));
+        let owner = server.finish()?;
+        let owner = owner.lock().expect("not poisoned");
+        let checkpoints: Vec<bool> = owner.proposals.iter().map(|(proposal, ..)| proposal.checkpoint).collect();
+        let (complete, earlier) = checkpoints.split_last().context("no proposal")?;
+        ensure!(!complete && earlier.len() >= 2 && earlier.iter().all(|checkpoint| *checkpoint), "{checkpoints:?}");
+        let statistics = owner.proposals.last().context("no proposal")?.0.statistics;
+        ensure!(statistics.nfiles == 1 && statistics.original_size > 24 << 20 && statistics.original_size < 25 << 20, "{statistics:?}");
+    }
+    Ok(())
+}
+
+/// Interrupted by SIGINT (1.2 and later write a checkpoint then) and by SIGKILL: what was committed stays, the rest is over at once.
+#[test]
+fn an_interrupted_borg() -> Result<()> {
+    for borg in Borg::all_clients() {
+        for signal in ["-INT", "-KILL"] {
+            let source = big_source()?;
+            let client = Client::new(borg.clone());
+            let owner = Arc::new(Mutex::new(Owner::new(common::key(KeyType::Authenticated, 1))));
+            client.prepare(&owner.lock().expect("not poisoned"))?;
+            let server = Server::start(owner.clone())?;
+            let mut command = client.command(&server);
+            command.arg("create").args(slowly(&client.borg)).arg(format!("::{ARCHIVE}")).arg(source.path());
+            let mut running = command.stderr(std::process::Stdio::null()).spawn()?;
+            let committed = testkit::retry_until(std::time::Duration::from_secs(20), || {
+                (owner.lock().expect("not poisoned").commits > 0).then_some(())
+            });
+            ensure!(committed.is_some(), "no checkpoint");
+            let killed = Command::new("kill").args([signal, &running.id().to_string()]).status()?;
+            ensure!(killed.success());
+            running.wait()?;
+            let began = std::time::Instant::now();
+            let owner = server.finish()?;
+            ensure!(began.elapsed() < std::time::Duration::from_secs(5), "the session stayed");
+            let owner = owner.lock().expect("not poisoned");
+            let label = format!("borg {} {signal}", client.borg.version);
+            ensure!(owner.violation.is_none(), "{label}: {:?}", owner.violation);
+            ensure!(owner.end.as_ref().is_some_and(|end| end.failure.is_none()), "{label}: {:?}", owner.end);
+            ensure!(owner.proposals.iter().all(|(proposal, ..)| proposal.checkpoint), "{label}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_refusal_is_one_clean_line() -> Result<()> {
     for borg in Borg::all_clients() {

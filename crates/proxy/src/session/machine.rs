@@ -263,7 +263,7 @@ impl Session {
                 self.phase = Phase::Backup(Box::new(backup));
                 Ok(())
             }
-            (Phase::Opening { .. }, kind::REFUSED) => Err(match read_json::<Failure>(payload) {
+            (_, kind::REFUSED | kind::FAILED) => Err(match read_json::<Failure>(payload) {
                 Ok(failure) => Stop::Failed(failure),
                 Err(e) => Stop::failed(Cause::Internal, e.to_string()),
             }),
