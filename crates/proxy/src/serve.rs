@@ -175,7 +175,7 @@ impl Server {
                 Action::Owner(kind, payload) => self.link.as_mut().map_or(Ok(()), |link| link.send(kind, &[&payload], until)),
                 Action::Put { id, size, payload } => self.put(&id, size, payload, until),
                 Action::CloseOwner => {
-                    self.leaving = self.link.take().map(Link::finish);
+                    self.leaving = self.link.take().map(Link::finish).or(self.leaving.take());
                     Ok(())
                 }
                 Action::Quit(code) => {

@@ -105,9 +105,6 @@ impl Examination {
         if put_now {
             self.stream_put_bytes += bytes;
         }
-        // Borg 1.x counts the item stream in an archive's totals; a stored size includes the client's envelope of one byte.
-        self.statistics.original_size += bytes;
-        self.statistics.compressed_size += payload.len() as u64 + 1;
         self.parser.push(plaintext);
         while let Some(item) = self.parser.next_item().map_err(stream_error)? {
             item::check(&item, &mut self.paths)?;
@@ -115,6 +112,7 @@ impl Examination {
                 self.statistics.nfiles += 1;
             }
             for chunk in item.chunks.iter().flatten() {
+                // Borg 1.x: an archive's totals are those of its files; neither parts nor the item stream are in them.
                 if item.part.is_none() {
                     self.statistics.original_size = self.statistics.original_size.saturating_add(chunk.size.into());
                     self.statistics.compressed_size = self.statistics.compressed_size.saturating_add(chunk.csize.into());
