@@ -5,8 +5,9 @@
 use serde_json::Value;
 use std::ffi::CString;
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -101,13 +102,17 @@ impl Tap {
 
     fn end(&mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
-        // A feeder that still waits for its reader is let through.
-        let _reader = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&self.path);
-        self.feeder.take().and_then(|f| f.join().ok()).unwrap_or(0)
+        let Some(feeder) = self.feeder.take() else { return 0 };
+        // A feeder that waits for a reader, or for room in the pipe, is let through.
+        let mut reader = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&self.path);
+        let mut sink = vec![0; 1 << 16];
+        while !feeder.is_finished() {
+            let _ = reader.as_mut().map(|r| r.read(&mut sink));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        feeder.join().unwrap_or(0)
     }
 }
-
-use std::os::unix::fs::OpenOptionsExt;
 
 impl Drop for Tap {
     fn drop(&mut self) {

@@ -15,7 +15,7 @@ use testkit::tree::{Spec, make};
 use testkit::world::BorgWorld;
 use tests::{PATIENCE, Tap, assert_failed, job, newest_archive, newest_job, number, start, text, wait_for_end, wait_for_state};
 
-const PASSPHRASE: &str = "the right one";
+const PASSPHRASE: &str = "the right one, and no other";
 
 /// A system with one good backup.
 struct Scene {
@@ -76,7 +76,7 @@ impl Scene {
 #[test]
 fn wrong_passphrase() {
     let mut scene = Scene::new();
-    let wrong = scene.system.secret_file("wrong", "not the right one");
+    let wrong = scene.system.secret_file("wrong", "not the right passphrase");
     let right = scene.system.secret_file("right", PASSPHRASE);
     // The CLI looks before it believes.
     let (_, said) = scene.system.cli_fails(&["repository", "edit", "main", "--passphrase-file", wrong.to_str().unwrap()]);

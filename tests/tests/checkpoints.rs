@@ -10,7 +10,7 @@ use testkit::tree::{Spec, make};
 use testkit::world::BorgWorld;
 use tests::{PATIENCE, Tap, assert_failed, job, newest_archive, number, start, text, wait_for_end, wait_for_state};
 
-const PASSPHRASE: &str = "p";
+const PASSPHRASE: &str = "long enough for a checkpoint";
 
 struct Scene {
     system: TestSystem,

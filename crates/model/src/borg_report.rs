@@ -104,9 +104,7 @@ pub fn parse_line(line: &[u8]) -> Line {
             msgid: raw.msgid.unwrap_or_default(),
         },
         "file_status" => Line::FileStatus { status: raw.status.unwrap_or_default(), path: raw.path.unwrap_or_default() },
-        "question_prompt" => {
-            Line::Message { level: "ERROR".into(), message: raw.message.unwrap_or_default(), msgid: raw.msgid.unwrap_or_default() }
-        }
+        // Prompts have their answers in the environment; one without ends in an error of its own.
         _ => Line::Nothing,
     }
 }

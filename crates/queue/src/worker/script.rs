@@ -137,6 +137,12 @@ mod tests {
         let mut stdin = child.stdin.take().unwrap();
         // A script that gives up early does not read the rest.
         let _ = stdin.write_all(&input.head).and_then(|()| stdin.write_all(chunks));
+        if close {
+            // Not before borg can hear of it.
+            while !home.path().join("ready").exists() {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        }
         let stdin = (!close).then_some(stdin);
         let (mut out, mut err) = (String::new(), String::new());
         child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
@@ -208,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_end_of_input_interrupts_borg() {
-        let fake = "trap 'echo interrupted >&2; exit 2' INT\nwhile :; do sleep 0.1; done";
+        let fake = "trap 'echo interrupted >&2; exit 2' INT\n: >\"$HOME/ready\"\nwhile :; do sleep 0.1; done";
         let (out, err, _home) = run(fake, b"", true, |_| {});
         assert!(err.contains("interrupted"), "{out}{err}");
         assert!(out.contains("borgcube exit 2\nborgcube clean"), "{out}");
