@@ -1,14 +1,21 @@
-//! How fast one session takes in chunks: `cargo run --release -p proxy --example throughput`.
+//! How fast one session takes in chunks, and how fast it examines an archive: `cargo run --release -p proxy --example throughput`.
 //!
 //! A client thread writes puts into a pipe, the session serves in its own thread, an owner thread takes the chunks and throws
 //! them away. Printed are plaintext bytes by the clock, and by the processor time that the session's thread used: the second
 //! says what one session can do on a machine that has a processor for each of the three.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use borg::archive::{Archive, ChunkerParams};
 use borg::compress::{Compression, compress};
+use borg::item::{ChunkRef, Item};
 use borg::manifest::Manifest;
+use borg::msgpack::Writer;
 use borg::rpc::{MAX_MESSAGE, ReplyDecoder, call};
 use borg::{Id, Key, KeyType, RepositoryId, keyblob};
+use model::progress::SessionCounters;
+use proxy::intake::archive;
+use proxy::intake::object::Verifier;
+use proxy::intake::stream::Examination;
 use std::fs::{self, File};
 use std::io::{Read, Write, pipe};
 use std::os::fd::OwnedFd;
@@ -30,7 +37,62 @@ fn main() -> Result<()> {
             println!("{:21} {name:9} {clock:6.0} MB/s by the clock, {processor:6.0} MB/s of session processor time", kind.to_string());
         }
     }
+    for files in [100_000, 1_000_000] {
+        let (seconds, bytes) = examine(files)?;
+        println!("archive of {files} files: item stream of {} MB examined in {seconds:.2} s of processor time", bytes / 1_000_000);
+    }
     Ok(())
+}
+
+/// Processor time for examining an archive of so many files of one chunk, and the length of its item stream.
+fn examine(files: u64) -> Result<(f64, usize)> {
+    let key = Key::generate(KeyType::Authenticated, &mut |bytes| bytes.fill(7));
+    let mut writer = Writer::new();
+    for number in 0..files {
+        let id = key.id_hash(&number.to_le_bytes());
+        let item = Item {
+            path: format!("srv/data/department-{}/project-{}/file-{number}.dat", number / 10_000, number / 100).into_bytes(),
+            mode: Some(0o100_644),
+            uid: Some(1000),
+            gid: Some(1000),
+            user: Some(Some(b"someone".to_vec())),
+            group: Some(Some(b"someone".to_vec())),
+            mtime: 1_700_000_000_000_000_000,
+            ctime: Some(1_700_000_000_000_000_000),
+            size: Some(5000),
+            chunks: Some(vec![ChunkRef { id, size: 5000, csize: 2500 }]),
+            ..Item::default()
+        };
+        item.write(&mut writer);
+    }
+    let pieces: Vec<(Id, Vec<u8>)> =
+        writer.bytes().chunks(128 << 10).map(|piece| (key.id_hash(piece), compress(Compression::Lz4, piece))).collect();
+    let archive = Archive {
+        name: b"a".to_vec(),
+        time: "2026-01-02T03:04:05.000006".into(),
+        items: pieces.iter().map(|(id, _)| *id).collect(),
+        chunker_params: Some(ChunkerParams { algorithm: None, numbers: vec![19, 23, 21, 4095] }),
+        ..Archive::default()
+    };
+    let accepted = archive::accept(&archive.pack(&key, [1; 64]), b"a").map_err(|stop| anyhow!("{stop:?}"))?;
+    let mut verifier = Verifier::new(key).context("an encrypting key")?;
+    let mut examination = Examination::new(false, accepted, [1; 16]);
+    let before = processor_time().context("no processor time")?;
+    let mut references = 0;
+    let mut next = 0;
+    while !examination.is_complete() {
+        for (kind, payload) in examination.frames() {
+            references += if kind == kind::REFS { payload.len() } else { 0 };
+        }
+        while let Some((id, payload)) = pieces.get(next).filter(|(id, _)| examination.waits_for(&id.0)) {
+            examination.object(id.0, payload, true, &mut verifier).context("not asked for")?.map_err(|stop| anyhow!("{stop:?}"))?;
+            next += 1;
+        }
+    }
+    let rest = examination.finish(&mut SessionCounters::default()).map_err(|stop| anyhow!("{stop:?}"))?;
+    references += rest.iter().filter(|(kind, _)| *kind == kind::REFS).map(|(_, payload)| payload.len()).sum::<usize>();
+    ensure!(references as u64 == files * 40, "{references}");
+    Ok((processor_time().context("no processor time")? - before, writer.len()))
 }
 
 /// Random content; the second half of each kilobyte zero if `half`.

@@ -59,11 +59,13 @@ pub enum Permission {
     Order,
     /// A backup never calls this.
     Never,
+    /// A commit of nothing.
+    Empty,
     /// What a stock client calls whose cache is not the one it was given. It gets nothing, but is not accused.
     Cache,
 }
 
-use Permission::{Cache, Never, Order, Yes};
+use Permission::{Cache, Empty, Never, Order, Yes};
 
 #[rustfmt::skip]
 const TABLE: [(Call, [Permission; 5]); 13] = [
@@ -77,7 +79,7 @@ const TABLE: [(Call, [Permission; 5]); 13] = [
     (Call::Put,            [Order, Order,     Yes,   Order, Order]),
     (Call::PutManifest,    [Order, Order,     Yes,   Order, Order]),
     (Call::Delete,         [Order, Order,     Yes,   Order, Yes  ]),
-    (Call::Commit,         [Order, Order,     Order, Yes,   Order]),
+    (Call::Commit,         [Order, Order,     Empty, Yes,   Order]),
     (Call::Rollback,       [Order, Order,     Yes,   Yes,   Yes  ]),
     (Call::Len,            [Order, Order,     Cache, Order, Order]),
     (Call::Other,          [Never, Never,     Never, Never, Never]),

@@ -115,7 +115,7 @@ fn rollback_drops_what_was_proposed() {
     let manifest = puppet.prepare(ARCHIVE, &[directory("d")]);
     puppet.ok(put_manifest(&manifest));
     puppet.ok(Method::Rollback);
-    assert_eq!(puppet.breaks(commit()), "method-order");
+    assert_eq!(puppet.breaks(commit()), "commit-nothing");
     assert_eq!(puppet.owner.commits, 0);
 }
 
@@ -342,6 +342,7 @@ fn every_row_of_the_table() {
                 (Permission::Yes, Call::PutManifest) => assert_eq!(rule, Some("object-compression")),
                 (Permission::Yes, Call::Delete) => assert_eq!(rule, Some("delete-not-own")),
                 (Permission::Yes, _) => assert!(answer.is_ok(), "{state:?} {call:?}: {answer:?}"),
+                (Permission::Empty, _) => assert_eq!(rule, Some("commit-nothing")),
                 (Permission::Cache, _) => assert_eq!(answer.unwrap_err().class, "ClientCache"),
                 _ => {
                     assert!(answer.unwrap_err().short[0].contains(": method-order: "), "{state:?} {call:?}");

@@ -81,14 +81,22 @@ impl Examination {
         self.waiting.is_empty() && self.next == self.accepted.archive.items.len()
     }
 
+    /// Whether this id is the oldest that the owner has not answered.
+    pub fn waits_for(&self, id: &[u8; 32]) -> bool {
+        self.waiting.front().is_some_and(|asked| asked.0 == *id)
+    }
+
     /// The owner has answered the oldest read: this id is not this client's.
-    pub fn not_in_view(&mut self, id: [u8; 32]) -> Stop {
+    pub fn not_in_view(&self, id: [u8; 32]) -> Stop {
         Rule::ReferenceNotOwn.broken(format!("the item stream refers to chunk {}, which this client has not stored", Id(id)))
     }
 
     /// The owner has answered the oldest read. None: that was not asked for.
     pub fn object(&mut self, id: [u8; 32], payload: &[u8], put_now: bool, verifier: &mut Verifier) -> Option<Result<(), Stop>> {
-        let id = self.waiting.pop_front().filter(|asked| asked.0 == id)?;
+        if !self.waits_for(&id) {
+            return None;
+        }
+        let id = self.waiting.pop_front()?;
         Some(self.piece(&id, payload, put_now, verifier))
     }
 

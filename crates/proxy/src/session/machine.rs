@@ -71,6 +71,9 @@ pub enum Ending {
 /// Seconds from the start to `open`.
 const OPEN_SECONDS: u64 = 60;
 
+/// The owner may have to read a large repository's index first.
+const OWNER_SECONDS: u64 = 600;
+
 /// After the end the client gets this long to say `rollback` and close. (Borg 1.x: it waits 30 seconds for the answer, and
 /// without one it shows "connection closed" in place of our sentence.)
 const LINGER_SECONDS: u64 = 31;
@@ -126,7 +129,8 @@ impl Session {
                 let idle = self.last_heard.saturating_add(Duration::from_secs(limits.idle_seconds));
                 if backup.wants_client() { total.min(idle) } else { total }
             }
-            _ => Duration::from_secs(OPEN_SECONDS),
+            Phase::Opening { .. } => Duration::from_secs(OPEN_SECONDS + OWNER_SECONDS),
+            Phase::New | Phase::Negotiated { .. } => Duration::from_secs(OPEN_SECONDS),
         }
     }
 
@@ -212,6 +216,7 @@ impl Session {
         match table::permitted(state, call) {
             Permission::Yes => {}
             Permission::Order => return Err(Rule::MethodOrder.broken(format!("{} in the state {state:?}", called()))),
+            Permission::Empty => return Err(Rule::CommitNothing.broken("a commit before any manifest")),
             Permission::Never => return Err(Rule::Method.broken(called())),
             Permission::Cache => {
                 let message = "the client's borg does not use the cache that BorgCube gave it";
