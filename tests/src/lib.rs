@@ -4,11 +4,11 @@
 
 use serde_json::Value;
 use std::ffi::CString;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -79,7 +79,8 @@ pub fn assert_failed(record: &Value, cause: &str) {
 
 /// A FIFO that a test feeds while borg reads it with `--read-special`: the backup lasts as long as the test wants.
 pub struct Tap {
-    path: PathBuf,
+    /// Keeps the FIFO open whatever happens to its name; read only to let the feeder through at the end.
+    reader: File,
     stop: Arc<AtomicBool>,
     feeder: Option<JoinHandle<u64>>,
 }
@@ -91,8 +92,9 @@ impl Tap {
         nix::unistd::mkfifo(name.as_c_str(), nix::sys::stat::Mode::S_IRWXU).expect("a FIFO can be made");
         let stop = Arc::new(AtomicBool::new(false));
         let (fifo, end) = (path.to_owned(), stop.clone());
+        let reader = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).expect("the FIFO can be read");
         let feeder = std::thread::spawn(move || feed(&fifo, rate, &end));
-        Tap { path: path.to_owned(), stop, feeder: Some(feeder) }
+        Tap { reader, stop, feeder: Some(feeder) }
     }
 
     /// Lets the readers see the end of the file; gives the bytes that were read.
@@ -103,11 +105,10 @@ impl Tap {
     fn end(&mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         let Some(feeder) = self.feeder.take() else { return 0 };
-        // A feeder that waits for a reader, or for room in the pipe, is let through.
-        let mut reader = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&self.path);
+        // A feeder that waits for room in the pipe is let through.
         let mut sink = vec![0; 1 << 16];
         while !feeder.is_finished() {
-            let _ = reader.as_mut().map(|r| r.read(&mut sink));
+            let _ = self.reader.read(&mut sink);
             std::thread::sleep(Duration::from_millis(5));
         }
         feeder.join().unwrap_or(0)
@@ -122,21 +123,18 @@ impl Drop for Tap {
     }
 }
 
-/// Serves one reader after the other until told to stop; each ends with an end of file only when told.
+/// Writes until told to stop. A reader sees the end of the file only then.
 fn feed(path: &Path, rate: usize, stop: &AtomicBool) -> u64 {
     let mut random = Random::new(0x7a9);
     let mut total = 0;
+    let Ok(mut fifo) = OpenOptions::new().write(true).open(path) else { return total };
     while !stop.load(Ordering::Relaxed) {
-        let Ok(mut fifo) = OpenOptions::new().write(true).open(path) else { return total };
-        while !stop.load(Ordering::Relaxed) {
-            let piece = random.bytes(rate);
-            // A reader that was killed: wait for the next one.
-            if fifo.write_all(&piece).is_err() {
-                break;
-            }
-            total += piece.len() as u64;
-            std::thread::sleep(Duration::from_millis(100));
+        let piece = random.bytes(rate);
+        if fifo.write_all(&piece).is_err() {
+            break;
         }
+        total += piece.len() as u64;
+        std::thread::sleep(Duration::from_millis(100));
     }
     total
 }
