@@ -50,6 +50,8 @@ pub struct Repository {
     outstanding: HashSet<u64>,
     /// The first error among them: from then on nothing works any more.
     broken: Option<Error>,
+    /// Something was put or deleted since the last commit.
+    dirty: bool,
 }
 
 impl Repository {
@@ -65,6 +67,7 @@ impl Repository {
             id: RepositoryId([0; 32]),
             outstanding: HashSet::new(),
             broken: None,
+            dirty: false,
         };
         match this.call(|n| call::negotiate(n, &VERSION))? {
             Answer::Version(version) if version.first() == Some(&1) && version.get(1) >= Some(&1) => {}
@@ -166,12 +169,41 @@ impl Repository {
 
     /// Makes everything put and deleted so far durable, without compacting (Borg 1.1 compacts all the same).
     pub fn commit(&mut self) -> Result<()> {
-        self.call(|n| call::commit(n, false, 0.1, false)).map(drop)
+        self.call(|n| call::commit(n, false, 0.1, false))?;
+        self.dirty = false;
+        Ok(())
     }
 
     /// Forgets everything since the last commit.
     pub fn rollback(&mut self) -> Result<()> {
         self.call(call::rollback).map(drop)
+    }
+
+    /// Forgets everything since the last commit and frees its space at once, also after an error. Otherwise a full file system would stay
+    /// full until the next writing transaction, which may not even begin on it.
+    pub fn discard(&mut self) -> Result<()> {
+        if !self.dirty {
+            return Ok(());
+        }
+        while !self.outstanding.is_empty() {
+            let (msgid, _) = self.connection.wait()?;
+            self.outstanding.remove(&msgid);
+        }
+        self.broken = None;
+        self.rollback()?;
+        // Borg 1.x removes uncommitted segments when a transaction begins; deleting what does not exist begins one and changes nothing.
+        let nothing = Id([0xff; 32]);
+        let mut began = self.call(|n| call::delete(n, &nothing));
+        if matches!(began, Err(Error::NoSpace(_))) {
+            // Closing the segment that did not fit failed once more; it is closed all the same.
+            began = self.call(|n| call::delete(n, &nothing));
+        }
+        match began {
+            Ok(_) | Err(Error::ObjectNotFound(_)) => self.rollback()?,
+            Err(e) => return Err(e),
+        }
+        self.dirty = false;
+        Ok(())
     }
 
     /// The first nonce that nobody reserved; None if no reservation was ever made.
@@ -211,6 +243,7 @@ impl Repository {
 
     fn send_unawaited(&mut self, number: u64, head: &[u8], body: &[u8]) -> Result<()> {
         self.check()?;
+        self.dirty = true;
         let sent = self.connection.send(head, body);
         self.remember(sent)?;
         self.outstanding.insert(number);

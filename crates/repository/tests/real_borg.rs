@@ -52,6 +52,13 @@ fn objects_come_back_and_go() {
         }
         assert_eq!(repository.get(&id(1999)).unwrap(), 1999u32.to_le_bytes());
         repository.commit().unwrap();
+        let segments = || std::fs::read_dir(path.join("data/0")).unwrap().count();
+        let before = segments();
+        repository.put(&id(5000), b"never committed").unwrap();
+        repository.get(&id(5000)).unwrap();
+        assert!(segments() > before);
+        repository.discard().unwrap();
+        assert_eq!(segments(), before);
         repository.put(&id(5000), b"never committed").unwrap();
         repository.close();
 

@@ -19,14 +19,22 @@ pub struct Opening {
     pub nonces: Nonces,
     known: Mutex<Known>,
     failure: OnceLock<Failure>,
-    /// The connections of running sessions, by job.
-    streams: Mutex<HashMap<u64, UnixStream>>,
+    /// How to reach the threads of running sessions, by job.
+    lines: Mutex<HashMap<u64, Line>>,
+}
+
+/// To one session's thread.
+pub struct Line {
+    /// The other end of what the thread listens to besides its connection.
+    pub bell: UnixStream,
+    /// Its connection, for when it does not listen.
+    pub connection: UnixStream,
 }
 
 impl Opening {
     /// An opening without sessions.
     pub fn new(id: RepositoryId, key: Key, nonces: Nonces, known: Known) -> Opening {
-        Opening { id, key, nonces, known: Mutex::new(known), failure: OnceLock::new(), streams: Mutex::default() }
+        Opening { id, key, nonces, known: Mutex::new(known), failure: OnceLock::new(), lines: Mutex::default() }
     }
 
     /// The objects. Locked before the jobs, if both are needed.
@@ -39,38 +47,47 @@ impl Opening {
         self.failure.get().cloned()
     }
 
-    /// Ends this opening for everybody: sessions read the end of their connections and find the reason here. The first reason counts.
+    /// Ends this opening for everybody: the threads of its sessions are called, and find the reason here. The first reason counts.
     pub fn fail(&self, failure: Failure) {
         log::warn!("the repository is given up until the next backup: {}", failure.line());
         self.failure.get_or_init(|| failure);
-        for stream in self.streams.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            end(stream);
-        }
+        self.lines().values().for_each(|line| end(&line.bell));
     }
 
     /// A session begins. False if the opening is over already.
-    pub fn enter(&self, job: u64, stream: UnixStream) -> bool {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).insert(job, stream);
+    pub fn enter(&self, job: u64, line: Line) -> bool {
+        self.lines().insert(job, line);
         // In this order, or a failure in between would miss the new one.
         self.failure.get().is_none()
     }
 
     /// A session ended.
     pub fn leave(&self, job: u64) {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).remove(&job);
+        self.lines().remove(&job);
     }
 
-    /// Ends the connection of one job's session.
+    /// Asks one job's session to end.
     pub fn end_session(&self, job: u64) {
-        if let Some(stream) = self.streams.lock().unwrap_or_else(PoisonError::into_inner).get(&job) {
-            end(stream);
+        if let Some(line) = self.lines().get(&job) {
+            end(&line.bell);
         }
+    }
+
+    /// Ends one job's session, in the middle of a frame if need be.
+    pub fn cut_session(&self, job: u64) {
+        if let Some(line) = self.lines().get(&job) {
+            end(&line.bell);
+            end(&line.connection);
+        }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, HashMap<u64, Line>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Its reading thread gets the end; what it still has to say can be written.
 fn end(stream: &UnixStream) {
-    if let Err(e) = stream.shutdown(Shutdown::Read) {
+    if let Err(e) = stream.shutdown(Shutdown::Both) {
         log::debug!("a session was gone already: {e}");
     }
 }

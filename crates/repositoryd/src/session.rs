@@ -3,6 +3,7 @@
 use crate::commit::Candidate;
 use crate::failures::internal;
 use crate::jobs::{Job, Sent};
+use crate::opening::Line;
 use crate::owner::Owner;
 use crate::prepare;
 use crate::viewlist::{self, ViewList, find};
@@ -12,10 +13,13 @@ use model::cause::Cause;
 use model::token::Token;
 use model::{Archive, Failure};
 use std::collections::HashSet;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+use unix::poll::{Interest, poll};
 use wire::session::{End, Open, Proposal, Put, Reference, VERSION, Verdict, Violation, decode_ids, kind, read_json, split_id, write_json};
 use wire::{WireError, frame};
 
@@ -27,6 +31,9 @@ const CLIENT_OVERHEAD: u32 = 1;
 
 /// References that may pile up before duplicates are thrown out.
 const PILE: usize = 1 << 20;
+
+/// How long a session that was told why it ends may take to close.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// Serves a session whose first frame was [`kind::OPEN`].
 pub fn run(owner: &Owner, mut stream: UnixStream, payload: &[u8]) -> Result<(), WireError> {
@@ -40,17 +47,29 @@ pub fn run(owner: &Owner, mut stream: UnixStream, payload: &[u8]) -> Result<(), 
     };
     let (number, opening) = (job.number, Arc::clone(&job.opening));
     log::info!("job {number}: the client is here, with Borg {}", unix::logging::escape(&open.client_version));
-    let entered = stream.try_clone().map(|clone| opening.enter(number, clone));
-    let served = match entered {
-        Err(e) => Err(WireError::Io(e)),
-        Ok(false) => Ok(()),
-        Ok(true) => Session::new(owner, &job, &stream).and_then(|mut session| session.serve()),
-    };
+    let served = attend(owner, &job, &stream);
     opening.leave(number);
     conclude(&job, &mut stream, &served);
     release(owner, &job);
     job.end();
-    served
+    served.map(drop)
+}
+
+/// How a session's connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// The session is gone.
+    Closed,
+    /// We end it: the repository failed, the worker is gone, the owner stops.
+    Called,
+}
+
+fn attend(owner: &Owner, job: &Arc<Job>, stream: &UnixStream) -> Result<Ended, WireError> {
+    let (bell, ours) = UnixStream::pair()?;
+    if !job.opening.enter(job.number, Line { bell, connection: stream.try_clone()? }) {
+        return Ok(Ended::Called);
+    }
+    Session::new(owner, job, stream, ours)?.serve()
 }
 
 fn admit(owner: &Owner, open: &Open) -> Result<Arc<Job>, Failure> {
@@ -62,23 +81,39 @@ fn admit(owner: &Owner, open: &Open) -> Result<Arc<Job>, Failure> {
     prepare::claim(owner, &token)
 }
 
-/// Finds the reason for an end without a complete archive, and tells the session where that is the repository's.
-fn conclude(job: &Job, stream: &mut UnixStream, served: &Result<(), WireError>) {
-    let complete = job.progress().archive.is_some();
-    if complete {
+/// Finds the reason for an end without a complete archive, and tells the session if it does not know.
+fn conclude(job: &Job, stream: &mut UnixStream, served: &Result<Ended, WireError>) {
+    if job.progress().archive.is_some() {
         return;
     }
     if let Some(failure) = job.opening.failure() {
-        job.fail(failure.clone());
-        if let Err(e) = write_json(stream, kind::FAILED, &failure) {
-            log::debug!("the session of job {} was gone already: {e}", job.number);
-        }
+        job.fail(failure);
     }
     let why = match served {
-        Ok(()) => "the client ended the session before the archive was complete".to_owned(),
+        Ok(Ended::Closed) => "the client ended the session before the archive was complete".to_owned(),
+        Ok(Ended::Called) => "the session was ended before the archive was complete, because its job is over".to_owned(),
         Err(e) => format!("the session ended before the archive was complete: {e}"),
     };
     job.fail(Failure::new(Cause::SessionLost, why));
+    let reason = job.progress().failure.clone();
+    if let (Ok(Ended::Called), Some(failure)) = (served, reason) {
+        match write_json(stream, kind::FAILED, &failure) {
+            Ok(()) => linger(stream),
+            Err(e) => log::debug!("the session of job {} was gone already: {e}", job.number),
+        }
+    }
+}
+
+/// Takes what is still on its way until the other side has closed: if we closed first, it would see an error and not our last words.
+fn linger(stream: &mut UnixStream) {
+    let deadline = Instant::now() + LAST_WORDS;
+    let mut waste = vec![0; 1 << 16];
+    let mut wait = || -> std::io::Result<usize> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        stream.read(&mut waste)
+    };
+    while Instant::now() < deadline && wait().is_ok_and(|count| count > 0) {}
 }
 
 /// What the session sent and no archive refers to is not needed any more.
@@ -102,13 +137,18 @@ fn release(owner: &Owner, job: &Job) {
 /// Whether the session goes on.
 enum Next {
     More,
+    /// It said itself that it ends.
     Stop,
+    /// It cannot, and has to be told.
+    Fail,
 }
 
 struct Session<'a> {
     owner: &'a Owner,
     job: &'a Arc<Job>,
     input: BufReader<UnixStream>,
+    /// Closed by whoever wants this session to end.
+    bell: UnixStream,
     output: UnixStream,
     /// Taken, and not given back yet.
     credit: usize,
@@ -125,12 +165,13 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(owner: &'a Owner, job: &'a Arc<Job>, stream: &UnixStream) -> Result<Session<'a>, WireError> {
+    fn new(owner: &'a Owner, job: &'a Arc<Job>, stream: &UnixStream, bell: UnixStream) -> Result<Session<'a>, WireError> {
         Ok(Session {
             owner,
             job,
             input: BufReader::with_capacity(1 << 18, stream.try_clone()?),
             output: stream.try_clone()?,
+            bell,
             credit: 0,
             items: vec![],
             references: vec![],
@@ -142,24 +183,30 @@ impl<'a> Session<'a> {
         })
     }
 
-    fn serve(&mut self) -> Result<(), WireError> {
+    fn serve(&mut self) -> Result<Ended, WireError> {
         write_json(&mut self.output, kind::OPENED, &self.job.opened)?;
         let mut payload = vec![];
         loop {
             if self.input.buffer().is_empty() {
                 self.give_credit()?;
+                let waiting = [(self.input.get_ref().as_fd(), Interest::Read), (self.bell.as_fd(), Interest::Read)];
+                let ready = poll(&waiting, None).map_err(|e| WireError::Io(std::io::Error::other(e)))?;
+                if ready[1].any() {
+                    return Ok(Ended::Called);
+                }
             }
             let kind = match frame::read(&mut self.input, &mut payload) {
                 Ok(kind) => kind,
-                Err(WireError::Closed) => return Ok(()),
+                Err(WireError::Closed) => return Ok(Ended::Closed),
                 Err(e) => return Err(e),
             };
             if self.job.opening.failure().is_some() {
-                return Ok(());
+                return Ok(Ended::Called);
             }
             match self.handle(kind, &payload)? {
                 Next::More => {}
-                Next::Stop => return Ok(()),
+                Next::Fail => return Ok(Ended::Called),
+                Next::Stop => return Ok(Ended::Closed),
             }
         }
     }
@@ -173,7 +220,7 @@ impl<'a> Session<'a> {
                 }
                 if let Err(failure) = self.put(&put) {
                     self.job.fail(failure);
-                    return Ok(Next::Stop);
+                    return Ok(Next::Fail);
                 }
                 self.credit += put.payload.len();
                 if self.credit >= CREDIT_BATCH {
@@ -280,12 +327,8 @@ impl<'a> Session<'a> {
                 Ok(Next::More)
             }
             Err(failure) => {
-                self.job.fail(failure.clone());
-                // The opening's own failure is told at the end.
-                if self.job.opening.failure().is_none() {
-                    write_json(&mut self.output, kind::FAILED, &failure)?;
-                }
-                Ok(Next::Stop)
+                self.job.fail(failure);
+                Ok(Next::Fail)
             }
         }
     }

@@ -96,7 +96,11 @@ fn end(owner: &Owner, job: &Job, hash: &str, patience: Duration) {
     } else if !job.wait_for_end(patience) {
         job.opening.end_session(job.number);
         if !job.wait_for_end(PATIENCE) {
-            log::error!("the session of job {} does not end", job.number);
+            log::warn!("the session of job {} does not end by itself", job.number);
+            job.opening.cut_session(job.number);
+            if !job.wait_for_end(PATIENCE) {
+                log::error!("the session of job {} does not end at all", job.number);
+            }
         }
     }
     owner.jobs.remove(job.number);

@@ -110,8 +110,8 @@ pub fn run(owner: &Owner, requests: &Receiver<Request>) {
         let request = requests.recv_timeout(Duration::from_secs(1));
         if let Some(current) = &open {
             if current.opening.failure().is_some() {
-                // The child is of no more use; whoever still has requests for it is told why.
-                open = None;
+                // Whoever still has requests for it is told why.
+                give_up(open.take());
             } else if request.is_ok() || Arc::strong_count(&current.opening) > 1 {
                 used = Instant::now();
             } else if used.elapsed() >= idle {
@@ -143,6 +143,15 @@ pub fn seconds(name: &str, default: u64) -> Duration {
     Duration::from_secs(std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default))
 }
 
+/// Ends a child after a failure. If it still answers, what was not committed is removed: the disk may be full of it.
+fn give_up(open: Option<Open>) {
+    let Some(mut open) = open else { return };
+    match open.repository.discard() {
+        Ok(()) => open.repository.close(),
+        Err(e) => log::debug!("uncommitted objects stay until the repository is written again: {e}"),
+    }
+}
+
 /// Ends the child in an orderly way, so that any borg may use the repository.
 fn close(open: Option<Open>) {
     let Some(mut open) = open else { return };
@@ -150,6 +159,10 @@ fn close(open: Option<Open>) {
         && let Err(e) = open.repository.commit()
     {
         log::warn!("objects that nobody needs stay in the repository: {e}");
+    } else if !open.untidy
+        && let Err(e) = open.repository.discard()
+    {
+        log::warn!("uncommitted objects stay until the repository is written again: {e}");
     }
     open.repository.close();
     log::info!("the repository is closed");

@@ -136,7 +136,7 @@ fn tokens_work_once_and_only_while_their_worker_lives() {
     let (prepared, _) = worker.prepare(job, "a").unwrap();
     let mut client = system.open(&prepared.token).unwrap();
     drop(worker);
-    assert_eq!(client.next(), None);
+    assert_eq!(client.next().map(|(kind, _)| kind), Some(wire::session::kind::FAILED));
     assert_eq!(links(), 0);
     assert_eq!(system.store.read(|r| r.sessions().count()).unwrap(), 0);
 }
