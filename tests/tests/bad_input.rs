@@ -128,8 +128,15 @@ fn repository_locked_by_somebody_else() {
 #[test]
 fn archive_name_taken() {
     let scene = Scene::new();
+    // A name of ours is refused at once.
     scene.system.cli_ok(&["run", "host/all", "--name", "monday", "--wait"]);
-    let output = scene.system.cli(&["run", "host/all", "--name", "monday", "--wait"]);
+    let (code, said) = scene.system.cli_fails(&["run", "host/all", "--name", "monday", "--wait"]);
+    assert_eq!(code, 4, "{said}");
+    // One that only the repository knows, when the job begins.
+    scene.system.settle();
+    let Some(borg) = Borg::v1_4_5() else { panic!("borg 1.4.5 is needed") };
+    borg.create(&BorgWorld::with_passphrase(PASSPHRASE), &scene.repository, "tuesday", &[], &[Path::new("/etc/hostname")]).unwrap();
+    let output = scene.system.cli(&["run", "host/all", "--name", "tuesday", "--wait"]);
     assert_eq!(output.status.code(), Some(10));
     assert_failed(&newest_job(&scene.system), "archive-exists");
     let (code, _) = scene.system.cli_fails(&["run", "host/all", "--name", "a/b"]);

@@ -64,11 +64,15 @@ fn no_archive(evidence: &Evidence<'_>) -> Failure {
         Some(Ending::Bad { code }) => {
             let (msgid, message) = report.error.clone().unwrap_or_default();
             let failure = cause_of(code, &msgid, &message);
-            // The session was there and vanished: not the client's network.
-            if failure.cause == Cause::ClientCannotReachServer && outcome.is_some_and(|o| o.opened) {
-                return told.unwrap_or(Failure::new(Cause::SessionLost, failure.message));
+            match told {
+                // The session went first: whatever borg made of that (1.2 may show a traceback) is a consequence.
+                Some(lost) => lost,
+                // It was there, so the road to this server is not the trouble.
+                None if failure.cause == Cause::ClientCannotReachServer && outcome.is_some_and(|o| o.opened) => {
+                    Failure::new(Cause::SessionLost, failure.message)
+                }
+                None => failure,
             }
-            failure
         }
         Some(Ending::Good { .. }) => told.unwrap_or_else(|| {
             Failure::new(
@@ -129,6 +133,9 @@ mod tests {
         assert_eq!(word(Some(&lost), &report(&["borgcube exit 137"], &[]), ok, None), "client-borg-killed");
         let closed = r#"{"type":"log_message","levelname":"ERROR","message":"closed","msgid":"ConnectionClosed"}"#;
         assert_eq!(word(Some(&lost), &report(&["borgcube exit 80"], &[closed]), ok, None), "session-lost");
+        let traceback = r#"{"type":"log_message","levelname":"ERROR","message":"Traceback (most recent call last):"}"#;
+        assert_eq!(word(Some(&lost), &report(&["borgcube exit 2"], &[traceback]), ok, None), "session-lost");
+        assert_eq!(word(Some(&outcome(None)), &report(&["borgcube exit 2"], &[traceback]), ok, None), "client-borg-failed");
         assert_eq!(word(None, &report(&["borgcube exit 80"], &[closed]), ok, None), "owner-lost");
         assert_eq!(word(Some(&lost), &report(&["borgcube exit 2"], &[]), ok, Some("anna")), "cancelled");
     }
