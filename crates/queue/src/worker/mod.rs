@@ -194,6 +194,8 @@ impl Worker {
     }
 
     fn on_step(&mut self, step: Step) -> Result<()> {
+        // What was seen before a step is told before it.
+        self.flush()?;
         match step {
             Step::Prepared => self.advance(JobState::ClientPrepared),
             Step::Started => {
