@@ -151,3 +151,37 @@ fn a_child_that_dies_is_an_error_at_every_call() {
     assert!(matches!(repository.commit(), Err(Error::Unreachable(_))));
     assert!(matches!(repository.get(&id(1)), Err(Error::Unreachable(_))));
 }
+
+#[test]
+fn over_a_real_ssh() {
+    let mut sshd = testkit::Sshd::start();
+    let key = sshd.authorize("");
+    let borg = Borg::judges().remove(0);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("repo");
+    let far = OpenOptions {
+        url: format!("ssh://{}:{}{}", sshd.destination(), sshd.port(), path.display()),
+        rsh: Some(sshd.rsh(&key)),
+        ..options(&borg, &path)
+    };
+    let mut repository = Repository::open(&OpenOptions { create: true, ..far.clone() }).unwrap();
+    for n in 0..300 {
+        repository.put(&id(n), &vec![n as u8; 50_000]).unwrap();
+    }
+    repository.commit().unwrap();
+    repository.close();
+    let mut repository = Repository::open(&options(&borg, &path)).unwrap();
+    assert_eq!(repository.object_count().unwrap(), 300);
+    repository.close();
+
+    let mut repository = Repository::open(&far).unwrap();
+    sshd.stop();
+    let error = (0..).find_map(|n| repository.put(&id(n), &[0; 50_000]).err()).unwrap();
+    assert!(matches!(error, Error::Unreachable(_)), "{error}");
+    drop(repository);
+    let error = Repository::open(&far).map(drop).unwrap_err();
+    assert!(matches!(&error, Error::Unreachable(why) if why.contains("refused")), "{error}");
+    sshd.come_back();
+    // The far borg noticed the end of its connection and released the lock.
+    Repository::open(&OpenOptions { lock_wait: 10, ..far }).unwrap();
+}
