@@ -5,6 +5,7 @@ use std::time::Duration;
 use testkit::borgs::Borg;
 use testkit::process;
 use testkit::retry::retry_until;
+use testkit::sshd::Sshd;
 use testkit::system::TestSystem;
 use testkit::tree::{Spec, make};
 use testkit::world::BorgWorld;
@@ -22,8 +23,13 @@ struct Scene {
 /// A source whose first part is read at once and whose last part drips: `z-tap` comes last.
 fn scene(borg: &Borg) -> Scene {
     let system = TestSystem::start();
-    let repository = system.add_repository("main", "repokey", Some(PASSPHRASE));
     system.cli_ok(&["client", "add", "host", "--local", &format!("--remote-borg={}", borg.program.display())]);
+    scene_with(system)
+}
+
+/// `system` has a client called host.
+fn scene_with(system: TestSystem) -> Scene {
+    let repository = system.add_repository("main", "repokey", Some(PASSPHRASE));
     let source = system.join("source");
     make(&source.join("a"), Spec { big: 6 << 20, ..Spec::default() });
     // Reading special files would block on the tree's own FIFOs.
@@ -149,6 +155,31 @@ fn a_cancelled_job_leaves_a_checkpoint_and_no_process() {
         (left == 0).then_some(())
     });
     assert!(gone.is_some(), "processes were left");
+    resumes(scene, &borg);
+}
+
+#[test]
+fn a_cancelled_job_over_ssh_ends_the_borg_on_the_client() {
+    let Some(borg) = Borg::v1_4_5() else { panic!("borg 1.4.5 is needed") };
+    let system = TestSystem::start();
+    let (mut there, mut here) = (Sshd::start(), Sshd::start());
+    let cache = format!("--remote-cache-dir={}", system.join("client-cache").display());
+    system.add_ssh_client("host", &mut there, &mut here, &[&format!("--remote-borg={}", borg.program.display()), &cache]);
+    let scene = scene_with(system);
+    let number = start(&scene.system, "host/all");
+    wait_for_state(&scene.system, number, "client_in_progress");
+    let far = || {
+        process::descendants(there.pid())
+            .into_iter()
+            .filter(|pid| process::arguments(*pid).iter().any(|a| a == "create"))
+            .collect::<Vec<_>>()
+    };
+    assert!(retry_until(PATIENCE, || (!far().is_empty()).then_some(())).is_some(), "no borg runs behind sshd");
+    std::thread::sleep(Duration::from_secs(3));
+    scene.system.cli_ok(&["job", "cancel", &number.to_string()]);
+    let ended = wait_for_end(&scene.system, number);
+    assert_eq!(text(&ended, "state"), "cancelled", "{ended}");
+    assert!(retry_until(PATIENCE, || far().is_empty().then_some(())).is_some(), "borg goes on behind sshd");
     resumes(scene, &borg);
 }
 

@@ -98,7 +98,9 @@ impl Rule {
 
     /// It was broken; `detail` may quote the client, it is escaped here.
     pub fn broken(self, detail: impl AsRef<str>) -> Stop {
-        Stop::Violation(Violation { rule: self.name().to_owned(), detail: shown(detail.as_ref()) })
+        // The rule's sentence first: who reads this at night does not know the rules by heart.
+        let detail = format!("{} (this client: {})", self.says().trim_end_matches('.'), shown(detail.as_ref()));
+        Stop::Violation(Violation { rule: self.name().to_owned(), detail })
     }
 
     fn row(self) -> &'static (Rule, &'static str, &'static str, &'static str) {

@@ -89,7 +89,8 @@ mod tests {
         assert_eq!(Stop::failed(Cause::RepositoryEnospc, "full").exception().args.len(), 2);
         let violation = crate::rules::Rule::GetNotOwn.broken("a\nb\u{1b}[2J").exception();
         assert_eq!(violation.class, "PolicyViolation");
-        assert_eq!(violation.short, ["BorgCube refused this backup: get-not-own: a\\nb\\u{1b}[2J"]);
+        let line = "get-not-own: A backup reads the manifest and its own archive metadata, nothing else (this client: a\\nb\\u{1b}[2J)";
+        assert_eq!(violation.short, [format!("BorgCube refused this backup: {line}")]);
     }
 
     #[test]
