@@ -102,11 +102,18 @@ exec 3<&0
         waited=$((waited + 1))
     done
     read -r pid <"$job_dir/pid" || exit
+    # At the first SIGINT borg 1.2 and newer write a checkpoint and then finish the file they read, however large;
+    # a second one ends them. The cache's config is replaced when the checkpoint is complete.
+    before=$(ls -i "$cache/config")
     kill -INT "$pid"
     waited=0
     while [ "$waited" -lt 60 ] && kill -0 "$pid"; do
         sleep 1
         waited=$((waited + 1))
+        if [ -n "$before" ] && [ "$(ls -i "$cache/config")" != "$before" ]; then
+            before=
+            kill -INT "$pid"
+        fi
     done
     kill -KILL "$pid"
 ) >/dev/null 2>&1 9>&- &
