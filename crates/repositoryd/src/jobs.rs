@@ -1,6 +1,7 @@
 //! The jobs that have a session, from Prepare to Finish.
 
 use crate::opening::Opening;
+use crate::viewlist::find;
 use borg::Id;
 use model::progress::SessionCounters;
 use model::{Archive, ClientName, Failure, Label, Timestamp};
@@ -126,6 +127,14 @@ impl Job {
     /// What its session sent. Never locked while waiting for [`Opening::known`].
     pub fn sent(&self) -> MutexGuard<'_, HashMap<Id, Sent>> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A chunk that this job's archives may refer to: sent in its session, or in the client's view.
+    pub fn entry(&self, id: &Id) -> Option<Reference> {
+        if let Some(sent) = self.sent().get(id) {
+            return Some(Reference { id: id.0, size: sent.size, csize: sent.csize });
+        }
+        find(&self.view, id).copied()
     }
 
     /// The session begins; false if it is not the first, or too late.

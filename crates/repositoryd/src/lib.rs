@@ -10,6 +10,7 @@
 //! repository, its manifest and its commits; everybody else sends it requests, and what was sent first is stored first.
 
 mod cli;
+mod collection;
 mod commit;
 mod credentials;
 mod failures;

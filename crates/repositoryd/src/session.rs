@@ -1,12 +1,13 @@
 //! A session's connection: chunks come in, references are judged, archives are proposed and committed.
 
+use crate::collection::Collection;
 use crate::commit::Candidate;
 use crate::failures::internal;
 use crate::jobs::{Job, Sent};
 use crate::opening::Line;
 use crate::owner::Owner;
 use crate::prepare;
-use crate::viewlist::{self, ViewList, find};
+use crate::viewlist::ViewList;
 use crate::writer::Request;
 use borg::Id;
 use model::cause::Cause;
@@ -28,9 +29,6 @@ const CREDIT_BATCH: usize = 1 << 20;
 
 /// The overhead of the client's envelopes: its key never encrypts.
 const CLIENT_OVERHEAD: u32 = 1;
-
-/// References that may pile up before duplicates are thrown out.
-const PILE: usize = 1 << 20;
 
 /// How long a session that was told why it ends may take to close.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -152,11 +150,8 @@ struct Session<'a> {
     output: UnixStream,
     /// Taken, and not given back yet.
     credit: usize,
-    /// Collected for the next proposal.
-    items: Vec<Id>,
-    references: Vec<Reference>,
-    pile: usize,
-    violation: Option<Violation>,
+    /// For the next proposal.
+    collected: Collection,
     /// Bytes newly stored because of this session.
     deduplicated: u64,
     accepted: Option<Candidate>,
@@ -173,10 +168,7 @@ impl<'a> Session<'a> {
             output: stream.try_clone()?,
             bell,
             credit: 0,
-            items: vec![],
-            references: vec![],
-            pile: PILE,
-            violation: None,
+            collected: Collection::default(),
             deduplicated: 0,
             accepted: None,
             carried: vec![],
@@ -231,8 +223,8 @@ impl<'a> Session<'a> {
                 let (id, _) = split_id(payload)?;
                 return self.read(Id(id));
             }
-            kind::ITEMS => self.collect_items(&decode_ids(payload)?),
-            kind::REFS => self.collect_references(payload)?,
+            kind::ITEMS => self.collected.items(self.job, &decode_ids(payload)?),
+            kind::REFS => self.collected.references(self.job, Reference::decode_all(payload)?),
             kind::PROPOSE => {
                 let verdict = self.judge(read_json(payload)?);
                 self.tell(&verdict)?;
@@ -317,7 +309,7 @@ impl<'a> Session<'a> {
     }
 
     fn read(&mut self, id: Id) -> Result<Next, WireError> {
-        if self.plaintext_size(&id).is_none() {
+        if self.job.entry(&id).is_none() {
             frame::write(&mut self.output, kind::NOT_IN_VIEW, &[&id.0])?;
             return Ok(Next::More);
         }
@@ -344,71 +336,19 @@ impl<'a> Session<'a> {
         Ok(payload.into_owned())
     }
 
-    /// The size of a chunk that this session may refer to; None if it may not.
-    fn plaintext_size(&self, id: &Id) -> Option<u32> {
-        self.entry(id).map(|reference| reference.size)
-    }
-
-    fn entry(&self, id: &Id) -> Option<Reference> {
-        if let Some(sent) = self.job.sent().get(id) {
-            return Some(Reference { id: id.0, size: sent.size, csize: sent.csize });
-        }
-        find(&self.job.view, id).copied()
-    }
-
-    fn collect_items(&mut self, ids: &[[u8; 32]]) {
-        for id in ids {
-            match self.entry(&Id(*id)) {
-                Some(entry) => {
-                    self.items.push(Id(*id));
-                    self.references.push(entry);
-                }
-                None => self.note("unknown-chunk", format!("the item stream has chunk {}, which this client did not send", Id(*id))),
-            }
-        }
-    }
-
-    fn collect_references(&mut self, payload: &[u8]) -> Result<(), WireError> {
-        for mut reference in Reference::decode_all(payload)? {
-            let id = Id(reference.id);
-            match self.entry(&id) {
-                None => self.note("unknown-chunk", format!("an item refers to chunk {id}, which this client did not send")),
-                Some(entry) if entry.size != reference.size => {
-                    self.note("chunk-size", format!("an item says that chunk {id} has {} bytes, it has {}", reference.size, entry.size));
-                }
-                Some(entry) => {
-                    if reference.csize == 0 {
-                        reference.csize = entry.csize;
-                    }
-                    self.references.push(reference);
-                }
-            }
-        }
-        if self.references.len() >= self.pile {
-            viewlist::normalise(&mut self.references);
-            self.pile = PILE.max(self.references.len() * 2);
-        }
-        Ok(())
-    }
-
-    fn note(&mut self, rule: &str, detail: String) {
-        self.violation.get_or_insert_with(|| Violation { rule: rule.to_owned(), detail });
-    }
-
     /// Judges what was collected, and starts a new collection.
     fn judge(&mut self, proposal: Proposal) -> Verdict {
-        let items = std::mem::take(&mut self.items);
-        let mut references = std::mem::take(&mut self.references);
-        self.pile = PILE;
         self.accepted = None;
         if self.job.progress().archive.is_some() {
-            self.note("archive-complete", "another archive was proposed behind the complete one".into());
+            self.collected.note("archive-complete", "another archive was proposed behind the complete one".into());
         }
-        if let Some(violation) = self.violation.take() {
-            self.doom(&violation);
-            return Verdict::Violation(violation);
-        }
-        viewlist::normalise(&mut references);
+        let (items, references) = match std::mem::take(&mut self.collected).finish() {
+            Ok(collected) => collected,
+            Err(violation) => {
+                self.doom(&violation);
+                return Verdict::Violation(violation);
+            }
+        };
         {
             let known = self.job.opening.known();
             if let Some(lost) = references.iter().find(|r| !known.contains(&Id(r.id))) {
