@@ -82,6 +82,14 @@ fn check(r: &Read<'_>, entry: &Entry) -> Result<()> {
             return Err(refuse(format!("config {name} would be left without its client or repository; remove it first")));
         }
     }
+    for gone in &effect.repositories_gone {
+        let filter = store::ArchiveFilter { repository: Some(gone.clone()), ..store::ArchiveFilter::default() };
+        if !r.archives().page(&filter, 1)?.is_empty() {
+            return Err(refuse(format!(
+                "repository {gone} has archives by now; `borgcube repository remove {gone}` takes their records along"
+            )));
+        }
+    }
     let repositories = r.repositories().list()?;
     for back in &effect.repositories_back {
         if let Some(twin) = repositories.iter().find(|other| other.name != back.name && other.repository_id == back.repository_id) {

@@ -3,6 +3,7 @@
 use super::Event;
 use anyhow::{Context, Result, bail};
 use model::JobState;
+use std::collections::VecDeque;
 use std::io::BufReader;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -45,14 +46,14 @@ impl Channel {
     }
 
     /// Asks for a state change and waits for the answer. Other events meanwhile go to `other`.
-    pub fn update_state(&mut self, previous: JobState, to: JobState, events: &Receiver<Event>, other: &mut Vec<Event>) -> Result<()> {
+    pub fn update_state(&mut self, previous: JobState, to: JobState, events: &Receiver<Event>, other: &mut VecDeque<Event>) -> Result<()> {
         self.send(&FromWorker::UpdateState { previous, to })?;
         loop {
             match events.recv()? {
                 Event::Control(ToWorker::State { refused: None }) => return Ok(()),
                 Event::Control(ToWorker::State { refused: Some(why) }) => bail!("borgcubed refused the state {to}: {why}"),
                 Event::ControlLost => bail!("borgcubed is gone"),
-                event => other.push(event),
+                event => other.push_back(event),
             }
         }
     }

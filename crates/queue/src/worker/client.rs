@@ -8,12 +8,40 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::process::ChildStdin;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use unix::paths::ENV_KEPT;
 use unix::pidfd::ExitStatus;
 use unix::spawn::{Child, Spawn, Stdio};
 
 /// A line is read up to this size; what follows up to the line break is dropped by the report as one long line.
 const LINE: u64 = model::borg_report::MAX_LINE as u64 + 1;
+
+/// Bytes of lines that may wait to be looked at; a client that writes faster has to wait.
+const WAITING: usize = 4 * 1024 * 1024;
+
+/// Keeps what waits below [`WAITING`] bytes.
+#[derive(Debug, Default)]
+pub struct Gate {
+    bytes: Mutex<usize>,
+    room: Condvar,
+}
+
+impl Gate {
+    fn enter(&self, bytes: usize) {
+        let mut waiting = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        while *waiting > WAITING {
+            waiting = self.room.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        *waiting += bytes;
+    }
+
+    /// A line of so many bytes was looked at.
+    pub fn leave(&self, bytes: usize) {
+        let mut waiting = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        *waiting = waiting.saturating_sub(bytes);
+        self.room.notify_all();
+    }
+}
 
 /// A running connection. Dropping `stdin` asks the client to stop.
 pub struct Client {
@@ -23,7 +51,7 @@ pub struct Client {
 
 impl Client {
     /// Starts the connection, feeds its standard input and turns its lines into events.
-    pub fn start(connection: &Connection, input: Input, chunks: File, events: &Sender<Event>) -> Result<Client> {
+    pub fn start(connection: &Connection, input: Input, chunks: File, events: &Sender<Event>, gate: &Arc<Gate>) -> Result<Client> {
         // In our own process group: a signal to the group ends everything of this job on this machine.
         let spawn = command(connection, &input.command).keep_env(ENV_KEPT).same_group();
         let mut child =
@@ -31,8 +59,8 @@ impl Client {
         let stdout = child.stdout.take().context("no standard output")?;
         let stderr = child.stderr.take().context("no standard error")?;
         let stdin = child.stdin.take().context("no standard input")?;
-        read_lines(stdout, events.clone(), Event::Step);
-        read_lines(stderr, events.clone(), Event::Line);
+        read_lines(stdout, events.clone(), gate.clone(), Event::Step);
+        read_lines(stderr, events.clone(), gate.clone(), Event::Line);
         // A thread: the client may not read (yet), and we must hear what it says meanwhile.
         let feeder = std::thread::spawn(move || feed(stdin, &input.head, chunks));
         Ok(Client { child, stdin: Some(feeder) })
@@ -82,7 +110,7 @@ fn feed(mut stdin: ChildStdin, head: &[u8], mut chunks: File) -> Option<ChildStd
     Some(stdin)
 }
 
-fn read_lines(input: impl Read + Send + 'static, events: Sender<Event>, make: fn(Vec<u8>) -> Event) {
+fn read_lines(input: impl Read + Send + 'static, events: Sender<Event>, gate: Arc<Gate>, make: fn(Vec<u8>) -> Event) {
     std::thread::spawn(move || {
         let mut input = BufReader::new(input);
         loop {
@@ -94,6 +122,7 @@ fn read_lines(input: impl Read + Send + 'static, events: Sender<Event>, make: fn
             while line.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {
                 line.pop();
             }
+            gate.enter(line.len());
             if events.send(make(line)).is_err() {
                 break;
             }

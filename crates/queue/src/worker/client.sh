@@ -30,16 +30,19 @@ trap cleanup EXIT
 trap 'exit 1' HUP INT TERM PIPE
 
 # Borg's environment and arguments; the only place where secrets arrive.
+settings_complete=
 eval "$(take "$settings_size")"
+[ -n "$settings_complete" ] || exit 1
 
 base=${cache_dir:-${HOME:-}/.cache/borgcube/$server_id}
 error=$(mkdir -p "$base" 2>&1) || fail client-cache "$error"
 
-# One job of this server at a time on this host, whatever became of the last one. The lock is inherited by borg and ends with it.
+# One job of this server at a time on this host and repository, whatever became of the last one: they share a cache. The lock is
+# inherited by borg and ends with it.
 if command -v flock >/dev/null 2>&1; then
     # Not `exec` alone: a redirection that fails there ends the shell without a word.
-    (: >>"$base/lock") 2>/dev/null || fail client-cache "$base/lock can't be written"
-    exec 9>>"$base/lock"
+    (: >>"$base/lock-$repository_id") 2>/dev/null || fail client-cache "$base can't be written"
+    exec 9>>"$base/lock-$repository_id"
     flock -w 75 9 || fail client-cache "an earlier backup of this host by this server has not ended yet"
 fi
 
@@ -68,8 +71,8 @@ if [ "$missing" -gt 0 ] && [ "$missing" -eq "$path_count" ]; then
     fail path-missing "no path of the config exists on the client"
 fi
 
-job_dir=$base/job-$job
-rm -rf "$base"/job-*
+job_dir=$base/job-$repository_id-$job
+rm -rf "$base/job-$repository_id"-*
 error=$(mkdir "$job_dir" 2>&1) || fail client-cache "$error"
 
 BORG_BASE_DIR=$base
@@ -86,6 +89,8 @@ done
 error=$(rm -rf "$cache/lock.exclusive" "$cache/lock.roster" "$cache/txn.active" "$cache/txn.tmp" "$cache/chunks.archive.d" 2>&1) ||
     fail client-cache "$error"
 error=$({ take "$chunks_size" >"$cache/chunks"; } 2>&1) || fail client-cache "$error"
+# dd is content with an input that ends early.
+[ "$(wc -c <"$cache/chunks")" -eq "$chunks_size" ] || exit 1
 error=$({
     printf '%s\n' '[cache]' 'version = 1' "repository = $repository_id" "manifest = $manifest_id" >"$cache/config" &&
         : >"$cache/chunks.archive.d" && : >>"$cache/files.$BORG_FILES_CACHE_SUFFIX"

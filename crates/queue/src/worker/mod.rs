@@ -12,11 +12,13 @@ mod verdict;
 
 use anyhow::{Context, Result, bail};
 use channel::Channel;
-use client::Client;
+use client::{Client, Gate};
 use model::client::Connection;
 use model::{Failure, JobState, Timestamp};
 use owner::Owner;
 use report::{Report, Step};
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use unix::paths::{Layout, sibling_program};
@@ -50,8 +52,15 @@ pub fn run() -> Result<()> {
     let (fd, _) = unix::activation::listen_fds()?.into_iter().next().context("borgcubed starts workers, people do not")?;
     let layout = Layout::from_env()?;
     let (channel, task) = Channel::open(fd, sender.clone())?;
-    let mut worker =
-        Worker { channel, events, waiting: vec![], state: JobState::ClientPreparing, report: Report::new(task.expected), cancelled: None };
+    let mut worker = Worker {
+        channel,
+        events,
+        gate: Arc::default(),
+        waiting: VecDeque::new(),
+        state: JobState::ClientPreparing,
+        report: Report::new(task.expected),
+        cancelled: None,
+    };
 
     let result = backup(&mut worker, &layout, &task, sender);
     let finished = match result {
@@ -98,13 +107,15 @@ fn backup(worker: &mut Worker, layout: &Layout, task: &Task, sender: std::sync::
     let shim =
         format!("{} --socket {}", script::quote(&path(&sibling_program("borgcube-proxy"))), script::quote(&path(&layout.session_socket())));
     let input = script::build(task, &prepared, &arguments, &shim);
-    let mut client = Client::start(&task.client.connection, input, chunks, &sender)?;
+    let mut client = Client::start(&task.client.connection, input, chunks, &sender, &worker.gate)?;
     // The threads have their own; the channel must end with them.
     drop(sender);
     worker.attend(&mut client)?;
     let connection = client.wait()?;
 
-    let outcome = owner.finish(job.number);
+    // An owner that ended right after the commit comes back and knows: whether there is an archive decides everything.
+    let repository = task.repository.name.as_str();
+    let outcome = owner.finish(job.number).or_else(|_| Owner::connect(layout, repository)?.finish(job.number));
     if let Err(failure) = &outcome {
         worker.note(&failure.line());
     }
@@ -144,8 +155,10 @@ fn path(path: &std::path::Path) -> String {
 struct Worker {
     channel: Channel,
     events: Receiver<Event>,
+    /// Bounds what the client's lines take up.
+    gate: Arc<Gate>,
     /// Events that arrived while an answer was awaited.
-    waiting: Vec<Event>,
+    waiting: VecDeque<Event>,
     state: JobState,
     report: Report,
     cancelled: Option<String>,
@@ -157,9 +170,9 @@ impl Worker {
         let mut open_streams = 2;
         let mut next_flush = Instant::now() + TICK;
         while open_streams > 0 {
-            let event = match self.waiting.is_empty() {
-                false => Some(self.waiting.remove(0)),
-                true => match self.events.recv_timeout(next_flush.saturating_duration_since(Instant::now())) {
+            let event = match self.waiting.pop_front() {
+                Some(event) => Some(event),
+                None => match self.events.recv_timeout(next_flush.saturating_duration_since(Instant::now())) {
                     Ok(event) => Some(event),
                     Err(RecvTimeoutError::Timeout) => None,
                     Err(RecvTimeoutError::Disconnected) => break,
@@ -167,11 +180,15 @@ impl Worker {
             };
             match event {
                 Some(Event::Step(line)) => {
+                    self.gate.leave(line.len());
                     if let Some(step) = self.report.step(&line, Timestamp::now()) {
                         self.on_step(step)?;
                     }
                 }
-                Some(Event::Line(line)) => self.report.line(&line, Timestamp::now()),
+                Some(Event::Line(line)) => {
+                    self.gate.leave(line.len());
+                    self.report.line(&line, Timestamp::now());
+                }
                 Some(Event::Eof) => open_streams -= 1,
                 Some(Event::Control(ToWorker::Cancel { by })) => {
                     self.note(&format!("cancelled by {by}: borg on the client may write a checkpoint"));

@@ -12,6 +12,9 @@ use wire::worker::LogLine;
 /// Bytes of text that is not borg's and may explain a failing ssh.
 const TEXT_KEPT: usize = 8 * 1024;
 
+/// Bytes of log lines that are passed on at once; far below what `borgcubed` accepts in one message.
+const HEAVY: usize = 128 * 1024;
+
 /// Seconds over which the rate is averaged.
 const RATE_WINDOW: f64 = 10.0;
 
@@ -52,6 +55,7 @@ pub struct Report {
     text: String,
     samples: VecDeque<(Timestamp, u64)>,
     lines: Vec<LogLine>,
+    line_bytes: usize,
     expected: Option<Statistics>,
 }
 
@@ -152,17 +156,19 @@ impl Report {
     /// Adds a line to the job's log.
     pub fn log(&mut self, time: Timestamp, level: &str, source: &str, message: &str) {
         let message = bounded(message.trim_end(), 4000);
+        self.line_bytes += message.len();
         self.lines.push(LogLine { time, level: level.into(), source: source.into(), message });
     }
 
     /// Lines that were not yet passed on.
     pub fn take_lines(&mut self) -> Vec<LogLine> {
+        self.line_bytes = 0;
         std::mem::take(&mut self.lines)
     }
 
     /// Whether enough has come together to be passed on before its time.
     pub fn is_heavy(&self) -> bool {
-        self.lines.len() >= 200
+        self.lines.len() >= 200 || self.line_bytes >= HEAVY
     }
 
     /// What ssh wrote, as far as it is not borg's.
@@ -181,9 +187,16 @@ impl Report {
     }
 }
 
+/// Escaped, and short also after that.
 fn bounded(text: &str, limit: usize) -> String {
     let cut: String = text.chars().take(limit).collect();
-    escape(&cut).to_string()
+    let mut escaped = escape(&cut).to_string();
+    if escaped.len() > limit {
+        let end = (0..=limit).rev().find(|at| escaped.is_char_boundary(*at)).unwrap_or(0);
+        escaped.truncate(end);
+        escaped.push('…');
+    }
+    escaped
 }
 
 fn script_failure(word: &str, message: &str) -> Failure {
@@ -233,6 +246,20 @@ mod tests {
             report.line(br#"{"type":"log_message","levelname":"WARNING","message":"w"}"#, Timestamp(0));
         }
         assert_eq!((report.warnings.len(), report.warning_count), (Job::MAX_WARNINGS, 100));
+    }
+
+    #[test]
+    fn no_text_of_a_client_makes_a_message_too_large() {
+        let mut report = Report::default();
+        let mut largest = 0;
+        for _ in 0..1000 {
+            report.line(&[0x1b; 60_000], Timestamp(0));
+            if report.is_heavy() {
+                let message = wire::json::encode(&wire::worker::FromWorker::Log(report.take_lines())).unwrap();
+                largest = largest.max(message.len());
+            }
+        }
+        assert!(largest > HEAVY && largest < 512 * 1024, "{largest}");
     }
 
     #[test]

@@ -80,7 +80,7 @@ fn settings(task: &Task, prepared: &Prepared, borg_arguments: &[String], shim: &
         text.push(' ');
         text.push_str(&quote(argument));
     }
-    text.push('\n');
+    text.push_str("\nsettings_complete=yes\n");
     text
 }
 
@@ -208,7 +208,7 @@ mod tests {
         let config = std::fs::read_to_string(home.path().join("config")).unwrap();
         assert_eq!(config, format!("[cache]\nversion = 1\nrepository = {}\nmanifest = {}\n", "ab".repeat(32), "cd".repeat(32)));
         let base = home.path().join(".cache/borgcube/sid");
-        assert!(!base.join("job-5").exists());
+        assert!(std::fs::read_dir(&base).unwrap().all(|e| !e.unwrap().file_name().to_string_lossy().starts_with("job-")));
         assert!(base.join("cache").join("ab".repeat(32)).join("files.etc").exists());
     }
 
