@@ -3,7 +3,7 @@
 //! The order is the point: view list, intent, objects, manifest, repository commit, record. Whatever ends it in between, the next opening
 //! finds either an intent whose archive is in the manifest, or one whose archive is not.
 
-use crate::failures::{internal, of_repository};
+use crate::failures::{internal, of_repository, stale};
 use crate::jobs::Job;
 use crate::owner::Owner;
 use crate::tool::Random;
@@ -65,7 +65,8 @@ pub fn commit(owner: &Owner, open: &mut Open, candidate: &Candidate) -> Result<A
     let view_digest = candidate.list.write(&path)?;
     let archive = record(owner, candidate, id, name, view_digest, now);
     let intent = Intent { archive: archive.clone(), removes: removed.iter().map(|a| a.id.clone()).collect(), time: now };
-    if let Err(failure) = intents::declare(owner, &intent) {
+    let begun = hold(open, candidate).and_then(|()| intents::declare(owner, &intent).inspect_err(|_| let_go(open, candidate)));
+    if let Err(failure) = begun {
         viewlist::remove(&path);
         return Err(failure);
     }
@@ -81,7 +82,7 @@ pub fn commit(owner: &Owner, open: &mut Open, candidate: &Candidate) -> Result<A
     open.untidy = false;
     {
         let mut known = open.opening.known();
-        known.committed(candidate.list.references.iter().map(|r| Id(r.id)).collect::<Vec<_>>().iter());
+        known.committed(&ids(candidate));
         known.add(id);
     }
     log::info!("archive {} is committed: {} chunks, {} new bytes", archive.name, candidate.list.references.len(), candidate.deduplicated);
@@ -91,6 +92,24 @@ pub fn commit(owner: &Owner, open: &mut Open, candidate: &Candidate) -> Result<A
         return Err(failure);
     }
     Ok(archive)
+}
+
+fn ids(candidate: &Candidate) -> Vec<Id> {
+    candidate.list.references.iter().map(|reference| Id(reference.id)).collect()
+}
+
+/// Looks once more whether everything is there: the proposal was judged a while ago. From here on nothing of it goes.
+fn hold(open: &Open, candidate: &Candidate) -> Result<(), Failure> {
+    open.opening.known().hold(ids(candidate).iter()).map_err(|lost| stale(&lost))
+}
+
+/// The commit did not even begin.
+fn let_go(open: &mut Open, candidate: &Candidate) {
+    let (gone, durable) = open.opening.known().release(&ids(candidate));
+    open.untidy |= durable;
+    if let Err(e) = gone.iter().try_for_each(|id| open.repository.delete(id)) {
+        open.opening.fail(of_repository(&e));
+    }
 }
 
 /// The repository's part.
@@ -117,6 +136,8 @@ fn store(
     }
     let sealed = seal(open, manifest)?;
     open.repository.put(&Id::MANIFEST, &sealed).map_err(failed)?;
+    // Before, because whoever ends meanwhile has to know that its chunks may be durable.
+    open.opening.known().publish();
     open.repository.commit().map_err(failed)
 }
 

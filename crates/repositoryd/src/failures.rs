@@ -1,5 +1,6 @@
 //! Errors of the crates below, as the causes that people read.
 
+use borg::Id;
 use model::{Cause, Failure};
 use repository::Error;
 
@@ -34,6 +35,11 @@ pub fn of_store(error: &store::Error) -> Failure {
 pub fn of_state(error: &unix::Error) -> Failure {
     let cause = if error.io_kind().is_some_and(is_full) { Cause::DatabaseEnospc } else { Cause::Internal };
     Failure::new(cause, sentence(error))
+}
+
+/// A chunk that the client took for stored is gone.
+pub fn stale(id: &Id) -> Failure {
+    Failure::new(Cause::ViewStale, format!("chunk {id} is no longer in the repository"))
 }
 
 /// Something that cannot happen unless there is a mistake in BorgCube.

@@ -5,7 +5,7 @@ use crate::viewlist::find;
 use borg::Id;
 use model::progress::SessionCounters;
 use model::{Archive, ClientName, Failure, Label, Timestamp};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use wire::session::{Opened, Outcome, Reference};
@@ -69,6 +69,7 @@ pub struct Job {
     /// What the session is told.
     pub opened: Opened,
     sent: Mutex<HashMap<Id, Sent>>,
+    relied: Mutex<HashSet<Id>>,
     progress: Mutex<Progress>,
     changed: Condvar,
 }
@@ -114,6 +115,7 @@ impl Job {
             view,
             opened,
             sent: Mutex::default(),
+            relied: Mutex::default(),
             progress: Mutex::new(progress),
             changed: Condvar::new(),
         }
@@ -127,6 +129,12 @@ impl Job {
     /// What its session sent. Never locked while waiting for [`Opening::known`].
     pub fn sent(&self) -> MutexGuard<'_, HashMap<Id, Sent>> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fresh objects of other sessions that its proposals refer to: claimed like those that it sent. Never locked while waiting for
+    /// [`Opening::known`].
+    pub fn relied(&self) -> MutexGuard<'_, HashSet<Id>> {
+        self.relied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A chunk that this job's archives may refer to: sent in its session, or in the client's view.

@@ -80,9 +80,9 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
     let manifest_timestamp = time::format(Timestamp::now().0.max(timestamp));
     let manifest = Manifest { item_keys, ..Manifest::empty(&manifest_timestamp) }.pack(&client_key, manifest_salt);
     let (cache, view_chunks, chunks_cache_size) = {
-        // Only what is really there: what got lost, the client sends again.
+        // Only what is there and stays: what got lost, the client sends again, and what another session has sent again may go with it.
         let known = opening.known();
-        let there: Vec<&Reference> = view.iter().filter(|r| known.contains(&Id(r.id))).collect();
+        let there: Vec<&Reference> = view.iter().filter(|r| known.contains(&Id(r.id)) && !known.is_fresh(&Id(r.id))).collect();
         drop(known);
         chunks_cache(&there)?
     };

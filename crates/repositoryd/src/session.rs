@@ -2,7 +2,7 @@
 
 use crate::collection::Collection;
 use crate::commit::Candidate;
-use crate::failures::internal;
+use crate::failures::{internal, stale};
 use crate::jobs::{Job, Sent};
 use crate::opening::Line;
 use crate::owner::Owner;
@@ -116,13 +116,13 @@ fn linger(stream: &mut UnixStream) {
 
 /// What the session sent and no archive refers to is not needed any more.
 fn release(owner: &Owner, job: &Job) {
-    let sent = std::mem::take(&mut *job.sent());
     if job.opening.failure().is_some() {
         return;
     }
     // The request is sent under the lock: whoever stores one of them again must come after it.
     let mut known = job.opening.known();
-    let (ids, durable) = known.release(sent.keys());
+    let (sent, relied) = (std::mem::take(&mut *job.sent()), std::mem::take(&mut *job.relied()));
+    let (ids, durable) = known.release(sent.keys().chain(&relied));
     if !ids.is_empty() {
         log::info!("job {}: {} chunks that no archive refers to are removed", job.number, ids.len());
         let request = Request::Delete { opening: Arc::clone(&job.opening), ids, durable };
@@ -350,11 +350,18 @@ impl<'a> Session<'a> {
             }
         };
         {
-            let known = self.job.opening.known();
+            let mut known = self.job.opening.known();
             if let Some(lost) = references.iter().find(|r| !known.contains(&Id(r.id))) {
                 let failure = stale(&Id(lost.id));
                 self.job.fail(failure.clone());
                 return Verdict::Failed(failure);
+            }
+            // What another session has stored and no archive refers to would go with that session.
+            let (sent, mut relied) = (self.job.sent(), self.job.relied());
+            for id in references.iter().map(|r| Id(r.id)).filter(|id| known.is_fresh(id)).collect::<Vec<_>>() {
+                if !sent.contains_key(&id) && relied.insert(id) {
+                    known.claim(&id);
+                }
             }
         }
         let mut new: HashSet<Id> = if proposal.checkpoint { self.carried.iter().copied().collect() } else { HashSet::new() };
@@ -408,10 +415,6 @@ impl<'a> Session<'a> {
         };
         self.job.fail(Failure::new(cause, violation.detail.clone()));
     }
-}
-
-fn stale(id: &Id) -> Failure {
-    Failure::new(Cause::ViewStale, format!("chunk {id} is no longer in the repository"))
 }
 
 fn ending() -> Failure {

@@ -108,6 +108,49 @@ fn two_at_once_and_one_dies() {
 }
 
 #[test]
+fn what_a_proposal_refers_to_stays_until_its_commit() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    let shared = noise(1, 50_000);
+    let mut lost = None;
+    for (number, config) in (1..).zip(["a/x", "b/x"]) {
+        let (worker, mut client) = system.backup(config, &format!("old{number}"));
+        let chunk = client.put(&shared);
+        assert_eq!(client.archive_of("f", &[chunk], false), Verdict::Accepted);
+        client.end();
+        worker.finish(number);
+        lost = Some(chunk);
+    }
+    let lost = lost.unwrap();
+    system.stop();
+    let mut repository = open_exclusively(&system);
+    repository.delete(&borg::Id(lost.id)).unwrap();
+    repository.commit().unwrap();
+    repository.close();
+    system.start();
+    // A client with an older cache: prepared before anybody sends the chunk again.
+    let (worker_b, mut b) = system.backup("b/x", "lives");
+    let (worker_a, mut a) = system.backup("a/x", "dies");
+    a.put(&shared);
+    assert_eq!(a.read(lost.id).unwrap(), shared);
+    // What another session may take with it is in nobody's cache.
+    let mut other = system.worker();
+    let job = system.job("b/y");
+    let (prepared, _) = other.prepare(job, "other").unwrap();
+    assert_eq!(prepared.view_chunks, 1);
+    other.finish(job);
+
+    let item = b.put(&harness::item("f", &[lost]));
+    assert_eq!(b.propose(&[item.id], &[lost], false), Verdict::Accepted);
+    drop(a);
+    worker_a.finish(4);
+    assert_eq!(b.commit(), Verdict::Accepted);
+    b.end();
+    assert!(worker_b.finish(3).archive.is_some());
+    system.stop();
+    assert_eq!(system.judge(), ["old1", "old2", "lives"]);
+}
+
+#[test]
 fn checkpoints_are_replaced_and_go_with_the_next_success() {
     let mut system = System::new(EncryptionMode::Repokey);
     let (worker, mut client) = system.backup("a/x", "one");
