@@ -265,7 +265,8 @@ fn a_refusal_is_one_clean_line() -> Result<()> {
         let output = client.create(&server, &[], source.path())?;
         ensure!(output.status.code() == Some(2), "{}", said(&output));
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        let line = "BorgCube refused this backup: archive-name: the archive is called \"job-1\"";
+        let line = "BorgCube refused this backup: archive-name: The archive has the job's name or that of its checkpoint \
+                    (this client: the archive is called \"job-1\")";
         ensure!(text.trim().lines().last() == Some(line) && !text.contains("Traceback"), "{}: {text}", client.borg.version);
         let owner = server.finish()?;
         let owner = owner.lock().expect("not poisoned");
