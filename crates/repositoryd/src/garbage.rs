@@ -1,13 +1,13 @@
 //! What goes with an incomplete archive: the chunks that its job was the first to store and that nobody else refers to.
 //!
-//! Chunks can be referred to by archives that somebody made with a stock borg, and those have no view lists. So whenever such an archive
-//! is not certainly older than the chunks in question, they stay: an orphan costs space, a missing chunk costs a backup.
+//! Chunks can be referred to by archives that somebody made with a stock borg, and those have no view lists. As long as there is one, the
+//! chunks stay, whatever its time says, which its maker chose: an orphan costs space, a missing chunk costs a backup.
 
 use crate::failures::of_store;
 use crate::owner::Owner;
 use crate::viewlist::{ViewList, find, merge};
 use crate::writer::Open;
-use borg::{Id, time};
+use borg::Id;
 use model::{Archive, Failure};
 use std::collections::HashSet;
 use store::ArchiveFilter;
@@ -30,8 +30,7 @@ pub fn collect(owner: &Owner, open: &Open, removed: &[Archive], kept: &ViewList,
     }
     let filter = ArchiveFilter { repository: Some(owner.name.clone()), ..ArchiveFilter::default() };
     let all = owner.store.read(|r| r.archives().page(&filter, usize::MAX)).map_err(|e| of_store(&e))?;
-    let oldest = removed.iter().map(|archive| archive.start.0).min().unwrap_or(0);
-    if has_foreign_since(open, &all, oldest) {
+    if has_foreign(open, &all) {
         log::info!("{} chunks of incomplete archives stay, because archives of other origin may refer to them", candidates.len());
         return Ok(vec![]);
     }
@@ -64,11 +63,8 @@ fn only(mut references: Vec<Reference>, wanted: &[Id]) -> Vec<Reference> {
     references
 }
 
-/// Whether the manifest has archives without a record that could be younger than `start` (a day is left for clocks that disagree).
-fn has_foreign_since(open: &Open, ours: &[Archive], start: i64) -> bool {
+/// Whether the manifest has archives without a record.
+fn has_foreign(open: &Open, ours: &[Archive]) -> bool {
     let known: HashSet<&str> = ours.iter().map(|archive| archive.id.as_str()).collect();
-    open.manifest.archives.values().any(|entry| {
-        let older = time::parse(&entry.time).is_ok_and(|time| time < start.saturating_sub(86_400_000_000));
-        !older && !known.contains(entry.id.to_hex().as_str())
-    })
+    open.manifest.archives.values().any(|entry| !known.contains(entry.id.to_hex().as_str()))
 }
