@@ -15,6 +15,9 @@ use wire::tool::{Answer, Facts};
 /// Borg 1.x: PBKDF2 rounds of a new key.
 const ITERATIONS: u32 = 100_000;
 
+/// Seconds to wait for somebody else's lock: as much as a person at a terminal can bear.
+const LOCK_WAIT: u64 = 10;
+
 /// Where a repository is.
 #[derive(clap::Args)]
 pub struct Place {
@@ -44,7 +47,7 @@ pub fn options(url: &str, borg: Option<&str>, rsh: Option<&str>) -> OpenOptions 
         url: url.to_owned(),
         borg: borg.map_or_else(default, str::to_owned),
         rsh: rsh.map(str::to_owned),
-        lock_wait: wait.unwrap_or(30),
+        lock_wait: wait.unwrap_or(LOCK_WAIT),
         exclusive: false,
         create: false,
         host_id: std::env::var(unix::paths::ENV_BORG_HOST_ID).ok(),
