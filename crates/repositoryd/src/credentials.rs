@@ -1,6 +1,7 @@
 //! The secrets of one repository: files `passphrase` and `key` in `$CREDENTIALS_DIRECTORY`.
 
 use model::{Cause, Failure};
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 /// Names of the files.
@@ -18,6 +19,16 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// Tells whether they are still the same, without keeping them.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for part in [self.passphrase.as_ref().map(|p| p.as_slice()), self.key.as_ref().map(|key| key.as_bytes())] {
+            hash.update(part.map_or(u64::MAX, |bytes| bytes.len() as u64).to_le_bytes());
+            hash.update(part.unwrap_or_default());
+        }
+        hash.finalize().into()
+    }
+
     /// Reads both, as far as they are there.
     pub fn read() -> Result<Credentials, Failure> {
         let read = |name| match unix::credentials::credential(name) {
@@ -58,6 +69,18 @@ pub fn check_strength(passphrase: &[u8]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_change_shows() {
+        let given = |passphrase: Option<&str>, key: Option<&str>| Credentials {
+            passphrase: passphrase.map(|text| Zeroizing::new(text.into())),
+            key: key.map(|text| Zeroizing::new(text.into())),
+        };
+        let all = [(None, None), (Some("a"), None), (None, Some("a")), (Some("a"), Some("a")), (Some(""), None), (Some("aa"), None)];
+        let digests: std::collections::HashSet<_> = all.iter().map(|(p, k)| given(*p, *k).digest()).collect();
+        assert_eq!(digests.len(), all.len());
+        assert_eq!(given(Some("a"), None).digest(), given(Some("a"), None).digest());
+    }
 
     #[test]
     fn weak_ones_are_refused() {

@@ -4,10 +4,12 @@ use crate::failures::{internal, of_store};
 use crate::jobs::Job;
 use crate::owner::Owner;
 use crate::prepare::{self, Made};
-use model::Failure;
+use crate::writer::Request;
+use model::{Cause, Failure};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 use wire::session::{Finish, Outcome, Prepare, kind, read_json, write_json};
 use wire::{WireError, frame};
@@ -110,6 +112,14 @@ fn end(owner: &Owner, job: &Job, hash: &str, patience: Duration) {
 fn remembered(owner: &Owner, number: u64) -> Result<Outcome, Failure> {
     if owner.jobs.get(number).is_some() {
         return Err(internal(format!("job {number} belongs to another worker's connection")));
+    }
+    let intents = owner.store.read(|r| r.intents().of_repository(&owner.name)).map_err(|e| of_store(&e))?;
+    if intents.iter().any(|intent| intent.archive.job == number) {
+        // Whether it was committed, only the repository knows.
+        let gone = || Failure::new(Cause::OwnerLost, "the owner is ending");
+        let (reply, answer) = sync_channel(1);
+        owner.writer.send(Request::Settle { reply }).map_err(|_| gone())?;
+        answer.recv().map_err(|_| gone())??;
     }
     let mut archives = owner.store.read(|r| r.archives().of_job(number)).map_err(|e| of_store(&e))?;
     archives.retain(|archive| archive.repository == owner.name);

@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 /// Where an answer goes; the asking thread waits for it.
 pub type Reply<T> = SyncSender<Result<T, Failure>>;
 
+/// How long a thread whose job is over may take to let go of the opening.
+const LETTING_GO: Duration = Duration::from_secs(2);
+
 /// What the writer is asked for. Requests for an opening that is over are answered with the reason of its end.
 pub enum Request {
     /// Open the repository if it is not, and say what a new job has to know.
@@ -29,6 +32,11 @@ pub enum Request {
         archive_name: String,
         /// The answer.
         reply: Reply<Ready>,
+    },
+    /// Open the repository if it is not: what an owner before this one was about to commit is then settled.
+    Settle {
+        /// The answer.
+        reply: Reply<()>,
     },
     /// Store an envelope.
     Put {
@@ -97,8 +105,32 @@ pub struct Open {
     pub opening: Arc<Opening>,
     /// The real manifest as it is committed.
     pub manifest: Manifest,
+    /// From what it was opened.
+    source: Source,
     /// Durable objects were deleted, and that is not committed.
     pub untidy: bool,
+}
+
+/// What an opening comes from. When that changes, the opening is of the past.
+#[derive(PartialEq, Eq)]
+struct Source {
+    url: String,
+    rsh: Option<String>,
+    remote_borg: Option<String>,
+    repository_id: String,
+    credentials: [u8; 32],
+}
+
+impl Source {
+    fn of(record: &model::Repository, credentials: &Credentials) -> Source {
+        Source {
+            url: record.url.clone(),
+            rsh: record.rsh.clone(),
+            remote_borg: record.remote_borg.clone(),
+            repository_id: record.repository_id.clone(),
+            credentials: credentials.digest(),
+        }
+    }
 }
 
 /// Works until it is told to quit.
@@ -171,6 +203,7 @@ fn close(open: Option<Open>) {
 fn serve(owner: &Owner, open: &mut Option<Open>, request: Request) {
     match request {
         Request::Prepare { archive_name, reply } => answer(&reply, prepare(owner, open, &archive_name)),
+        Request::Settle { reply } => answer(&reply, settle(owner, open)),
         Request::Put { opening, id, envelope, permit } => {
             if let Ok(current) = current(open, &opening)
                 && let Err(e) = current.repository.put(&id, &envelope)
@@ -233,10 +266,7 @@ fn read(current: &mut Open, id: &Id) -> Result<Option<Vec<u8>>, Failure> {
 }
 
 fn prepare(owner: &Owner, open: &mut Option<Open>, archive_name: &str) -> Result<Ready, Failure> {
-    let current = match open {
-        Some(current) => current,
-        None => open.insert(open_repository(owner)?),
-    };
+    let current = reopen_if_changed(owner, open)?;
     if current.manifest.archives.contains_key(archive_name.as_bytes()) {
         let message = format!("the repository has an archive named {archive_name:?} already");
         return Err(Failure::new(Cause::ArchiveExists, message));
@@ -248,8 +278,48 @@ fn prepare(owner: &Owner, open: &mut Option<Open>, archive_name: &str) -> Result
     })
 }
 
-fn open_repository(owner: &Owner) -> Result<Open, Failure> {
+/// Every opening begins with it, so an open repository has nothing to settle.
+fn settle(owner: &Owner, open: &mut Option<Open>) -> Result<(), Failure> {
+    match open {
+        Some(_) => Ok(()),
+        None => reopen_if_changed(owner, open).map(drop),
+    }
+}
+
+/// The open repository, opened anew if its record or its secrets were edited since.
+fn reopen_if_changed<'a>(owner: &Owner, open: &'a mut Option<Open>) -> Result<&'a mut Open, Failure> {
     let record = owner.store.read(|r| r.repositories().require(&owner.name)).map_err(|e| of_store(&e))?;
+    let credentials = Credentials::read()?;
+    if let Some(current) = open
+        && current.source != Source::of(&record, &credentials)
+    {
+        if !is_let_go(owner, &current.opening) {
+            let message = "the repository's place or secrets were changed while other jobs are still using it as it was; \
+                           run this again when they have ended";
+            return Err(Failure::new(Cause::RepositoryUnreachable, message));
+        }
+        log::info!("the repository's record or secrets were changed; opening it anew");
+        close(open.take());
+    }
+    match open {
+        Some(current) => Ok(current),
+        None => Ok(open.insert(open_repository(owner, &record, &credentials)?)),
+    }
+}
+
+/// Whether no job holds the opening. The thread of a job that was finished a moment ago may still be about to let go.
+fn is_let_go(owner: &Owner, opening: &Arc<Opening>) -> bool {
+    let deadline = Instant::now() + LETTING_GO;
+    while Arc::strong_count(opening) > 1 {
+        if Instant::now() >= deadline || owner.jobs.all().iter().any(|job| Arc::ptr_eq(&job.opening, opening)) {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
+fn open_repository(owner: &Owner, record: &model::Repository, credentials: &Credentials) -> Result<Open, Failure> {
     owner.layout.create_repository_directories(owner.name.as_str()).map_err(|e| of_state(&e))?;
     let expected = RepositoryId::from_hex(&record.repository_id).map_err(|e| internal(format!("the repository's record: {e}")))?;
     let host_id = std::fs::read_to_string(owner.layout.host_id_file()).ok().map(|text| text.trim().to_owned());
@@ -257,7 +327,7 @@ fn open_repository(owner: &Owner) -> Result<Open, Failure> {
     let host_id = host_id.filter(|text| !text.is_empty()).or(options.host_id.clone());
     let options = OpenOptions { exclusive: true, expected: Some(expected), host_id, ..options };
     let mut repository = Repository::open(&options).map_err(|e| of_repository(&e))?;
-    let Unlocked { key, manifest, encryption, nonce_above_manifest } = unlock(&mut repository, &Credentials::read()?)?;
+    let Unlocked { key, manifest, encryption, nonce_above_manifest } = unlock(&mut repository, credentials)?;
     if encryption != record.encryption {
         // Otherwise whoever can write to the storage could put an unencrypted repository of the same id in its place.
         let message = format!("the repository was added with encryption {}, now it has {encryption}", record.encryption);
@@ -268,5 +338,5 @@ fn open_repository(owner: &Owner) -> Result<Open, Failure> {
     log::info!("the repository is open: {} objects, {} archives", known.count(), manifest.archives.len());
     intents::resolve(owner, &manifest)?;
     let opening = Arc::new(Opening::new(expected, key, nonces, known));
-    Ok(Open { repository, opening, manifest, untidy: false })
+    Ok(Open { repository, opening, manifest, source: Source::of(record, credentials), untidy: false })
 }

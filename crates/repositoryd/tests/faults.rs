@@ -284,6 +284,95 @@ fn credentials_and_repositories_that_do_not_fit() {
 }
 
 #[test]
+fn an_edited_repository_is_used_as_edited() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    let (worker, mut client) = system.backup("a/x", "one");
+    let moved = system.dir.path().join("moved");
+    let mut record = system.store.read(|r| r.repositories().require(&system.name)).unwrap();
+    record.url = moved.to_str().unwrap().into();
+    system.store.write("t", "t", |w| w.repositories().put(&record)).unwrap();
+    // A running job keeps what it has; nobody new begins with it.
+    let failure = system.worker().prepare(system.job("b/x"), "never").unwrap_err();
+    assert_eq!(failure.cause, Cause::RepositoryUnreachable);
+    assert!(failure.message.contains("changed"), "{}", failure.message);
+    assert_eq!(client.archive("f", &[b"1"], false), Verdict::Accepted);
+    client.end();
+    worker.finish(1);
+    // It was copied while it is idle and open; the lock was not.
+    assert!(std::process::Command::new("cp").arg("-r").args([system.repo(), moved.clone()]).status().unwrap().success());
+    std::fs::remove_dir_all(moved.join("lock.exclusive")).unwrap();
+    std::fs::remove_file(moved.join("lock.roster")).unwrap_or_default();
+    let (worker, mut client) = system.backup("a/x", "two");
+    assert_eq!(client.archive("f", &[b"2"], false), Verdict::Accepted);
+    client.end();
+    worker.finish(3);
+
+    let passphrase = system.layout.credentials("main").join("passphrase");
+    unix::files::write_private(&passphrase, b"a wrong one").unwrap();
+    assert_eq!(system.worker().prepare(system.job("a/x"), "x").unwrap_err().cause, Cause::PassphraseWrong);
+    unix::files::write_private(&passphrase, harness::PASSPHRASE.as_bytes()).unwrap();
+    let job = system.job("a/x");
+    let mut worker = system.worker();
+    worker.prepare(job, "x").unwrap();
+    worker.finish(job);
+    system.stop();
+    assert_eq!(system.judge(), ["one"]);
+    std::fs::remove_dir_all(system.repo()).unwrap();
+    std::fs::rename(&moved, system.repo()).unwrap();
+    assert_eq!(system.judge(), ["one", "two"]);
+}
+
+#[test]
+fn an_archive_of_other_origin_keeps_its_chunks_whatever_its_time() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    let content = noise(1, 700_000);
+    // A checkpoint with a chunk exactly as a stock borg cuts a small file.
+    let (worker, mut client) = system.backup("a/x", "one");
+    assert_eq!(client.archive("f", &[&content[..100_000]], true), Verdict::Accepted);
+    drop(client);
+    worker.finish(1);
+    system.stop();
+    let file = system.dir.path().join("file");
+    std::fs::write(&file, &content[..100_000]).unwrap();
+    let stock = Borg::judges().remove(0);
+    stock.create(&system.world(), &system.repo(), "stock", &["--timestamp", "2020-01-01T00:00:00"], &[&file]).unwrap();
+    system.start();
+    let (worker, mut client) = system.backup("a/x", "two");
+    assert_eq!(client.archive("g", &[b"something else"], false), Verdict::Accepted);
+    client.end();
+    worker.finish(2);
+    system.stop();
+    // The checkpoint is gone and left orphans, which `borg check` says; what counts is that nothing is missing.
+    let into = system.dir.path().join("extracted");
+    stock.extract(&system.world(), &system.repo(), "stock", &into).unwrap();
+    assert_eq!(harness::read(&into.join(file.strip_prefix("/").unwrap())), &content[..100_000]);
+}
+
+#[test]
+fn whoever_asks_a_new_owner_first_is_told_of_the_commit() {
+    let mut system = System::new(EncryptionMode::Keyfile);
+    system.stop();
+    system.set("BORGCUBE_TEST_PAUSE", "after-commit");
+    system.start();
+    let (_worker, mut client) = system.backup("a/x", "crash");
+    let item = client.put(&harness::item("f", &[]));
+    assert_eq!(client.propose(&[item.id], &[], false), Verdict::Accepted);
+    let segments = |system: &System| std::fs::read_dir(system.repo().join("data/0")).unwrap().count();
+    wire::frame::write(&mut client.stream, kind::COMMIT, &[]).unwrap();
+    retry_until(PATIENCE, || (system.intents() == 1 && segments(&system) > 3).then_some(())).expect("a commit");
+    std::thread::sleep(Duration::from_millis(500));
+    system.kill();
+    system.set("BORGCUBE_TEST_PAUSE", "");
+    system.start();
+    let outcome = system.worker().finish(1);
+    assert_eq!(outcome.archive.as_ref().map(|a| a.name.as_str()), Some("crash"));
+    assert!(outcome.opened && outcome.failure.is_none());
+    assert_eq!((system.archives().len(), system.intents()), (1, 0));
+    system.stop();
+    assert_eq!(system.judge(), ["crash"]);
+}
+
+#[test]
 fn a_repository_that_dies_ends_all_sessions_and_comes_back() {
     let mut system = System::new(EncryptionMode::Repokey);
     let script = system.dir.path().join("borg");
