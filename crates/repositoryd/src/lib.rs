@@ -22,6 +22,7 @@ mod nonces;
 mod opening;
 mod owner;
 mod prepare;
+mod reconcile;
 mod serve;
 mod session;
 mod tool;

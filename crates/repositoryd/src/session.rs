@@ -56,8 +56,10 @@ pub fn run(owner: &Owner, mut stream: UnixStream, payload: &[u8]) -> Result<(), 
 /// How a session's connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
-    /// The session is gone.
+    /// The session said that it ends: the client closed its connection, or the session gave the reason.
     Closed,
+    /// It is gone without a word.
+    Vanished,
     /// We end it: the repository failed, the worker is gone, the owner stops.
     Called,
 }
@@ -88,7 +90,9 @@ fn conclude(job: &Job, stream: &mut UnixStream, served: &Result<Ended, WireError
         job.fail(failure);
     }
     let why = match served {
-        Ok(Ended::Closed) => "the client ended the session before the archive was complete".to_owned(),
+        // No failure of the session: why the client ended, its borg says.
+        Ok(Ended::Closed) => return,
+        Ok(Ended::Vanished) => "the session's process ended before the archive was complete".to_owned(),
         Ok(Ended::Called) => "the session was ended before the archive was complete, because its job is over".to_owned(),
         Err(e) => format!("the session ended before the archive was complete: {e}"),
     };
@@ -189,7 +193,7 @@ impl<'a> Session<'a> {
             }
             let kind = match frame::read(&mut self.input, &mut payload) {
                 Ok(kind) => kind,
-                Err(WireError::Closed) => return Ok(Ended::Closed),
+                Err(WireError::Closed) => return Ok(Ended::Vanished),
                 Err(e) => return Err(e),
             };
             if self.job.opening.failure().is_some() {

@@ -7,6 +7,7 @@ use crate::known::Known;
 use crate::nonces::Nonces;
 use crate::opening::Opening;
 use crate::owner::{Owner, Permit};
+use crate::reconcile::reconcile;
 use crate::unlock::{Unlocked, unlock};
 use crate::{intents, tool};
 use borg::manifest::Manifest;
@@ -337,6 +338,7 @@ fn open_repository(owner: &Owner, record: &model::Repository, credentials: &Cred
     let known = Known::new(repository.list_ids().map_err(|e| of_repository(&e))?);
     log::info!("the repository is open: {} objects, {} archives", known.count(), manifest.archives.len());
     intents::resolve(owner, &manifest)?;
+    reconcile(owner, &manifest)?;
     let opening = Arc::new(Opening::new(expected, key, nonces, known));
     Ok(Open { repository, opening, manifest, source: Source::of(record, credentials), untidy: false })
 }

@@ -373,6 +373,64 @@ fn whoever_asks_a_new_owner_first_is_told_of_the_commit() {
 }
 
 #[test]
+fn archives_that_another_borg_deleted_are_forgotten() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    for (number, name) in (1..).zip(["one", "two"]) {
+        let (worker, mut client) = system.backup("a/x", name);
+        assert_eq!(client.archive("f", &[&noise(number, 1000)], false), Verdict::Accepted);
+        client.end();
+        worker.finish(number);
+    }
+    system.stop();
+    let earlier = system.dir.path().join("earlier");
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        let copied = std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+        assert!(copied.success());
+    };
+    copy(&system.repo(), &earlier);
+    let old = system.archives().remove(0);
+    let stock = Borg::judges().remove(0);
+    stock.run(&system.world(), ["delete", &format!("{}::one", system.repo().display())]).unwrap();
+    let views = system.layout.views("main");
+    let view = |name: &str| views.join(format!("{name}.view"));
+    // Left by a crash, a long time ago and just now.
+    std::fs::write(view("aa"), "x").unwrap();
+    std::fs::write(view("bb"), "x").unwrap();
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 86_400);
+    for path in [view("aa"), view(&system.archives()[1].id)] {
+        std::fs::File::options().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
+    }
+    system.start();
+    let mut worker = system.worker();
+    let job = system.job("a/x");
+    let (prepared, _) = worker.prepare(job, "one").unwrap();
+    assert_eq!(prepared.view_chunks, 2);
+    let kept = system.archives().remove(0);
+    assert_eq!((system.archives().len(), kept.name.as_str()), (1, "two"));
+    assert!(view(&kept.id).exists() && view("bb").exists());
+    assert!(!view(&old.id).exists() && !view("aa").exists());
+    let entry = system.store.read(|r| r.log().newest(100)).unwrap();
+    let entry = entry.into_iter().find(|entry| entry.actor == "repositoryd").unwrap();
+    assert!(entry.note.contains("no longer in repository main: one"), "{}", entry.note);
+    let mut client = system.open(&prepared.token).unwrap();
+    assert_eq!(client.archive("f", &[&noise(1, 1000)], false), Verdict::Accepted);
+    client.end();
+    worker.finish(job);
+    system.stop();
+    assert_eq!(system.judge(), ["two", "one"]);
+
+    // A manifest from before our last commit says nothing about what came later.
+    std::fs::remove_dir_all(system.repo()).unwrap();
+    copy(&earlier, &system.repo());
+    system.start();
+    let mut worker = system.worker();
+    let job = system.job("a/y");
+    worker.prepare(job, "three").unwrap();
+    worker.finish(job);
+    assert_eq!(system.archives().len(), 2);
+}
+
+#[test]
 fn a_repository_that_dies_ends_all_sessions_and_comes_back() {
     let mut system = System::new(EncryptionMode::Repokey);
     let script = system.dir.path().join("borg");

@@ -122,6 +122,12 @@ fn tokens_work_once_and_only_while_their_worker_lives() {
     drop(client);
     assert_eq!(worker.finish(job).failure.unwrap().cause, Cause::SessionLost);
 
+    // The client leaves early: that is no failure of the session, its borg's exit code tells more.
+    let (worker, client) = system.backup("web1/etc", "a");
+    client.end();
+    let outcome = worker.finish(job + 1);
+    assert!(outcome.opened && outcome.archive.is_none() && outcome.failure.is_none(), "{outcome:?}");
+
     // Nobody comes.
     let mut worker = system.worker();
     let job = system.job("web1/etc");
