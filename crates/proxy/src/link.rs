@@ -50,9 +50,13 @@ impl Link {
         self.in_flight == 0 || self.in_flight + length <= CREDIT
     }
 
-    /// Sends a chunk, when there is credit for it.
+    /// Sends a chunk, when there is credit for it. An owner that has failed takes no more: what it said about that comes from
+    /// [`Link::next`].
     pub fn put(&mut self, id: &[u8; 32], size: u32, payload: &[u8], until: Instant) -> Result<(), WireError> {
         while !self.has_credit(payload.len()) {
+            if self.has_failed() {
+                return Ok(());
+            }
             self.wait(Interest::Read, until)?;
             self.receive()?;
             self.sort_early()?;
@@ -61,7 +65,7 @@ impl Link {
         self.send(kind::PUT, &[id, &size.to_le_bytes(), payload], until)
     }
 
-    /// Sends a frame.
+    /// Sends a frame, unless the owner has failed.
     pub fn send(&mut self, kind: u8, parts: &[&[u8]], until: Instant) -> Result<(), WireError> {
         let size = 1 + parts.iter().map(|part| part.len()).sum::<usize>();
         if size > MAX_FRAME {
@@ -77,6 +81,7 @@ impl Link {
                 Ok(0) => return Err(WireError::Closed),
                 Ok(n) => IoSlice::advance_slices(&mut rest, n),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock && self.has_failed() => return Ok(()),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     self.wait(Interest::ReadWrite, until)?;
                     self.receive()?;
@@ -137,6 +142,22 @@ impl Link {
         let more = self.receive().is_ok();
         self.filled = 0..0;
         more
+    }
+
+    /// Takes everything that the owner said before it went.
+    pub fn take_rest(&mut self) {
+        let mut before = usize::MAX;
+        while self.filled.len() != before {
+            before = self.filled.len();
+            if self.receive().is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Whether the owner said that it cannot go on.
+    fn has_failed(&self) -> bool {
+        self.early.iter().any(|(kind, _)| *kind == kind::FAILED)
     }
 
     /// Takes credit out of what was received and keeps the rest for [`Link::next`].
@@ -209,5 +230,36 @@ fn closed_or_io(e: std::io::Error) -> WireError {
     match e.kind() {
         ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => WireError::Closed,
         _ => WireError::Io(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_heard_behind_a_broken_pipe() {
+        let (ours, mut owner) = UnixStream::pair().unwrap();
+        let mut link = Link::new(ours).unwrap();
+        wire::frame::write(&mut owner, kind::CREDIT, &[&[0; 4]]).unwrap();
+        wire::frame::write(&mut owner, kind::FAILED, &[b"full"]).unwrap();
+        drop(owner);
+        let until = Instant::now() + Duration::from_secs(5);
+        assert!(matches!(link.put(&[1; 32], 1, b"x", until), Err(WireError::Closed)));
+        link.take_rest();
+        assert_eq!(link.next(|kind, payload| (kind, payload.to_vec())).unwrap(), Some((kind::FAILED, b"full".to_vec())));
+        assert_eq!(link.next(|kind, _| kind).unwrap(), None);
+    }
+
+    #[test]
+    fn nobody_waits_for_the_credit_of_an_owner_that_has_failed() {
+        let (ours, mut owner) = UnixStream::pair().unwrap();
+        let mut link = Link::new(ours).unwrap();
+        link.in_flight = CREDIT;
+        wire::frame::write(&mut owner, kind::FAILED, &[b"full"]).unwrap();
+        let until = Instant::now() + Duration::from_secs(5);
+        link.put(&[1; 32], 1, b"x", until).unwrap();
+        assert!(Instant::now() < until);
+        assert_eq!(link.next(|kind, _| kind).unwrap(), Some(kind::FAILED));
     }
 }

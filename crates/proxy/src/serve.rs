@@ -50,6 +50,7 @@ pub fn serve(client: Client, salt: [u8; 16], owner: impl Fn(&str) -> PathBuf, te
         decoder: ServerDecoder::new(MAX_MESSAGE),
         replies: Vec::new(),
         link: None,
+        gone: false,
         leaving: None,
         events: VecDeque::new(),
         began: Instant::now(),
@@ -87,6 +88,8 @@ struct Server {
     decoder: ServerDecoder,
     replies: Vec<u8>,
     link: Option<Link>,
+    /// The owner is at the other end of `link` no longer; what it said before is still to be handed in.
+    gone: bool,
     /// A connection on which everything is said.
     leaving: Option<Link>,
     events: VecDeque<Outside>,
@@ -112,12 +115,16 @@ impl Server {
         // What the owner has said before it went comes before its going.
         if let Some(link) = &mut self.link {
             match link.next(|kind, payload| session.owner_frame(now, kind, payload)) {
+                Ok(None) if self.gone => self.forget_owner(),
                 Ok(None) => {}
                 Ok(Some(actions)) => {
                     self.perform(actions, session, owner);
                     return true;
                 }
-                Err(error) => self.owner_error(&error),
+                Err(error) => {
+                    log::warn!("the connection to the owner: {error}");
+                    self.forget_owner();
+                }
             }
         }
         if let Some(outside) = self.events.pop_front() {
@@ -172,10 +179,11 @@ impl Server {
                     self.events.push_back(outcome);
                     Ok(())
                 }
-                Action::Owner(kind, payload) => self.link.as_mut().map_or(Ok(()), |link| link.send(kind, &[&payload], until)),
+                Action::Owner(kind, payload) => self.listening().map_or(Ok(()), |link| link.send(kind, &[&payload], until)),
                 Action::Put { id, size, payload } => self.put(&id, size, payload, until),
                 Action::CloseOwner => {
                     self.leaving = self.link.take().map(Link::finish).or(self.leaving.take());
+                    self.gone = false;
                     Ok(())
                 }
                 Action::Quit(code) => {
@@ -195,7 +203,7 @@ impl Server {
             // The client need not wait for the owner.
             self.flush(until);
         }
-        self.link.as_mut().map_or(Ok(()), |link| link.put(id, size, payload, until))
+        self.listening().map_or(Ok(()), |link| link.put(id, size, payload, until))
     }
 
     fn connect(&mut self, path: &std::path::Path) -> Outside {
@@ -226,16 +234,30 @@ impl Server {
     }
 
     fn link_lost(&mut self) {
-        if self.link.take().is_some() {
-            self.events.push_back(Outside::OwnerLost);
+        if let Some(link) = &mut self.link
+            && !self.gone
+        {
+            link.take_rest();
+            self.gone = true;
         }
+    }
+
+    fn forget_owner(&mut self) {
+        self.link = None;
+        self.gone = false;
+        self.events.push_back(Outside::OwnerLost);
+    }
+
+    /// The link, if somebody is at its other end.
+    fn listening(&mut self) -> Option<&mut Link> {
+        self.link.as_mut().filter(|_| !self.gone)
     }
 
     /// Waits for the client, the owner or the deadline, and takes what comes.
     fn wait(&mut self, session: &Session) {
         let until = self.began + session.deadline();
         self.flush(until);
-        if !self.events.is_empty() || self.code.is_some() {
+        if !self.events.is_empty() || self.gone || self.code.is_some() {
             return;
         }
         let wants_client = session.wants_client();

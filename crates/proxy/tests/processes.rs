@@ -287,6 +287,28 @@ fn an_owner_that_dies_is_told_in_one_line() -> Result<()> {
 }
 
 #[test]
+fn an_owner_that_fails_while_chunks_wait_says_why() -> Result<()> {
+    let (owner, key) =
+        owner(|owner| owner.last_words = Some(model::Failure::new(model::Cause::RepositoryEnospc, "the repository is full")));
+    let server = Server::start(owner.clone())?;
+    let mut client = Raw::start(&server)?;
+    owner.lock().expect("not poisoned").crash = true;
+    for n in 0..3u8 {
+        // It may have been told before it has sent them all.
+        if client.put(&key, &vec![n; 15 << 20]).is_err() {
+            break;
+        }
+    }
+    let mut errors = client.shim.stderr.take().context("a pipe")?;
+    let mut line = [0; 200];
+    let n = errors.read(&mut line)?;
+    ensure!(line[..n] == *b"BorgCube: the repository is full\n", "{}", String::from_utf8_lossy(&line[..n]));
+    drop(client);
+    server.finish()?;
+    Ok(())
+}
+
+#[test]
 fn every_id_is_recomputed() -> Result<()> {
     let (owner, key) = owner(|_| {});
     let server = Server::start(owner)?;

@@ -10,6 +10,7 @@
 //!          Items*, Refs*, Propose ->      <- Verdict          (Refs and Items are collected; Propose judges)
 //!          Commit ->                      <- Verdict
 //!          Violation | End ->
+//!                                         <- Failed           (at any time: the owner takes nothing more, the session ends)
 //! worker   Prepare ->                     <- Prepared, then one byte with the descriptor of the client's chunks cache | Failed
 //!          Finish ->                      <- Outcome          (sent when the job's session has ended)
 //! ```
@@ -69,7 +70,7 @@ pub mod kind {
     pub const VERDICT: u8 = 0x86;
     /// Owner: [`super::Prepared`]; one byte with a descriptor follows.
     pub const PREPARED: u8 = 0xa0;
-    /// Owner: [`model::Failure`].
+    /// Owner: [`model::Failure`], to a worker in place of an answer, to a session at any time: nothing more will be taken.
     pub const FAILED: u8 = 0xa1;
     /// Owner: [`super::Outcome`].
     pub const OUTCOME: u8 = 0xa2;

@@ -37,6 +37,8 @@ pub struct Owner {
     pub refuse: Option<Failure>,
     /// Close the connection at the next frame.
     pub crash: bool,
+    /// What it says before that.
+    pub last_words: Option<Failure>,
 }
 
 impl Owner {
@@ -71,6 +73,7 @@ impl Owner {
             next_verdict: None,
             refuse: None,
             crash: false,
+            last_words: None,
         }
     }
 

@@ -67,6 +67,9 @@ fn serve_owner(listener: &UnixListener, owner: &Mutex<Owner>) -> Result<()> {
         };
         let mut owner = owner.lock().expect("not poisoned");
         if owner.crash {
+            if let Some(failure) = &owner.last_words {
+                wire::session::write_json(&mut stream, wire::session::kind::FAILED, failure)?;
+            }
             return Ok(());
         }
         let answers = owner.frame(kind, &buffer);
