@@ -15,6 +15,13 @@ use std::time::Duration;
 use unix::Signal;
 use unix::spawn::{Child, Spawn, Stdio};
 
+/// How long the first reply may take, for which a child only has to start, if need be on another machine.
+const START: Duration = Duration::from_secs(60);
+
+/// How long any other may take. Generous, because Borg 1.x may have to rebuild a large repository's index first, or to compact it; a child
+/// that takes longer is stuck.
+pub(crate) const WORK: Duration = Duration::from_secs(2 * 3600);
+
 /// How long a child may take to release its lock and go.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -45,6 +52,8 @@ pub(crate) struct Connection {
     said: Diagnostics,
     /// Why there will be no more replies.
     ended: Option<String>,
+    /// How long a reply may take.
+    patience: Duration,
     next: u64,
 }
 
@@ -78,7 +87,7 @@ impl Connection {
         let (sender, events) = channel();
         let reading = std::thread::Builder::new().name("borg-replies".into()).spawn(move || read_replies(stdout, &sender));
         let ended = reading.err().map(|e| format!("no thread for its replies: {e}"));
-        Ok(Connection { child, input: Some(BufWriter::with_capacity(1 << 17, stdin)), events, said, ended, next: 1 })
+        Ok(Connection { child, input: Some(BufWriter::with_capacity(1 << 17, stdin)), events, said, ended, patience: START, next: 1 })
     }
 
     /// A number for the next call.
@@ -103,14 +112,26 @@ impl Connection {
         {
             return Err(self.lost());
         }
-        match self.events.recv() {
+        match self.events.recv_timeout(self.patience) {
             Ok(Event::Reply { msgid, outcome }) => Ok((msgid, outcome)),
             Ok(Event::End(why)) => {
                 self.ended.get_or_insert(why);
                 Err(self.lost())
             }
-            Err(_) => Err(self.lost()),
+            Err(RecvTimeoutError::Timeout) => {
+                if let Err(e) = self.child.kill_group(Signal::SIGKILL) {
+                    log::warn!("{e}");
+                }
+                self.ended.get_or_insert(format!("it did not answer for {} seconds and was killed", self.patience.as_secs()));
+                Err(self.lost())
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(self.lost()),
         }
+    }
+
+    /// From now on a reply may take that long.
+    pub(crate) fn allow(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// A reply that is there already.
@@ -128,7 +149,7 @@ impl Connection {
 
     /// The child does not answer any more: says why, as far as anybody knows.
     fn lost(&mut self) -> Error {
-        self.input = None;
+        self.shut();
         while self.ended.is_none() {
             match self.events.recv_timeout(Duration::from_secs(5)) {
                 Ok(Event::End(why)) => self.ended = Some(why),
@@ -148,10 +169,7 @@ impl Connection {
 
     /// Tells the child that nothing more comes, and waits until it has released its lock and is gone.
     pub(crate) fn finish(&mut self) {
-        // Not flushed by a drop: what was not confirmed is not wanted any more, and the pipe may be full.
-        if let Some(input) = self.input.take() {
-            drop(input.into_parts().0);
-        }
+        self.shut();
         let deadline = std::time::Instant::now() + PATIENCE;
         while self.ended.is_none() {
             match self.events.recv_timeout(deadline.saturating_duration_since(std::time::Instant::now())) {
@@ -173,6 +191,13 @@ impl Connection {
             }
         }
         log::error!("the repository's borg (process {}) cannot be killed", self.child.pid);
+    }
+
+    /// Closes the child's input. Not flushed by a drop: what was not confirmed is not wanted any more, and the pipe may be full.
+    fn shut(&mut self) {
+        if let Some(input) = self.input.take() {
+            drop(input.into_parts().0);
+        }
     }
 
     fn gone_within(&self, patience: Duration) -> bool {
@@ -245,4 +270,44 @@ fn event(reply: Reply<'_>) -> Event {
 
 fn version(value: &Value<'_>) -> Option<Vec<i64>> {
     value.get(b"server_version")?.as_array()?.iter().map(Value::as_i64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    fn start(script: &str) -> Connection {
+        Connection::start(&["sh".into(), "-c".into(), script.into()], None).unwrap()
+    }
+
+    #[test]
+    fn a_child_that_does_not_answer_is_killed() {
+        let mut connection = start("sleep 300; true");
+        connection.allow(Duration::from_millis(200));
+        let began = Instant::now();
+        let error = connection.wait().unwrap_err().to_string();
+        assert!(error.contains("did not answer"), "{error}");
+        connection.finish();
+        assert!(began.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_child_that_reads_nothing_keeps_nobody() {
+        // Takes no call and stays: what is left in our buffer must not wait for room in its pipe.
+        let mut connection = start("exec >&-; sleep 300");
+        let (mut filled, chunk) = (0, vec![0; 1 << 10]);
+        // More than its pipe takes, all of it still in our buffer.
+        while filled < (1 << 16) + (1 << 10) {
+            connection.input.as_mut().unwrap().write_all(&chunk).unwrap();
+            filled += chunk.len();
+        }
+        let began = Instant::now();
+        assert!(matches!(connection.events.recv_timeout(Duration::from_secs(5)), Ok(Event::End(_))));
+        connection.ended = Some("gone".into());
+        let error = connection.lost().to_string();
+        assert!(error.contains("is gone") && connection.input.is_none(), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(5));
+        connection.child.kill_group(Signal::SIGKILL).unwrap();
+    }
 }

@@ -1,12 +1,13 @@
 //! One open repository.
 
-use crate::connection::{Answer, Connection};
+use crate::connection::{Answer, Connection, WORK};
 use crate::error::{Error, Result, from_exception};
 use crate::location::Location;
 use borg::msgpack::Writer;
 use borg::rpc::{RemoteException, call};
 use borg::{Id, RepositoryId};
 use std::collections::HashSet;
+use std::time::Duration;
 
 /// Replies that may be outstanding; more would only delay the news of a full disk.
 const IN_FLIGHT: usize = 256;
@@ -73,6 +74,7 @@ impl Repository {
             Answer::Version(version) if version.first() == Some(&1) && version.get(1) >= Some(&1) => {}
             _ => return Err(Error::Unreachable(format!("{} is served by no Borg of version 1.1 to 1.4", options.url))),
         }
+        this.connection.allow(WORK + Duration::from_secs(options.lock_wait.min(WORK.as_secs())));
         let path = this.location.path().to_vec();
         let open = call::Open {
             path: &path,
