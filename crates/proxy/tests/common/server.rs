@@ -68,6 +68,8 @@ fn serve_owner(listener: &UnixListener, owner: &Mutex<Owner>) -> Result<()> {
         let mut owner = owner.lock().expect("not poisoned");
         if owner.crash {
             if let Some(failure) = &owner.last_words {
+                // Until the session has more to say than it may.
+                thread::sleep(std::time::Duration::from_millis(500));
                 wire::session::write_json(&mut stream, wire::session::kind::FAILED, failure)?;
             }
             return Ok(());
