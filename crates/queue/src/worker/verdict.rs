@@ -30,6 +30,11 @@ pub fn judge(evidence: &Evidence<'_>) -> (Option<Failure>, Option<String>) {
             let message = format!("not on the client: {}; the other paths are in archive {}", report.missing.join(", "), archive.name);
             return (Some(Failure::new(Cause::PathMissing, message)), None);
         }
+        // The archive stays: it was complete and valid before. But somebody has to look at that host.
+        let told = outcome.and_then(|o| o.failure.as_ref()).filter(|f| matches!(f.cause, Cause::PolicyViolation { .. }));
+        if let Some(violation) = told {
+            return (Some(violation.clone()), None);
+        }
         let clean = matches!(report.exit.map(ending), Some(Ending::Good { .. }));
         let warning =
             (!clean).then(|| "the client's borg did not end well after its archive was committed; the archive is complete".to_owned());
@@ -96,8 +101,8 @@ fn no_archive(evidence: &Evidence<'_>) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::Timestamp;
     use model::progress::SessionCounters;
+    use model::{Archive, Timestamp};
 
     fn outcome(failure: Option<Cause>) -> Outcome {
         let failure = failure.map(|c| Failure::new(c, "told"));
@@ -151,6 +156,35 @@ mod tests {
         assert_eq!(word(Some(&none), &missing, ExitStatus::Exited(0), None), "client-borg-missing");
         let hint = r#"{"type":"log_message","levelname":"ERROR","message":"x","msgid":"ConnectionClosedWithHint"}"#;
         assert_eq!(word(Some(&none), &report(&["borgcube exit 81"], &[hint]), ExitStatus::Exited(0), None), "client-cannot-reach-server");
+    }
+
+    #[test]
+    fn a_complete_archive_and_what_came_after() {
+        let archive = Archive {
+            id: "00".repeat(32),
+            name: "a".into(),
+            repository: "r".parse().unwrap(),
+            client: "c".parse().unwrap(),
+            label: "l".parse().unwrap(),
+            job: 1,
+            comment: String::new(),
+            statistics: Default::default(),
+            counters: SessionCounters::default(),
+            start: Timestamp(0),
+            end: Timestamp(1),
+            incomplete: false,
+            view_digest: String::new(),
+            claims: vec![],
+        };
+        let with = |cause| Outcome { archive: Some(archive.clone()), ..outcome(cause) };
+        let (ok, good) = (ExitStatus::Exited(0), report(&["borgcube exit 0"], &[]));
+        assert_eq!(word(Some(&with(None)), &good, ok, None), "good");
+        assert_eq!(word(Some(&with(None)), &report(&["borgcube exit 137"], &[]), ok, None), "good");
+        assert_eq!(word(Some(&with(Some(Cause::SessionLost))), &good, ok, None), "good");
+        let violation = Cause::PolicyViolation { rule: "method".into() };
+        assert_eq!(word(Some(&with(Some(violation))), &good, ok, None), "policy-violation");
+        let missing = report(&["borgcube missing /nowhere", "borgcube exit 0"], &[]);
+        assert_eq!(word(Some(&with(None)), &missing, ok, None), "path-missing");
     }
 
     #[test]
