@@ -230,7 +230,9 @@ fn a_crash_between_intent_and_commit_drops_and_after_it_registers() {
         client.end();
         worker.finish(2);
         // Whoever asks for the first job now is told what there is.
-        assert_eq!(system.worker().finish(1).archive.is_some(), survives);
+        let outcome = system.worker().finish(1);
+        assert_eq!(outcome.archive.is_some(), survives);
+        assert_eq!(outcome.failure.map(|failure| failure.cause), (!survives).then_some(Cause::OwnerLost));
         let views = std::fs::read_dir(system.layout.views("main")).unwrap().filter(|e| e.as_ref().unwrap().path().extension().is_some());
         assert_eq!(views.count(), 1 + usize::from(survives));
         system.stop();
