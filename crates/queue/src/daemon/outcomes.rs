@@ -140,7 +140,8 @@ impl Daemon {
             Ok(((job, again), _)) => {
                 match &job.failure {
                     None => log::info!("job {number}: done"),
-                    Some(failure) => log::info!("job {number}: {}: {}", job.state, failure.line()),
+                    Some(failure) if job.state == JobState::Cancelled => log::info!("job {number}: {}", failure.message),
+                    Some(failure) => log::info!("job {number}: failed: {}", failure.line()),
                 }
                 self.job_changed(job);
                 if let Some(again) = again {

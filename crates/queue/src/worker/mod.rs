@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use channel::Channel;
 use client::{Client, Gate};
 use model::client::Connection;
-use model::{Failure, JobState, Timestamp};
+use model::{Cause, Failure, JobState, Timestamp};
 use owner::Owner;
 use report::{Report, Step};
 use std::collections::VecDeque;
@@ -259,7 +259,8 @@ impl Worker {
 
     fn finished(&mut self, failure: Option<Failure>) -> Finished {
         if let Some(failure) = &failure {
-            self.report.log(Timestamp::now(), "error", "borgcube", &failure.line());
+            let line = if matches!(failure.cause, Cause::Cancelled { .. }) { failure.message.clone() } else { failure.line() };
+            self.report.log(Timestamp::now(), "error", "borgcube", &line);
         }
         Finished {
             failure,
