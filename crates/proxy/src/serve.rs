@@ -180,7 +180,7 @@ impl Server {
                     Ok(())
                 }
                 Action::Owner(kind, payload) => self.listening().map_or(Ok(()), |link| link.send(kind, &[&payload], until)),
-                Action::Put { id, size, payload } => self.put(&id, size, payload, until),
+                Action::Put { id, size, payload } => self.put(&id, size, &payload, until),
                 Action::CloseOwner => {
                     self.leaving = self.link.take().map(Link::finish).or(self.leaving.take());
                     self.gone = false;

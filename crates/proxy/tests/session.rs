@@ -127,12 +127,12 @@ fn an_answer_to_a_put_stands_before_the_chunk_goes_out() {
     let request = borg::rpc::Request { msgid: 77, method: Method::Put { id, data: &envelope } };
     let actions = puppet.session.handle(puppet.now, Event::Request(request));
     assert!(matches!(actions[0], proxy::session::Action::Reply(_)));
-    match actions[1] {
+    match &actions[1] {
         proxy::session::Action::Put { payload, size, .. } => {
-            assert_eq!(size, 4);
+            assert_eq!(*size, 4);
             assert_eq!(payload.as_ptr(), envelope[1..].as_ptr(), "nothing is copied");
         }
-        ref other => panic!("{other:?}"),
+        other => panic!("{other:?}"),
     }
 }
 

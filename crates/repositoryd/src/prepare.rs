@@ -50,6 +50,10 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
     if record.repository.as_ref() != Some(&owner.name) || record.state != JobState::ClientPreparing {
         return Err(internal(format!("job {} is {} and not about to write to repository {}", request.job, record.state, owner.name)));
     }
+    let config = owner.store.read(|r| r.configs().get(&record.config())).map_err(|e| of_store(&e))?;
+    // As borg is told, for compression may also stand among the further options.
+    let asks = |argument: &String| ["--compression=obfuscate", "-Cobfuscate"].iter().any(|option| argument.starts_with(option));
+    let obfuscate = config.is_some_and(|config| config.borg_arguments(&request.archive_name).iter().any(asks));
     if owner.jobs.get(request.job).is_some() {
         return Err(internal(format!("job {} was prepared already", request.job)));
     }
@@ -104,6 +108,7 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
         key_blob,
         passphrase,
         manifest,
+        obfuscate,
         limits: Limits::default(),
     };
     let (client, label) = (record.client, record.label);

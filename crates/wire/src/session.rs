@@ -105,6 +105,9 @@ pub struct Opened {
     /// The packed plaintext of the client's first manifest.
     #[serde(with = "hex_bytes")]
     pub manifest: Vec<u8>,
+    /// Whether the client was told to obfuscate the sizes of its chunks; the padding of others is dropped.
+    #[serde(default)]
+    pub obfuscate: bool,
     /// Limits for this session.
     pub limits: Limits,
 }
@@ -386,6 +389,7 @@ mod tests {
             key_blob: "BLOB".into(),
             passphrase: "PASS".into(),
             manifest: vec![1, 255],
+            obfuscate: true,
             limits: Limits::default(),
         };
         let text = format!("{opened:?}");

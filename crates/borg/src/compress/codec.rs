@@ -47,8 +47,21 @@ pub(super) fn zstd(
 }
 
 pub(super) fn zstd_compress(data: &[u8], level: i32) -> Option<Vec<u8>> {
-    let frame = zstd::bulk::compress(data, level.clamp(1, 22)).ok()?;
-    Some([&[3, 0], frame.as_slice()].concat())
+    zstd_compress_with(data, level, &mut None)
+}
+
+/// Makes the context if there is none yet; `level` must be the same in every call with the same context.
+pub(super) fn zstd_compress_with(data: &[u8], level: i32, context: &mut Option<zstd::bulk::Compressor<'static>>) -> Option<Vec<u8>> {
+    if context.is_none() {
+        *context = zstd::bulk::Compressor::new(level.clamp(1, 22)).ok();
+    }
+    // Not one byte is copied, and nothing is zeroed: the frame is written behind the header.
+    let mut payload = Vec::with_capacity(2 + zstd_safe::compress_bound(data.len()));
+    payload.extend_from_slice(&[3, 0]);
+    let mut target = std::io::Cursor::new(&mut payload);
+    target.set_position(2);
+    context.as_mut()?.compress_to_buffer(data, &mut target).ok()?;
+    Some(payload)
 }
 
 /// Decompresses one zlib stream to the front of `buffer`; returns the size.

@@ -1,8 +1,10 @@
 //! Compressed payloads: two bytes that name the codec, then its data (zlib has no header of its own).
 //!
-//! The decoders accept a subset of what stock Borg accepts, because what passes here is stored and must be readable by
-//! every Borg 1.x: one xz block with the plain LZMA2 filter, one zstd frame of the current format with its size, LZ4
-//! blocks that end as the reference decoder demands, no garbage behind the data. Borg itself writes nothing else.
+//! The decoders accept a subset of what stock Borg accepts: one xz block with the plain LZMA2 filter, one zstd frame of
+//! the current format with its size, LZ4 blocks that end as the reference decoder demands, no garbage behind the data.
+//! Borg itself writes nothing else. That a decoder here accepts a malformed frame does not mean that another version of
+//! the same library reads the same from it: what a stranger compressed must be compressed anew ([`Compressor`]) before
+//! it is stored. Only what [`is_plain`] can be kept, because it leaves a decoder no choice.
 
 mod codec;
 mod lz4;
@@ -79,6 +81,64 @@ pub fn detect(payload: &[u8]) -> Result<(Codec, &[u8]), DecompressError> {
     }
 }
 
+/// A payload without its obfuscation, and whether it had one.
+pub fn unwrap_obfuscated(payload: &[u8]) -> Result<(&[u8], bool), DecompressError> {
+    let (Codec::Obfuscate, data) = detect(payload)? else { return Ok((payload, false)) };
+    // u32 BE length of the inner payload, the inner payload, padding.
+    let malformed = DecompressError::Malformed(Codec::Obfuscate);
+    let (length, rest) = data.split_first_chunk::<4>().ok_or(malformed)?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| malformed)?;
+    let inner = rest.get(..length).ok_or(malformed)?;
+    if detect(inner)?.0 == Codec::Obfuscate { Err(DecompressError::Nested) } else { Ok((inner, true)) }
+}
+
+/// Obfuscates a payload: zeros behind it, up to `length` bytes in all, header included. Adds none if it is longer already.
+#[must_use]
+pub fn obfuscate(payload: &[u8], length: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(length.max(payload.len() + 6));
+    out.extend_from_slice(&[4, 0]);
+    out.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend_from_slice(payload);
+    out.resize(length.max(out.len()), 0);
+    out
+}
+
+/// Whether every decoder reads the same from an accepted payload: one that is stored, or an LZ4 block, whose few rules
+/// are all checked here and not by a library.
+#[must_use]
+pub fn is_plain(payload: &[u8]) -> bool {
+    matches!(detect(payload), Ok((Codec::None | Codec::Lz4, _)))
+}
+
+/// Compresses with zstd and a context that is kept from one payload to the next.
+#[derive(Default)]
+pub struct Compressor {
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+}
+
+impl std::fmt::Debug for Compressor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Compressor").finish_non_exhaustive()
+    }
+}
+
+impl Compressor {
+    /// The level.
+    pub const LEVEL: i32 = 3;
+
+    /// Takes no memory until it is needed.
+    #[must_use]
+    pub fn new() -> Compressor {
+        Compressor::default()
+    }
+
+    /// The same bytes as [`compress`] with `Compression::Zstd(Compressor::LEVEL)`.
+    #[must_use]
+    pub fn compress(&mut self, data: &[u8]) -> Vec<u8> {
+        smaller(codec::zstd_compress_with(data, Self::LEVEL, &mut self.zstd), data)
+    }
+}
+
 /// Decompresses with memory that is kept from one payload to the next.
 #[derive(Default)]
 pub struct Decompressor {
@@ -109,15 +169,7 @@ impl Decompressor {
     }
 
     fn run<'a>(&mut self, payload: &'a [u8], limit: usize) -> Result<Plain<'a>, DecompressError> {
-        let (codec, data) = detect(payload)?;
-        if codec != Codec::Obfuscate {
-            return self.decode(codec, data, limit);
-        }
-        // u32 BE length of the inner payload, the inner payload, padding.
-        let malformed = DecompressError::Malformed(Codec::Obfuscate);
-        let (length, rest) = data.split_first_chunk::<4>().ok_or(malformed)?;
-        let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| malformed)?;
-        let (codec, data) = detect(rest.get(..length).ok_or(malformed)?)?;
+        let (codec, data) = detect(unwrap_obfuscated(payload)?.0)?;
         self.decode(codec, data, limit)
     }
 
@@ -185,6 +237,10 @@ pub fn compress(compression: Compression, data: &[u8]) -> Vec<u8> {
         Compression::Zlib(level) => return codec::zlib_compress(data, level),
         Compression::Lzma(level) => xz::compress(data, level),
     };
+    smaller(compressed, data)
+}
+
+fn smaller(compressed: Option<Vec<u8>>, data: &[u8]) -> Vec<u8> {
     match compressed {
         Some(payload) if payload.len() < data.len() + 2 => payload,
         _ => [&[0, 0], data].concat(),

@@ -1,4 +1,4 @@
-use borg::compress::{Codec, Compression, DecompressError, Decompressor, compress, decompress, decompress_into, detect};
+use borg::compress::{Codec, Compression, Compressor, DecompressError, Decompressor, compress, decompress, decompress_into, detect};
 use proptest::prelude::*;
 
 const ALL: [Compression; 7] = [
@@ -33,6 +33,15 @@ fn codecs_are_told_by_their_header() {
     for unknown in [&[][..], &[0], &[1], &[0x78], &[5, 0, 0], &[0, 1], &[0x78, 0x9d], &[255, 255]] {
         assert_eq!(detect(unknown), Err(DecompressError::UnknownCodec), "{unknown:?}");
         assert!(decompress(unknown, 1000).is_err());
+    }
+}
+
+#[test]
+fn a_kept_context_does_not_show() {
+    let mut compressor = Compressor::new();
+    for length in [100_000, 0, 1, 20, 3_000_000, 1000, 100_000, 3_000_000] {
+        let plain = text(length);
+        assert_eq!(compressor.compress(&plain), compress(Compression::Zstd(3), &plain), "{length}");
     }
 }
 

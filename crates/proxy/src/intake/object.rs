@@ -3,24 +3,45 @@
 use crate::rules::Rule;
 use crate::stop::Stop;
 use borg::archive::Archive;
-use borg::compress::{DecompressError, Decompressor};
+use borg::compress::{Compressor, DecompressError, Decompressor, is_plain, obfuscate, unwrap_obfuscated};
 use borg::tam::Status;
 use borg::{Id, Key, MAX_OBJECT, MAX_PLAINTEXT};
+use std::borrow::Cow;
 use subtle::ConstantTimeEq;
 
 /// The largest payload: the owner's envelope adds 41 bytes (Borg 1.x, encrypted types), and the result must fit.
 pub const MAX_PAYLOAD: usize = MAX_OBJECT - 41;
 
+/// An object that was found right.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Examined<'a> {
+    /// Bytes of its plaintext.
+    pub size: u32,
+    /// It is archive metadata signed with the client key, which never becomes a chunk; the payload is the client's.
+    pub is_archive: bool,
+    /// What may be stored: either a form that every decoder reads alike, or what our own encoder made of the plaintext.
+    pub payload: Cow<'a, [u8]>,
+}
+
 /// Verifies objects against the client key, with memory that is kept from one object to the next.
 pub struct Verifier {
     key: Key,
     decompressor: Decompressor,
+    compressor: Compressor,
+    obfuscates: bool,
 }
 
 impl Verifier {
     /// None if objects of this key are encrypted: a client key never is, so that this process has nothing to decrypt.
     pub fn new(key: Key) -> Option<Verifier> {
-        if key.key_type().is_encrypted() { None } else { Some(Verifier { key, decompressor: Decompressor::new() }) }
+        let (decompressor, compressor) = (Decompressor::new(), Compressor::new());
+        if key.key_type().is_encrypted() { None } else { Some(Verifier { key, decompressor, compressor, obfuscates: false }) }
+    }
+
+    /// Whether obfuscation is kept; without it only what was obfuscated is. (Borg 1.1 cannot read it, and it makes chunks
+    /// larger that clients share.)
+    pub fn obfuscating(self, obfuscates: bool) -> Verifier {
+        Verifier { obfuscates, ..self }
     }
 
     /// The client key.
@@ -28,7 +49,7 @@ impl Verifier {
         &self.key
     }
 
-    /// The payload inside an envelope: what the owner encrypts and stores.
+    /// The payload inside an envelope.
     pub fn payload<'a>(&self, envelope: &'a [u8]) -> Result<&'a [u8], Stop> {
         let expected = self.key.key_type().byte();
         let Some((&found, payload)) = envelope.split_first() else {
@@ -56,16 +77,24 @@ impl Verifier {
         verified(&self.key, &mut self.decompressor, id, payload)
     }
 
-    /// Like [`Verifier::verified`]: the plaintext's size, and whether it is archive metadata signed with the client key, which
-    /// never becomes a chunk.
-    pub fn examine(&mut self, id: &Id, payload: &[u8]) -> Result<(u32, bool), Stop> {
+    /// Like [`Verifier::verified`], for an object that is put.
+    pub fn examine<'a>(&mut self, id: &Id, payload: &'a [u8]) -> Result<Examined<'a>, Stop> {
         let plaintext = verified(&self.key, &mut self.decompressor, id, payload)?;
         let size = u32::try_from(plaintext.len()).map_err(|_| Rule::ObjectSize.broken("an object beyond 4 GiB"))?;
         // Cheap for nearly everything else: a map begins with one of few bytes, and the first unknown thing ends the look.
-        if !matches!(plaintext.first(), Some(0x80..=0x8f | 0xde | 0xdf)) {
-            return Ok((size, false));
+        if matches!(plaintext.first(), Some(0x80..=0x8f | 0xde | 0xdf))
+            && matches!(Archive::verify_tam(plaintext, &self.key), Ok(Status::Verified))
+        {
+            return Ok(Examined { size, is_archive: true, payload: Cow::Borrowed(payload) });
         }
-        Ok((size, matches!(Archive::verify_tam(plaintext, &self.key), Ok(Status::Verified))))
+        let (inner, obfuscated) = unwrap_obfuscated(payload).map_err(|error| undecodable(id, &error))?;
+        // Another decoder may read something else from a frame that a stranger made, or nothing: ours is stored.
+        let inner = if is_plain(inner) { Cow::Borrowed(inner) } else { Cow::Owned(self.compressor.compress(plaintext)) };
+        let payload = if obfuscated && self.obfuscates { Cow::Owned(obfuscate(&inner, payload.len())) } else { inner };
+        if payload.len() > MAX_PAYLOAD {
+            return Err(Rule::ObjectSize.broken(format!("object {id} has {} bytes when compressed anew", payload.len())));
+        }
+        Ok(Examined { size, is_archive: false, payload })
     }
 }
 
@@ -73,13 +102,17 @@ impl Verifier {
 fn verified<'a>(key: &Key, decompressor: &'a mut Decompressor, id: &Id, payload: &'a [u8]) -> Result<&'a [u8], Stop> {
     let plaintext = match decompressor.decompress(payload, MAX_PLAINTEXT) {
         Ok(plaintext) => plaintext,
-        Err(error) => return Err(Rule::ObjectCompression.broken(format!("object {id}: {error}"))),
+        Err(error) => return Err(undecodable(id, &error)),
     };
     if bool::from(key.id_hash(plaintext).0.ct_eq(&id.0)) {
         Ok(plaintext)
     } else {
         Err(Rule::ChunkId.broken(format!("object {id} has the id of something else")))
     }
+}
+
+fn undecodable(id: &Id, error: &DecompressError) -> Stop {
+    Rule::ObjectCompression.broken(format!("object {id}: {error}"))
 }
 
 #[cfg(test)]

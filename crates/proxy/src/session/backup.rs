@@ -1,6 +1,6 @@
 //! An open session: one backup, from `open` to the last commit.
 
-use crate::intake::object::Verifier;
+use crate::intake::object::{Examined, Verifier};
 use crate::intake::stream::Examination;
 use crate::intake::{archive, manifest};
 use crate::rules::Rule;
@@ -82,7 +82,7 @@ impl Backup {
                 locked.unlock(opened.passphrase.as_bytes(), kind).map_err(|_| internal("a key"))?.key
             }
         };
-        let verifier = Verifier::new(key).ok_or_else(|| internal("an encrypting key"))?;
+        let verifier = Verifier::new(key).ok_or_else(|| internal("an encrypting key"))?.obfuscating(opened.obfuscate);
         let manifest = Manifest::parse(&opened.manifest, verifier.key()).map_err(|_| internal("a manifest"))?;
         let envelope = verifier.key().seal(&compress(Compression::None, &opened.manifest), 0);
         let backup = Backup {
@@ -197,7 +197,7 @@ impl Backup {
             return Err(Stop::limit("bytes", format!("The backup sends more than {} bytes", self.limits.bytes)));
         }
         let payload = self.verifier.payload(envelope)?;
-        let (size, is_archive) = self.verifier.examine(id, payload)?;
+        let Examined { size, is_archive, payload } = self.verifier.examine(id, payload)?;
         if is_archive {
             self.hold(id, envelope)?;
             return Ok(None);

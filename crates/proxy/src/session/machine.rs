@@ -9,6 +9,7 @@ use borg::rpc::{ClientData, Method, Request, RequestError, RequestErrorKind, SER
 use model::token::Token;
 use model::{Cause, Failure};
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::time::Duration;
 use wire::session::{End, Open, Opened, VERSION, Verdict, kind, read_json};
 
@@ -50,8 +51,8 @@ pub enum Action<'a> {
         id: [u8; 32],
         /// Its plaintext size.
         size: u32,
-        /// Its payload, without the client's envelope.
-        payload: &'a [u8],
+        /// What is to be stored, without an envelope.
+        payload: Cow<'a, [u8]>,
     },
     /// Nothing more is to be said to the owner: close that connection.
     CloseOwner,

@@ -56,6 +56,7 @@ impl Owner {
             key_blob,
             passphrase: PASSPHRASE.into(),
             manifest,
+            obfuscate: false,
             limits: Limits::default(),
         };
         Owner {

@@ -142,7 +142,7 @@ impl Puppet {
                 }
                 Action::Owner(kind, payload) => self.tell_owner(kind, &payload),
                 Action::Put { id, size, payload } => {
-                    let frame = [&id[..], &size.to_le_bytes(), payload].concat();
+                    let frame = [&id[..], &size.to_le_bytes(), &payload].concat();
                     self.tell_owner(wire::session::kind::PUT, &frame);
                 }
                 Action::CloseOwner => self.owner_closed = true,
