@@ -23,7 +23,7 @@ use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::Instant;
 use wire::WireError;
-use wire::session::{CREDIT, Limits, Opened, Put, kind};
+use wire::session::{CREDIT, Limits, Opened, Put, charge, kind};
 
 const CHUNK: usize = 2 << 20;
 const DISTINCT: usize = 8;
@@ -76,7 +76,7 @@ fn examine(files: u64) -> Result<(f64, usize)> {
     };
     let accepted = archive::accept(&archive.pack(&key, [1; 64]), b"a").map_err(|stop| anyhow!("{stop:?}"))?;
     let mut verifier = Verifier::new(key).context("an encrypting key")?;
-    let mut examination = Examination::new(false, accepted, [1; 16]);
+    let mut examination = Examination::new(false, accepted, [1; 16], 0).map_err(|stop| anyhow!("{stop:?}"))?;
     let before = processor_time().context("no processor time")?;
     let mut references = 0;
     let mut next = 0;
@@ -209,7 +209,7 @@ fn own(listener: &UnixListener, opened: &Opened) -> Result<usize> {
             Ok(kind::OPEN) => wire::session::write_json(&mut stream, kind::OPENED, opened)?,
             Ok(kind::PUT) => {
                 count += 1;
-                credit += Put::decode(&buffer)?.payload.len();
+                credit += charge(Put::decode(&buffer)?.payload.len());
                 if credit >= CREDIT / 8 {
                     wire::frame::write(&mut stream, kind::CREDIT, &[&(credit as u32).to_le_bytes()])?;
                     credit = 0;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use unix::poll::{Interest, poll};
 use wire::WireError;
 use wire::frame::MAX_FRAME;
-use wire::session::{CREDIT, kind};
+use wire::session::{CREDIT, charge, kind};
 
 /// Bytes read at a time.
 const STEP: usize = 128 * 1024;
@@ -28,7 +28,7 @@ pub struct Link {
     filled: Range<usize>,
     /// Frames that came while something else was waited for.
     early: VecDeque<(u8, Vec<u8>)>,
-    /// Payload bytes that the owner has not confirmed.
+    /// What chunks were charged that the owner has not confirmed.
     in_flight: usize,
 }
 
@@ -47,7 +47,7 @@ impl Link {
     /// Whether a chunk of this length may be sent at once.
     pub fn has_credit(&self, length: usize) -> bool {
         // One chunk may always be under way, however large.
-        self.in_flight == 0 || self.in_flight + length <= CREDIT
+        self.in_flight == 0 || self.in_flight + charge(length) <= CREDIT
     }
 
     /// Sends a chunk, when there is credit for it. An owner that has failed takes no more: what it said about that comes from
@@ -61,7 +61,7 @@ impl Link {
             self.receive()?;
             self.sort_early()?;
         }
-        self.in_flight += payload.len();
+        self.in_flight += charge(payload.len());
         self.send(kind::PUT, &[id, &size.to_le_bytes(), payload], until)
     }
 
@@ -249,6 +249,22 @@ mod tests {
         link.take_rest();
         assert_eq!(link.next(|kind, payload| (kind, payload.to_vec())).unwrap(), Some((kind::FAILED, b"full".to_vec())));
         assert_eq!(link.next(|kind, _| kind).unwrap(), None);
+    }
+
+    #[test]
+    fn small_chunks_use_up_credit_as_well() {
+        let (ours, mut owner) = UnixStream::pair().unwrap();
+        let mut link = Link::new(ours).unwrap();
+        let reading = std::thread::spawn(move || std::io::copy(&mut owner, &mut std::io::sink()));
+        let until = Instant::now() + Duration::from_secs(20);
+        let fit = CREDIT / charge(1);
+        for number in 0..fit {
+            assert!(link.has_credit(1), "{number}");
+            link.put(&[1; 32], 1, b"x", until).unwrap();
+        }
+        assert!(!link.has_credit(1));
+        drop(link);
+        reading.join().unwrap().unwrap();
     }
 
     #[test]

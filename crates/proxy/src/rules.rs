@@ -72,7 +72,7 @@ const TABLE: &[(Rule, &str, &str, &str)] = &[
     (ItemHardLink,      "item-hard-link",     "A57",             "A hard link names an earlier item of this archive with content to share."),
     (ItemPart,          "item-part",          "A59",             "A part of a file is named after the file and its number."),
     (ItemHealthy,       "item-healthy",       "A59",             "Only a repair writes healthy chunks."),
-    (ItemLimits,        "item-limits",        "A58",             "An item's numbers, names and attributes stay within what systems have."),
+    (ItemLimits,        "item-limits",        "A58",             "An item's numbers, names and attributes stay within what systems have; an item stream hardly repeats itself."),
 ];
 
 impl Rule {

@@ -249,6 +249,80 @@ fn a26_a27_limits_are_no_accusation() {
 }
 
 #[test]
+fn a26_small_objects_are_counted() {
+    let mut puppet = Puppet::new();
+    puppet.owner.opened.limits.small_objects = 2;
+    puppet.do_open();
+    for number in 0..100u8 {
+        puppet.chunk(&[number; 64]);
+    }
+    puppet.chunk(b"1");
+    puppet.chunk(&[b'2'; 63]);
+    puppet.third("small-objects");
+}
+
+#[test]
+fn a26_the_default_limits_bound_the_owners_memory() {
+    let limits = wire::session::Limits::default();
+    assert!(limits.objects <= 50_000_000 && limits.small_objects <= 1_000_000);
+}
+
+/// An archive whose item stream is this, with its manifest.
+fn archive_of(puppet: &mut Puppet, items: Vec<Id>) -> Vec<u8> {
+    let archive = puppet.archive(ARCHIVE, items);
+    let id = puppet.put_archive(&archive);
+    puppet.manifest(ARCHIVE, id)
+}
+
+#[test]
+fn a23_an_item_stream_hardly_repeats_itself() {
+    // What is listed often costs the client next to nothing, and the server the whole chunk.
+    let mut puppet = Puppet::open();
+    let chunk = puppet.items(&[directory("d")]);
+    let manifest = archive_of(&mut puppet, vec![chunk; 1000]);
+    puppet.ok(put_manifest(&manifest));
+
+    let mut puppet = Puppet::open();
+    let chunk = puppet.items(&[directory("d")]);
+    let manifest = archive_of(&mut puppet, vec![chunk; 1001]);
+    assert_eq!(puppet.breaks(put_manifest(&manifest)), "item-limits");
+    assert!(puppet.owner.proposals.is_empty());
+}
+
+#[test]
+fn a23_an_item_stream_is_no_bomb() {
+    let large = |puppet: &mut Puppet| {
+        // Compresses well: the session puts little.
+        let xattrs = (0..8).map(|n| (format!("user.{n}").into_bytes(), Some(vec![0; 60_000]))).collect();
+        puppet.items(&[borg::item::Item { xattrs: Some(xattrs), ..directory("d") }])
+    };
+    let mut puppet = Puppet::open();
+    let chunk = large(&mut puppet);
+    let manifest = archive_of(&mut puppet, vec![chunk; 200]);
+    puppet.ok(put_manifest(&manifest));
+
+    let mut puppet = Puppet::open();
+    let chunk = large(&mut puppet);
+    let manifest = archive_of(&mut puppet, vec![chunk; 900]);
+    assert_eq!(puppet.fails(put_manifest(&manifest)), "quota-exceeded");
+    let failure = puppet.owner.end.clone().unwrap().failure.unwrap();
+    assert_eq!(failure.cause, model::Cause::QuotaExceeded { limit: "item-stream".into() });
+}
+
+#[test]
+fn a23_proposals_are_counted() {
+    let mut puppet = Puppet::new();
+    puppet.owner.opened.limits.checkpoints = 2;
+    puppet.do_open();
+    let manifest = puppet.prepare(ARCHIVE, &[directory("d")]);
+    for _ in 0..18 {
+        puppet.ok(put_manifest(&manifest));
+        puppet.ok(Method::Rollback);
+    }
+    assert_eq!(puppet.fails(put_manifest(&manifest)), "quota-exceeded");
+}
+
+#[test]
 fn a36_deletes() {
     for id in [Id::MANIFEST, Id([1; 32])] {
         assert_eq!(Puppet::open().breaks(Method::Delete { id }), "delete-not-own");

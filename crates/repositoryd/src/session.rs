@@ -21,7 +21,9 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 use unix::poll::{Interest, poll};
-use wire::session::{End, Open, Proposal, Put, Reference, VERSION, Verdict, Violation, decode_ids, kind, read_json, split_id, write_json};
+use wire::session::{
+    End, Open, Proposal, Put, Reference, VERSION, Verdict, Violation, charge, decode_ids, kind, read_json, split_id, write_json,
+};
 use wire::{WireError, frame};
 
 /// Credit is given back in pieces of this size, and whenever the session might be waiting for it.
@@ -123,14 +125,13 @@ fn release(owner: &Owner, job: &Job) {
     if job.opening.failure().is_some() {
         return;
     }
-    // The request is sent under the lock: whoever stores one of them again must come after it.
     let mut known = job.opening.known();
     let (sent, relied) = (std::mem::take(&mut *job.sent()), std::mem::take(&mut *job.relied()));
-    let (ids, durable) = known.release(sent.keys().chain(&relied));
-    if !ids.is_empty() {
-        log::info!("job {}: {} chunks that no archive refers to are removed", job.number, ids.len());
-        let request = Request::Delete { opening: Arc::clone(&job.opening), ids, durable };
-        if owner.writer.send(request).is_err() {
+    let orphans = known.release(sent.keys().chain(&relied));
+    drop(known);
+    if orphans > 0 {
+        log::info!("job {}: {orphans} chunks that no archive refers to are to go", job.number);
+        if owner.writer.send(Request::Tidy).is_err() {
             log::debug!("the owner is ending");
         }
     }
@@ -218,7 +219,7 @@ impl<'a> Session<'a> {
                     self.job.fail(failure);
                     return Ok(Next::Fail);
                 }
-                self.credit += put.payload.len();
+                self.credit += charge(put.payload.len());
                 if self.credit >= CREDIT_BATCH {
                     self.give_credit()?;
                 }

@@ -23,8 +23,17 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 
-/// Bytes of [`Put`] payloads that a session may have on their way.
+/// What the [`Put`]s that a session has on their way may be charged together, see [`charge`].
 pub const CREDIT: usize = 16 * 1024 * 1024;
+
+/// What the smallest [`Put`] is charged: about what it costs the owner besides its payload.
+pub const PUT_CHARGE_MIN: usize = 512;
+
+/// What a [`Put`] takes of the credit, and what the owner gives back for it, by the length of its payload.
+#[must_use]
+pub const fn charge(payload: usize) -> usize {
+    if payload < PUT_CHARGE_MIN { PUT_CHARGE_MIN } else { payload }
+}
 
 /// References in one [`kind::REFS`] frame at most; keeps a frame below 1 MiB.
 pub const REFS_BATCH: usize = 20_000;
@@ -60,7 +69,7 @@ pub mod kind {
     pub const OPENED: u8 = 0x81;
     /// Owner: [`model::Failure`]: no session for that token.
     pub const REFUSED: u8 = 0x82;
-    /// Owner: u32 bytes of Put payloads that were taken.
+    /// Owner: u32 what Puts that were taken had been charged, see [`super::charge`].
     pub const CREDIT: u8 = 0x83;
     /// Owner: 32 bytes of id, then the still compressed payload.
     pub const OBJECT: u8 = 0x84;
@@ -117,6 +126,10 @@ pub struct Opened {
 pub struct Limits {
     /// Objects that may be put.
     pub objects: u64,
+    /// Of these, objects of less than [`SMALL_OBJECT`] bytes of plaintext. Small files make small chunks, but not in any
+    /// number; each costs the repository's index as much memory as a large one.
+    #[serde(default = "small_objects")]
+    pub small_objects: u64,
     /// Bytes that may be put.
     pub bytes: u64,
     /// Checkpoints that may be committed.
@@ -129,8 +142,22 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { objects: 1 << 32, bytes: 1 << 46, checkpoints: 100_000, idle_seconds: 4 * 3600, total_seconds: 7 * 24 * 3600 }
+        Limits {
+            objects: 50_000_000,
+            small_objects: small_objects(),
+            bytes: 1 << 46,
+            checkpoints: 100_000,
+            idle_seconds: 4 * 3600,
+            total_seconds: 7 * 24 * 3600,
+        }
     }
+}
+
+/// Bytes of plaintext from which an object is not small.
+pub const SMALL_OBJECT: u32 = 64;
+
+fn small_objects() -> u64 {
+    1_000_000
 }
 
 /// A reference of an item, or an entry of a view list: 40 bytes on the wire.
@@ -377,6 +404,11 @@ mod tests {
         assert_eq!(Reference::decode_all(&bytes).unwrap().collect::<Vec<_>>(), refs);
         assert!(Reference::decode_all(&bytes[1..]).is_err());
         const { assert!(REFS_BATCH * Reference::SIZE < 1 << 20) };
+    }
+
+    #[test]
+    fn small_puts_are_charged_too() {
+        assert_eq!([0, 1, 511, 512, 513, 1 << 20].map(charge), [512, 512, 512, 512, 513, 1 << 20]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::stop::Stop;
 use borg::Id;
 use borg::item::{ItemError, ItemLimits, ItemParser};
 use model::progress::{SessionCounters, Statistics};
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use wire::session::{Proposal, REFS_BATCH, Reference, kind};
 
 /// Reads on their way to the owner at most.
@@ -19,8 +19,15 @@ const READS: usize = 32;
 /// Borg 1.x cuts the item stream into pieces of at most 512 KiB. Four times that, times [`READS`], bounds memory.
 const MAX_ITEM_CHUNK: usize = 2 * 1024 * 1024;
 
-/// Bytes of item stream in one archive; some hundred million items.
-const MAX_STREAM: u64 = 128 << 30;
+/// Bytes of item stream in one archive; more items than [`crate::intake::paths::MAX_PATHS`].
+const MAX_STREAM: u64 = 64 << 30;
+
+/// How often one chunk may stand in an item stream. Honest streams hardly ever repeat one: each item has its path.
+const MAX_REPEATS: u32 = 1000;
+
+/// The item stream may be so many times what it took to make it: the bytes that this session put, and the stream's
+/// different chunks. What repeats costs the client 32 bytes, but us the whole chunk.
+const MAX_AMPLIFICATION: u64 = 200;
 
 /// Room for one file of some four TiB in chunks of the default size.
 const LIMITS: ItemLimits = ItemLimits { item: 96 << 20, chunks: 1 << 21, ..ItemLimits::STRICT };
@@ -40,12 +47,25 @@ pub struct Examination {
     statistics: Statistics,
     stream_bytes: u64,
     stream_put_bytes: u64,
+    /// Of `stream_bytes`, those of chunks that had not come before.
+    distinct_bytes: u64,
+    distinct: HashSet<Id>,
+    /// Put by the session, whatever for.
+    put_bytes: u64,
 }
 
 impl Examination {
-    /// Begins; `salt` must be random.
-    pub fn new(checkpoint: bool, accepted: Accepted, salt: [u8; 16]) -> Examination {
-        Examination {
+    /// Begins; `salt` must be random, `put_bytes` is what the session has put so far.
+    pub fn new(checkpoint: bool, accepted: Accepted, salt: [u8; 16], put_bytes: u64) -> Result<Examination, Stop> {
+        let mut counts: HashMap<&Id, u32> = HashMap::new();
+        for id in &accepted.archive.items {
+            let count = counts.entry(id).or_default();
+            *count += 1;
+            if *count > MAX_REPEATS {
+                return Err(Rule::ItemLimits.broken(format!("the item stream has chunk {id} more than {MAX_REPEATS} times")));
+            }
+        }
+        Ok(Examination {
             checkpoint,
             accepted,
             parser: ItemParser::new(LIMITS),
@@ -56,7 +76,10 @@ impl Examination {
             statistics: Statistics::default(),
             stream_bytes: 0,
             stream_put_bytes: 0,
-        }
+            distinct_bytes: 0,
+            distinct: HashSet::new(),
+            put_bytes,
+        })
     }
 
     /// Frames to send now. References go out in bulk only while no answer is due: an owner that is busy answering must never
@@ -109,6 +132,14 @@ impl Examination {
         self.stream_bytes += bytes;
         if self.stream_bytes > MAX_STREAM {
             return Err(Stop::limit("item-stream", format!("The archive's item stream is longer than {} GiB", MAX_STREAM >> 30)));
+        }
+        if self.distinct.insert(*id) {
+            self.distinct_bytes += bytes;
+        }
+        let most = self.put_bytes.saturating_add(self.distinct_bytes).saturating_mul(MAX_AMPLIFICATION);
+        if self.stream_bytes > most {
+            let message = format!("The archive's item stream is more than {MAX_AMPLIFICATION} times what was put for it");
+            return Err(Stop::limit("item-stream", message));
         }
         if put_now {
             self.stream_put_bytes += bytes;

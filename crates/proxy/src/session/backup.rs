@@ -15,7 +15,7 @@ use borg::{Id, Key, KeyType, RepositoryId};
 use model::Cause;
 use model::progress::SessionCounters;
 use std::collections::{HashMap, HashSet};
-use wire::session::{Limits, Opened, kind, split_id};
+use wire::session::{Limits, Opened, SMALL_OBJECT, kind, split_id};
 
 /// Archive metadata objects held at a time, and their bytes. Honest clients have two: a checkpoint and its successor.
 const MAX_HELD: usize = 8;
@@ -23,6 +23,9 @@ const MAX_HELD_BYTES: usize = 64 << 20;
 
 /// Ids remembered to tell which item stream chunks came in this session; beyond that the counter is a lower bound.
 const MAX_REMEMBERED: usize = 16 << 20;
+
+/// Manifests that may be put beyond the checkpoints: the complete archive, and what is rolled back.
+const MORE_PROPOSALS: u64 = 16;
 
 /// A manifest that the client has put, on its way to become what the client sees.
 struct Candidate {
@@ -62,6 +65,9 @@ pub(super) struct Backup {
     /// Beginnings of the ids that were put.
     put: HashSet<u64>,
     counters: SessionCounters,
+    small_puts: u64,
+    /// Manifests that were put.
+    proposals: u64,
     staged: Option<Candidate>,
     is_final: bool,
     waiting: Waiting,
@@ -99,6 +105,8 @@ impl Backup {
             committed_checkpoints: 0,
             put: HashSet::new(),
             counters: SessionCounters::default(),
+            small_puts: 0,
+            proposals: 0,
             staged: None,
             is_final: false,
             waiting: Waiting::No,
@@ -198,6 +206,14 @@ impl Backup {
         }
         let payload = self.verifier.payload(envelope)?;
         let Examined { size, is_archive, payload } = self.verifier.examine(id, payload)?;
+        if size < SMALL_OBJECT {
+            self.small_puts += 1;
+            let most = self.limits.small_objects;
+            if self.small_puts > most {
+                let message = format!("The backup has more than {most} objects of less than {SMALL_OBJECT} bytes");
+                return Err(Stop::limit("small-objects", message));
+            }
+        }
         if is_archive {
             self.hold(id, envelope)?;
             return Ok(None);
@@ -220,6 +236,10 @@ impl Backup {
     }
 
     fn put_manifest(&mut self, envelope: &[u8], actions: &mut Vec<Action<'_>>) -> Result<(), Stop> {
+        self.proposals += 1;
+        if self.proposals > self.limits.checkpoints.saturating_add(MORE_PROPOSALS) {
+            return Err(Stop::limit("proposals", format!("The backup proposes more than {} archives", self.proposals - 1)));
+        }
         let payload = self.verifier.payload(envelope)?;
         let plaintext = self.verifier.plaintext(payload, "the manifest")?.to_vec();
         let name = self.archive_name.as_bytes();
@@ -233,7 +253,7 @@ impl Backup {
         // Verified when it was put.
         let payload = self.verifier.payload(metadata)?;
         let accepted = archive::accept(self.verifier.plaintext(payload, "the archive")?, &request.name)?;
-        let examination = Examination::new(request.checkpoint, accepted, self.salt);
+        let examination = Examination::new(request.checkpoint, accepted, self.salt, self.counters.put_bytes)?;
         let candidate = Candidate { envelope: envelope.to_vec(), manifest, request };
         self.waiting = Waiting::Reading(candidate, Box::new(examination));
         self.go_on(actions)

@@ -5,7 +5,7 @@ use borg::{Key, KeyType, RepositoryId, keyblob};
 use model::{Cause, Failure};
 use std::collections::HashMap;
 use wire::session::{
-    End, Limits, Open, Opened, Proposal, Put, Reference, VERSION, Verdict, Violation, decode_ids, kind, read_json, split_id,
+    End, Limits, Open, Opened, Proposal, Put, Reference, VERSION, Verdict, Violation, charge, decode_ids, kind, read_json, split_id,
 };
 
 pub const TIMESTAMP: &str = "2026-01-02T03:04:05.000006";
@@ -94,7 +94,7 @@ impl Owner {
             kind::PUT => {
                 let put = Put::decode(payload).unwrap();
                 self.put.entry(put.id).or_insert((put.size, put.payload.to_vec()));
-                vec![(kind::CREDIT, (put.payload.len() as u32).to_le_bytes().to_vec())]
+                vec![(kind::CREDIT, (charge(put.payload.len()) as u32).to_le_bytes().to_vec())]
             }
             kind::READ => {
                 let (id, _) = split_id(payload).unwrap();
