@@ -10,6 +10,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// The longest path and link target in bytes. Linux has 4096 for one call, but trees can be deeper.
 pub const MAX_PATH: usize = 32 * 1024;
 
+/// Components of a path: each costs a hash, and an entry of its own.
+pub const MAX_COMPONENTS: usize = 2048;
+
 /// Paths of one archive. At up to 34 bytes each that is some 2 GiB.
 pub const MAX_PATHS: usize = 60_000_000;
 
@@ -102,9 +105,13 @@ impl Paths {
             return Ok(());
         }
         let ends = parent.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        // Every byte is hashed once: an ancestor's hash goes on where that of its parent stopped.
+        let (mut hash, mut hashed) = (Sha256::new_with_prefix(self.salt), 0);
         for end in ends.chain([parent.len()]) {
             let ancestor = &parent[..end];
-            let name = self.name(ancestor);
+            hash.update(&parent[hashed..end]);
+            hashed = end;
+            let name = shortened(hash.clone());
             let known = self.known.entry(name).or_insert(Kind::Directory as u8);
             if kind_of(*known) != Kind::Directory {
                 return Err(overlap(path, &format!("lies below {:?}, which is {}", quoted(ancestor), kind_of(*known).word())));
@@ -123,11 +130,15 @@ impl Paths {
     }
 
     fn name(&self, path: &[u8]) -> Name {
-        let digest: [u8; 32] = Sha256::new_with_prefix(self.salt).chain_update(path).finalize().into();
-        let mut name = [0; 15];
-        name.copy_from_slice(&digest[..15]);
-        name
+        shortened(Sha256::new_with_prefix(self.salt).chain_update(path))
     }
+}
+
+fn shortened(hash: Sha256) -> Name {
+    let digest: [u8; 32] = hash.finalize().into();
+    let mut name = [0; 15];
+    name.copy_from_slice(&digest[..15]);
+    name
 }
 
 fn kind_of(known: u8) -> Kind {
@@ -164,7 +175,10 @@ pub fn check_path(path: &[u8]) -> Result<(), Stop> {
     if path == b"." {
         return Ok(());
     }
-    for component in path.split(|byte| *byte == b'/') {
+    for (before, component) in path.split(|byte| *byte == b'/').enumerate() {
+        if before == MAX_COMPONENTS {
+            return bad("is too deep");
+        }
         match component {
             b"" => return bad("is empty, absolute, or has an empty component"),
             b"." | b".." => return bad("has a component '.' or '..'"),
@@ -199,6 +213,22 @@ mod tests {
                 other => panic!("{bad:?}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a23_deep_paths_are_bounded_and_cheap() {
+        let deep = |n: usize, leaf: &str| format!("{}{leaf}", "d/".repeat(n - 1));
+        assert!(check_path(deep(MAX_COMPONENTS, "f").as_bytes()).is_ok());
+        assert!(check_path(deep(MAX_COMPONENTS + 1, "f").as_bytes()).is_err());
+        // The last parent is remembered: two leaves of different lengths keep it from helping.
+        let wide = |leaf: &str| format!("{}{leaf}/f", "dddddddddddddd/".repeat(2000));
+        let mut paths = Paths::new([1; 16]);
+        let began = std::time::Instant::now();
+        for number in 0..200 {
+            assert_eq!(add(&mut paths, &wide(&format!("x{}", number % 2)), Kind::File), "ok");
+        }
+        // Hashing every ancestor from its beginning would be 6 GB.
+        assert!(began.elapsed() < std::time::Duration::from_secs(3), "{:?}", began.elapsed());
     }
 
     #[test]
