@@ -1,7 +1,7 @@
 //! The shell around [`Session`]: three descriptors of the client, one socket to the owner, one loop.
 
 use crate::link::Link;
-use crate::session::{Action, Ending, Event, Session};
+use crate::session::{Action, Ending, Event, OPEN_SECONDS, Session};
 use crate::stop::Stop;
 use borg::rpc::{MAX_MESSAGE, ServerDecoder};
 use std::collections::VecDeque;
@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use unix::poll::{Interest, poll};
 use wire::WireError;
+use wire::session::Violation;
 
 /// Bytes read from the client at a time.
 const STEP: usize = 256 * 1024;
@@ -59,8 +60,8 @@ pub fn serve(client: Client, salt: [u8; 16], owner: impl Fn(&str) -> PathBuf, te
     let mut session = Session::new(salt);
     let code = server.run(&mut session, &owner);
     match session.ending() {
-        Some(Ending::Stopped(Stop::Violation(v))) => log::warn!("policy violation: {}: {}", v.rule, v.detail),
-        Some(Ending::Stopped(Stop::Failed(failure))) => log::warn!("{}", failure.line()),
+        Some(Ending::Stopped(Stop::Violation(v))) => log::warn!("{}", violation_line(v)),
+        Some(Ending::Stopped(Stop::Failed(failure))) => log::warn!("{}", one_line(&failure.line())),
         Some(Ending::Stopped(Stop::Unknown)) => log::warn!("a client asked for a session that is not known"),
         Some(Ending::Closed) | None => {}
     }
@@ -72,6 +73,16 @@ pub fn serve(client: Client, salt: [u8; 16], owner: impl Fn(&str) -> PathBuf, te
         link.drain(Instant::now() + LAST_WORDS);
     }
     code
+}
+
+/// Names what was broken. The owner's rules are broken here too, and its sentence is not escaped by [`crate::rules::Rule`].
+fn violation_line(violation: &Violation) -> String {
+    format!("policy violation: {}: {}", one_line(&violation.rule), one_line(&violation.detail))
+}
+
+/// What does no harm in a log. Backslashes stay: what they escape was escaped where the client was quoted.
+fn one_line(text: &str) -> String {
+    text.split('\\').map(unix::logging::escape).collect::<Vec<_>>().join("\\")
 }
 
 /// What happens outside and is not borrowed from a buffer.
@@ -367,6 +378,10 @@ fn write_all(file: &mut File, bytes: &[u8], until: Instant) -> io::Result<()> {
 
 /// Serves the client whose descriptors come over `connection`, and sends the exit code back.
 pub fn serve_connection(connection: &UnixStream, owner: impl Fn(&str) -> PathBuf) -> anyhow::Result<u8> {
+    let patience = Duration::from_secs(OPEN_SECONDS);
+    if !poll(&[(connection.as_fd(), Interest::Read)], Some(patience))?.first().is_some_and(|ready| ready.any()) {
+        anyhow::bail!("the other side of the connection passed no descriptors within {OPEN_SECONDS} seconds");
+    }
     let (fds, _) = unix::fdpass::recv_fds(connection, 3)?;
     let Ok(fds) = <[OwnedFd; 3]>::try_from(fds) else {
         anyhow::bail!("the other side of the connection did not pass three descriptors");
@@ -382,4 +397,16 @@ pub fn serve_connection(connection: &UnixStream, owner: impl Fn(&str) -> PathBuf
         }
     };
     Ok(serve(Client::from(fds), salt, owner, tell))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_violation_is_one_harmless_line_of_the_log() {
+        let violation = Violation { rule: "a\nrule".into(), detail: "was a\\nb, is\n<6>forged \u{1b}[2J \u{202e}".into() };
+        let line = violation_line(&violation);
+        assert_eq!(line, "policy violation: a\\nrule: was a\\nb, is\\n<6>forged \\u{1b}[2J \\u{202e}");
+    }
 }

@@ -269,6 +269,21 @@ fn a11_others_than_the_shim_get_nothing() -> Result<()> {
 }
 
 #[test]
+fn a29_a_connection_without_descriptors_is_left() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let layout = unix::paths::Layout::new(directory.path());
+    layout.create_directories()?;
+    let sessions = unix::socket::listen(&layout.session_socket(), 0o600)?;
+    let silent = unix::socket::connect(&layout.session_socket())?;
+    let began = Instant::now();
+    common::server::accept(&sessions, directory.path())?;
+    let after = began.elapsed();
+    ensure!((Duration::from_secs(9)..Duration::from_secs(20)).contains(&after), "{after:?}");
+    drop(silent);
+    Ok(())
+}
+
+#[test]
 fn an_owner_that_dies_is_told_in_one_line() -> Result<()> {
     let (owner, key) = owner(|_| {});
     let server = Server::start(owner.clone())?;

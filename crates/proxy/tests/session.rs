@@ -275,10 +275,11 @@ fn deadlines() {
     // Before open.
     let mut puppet = Puppet::new();
     puppet.ok(negotiate());
-    assert_eq!(puppet.session.deadline(), Duration::from_secs(60));
-    puppet.now = Duration::from_secs(60);
+    assert_eq!(puppet.session.deadline(), Duration::from_secs(10));
+    puppet.now = Duration::from_secs(10);
     puppet.event(Event::Tick);
     assert_eq!(puppet.notes.len(), 1);
+    assert!(puppet.session.deadline() <= Duration::from_secs(13), "a stranger is not waited for");
     // Idle.
     let mut puppet = Puppet::new();
     puppet.owner.opened.limits.idle_seconds = 100;

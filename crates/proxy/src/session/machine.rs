@@ -69,8 +69,8 @@ pub enum Ending {
     Stopped(Stop),
 }
 
-/// Seconds from the start to `open`.
-const OPEN_SECONDS: u64 = 60;
+/// Seconds from the start to `open`, for those who have shown no token yet. An honest borg calls it at once.
+pub const OPEN_SECONDS: u64 = 10;
 
 /// The owner may have to read a large repository's index first.
 const OWNER_SECONDS: u64 = 600;
@@ -79,12 +79,15 @@ const OWNER_SECONDS: u64 = 600;
 /// without one it shows "connection closed" in place of our sentence.)
 const LINGER_SECONDS: u64 = 31;
 
+/// The same for those whose token no owner has known: a stranger holds a process no longer than it must.
+const STRANGER_LINGER_SECONDS: u64 = 3;
+
 enum Phase {
     New,
     Negotiated { version: String },
     Opening { msgid: u64, open: Open },
     Backup(Box<Backup>),
-    Over { exception: reply::Exception, since: Duration },
+    Over { exception: reply::Exception, until: Duration },
 }
 
 /// A session.
@@ -123,7 +126,7 @@ impl Session {
     /// When to hand in [`Event::Tick`] if nothing happens before.
     pub fn deadline(&self) -> Duration {
         match &self.phase {
-            Phase::Over { since, .. } => *since + Duration::from_secs(LINGER_SECONDS),
+            Phase::Over { until, .. } => *until,
             Phase::Backup(backup) => {
                 let limits = backup.limits();
                 let total = Duration::from_secs(limits.total_seconds);
@@ -290,7 +293,13 @@ impl Session {
     /// Ends the session early: the owner hears why, the client gets one clean line and a moment to close by itself.
     fn stop(&mut self, stop: Stop, msgid: Option<u64>, actions: &mut Vec<Action<'_>>) {
         let exception = stop.exception();
-        let over = Phase::Over { exception: exception.clone(), since: self.now };
+        let is_known = match self.phase {
+            Phase::Opening { .. } => stop != Stop::Unknown,
+            Phase::Backup(_) => true,
+            _ => false,
+        };
+        let linger = Duration::from_secs(if is_known { LINGER_SECONDS } else { STRANGER_LINGER_SECONDS });
+        let over = Phase::Over { exception: exception.clone(), until: self.now + linger };
         let pending = match std::mem::replace(&mut self.phase, over) {
             Phase::Opening { msgid, .. } => Some(msgid),
             Phase::Backup(mut backup) => {

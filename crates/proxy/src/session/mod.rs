@@ -3,4 +3,4 @@
 mod backup;
 mod machine;
 
-pub use machine::{Action, Ending, Event, Session};
+pub use machine::{Action, Ending, Event, OPEN_SECONDS, Session};
