@@ -15,13 +15,13 @@ const DIVERGING: &str = include_str!("fixtures/diverging-zstd.hex");
 const OBFUSCATED: [u8; 2] = [4, 0];
 
 fn from_hex(text: &str) -> Vec<u8> {
-    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
-    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    let nibbles: Vec<u8> = text.chars().filter_map(|c| c.to_digit(16)).map(|n| n as u8).collect();
+    nibbles.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
 /// What is stored when this payload is put, and its plaintext.
 fn stored(obfuscate: bool, payload: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let plain = decompress(payload, borg::MAX_PLAINTEXT).unwrap().into_owned();
+    let plain = decompress(payload, borg::MAX_PLAINTEXT).expect("accepted").into_owned();
     let mut puppet = Puppet::new();
     puppet.owner.opened.obfuscate = obfuscate;
     puppet.do_open();
