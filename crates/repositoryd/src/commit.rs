@@ -79,7 +79,6 @@ pub fn commit(owner: &Owner, open: &mut Open, candidate: &Candidate) -> Result<A
     }
     pause_for_tests("after-commit");
     open.manifest = manifest;
-    open.untidy = false;
     {
         let mut known = open.opening.known();
         known.committed(&ids(candidate));
@@ -104,12 +103,8 @@ fn hold(open: &Open, candidate: &Candidate) -> Result<(), Failure> {
 }
 
 /// The commit did not even begin.
-fn let_go(open: &mut Open, candidate: &Candidate) {
-    let (gone, durable) = open.opening.known().release(&ids(candidate));
-    open.untidy |= durable;
-    if let Err(e) = gone.iter().try_for_each(|id| open.repository.delete(id)) {
-        open.opening.fail(of_repository(&e));
-    }
+fn let_go(open: &Open, candidate: &Candidate) {
+    open.opening.known().release(&ids(candidate));
 }
 
 /// The repository's part.

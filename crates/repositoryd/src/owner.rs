@@ -12,6 +12,9 @@ use unix::paths::Layout;
 /// Bytes that may wait for the writer, of all sessions together.
 const BUDGET: usize = 64 << 20;
 
+/// What even the smallest request counts: it bounds how many of them somebody else's request may find before it.
+const LEAST: usize = 4 << 10;
+
 /// The owner of one repository.
 pub struct Owner {
     /// The repository's name.
@@ -64,9 +67,9 @@ pub struct Permit {
 }
 
 impl Budget {
-    /// Waits until `bytes` are free. A single object always fits.
+    /// Waits until `bytes` are free, or what the smallest request counts. A single object always fits.
     pub fn take(self: &Arc<Self>, bytes: usize) -> Permit {
-        let bytes = bytes.min(BUDGET);
+        let bytes = bytes.clamp(LEAST, BUDGET);
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         while *free < bytes {
             free = self.changed.wait(free).unwrap_or_else(PoisonError::into_inner);

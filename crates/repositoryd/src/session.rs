@@ -125,14 +125,13 @@ fn release(owner: &Owner, job: &Job) {
     if job.opening.failure().is_some() {
         return;
     }
-    // The request is sent under the lock: whoever stores one of them again must come after it.
     let mut known = job.opening.known();
     let (sent, relied) = (std::mem::take(&mut *job.sent()), std::mem::take(&mut *job.relied()));
-    let (ids, durable) = known.release(sent.keys().chain(&relied));
-    if !ids.is_empty() {
-        log::info!("job {}: {} chunks that no archive refers to are removed", job.number, ids.len());
-        let request = Request::Delete { opening: Arc::clone(&job.opening), ids, durable };
-        if owner.writer.send(request).is_err() {
+    let orphans = known.release(sent.keys().chain(&relied));
+    drop(known);
+    if orphans > 0 {
+        log::info!("job {}: {orphans} chunks that no archive refers to are to go", job.number);
+        if owner.writer.send(Request::Tidy).is_err() {
             log::debug!("the owner is ending");
         }
     }

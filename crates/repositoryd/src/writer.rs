@@ -3,7 +3,7 @@
 use crate::commit::{self, Candidate};
 use crate::credentials::Credentials;
 use crate::failures::{internal, of_repository, of_state, of_store};
-use crate::known::Known;
+use crate::known::{Known, Tidying};
 use crate::nonces::Nonces;
 use crate::opening::Opening;
 use crate::owner::{Owner, Permit};
@@ -16,7 +16,7 @@ use model::{Archive, Cause, Failure};
 use repository::{OpenOptions, Repository};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 
 /// Where an answer goes; the asking thread waits for it.
@@ -24,6 +24,9 @@ pub type Reply<T> = SyncSender<Result<T, Failure>>;
 
 /// How long a thread whose job is over may take to let go of the opening.
 const LETTING_GO: Duration = Duration::from_secs(2);
+
+/// Orphans that are deleted at a time: so many a request may have to wait for.
+const BATCH: usize = 200;
 
 /// What the writer is asked for. Requests for an opening that is over are answered with the reason of its end.
 pub enum Request {
@@ -50,15 +53,8 @@ pub enum Request {
         /// Its memory.
         permit: Permit,
     },
-    /// Delete objects that nobody refers to.
-    Delete {
-        /// For this opening only.
-        opening: Arc<Opening>,
-        /// Their ids.
-        ids: Vec<Id>,
-        /// Whether they would stay if nobody committed again.
-        durable: bool,
-    },
+    /// Look after orphans, once nothing else waits.
+    Tidy,
     /// Read an envelope.
     Read {
         /// For this opening only.
@@ -108,8 +104,6 @@ pub struct Open {
     pub manifest: Manifest,
     /// From what it was opened.
     source: Source,
-    /// Durable objects were deleted, and that is not committed.
-    pub untidy: bool,
 }
 
 /// What an opening comes from. When that changes, the opening is of the past.
@@ -140,7 +134,7 @@ pub fn run(owner: &Owner, requests: &Receiver<Request>) {
     let mut open: Option<Open> = None;
     let mut used = Instant::now();
     loop {
-        let request = requests.recv_timeout(Duration::from_secs(1));
+        let request = next(requests, &mut open);
         if let Some(current) = &open {
             if current.opening.failure().is_some() {
                 // Whoever still has requests for it is told why.
@@ -171,6 +165,52 @@ pub fn run(owner: &Owner, requests: &Receiver<Request>) {
     owner.is_open.store(false, Ordering::SeqCst);
 }
 
+/// The next request. While there is none, orphans go, step by step.
+fn next(requests: &Receiver<Request>, open: &mut Option<Open>) -> Result<Request, RecvTimeoutError> {
+    loop {
+        match requests.try_recv() {
+            Ok(request) => return Ok(request),
+            Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
+            Err(TryRecvError::Empty) => {}
+        }
+        if !open.as_mut().is_some_and(tidy) {
+            return requests.recv_timeout(Duration::from_secs(1));
+        }
+    }
+}
+
+/// One step; false if there is none to take.
+fn tidy(open: &mut Open) -> bool {
+    if open.opening.failure().is_some() {
+        return false;
+    }
+    let step = open.opening.known().tidy(BATCH);
+    let done = match &step {
+        Tidying::Nothing => return false,
+        Tidying::Discard => open.repository.discard(),
+        Tidying::Delete(ids) => delete(open, ids),
+        Tidying::Commit => commit_deletions(open),
+    };
+    match done {
+        Ok(()) => true,
+        Err(e) => {
+            open.opening.fail(of_repository(&e));
+            false
+        }
+    }
+}
+
+fn delete(open: &mut Open, ids: &[Id]) -> repository::Result<()> {
+    ids.iter().try_for_each(|id| open.repository.delete(id))
+}
+
+fn commit_deletions(open: &mut Open) -> repository::Result<()> {
+    open.opening.known().publish();
+    open.repository.commit()?;
+    open.opening.known().committed([]);
+    Ok(())
+}
+
 /// A number of seconds from the environment.
 pub fn seconds(name: &str, default: u64) -> Duration {
     Duration::from_secs(std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default))
@@ -188,17 +228,33 @@ fn give_up(open: Option<Open>) {
 /// Ends the child in an orderly way, so that any borg may use the repository.
 fn close(open: Option<Open>) {
     let Some(mut open) = open else { return };
-    if open.untidy
-        && let Err(e) = open.repository.commit()
-    {
+    if let Err(e) = leave_tidy(&mut open) {
         log::warn!("objects that nobody needs stay in the repository: {e}");
-    } else if !open.untidy
-        && let Err(e) = open.repository.discard()
-    {
-        log::warn!("uncommitted objects stay until the repository is written again: {e}");
     }
     open.repository.close();
     log::info!("the repository is closed");
+}
+
+/// Leaves as little as possible that nobody refers to, without letting anybody wait for more than a batch.
+fn leave_tidy(open: &mut Open) -> repository::Result<()> {
+    let opening = Arc::clone(&open.opening);
+    let mixed = opening.known().is_mixed();
+    if mixed {
+        open.repository.discard()?;
+        opening.known().discarded();
+    }
+    let step = opening.known().tidy(BATCH);
+    if let Tidying::Delete(ids) = &step {
+        delete(open, ids)?;
+    }
+    let (deleted, left) = {
+        let known = opening.known();
+        (known.has_deleted(), known.leftover())
+    };
+    if left > 0 {
+        log::warn!("{left} chunks that no archive refers to stay in the repository");
+    }
+    if deleted { commit_deletions(open) } else { open.repository.discard() }
 }
 
 fn serve(owner: &Owner, open: &mut Option<Open>, request: Request) {
@@ -207,19 +263,12 @@ fn serve(owner: &Owner, open: &mut Option<Open>, request: Request) {
         Request::Settle { reply } => answer(&reply, settle(owner, open)),
         Request::Put { opening, id, envelope, permit } => {
             if let Ok(current) = current(open, &opening)
+                && opening.known().store(&id)
                 && let Err(e) = current.repository.put(&id, &envelope)
             {
                 opening.fail(of_repository(&e));
             }
             drop(permit);
-        }
-        Request::Delete { opening, ids, durable } => {
-            if let Ok(current) = current(open, &opening) {
-                current.untidy |= durable;
-                if let Err(e) = ids.iter().try_for_each(|id| current.repository.delete(id)) {
-                    opening.fail(of_repository(&e));
-                }
-            }
         }
         Request::Read { opening, id, reply } => answer(&reply, current(open, &opening).and_then(|current| read(current, &id))),
         Request::Reserve { opening, blocks, reply } => {
@@ -233,7 +282,7 @@ fn serve(owner: &Owner, open: &mut Option<Open>, request: Request) {
             let opening = Arc::clone(&candidate.job.opening);
             answer(&reply, current(open, &opening).and_then(|current| commit::commit(owner, current, &candidate)));
         }
-        Request::Quit => {}
+        Request::Tidy | Request::Quit => {}
     }
 }
 
@@ -340,5 +389,5 @@ fn open_repository(owner: &Owner, record: &model::Repository, credentials: &Cred
     intents::resolve(owner, &manifest)?;
     reconcile(owner, &manifest)?;
     let opening = Arc::new(Opening::new(expected, key, nonces, known));
-    Ok(Open { repository, opening, manifest, source: Source::of(record, credentials), untidy: false })
+    Ok(Open { repository, opening, manifest, source: Source::of(record, credentials) })
 }
