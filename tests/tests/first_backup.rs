@@ -65,6 +65,31 @@ fn statuses(system: &TestSystem, number: u64) -> Vec<(String, String)> {
     lines.filter_map(|line| text(line, "message").split_once(' ')).map(|(status, path)| (status.to_owned(), path.to_owned())).collect()
 }
 
+/// More references than go into one message between session and owner, and an item stream of many chunks.
+#[test]
+fn fifty_thousand_small_files() {
+    let system = TestSystem::start();
+    let repository = system.add_repository("main", "repokey", Some(PASSPHRASE));
+    let Some(borg) = Borg::v1_4_5() else { panic!("borg 1.4.5 is needed") };
+    system.cli_ok(&["client", "add", "host", "--local", &format!("--remote-borg={}", borg.program.display())]);
+    let source = system.join("source");
+    for number in 0..50_000u32 {
+        let directory = source.join((number / 500).to_string());
+        if number % 500 == 0 {
+            fs::create_dir_all(&directory).unwrap();
+        }
+        fs::write(directory.join(number.to_string()), number.to_le_bytes()).unwrap();
+    }
+    system.add_config("host", "all", "main", &[], &[&source]);
+    system.run_ok("host/all");
+    let archive = newest_archive(&system);
+    assert_eq!(number(&archive["statistics"], "nfiles"), 50_000);
+    system.run_ok("host/all");
+    assert_eq!(number(&newest_archive(&system)["counters"], "item_stream_put_bytes"), 0);
+    system.settle();
+    borg.judge(&BorgWorld::with_passphrase(PASSPHRASE), &repository, text(&archive, "name"), &source).unwrap();
+}
+
 #[test]
 fn figures_agree_with_stock_borg() {
     let system = TestSystem::start();

@@ -85,11 +85,13 @@ impl Examination {
     /// Frames to send now. References go out in bulk only while no answer is due: an owner that is busy answering must never
     /// wait for us while we wait for it.
     pub fn frames(&mut self) -> Vec<Frame> {
-        let full = self.references.len() >= REFS_BATCH * Reference::SIZE;
-        if full && self.waiting.is_empty() {
-            return self.take_references();
-        }
         let mut frames = Vec::new();
+        let mut full = self.references.len() >= REFS_BATCH * Reference::SIZE;
+        if full && self.waiting.is_empty() {
+            frames = self.take_references();
+            // The next reads go with them: no answer is due that could set them off later.
+            full = false;
+        }
         while !full && self.waiting.len() < READS {
             let Some(id) = self.accepted.archive.items.get(self.next) else { break };
             self.next += 1;
