@@ -183,10 +183,13 @@ pub fn cause_of(code: i32, msgid: &str, message: &str) -> Failure {
 
 /// The cause behind a failing `ssh` to the client: exit code 255 and what it wrote.
 pub fn ssh_failure(output: &str) -> Failure {
-    let changed = output.contains("REMOTE HOST IDENTIFICATION HAS CHANGED") || output.contains("Host key verification failed");
+    let changed = output.contains("REMOTE HOST IDENTIFICATION HAS CHANGED");
     let line = output.lines().map(str::trim).rfind(|l| !l.is_empty() && !l.starts_with('@')).unwrap_or("ssh gave no reason");
     if changed {
         Failure::new(Cause::HostKeyChanged, format!("the client's host key is not the known one: {line}"))
+    } else if output.contains("Host key verification failed") {
+        let message = "the client's host key is not known here yet: connect once by ssh as the user that runs BorgCube, and accept it";
+        Failure::new(Cause::ClientConnectionFailed, message)
     } else {
         Failure::new(Cause::ClientConnectionFailed, format!("ssh to the client failed: {line}"))
     }
@@ -270,6 +273,10 @@ mod tests {
     fn ssh_failures() {
         let changed = "@@@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.\n";
         assert_eq!(ssh_failure(changed).cause, Cause::HostKeyChanged);
+        let unknown =
+            ssh_failure("No ED25519 host key is known for x and you have requested strict checking.\nHost key verification failed.\n");
+        assert_eq!(unknown.cause, Cause::ClientConnectionFailed);
+        assert!(unknown.message.contains("not known here yet"));
         let refused = ssh_failure("ssh: connect to host x port 22: Connection refused\n");
         assert_eq!(refused.cause, Cause::ClientConnectionFailed);
         assert!(refused.message.contains("Connection refused"));

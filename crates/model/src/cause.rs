@@ -176,7 +176,9 @@ impl Cause {
             RepositoryInvalid => "The path holds something else than a Borg 1.x repository; `borgcube repository edit --url` changes it.",
             RepositoryCheckNeeded => "Run stock `borg check` on the repository and read its verdict before you repair anything.",
             RepositoryEnospc => "Make room on the repository's file system; what was completed is kept, and the next run resumes.",
-            RepositoryLockTimeout => "Wait until the other borg has ended; after a crash of it, `borg break-lock` helps.",
+            RepositoryLockTimeout => {
+                "Another borg uses it: wait until it has ended. Only if that borg crashed and none runs any more, `borg break-lock` helps."
+            }
             RepositoryIdMismatch => "Another repository is at the recorded place. If that is meant, remove and add the repository.",
             RepositoryUnreachable => "Try the repository's borg by hand: `borg info` with the recorded URL.",
             RepositoryError => "`borgcube job log` has what the repository's borg said.",
@@ -193,7 +195,9 @@ impl Cause {
             ClientBorgMissing => "Install Borg on the client, or name its path with `client edit --remote-borg`.",
             ClientCache => "See whether the client's cache directory can be written; `client edit --remote-cache-dir` changes it.",
             ClientEnospc => "Make room on the client's file system of the cache directory.",
-            ClientCannotReachServer => "Try on the client: `ssh` to the address of `client show`, with its key for the forced command.",
+            ClientCannotReachServer => {
+                "Try on the client: `ssh` to the address of `client show`, with its key for the forced command; silence until Ctrl-C means it works."
+            }
             ClientBorgKilled { .. } => "Look for the out-of-memory killer or a shutdown in the client's log. The next run resumes.",
             ClientBorgFailed { .. } => "`borgcube job log` has what the client's borg said.",
             PathMissing => "Mend the config's paths with `borgcube config edit`.",

@@ -220,6 +220,10 @@ fn no_passphrase() -> Error {
 
 /// A path becomes absolute, as the shell of the person who typed it means it.
 pub fn absolute_url(url: &str) -> Result<String> {
+    // What Borg and scp take for a host, and a path only if somebody means it.
+    if !url.starts_with(['/', '.']) && url.split('/').next().is_some_and(|first| first.contains(':')) && !url.contains("://") {
+        return Err(Error::usage(format!("{url} is not usable: write ssh://user@host/path for another host, or ./{url} for a path here")));
+    }
     let url = if url.contains("://") || url.is_empty() {
         url.to_owned()
     } else {
@@ -275,6 +279,10 @@ mod tests {
     fn paths_become_absolute_and_urls_stay() {
         let here = std::env::current_dir().unwrap();
         assert_eq!(absolute_url("x/y").unwrap(), here.join("x/y").display().to_string());
+        for scp in ["user@host:repo", "host:dir/repo"] {
+            assert!(absolute_url(scp).unwrap_err().message().contains("ssh://user@host/path"), "{scp}");
+        }
+        assert_eq!(absolute_url("./a:b").unwrap(), here.join("a:b").display().to_string());
         assert_eq!(absolute_url("/srv/x/").unwrap(), "/srv/x/");
         assert_eq!(absolute_url("ssh://b@h/./x").unwrap(), "ssh://b@h/./x");
         for bad in ["", "/a::b", "../x", "ssh://h", "http://h/x"] {

@@ -134,8 +134,12 @@ fn check(repository: &Repository, secrets: &[(&str, secrets::Secret)], directory
     }
     let place = Place { url: &repository.url, remote_borg: repository.remote_borg.as_deref(), rsh: repository.rsh.as_deref() };
     let name = repository.name.as_str();
-    let facts = owner::inspect(&place, &staging.0, context)?
-        .map_err(|failure| owner::error(&failure, name).hint("--no-check stores the change all the same."))?;
+    let facts = owner::inspect(&place, &staging.0, context)?.map_err(|failure| match failure.cause {
+        model::Cause::RepositoryLockTimeout => owner::error(&failure, name).hint(
+            "BorgCube itself keeps a repository for up to a minute after a job: try again then. --no-check stores the change unseen.",
+        ),
+        _ => owner::error(&failure, name).hint("--no-check stores the change all the same."),
+    })?;
     same(repository, &facts)
 }
 

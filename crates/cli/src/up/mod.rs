@@ -45,12 +45,23 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         Some(name) => name.clone(),
         None => borg_program(),
     };
+    if !runs(&borg) {
+        let sentence = format!("there is no borg at {}", borg.display());
+        return Err(Error::failed(sentence).hint("Install it (apt install borgbackup), or name one with --borg PATH."));
+    }
     let host_id = host_id::ensure(layout, &borg);
     let supervisor = Supervisor::start(layout, Programs::new(state, &borg, host_id))?;
     if !context.quiet {
         write_out(&introduction(state))?;
     }
     supervisor.run()
+}
+
+/// Whether this is a program that can be started at all.
+fn runs(borg: &Path) -> bool {
+    use std::process::{Command, Stdio};
+    let version = Command::new(borg).arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    version.is_ok_and(|status| status.success())
 }
 
 /// Two supervisors would take each other's sockets.

@@ -81,11 +81,16 @@ fn the_lock_identity_is_the_one_of_stock_borg() {
 }
 
 #[test]
-fn a_missing_borg_is_a_warning() {
-    let system = TestSystem::start_with(&[("BORGCUBE_BORG", "/nonexistent/borg")]);
-    assert!(system.log().contains("/nonexistent/borg does not tell this host's lock identity"), "{}", system.log());
-    assert!(!system.state().join("host-id").exists());
-    system.cli_ok(&["status"]);
+fn a_missing_borg_is_refused_with_a_way_out() {
+    let mut system = TestSystem::start();
+    system.down();
+    let state = system.state().display().to_string();
+    let output = system.command("borgcube").args(["up", "--state", &state, "--borg", "/nonexistent/borg"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("there is no borg at /nonexistent/borg") && said.contains("apt install borgbackup"), "{said}");
+    // Nothing is lost: with a borg it starts again.
+    system.up();
 }
 
 #[test]

@@ -68,7 +68,13 @@ fn no_archive(evidence: &Evidence<'_>) -> Failure {
         }
         Some(Ending::Bad { code }) => {
             let (msgid, message) = report.error.clone().unwrap_or_default();
-            let failure = cause_of(code, &msgid, &message);
+            let mut failure = cause_of(code, &msgid, &message);
+            // "Is borg working on the server?" helps nobody; what ssh on the client said does.
+            if failure.cause == Cause::ClientCannotReachServer
+                && let Some(said) = report.warnings.iter().rev().find_map(|w| w.strip_prefix("Remote: "))
+            {
+                failure.message = format!("borg on the client could not connect to this server: {said}");
+            }
             match told {
                 // The session went first: whatever borg made of that (1.2 may show a traceback) is a consequence.
                 Some(lost) => lost,
@@ -150,7 +156,7 @@ mod tests {
         let none = Outcome { opened: false, ..outcome(None) };
         let refused = report(&[], &["ssh: connect to host x port 22: Connection refused"]);
         assert_eq!(word(Some(&none), &refused, ExitStatus::Exited(255), None), "client-connection-failed");
-        let changed = report(&[], &["Host key verification failed."]);
+        let changed = report(&[], &["@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @", "Host key verification failed."]);
         assert_eq!(word(Some(&none), &changed, ExitStatus::Exited(255), None), "host-key-changed");
         let missing = report(&["borgcube failed client-borg-missing borg was not found on the client"], &[]);
         assert_eq!(word(Some(&none), &missing, ExitStatus::Exited(0), None), "client-borg-missing");
