@@ -195,19 +195,6 @@ pub fn ssh_failure(output: &str) -> Failure {
     }
 }
 
-/// Borg's version from `borg --version`: `borg 1.2.4`.
-pub fn parse_version(text: &str) -> Option<(u32, u32, u32)> {
-    let version = text.trim().rsplit(' ').next()?;
-    let mut parts = version.split('.').map(|p| {
-        let digits: String = p.chars().take_while(char::is_ascii_digit).collect();
-        digits.parse::<u32>().ok()
-    });
-    Some((parts.next()??, parts.next()??, parts.next().flatten().unwrap_or(0)))
-}
-
-/// The oldest client borg that is supported, and the first that is not any more.
-pub const SUPPORTED: ((u32, u32, u32), (u32, u32, u32)) = ((1, 1, 10), (2, 0, 0));
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,13 +267,5 @@ mod tests {
         let refused = ssh_failure("ssh: connect to host x port 22: Connection refused\n");
         assert_eq!(refused.cause, Cause::ClientConnectionFailed);
         assert!(refused.message.contains("Connection refused"));
-    }
-
-    #[test]
-    fn versions() {
-        assert_eq!(parse_version("borg 1.2.4\n"), Some((1, 2, 4)));
-        assert_eq!(parse_version("borg 1.4.5.dev3"), Some((1, 4, 5)));
-        assert_eq!(parse_version("borg 2.0.0b19"), Some((2, 0, 0)));
-        assert_eq!(parse_version("nonsense"), None);
     }
 }
