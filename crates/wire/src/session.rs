@@ -13,7 +13,11 @@
 //!                                         <- Failed           (at any time: the owner takes nothing more, the session ends)
 //! worker   Prepare ->                     <- Prepared, then one byte with the descriptor of the client's chunks cache | Failed
 //!          Finish ->                      <- Outcome          (sent when the job's session has ended)
+//! person   Maintain ->                    <- Progress*, then Report | Failed   (closing the connection ends the operation at its next step)
+//!          Maintain(Release) ->           <- Progress*, Granted | Failed       (the repository is the person's until the connection closes)
 //! ```
+//!
+//! What maintenance consists of is in [`crate::maintenance`].
 
 use crate::WireError;
 use crate::frame;
@@ -65,6 +69,8 @@ pub mod kind {
     pub const PREPARE: u8 = 32;
     /// Worker: [`super::Finish`].
     pub const FINISH: u8 = 33;
+    /// Person: [`crate::maintenance::Maintain`].
+    pub const MAINTAIN: u8 = 64;
     /// Owner: [`super::Opened`].
     pub const OPENED: u8 = 0x81;
     /// Owner: [`model::Failure`]: no session for that token.
@@ -83,6 +89,12 @@ pub mod kind {
     pub const FAILED: u8 = 0xa1;
     /// Owner: [`super::Outcome`].
     pub const OUTCOME: u8 = 0xa2;
+    /// Owner: [`crate::maintenance::Progress`].
+    pub const PROGRESS: u8 = 0xc0;
+    /// Owner: [`crate::maintenance::Report`]; the operation is over.
+    pub const REPORT: u8 = 0xc1;
+    /// Owner: [`crate::maintenance::Granted`]; the repository is unlocked until the connection closes.
+    pub const GRANTED: u8 = 0xc2;
 }
 
 /// A session begins.

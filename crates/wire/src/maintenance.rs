@@ -1,0 +1,124 @@
+//! What a person asks a repository's owner for, besides backups: deleting archives, compacting, checking, and lending the repository to
+//! another borg. The locking table in `docs/locking.md` says what of it goes on beside what.
+
+use serde::{Deserialize, Serialize};
+
+/// A request; the first and only frame of its connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Maintain {
+    /// [`crate::session::VERSION`].
+    pub version: u32,
+    /// What to do.
+    pub operation: Operation,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Operation {
+    /// Take these archives out of the manifest, and delete the chunks that no other archive refers to. Their space comes back with the
+    /// next compact.
+    Delete {
+        /// Their names.
+        archives: Vec<String>,
+        /// Only say what it would do.
+        dry_run: bool,
+    },
+    /// Give back the space of what was deleted, in steps between which backups go on.
+    Compact {
+        /// Segments of which less than so many per cent can be freed stay as they are (Borg 1.2: 10).
+        threshold: u8,
+    },
+    /// Read everything and look whether it is whole. Changes nothing.
+    Check {
+        /// Also decrypt each object and recompute its id.
+        verify_data: bool,
+    },
+    /// Unlock the repository at the next commit, so that another borg may use it; sessions wait meanwhile.
+    Release {
+        /// Seconds to wait for what is under way, such as a compact's step or another release.
+        wait_seconds: u64,
+    },
+}
+
+/// How far it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// A word or two: `segments`, `objects`.
+    pub unit: String,
+    /// So many are done.
+    pub done: u64,
+    /// Of so many; 0: unknown.
+    pub total: u64,
+}
+
+/// The repository is unlocked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Granted {
+    /// For BORG_REPO.
+    pub url: String,
+    /// For BORG_HOST_ID, so that a lock which that borg leaves behind is recognised as stale.
+    pub host_id: Option<String>,
+    /// Sessions that wait meanwhile.
+    pub sessions: u64,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Report {
+    /// Of a delete.
+    Deleted {
+        /// Archives that are (or would be) gone.
+        archives: Vec<String>,
+        /// Chunks that nothing refers to any more.
+        chunks: u64,
+        /// Stored bytes that a compact can free.
+        bytes: u64,
+        /// Why chunks stay although nothing of ours refers to them, if so.
+        kept_because: Option<String>,
+    },
+    /// Of a compact.
+    Compacted {
+        /// Segments that are gone.
+        segments: u64,
+        /// Bytes given back to the file system.
+        freed: u64,
+        /// Objects that nothing referred to, left behind by sessions that broke off, and deleted by this compact.
+        orphans: u64,
+    },
+    /// Of a check.
+    Checked {
+        /// Objects that were read.
+        objects: u64,
+        /// Bytes that were read.
+        bytes: u64,
+        /// What is wrong, at most [`Report::MAX_ERRORS`] of it, escaped for printing.
+        errors: Vec<String>,
+        /// How much is wrong.
+        error_count: u64,
+    },
+}
+
+impl Report {
+    /// Errors that a report names.
+    pub const MAX_ERRORS: usize = 100;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_travel() {
+        for operation in [
+            Operation::Delete { archives: vec!["a".into()], dry_run: true },
+            Operation::Compact { threshold: 10 },
+            Operation::Check { verify_data: true },
+            Operation::Release { wait_seconds: 5 },
+        ] {
+            let json = serde_json::to_vec(&operation).unwrap();
+            assert_eq!(serde_json::from_slice::<Operation>(&json).unwrap(), operation);
+        }
+    }
+}
