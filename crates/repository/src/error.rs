@@ -57,6 +57,9 @@ pub enum Error {
     /// The URL is none.
     #[error("{0}")]
     BadUrl(String),
+    /// This way to reach a repository cannot do that.
+    #[error("{0}")]
+    Unsupported(String),
     /// Any other exception of the serving side.
     #[error("the repository's borg failed with {class}: {message}")]
     Other {

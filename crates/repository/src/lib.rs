@@ -1,15 +1,22 @@
-//! A Borg 1.x repository, reached through a `borg serve` child: on this machine, or over ssh on another one.
+//! A Borg 1.x repository: on this machine read and written by ourselves, on another one reached through a `borg serve` child over ssh.
 //!
-//! *Is*: one open repository with Borg's own lock held by that child, its objects as opaque envelopes, pipelined writing, one commit.
-//! *Is not*: keys, manifests or any opinion about what is stored; and no trait, because there is one way to reach a repository.
+//! *Is*: one open repository under Borg's own lock, its objects as opaque envelopes, one log of puts and deletes, one commit; a [`Reader`]
+//! that other threads use beside the one that writes.
+//! *Is not*: keys, manifests or any opinion about what is stored; and no trait, because both ways are one enum.
 //! *May be used by*: `repositoryd` alone.
 
-mod connection;
-mod diagnostics;
+mod entry;
 mod error;
+mod local;
 mod location;
+mod options;
 mod repository;
+mod served;
 
+pub use entry::Entry;
 pub use error::{Error, Result};
+pub use local::{Local, Reader};
 pub use location::Location;
-pub use repository::{OpenOptions, Repository};
+pub use options::{OpenOptions, Reserve};
+pub use repository::Repository;
+pub use served::Served;

@@ -8,14 +8,12 @@ use testkit::Borg;
 
 fn options(borg: &Borg, path: &Path) -> OpenOptions {
     OpenOptions {
-        url: path.to_str().unwrap().to_owned(),
         borg: borg.program.to_str().unwrap().to_owned(),
-        rsh: None,
         lock_wait: 1,
         exclusive: true,
-        create: false,
+        served: true,
         host_id: Some("test@1".into()),
-        expected: None,
+        ..OpenOptions::at(path.to_str().unwrap())
     }
 }
 
@@ -45,21 +43,21 @@ fn objects_come_back_and_go() {
         // More than any pipe holds, so that pipelining would dead-lock if it could.
         let big = vec![7; 1 << 20];
         for n in 0..40 {
-            repository.put(&id(n), &big).unwrap();
+            repository.put(&id(n), &big, 0).unwrap();
         }
         for n in 40..2000 {
-            repository.put(&id(n), &n.to_le_bytes()).unwrap();
+            repository.put(&id(n), &n.to_le_bytes(), 0).unwrap();
         }
         assert_eq!(repository.get(&id(1999)).unwrap(), 1999u32.to_le_bytes());
         repository.commit().unwrap();
         let segments = || std::fs::read_dir(path.join("data/0")).unwrap().count();
         let before = segments();
-        repository.put(&id(5000), b"never committed").unwrap();
+        repository.put(&id(5000), b"never committed", 0).unwrap();
         repository.get(&id(5000)).unwrap();
         assert!(segments() > before);
         repository.discard().unwrap();
         assert_eq!(segments(), before);
-        repository.put(&id(5000), b"never committed").unwrap();
+        repository.put(&id(5000), b"never committed", 0).unwrap();
         repository.close();
 
         let mut repository = Repository::open(&OpenOptions { expected: Some(name), ..options(&borg, &path) }).unwrap();
@@ -74,7 +72,7 @@ fn objects_come_back_and_go() {
         assert_eq!(repository.get(&id(5000)), Err(Error::ObjectNotFound(id(5000))));
         assert_eq!(repository.get(&id(3)).unwrap(), big);
         repository.delete(&id(3)).unwrap();
-        repository.put(&id(4), b"new").unwrap();
+        repository.put(&id(4), b"new", 0).unwrap();
         repository.rollback().unwrap();
         assert_eq!(repository.get(&id(3)).unwrap(), big);
         repository.delete(&id(3)).unwrap();
@@ -101,7 +99,7 @@ fn every_failure_has_its_kind() {
         std::fs::remove_dir_all(&path).unwrap();
 
         let mut holder = Repository::open(&OpenOptions { create: true, ..plain() }).unwrap();
-        holder.put(&id(1), b"x").unwrap();
+        holder.put(&id(1), b"x", 0).unwrap();
         holder.commit().unwrap();
         match open(OpenOptions { lock_wait: 0, ..plain() }) {
             Error::LockTimeout { holder: Some(holder), .. } => assert!(holder.starts_with("test@1."), "{holder}"),
@@ -146,7 +144,7 @@ fn a_child_that_dies_is_an_error_at_every_call() {
     let mut repository = Repository::open(&options).unwrap();
     let pid = std::fs::read_to_string(dir.path().join("pid")).unwrap();
     assert!(std::process::Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
-    let error = (0..1000).find_map(|n| repository.put(&id(n), &[0; 5000]).err());
+    let error = (0..1000).find_map(|n| repository.put(&id(n), &[0; 5000], 0).err());
     assert!(matches!(error, Some(Error::Unreachable(_))), "{error:?}");
     assert!(matches!(repository.commit(), Err(Error::Unreachable(_))));
     assert!(matches!(repository.get(&id(1)), Err(Error::Unreachable(_))));
@@ -166,7 +164,7 @@ fn over_a_real_ssh() {
     };
     let mut repository = Repository::open(&OpenOptions { create: true, ..far.clone() }).unwrap();
     for n in 0..300 {
-        repository.put(&id(n), &vec![n as u8; 50_000]).unwrap();
+        repository.put(&id(n), &vec![n as u8; 50_000], 0).unwrap();
     }
     repository.commit().unwrap();
     repository.close();
@@ -176,7 +174,7 @@ fn over_a_real_ssh() {
 
     let mut repository = Repository::open(&far).unwrap();
     sshd.stop();
-    let error = (0..).find_map(|n| repository.put(&id(n), &[0; 50_000]).err()).unwrap();
+    let error = (0..).find_map(|n| repository.put(&id(n), &[0; 50_000], 0).err()).unwrap();
     assert!(matches!(error, Error::Unreachable(_)), "{error}");
     drop(repository);
     let error = Repository::open(&far).map(drop).unwrap_err();

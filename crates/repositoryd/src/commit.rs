@@ -118,7 +118,7 @@ fn store(
 ) -> Result<(), Failure> {
     let failed = |e: repository::Error| of_repository(&e);
     let sealed = seal(open, archive.1)?;
-    open.repository.put(&archive.0, &sealed).map_err(failed)?;
+    open.repository.put(&archive.0, &sealed, 0).map_err(failed)?;
     let metadata = removed.iter().filter_map(|old| Id::from_hex(&old.id).ok());
     let mut gone: Vec<Id> = metadata.filter(|id| open.opening.known().contains(id)).collect();
     gone.iter().for_each(|id| open.opening.known().remove(id));
@@ -130,7 +130,7 @@ fn store(
         open.repository.delete(id).map_err(failed)?;
     }
     let sealed = seal(open, manifest)?;
-    open.repository.put(&Id::MANIFEST, &sealed).map_err(failed)?;
+    open.repository.put(&Id::MANIFEST, &sealed, 0).map_err(failed)?;
     // Before, because whoever ends meanwhile has to know that its chunks may be durable.
     open.opening.known().publish();
     open.repository.commit().map_err(failed)

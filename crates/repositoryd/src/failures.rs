@@ -15,7 +15,7 @@ pub fn of_repository(error: &Error) -> Failure {
         Error::NoSpace(_) => Cause::RepositoryEnospc,
         Error::IdMismatch { .. } => Cause::RepositoryIdMismatch,
         Error::Unreachable(_) | Error::BadUrl(_) => Cause::RepositoryUnreachable,
-        Error::Other { .. } => Cause::RepositoryError,
+        Error::Unsupported(_) | Error::Other { .. } => Cause::RepositoryError,
     };
     Failure::new(cause, sentence(error))
 }

@@ -44,14 +44,11 @@ pub fn options(url: &str, borg: Option<&str>, rsh: Option<&str>) -> OpenOptions 
     let default = || if far { "borg".to_owned() } else { unix::paths::borg_program().to_string_lossy().into_owned() };
     let wait = std::env::var("BORGCUBE_LOCK_WAIT").ok().and_then(|text| text.parse().ok());
     OpenOptions {
-        url: url.to_owned(),
         borg: borg.map_or_else(default, str::to_owned),
         rsh: rsh.map(str::to_owned),
         lock_wait: wait.unwrap_or(LOCK_WAIT),
-        exclusive: false,
-        create: false,
         host_id: std::env::var(unix::paths::ENV_BORG_HOST_ID).ok(),
-        expected: None,
+        ..OpenOptions::at(url)
     }
 }
 
@@ -129,7 +126,7 @@ fn complete(repository: &mut Repository, encryption: EncryptionMode, credentials
     let payload = compress(Compression::Lz4, &packed);
     let blocks = key.nonce_blocks(payload.len());
     let nonce = if blocks > 0 { nonces::reserve_first(repository, blocks)? } else { 0 };
-    repository.put(&Id::MANIFEST, &key.seal(&payload, nonce)).map_err(failed)?;
+    repository.put(&Id::MANIFEST, &key.seal(&payload, nonce), packed.len() as u32).map_err(failed)?;
     repository.commit().map_err(failed)
 }
 

@@ -264,7 +264,7 @@ fn serve(owner: &Owner, open: &mut Option<Open>, request: Request) {
         Request::Put { opening, id, envelope, permit } => {
             if let Ok(current) = current(open, &opening)
                 && opening.known().store(&id)
-                && let Err(e) = current.repository.put(&id, &envelope)
+                && let Err(e) = current.repository.put(&id, &envelope, 0)
             {
                 opening.fail(of_repository(&e));
             }

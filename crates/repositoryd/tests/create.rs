@@ -115,20 +115,12 @@ fn what_cannot_be_created_or_used() {
 
 /// Changes one byte of the manifest, as somebody who can write to the repository's files and has no key.
 fn forge_manifest(repo: &Path) {
-    let mut repository = repository::Repository::open(&repository::OpenOptions {
-        url: repo.to_str().unwrap().into(),
-        borg: "borg".into(),
-        rsh: None,
-        lock_wait: 1,
-        exclusive: true,
-        create: false,
-        host_id: None,
-        expected: None,
-    })
-    .unwrap();
+    let mut repository =
+        repository::Repository::open(&repository::OpenOptions { exclusive: true, ..repository::OpenOptions::at(repo.to_str().unwrap()) })
+            .unwrap();
     let mut manifest = repository.get(&borg::Id::MANIFEST).unwrap();
     let last = manifest.len() - 1;
     manifest[last] ^= 1;
-    repository.put(&borg::Id::MANIFEST, &manifest).unwrap();
+    repository.put(&borg::Id::MANIFEST, &manifest, 0).unwrap();
     repository.commit().unwrap();
 }

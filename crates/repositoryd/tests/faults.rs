@@ -660,14 +660,10 @@ fn orphans_in_anothers_transaction_go_after_its_commit() {
 
 fn open_exclusively(system: &System) -> repository::Repository {
     repository::Repository::open(&repository::OpenOptions {
-        url: system.repo().to_str().unwrap().into(),
         borg: "borg".into(),
-        rsh: None,
         lock_wait: 5,
         exclusive: true,
-        create: false,
-        host_id: None,
-        expected: None,
+        ..repository::OpenOptions::at(system.repo().to_str().unwrap())
     })
     .unwrap()
 }

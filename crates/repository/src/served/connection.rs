@@ -3,7 +3,7 @@
 //! The child answers while it is still being written to. A thread reads its answers all the time, so that neither side ever waits for
 //! the other with a full pipe.
 
-use crate::diagnostics::Diagnostics;
+use super::diagnostics::Diagnostics;
 use crate::error::{Error, Result};
 use borg::Id;
 use borg::msgpack::Value;
