@@ -3,7 +3,7 @@
 //! *Is*: commands, tables, JSON and every sentence that people read; and `borgcube up`, the supervisor of the embedded default, which starts
 //! the other programs the way systemd would.
 //! *Is not*: a user of the store or of Borg's formats. Everything is asked for at the control socket of `borgcubed`, so what a person may do
-//! here any other Varlink client may do as well.
+//! here any other Varlink client may do as well; only maintenance of a repository is asked for at its owner's own socket.
 //! *May be used by*: nobody.
 //!
 //! | module | |
@@ -12,6 +12,7 @@
 //! | [`commands`] | one file per noun: its options and what they do |
 //! | [`context`] | what every command has at hand: layout, connection, output |
 //! | [`control`] | the control socket, seen from the caller |
+//! | [`owner_link`] | the socket of a repository's owner: delete, compact, check, release |
 //! | [`output`] | records as tables, details and JSON; pure functions |
 //! | [`error`] | every way to fail: sentence, hint, exit code |
 //! | [`complete`] | names for the shell's completion, from the running server |
@@ -25,6 +26,7 @@ pub mod context;
 pub mod control;
 pub mod error;
 pub mod output;
+pub mod owner_link;
 pub mod secrets;
 pub mod up;
 
@@ -40,12 +42,9 @@ pub fn main() -> ExitCode {
     let json = wants_json();
     let ended = parse(json).and_then(|args| match args {
         Some(args) => run(args),
-        None => Ok(()),
+        None => Ok(ExitCode::SUCCESS),
     });
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => error.report(json),
-    }
+    ended.unwrap_or_else(|error| error.report(json))
 }
 
 /// The arguments; None when clap has printed help or the version.
@@ -72,7 +71,7 @@ fn one_line(text: &str) -> String {
     line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
 
-fn run(args: Args) -> error::Result<()> {
+fn run(args: Args) -> error::Result<ExitCode> {
     let context = Context::new(&args.global)?;
     commands::run(args.command, &context)
 }

@@ -18,6 +18,11 @@ pub fn is_terminal(fd: impl AsFd) -> bool {
     fd.as_fd().is_terminal()
 }
 
+/// Whether our process group is the one that this terminal's keys, such as Ctrl-C, reach.
+pub fn is_foreground(tty: impl AsFd) -> bool {
+    nix::unistd::tcgetpgrp(tty).is_ok_and(|group| group == nix::unistd::getpgrp())
+}
+
 /// Asks for a passphrase on the controlling terminal, without echo; the line break at its end is removed.
 ///
 /// Fails without a terminal. Ctrl-C and other fatal signals restore the terminal first and then do what they usually

@@ -1,5 +1,6 @@
 //! `borgcube archive`.
 
+use super::archive_delete::{self, Delete};
 use crate::complete;
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -17,6 +18,9 @@ pub enum Command {
     List(List),
     /// Show one archive
     Show(Show),
+    /// Delete archives; repository compact gives their space back
+    #[command(alias = "rm")]
+    Delete(Delete),
 }
 
 /// Options of `borgcube archive list`.
@@ -60,11 +64,17 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
             context.list(&archives, lists::archives(&archives))
         }
         Command::Show(args) => {
-            let filter = ArchiveFilter { repository: args.repository, name: Some(args.archive.clone()), ..Default::default() };
-            let archive = only(ask(context, filter)?, &args.archive)?;
+            let archive = find(context, &args.archive, args.repository)?;
             context.show(&archive, &cards::archive(&archive))
         }
+        Command::Delete(args) => archive_delete::run(args, context),
     }
+}
+
+/// The archive of this name, id or beginning of an id.
+pub fn find(context: &Context, name: &str, repository: Option<RepositoryName>) -> Result<Archive> {
+    let filter = ArchiveFilter { repository, name: Some(name.to_owned()), ..Default::default() };
+    only(ask(context, filter)?, name)
 }
 
 fn ask(context: &Context, filter: ArchiveFilter) -> Result<Vec<Archive>> {

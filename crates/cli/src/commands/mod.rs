@@ -1,13 +1,16 @@
 //! The commands: one file per noun, with its options and what they do.
 
 pub mod archive;
+pub mod archive_delete;
 pub mod client;
 pub mod completions;
 pub mod config;
 pub mod edit;
 pub mod job;
 pub mod log;
+pub mod maintenance;
 pub mod owner;
+pub mod release;
 pub mod repository;
 pub mod repository_edit;
 pub mod run;
@@ -18,13 +21,14 @@ pub mod wait;
 use crate::args::Command;
 use crate::context::Context;
 use crate::error::Result;
+use std::process::ExitCode;
 
 /// Does what the command says.
-pub fn run(command: Command, context: &Context) -> Result<()> {
-    match command {
+pub fn run(command: Command, context: &Context) -> Result<ExitCode> {
+    let done = match command {
         Command::Up(args) => crate::up::run(&args, context),
         Command::Status(args) => status::run(&args, context),
-        Command::Repository(command) => repository::run(command, context),
+        Command::Repository(command) => return repository::run(command, context),
         Command::Client(command) => client::run(command, context),
         Command::Config(command) => config::run(command, context),
         Command::Run(args) => run::run(args, context),
@@ -34,5 +38,6 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
         Command::Undo(args) => log::undo(&args, context),
         Command::Settings(command) => settings::run(command, context),
         Command::Completions(args) => completions::run(&args),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

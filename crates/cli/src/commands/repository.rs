@@ -1,6 +1,8 @@
 //! `borgcube repository`.
 
+use super::maintenance::{self, Check, Compact};
 use super::owner::{self, Place};
+use super::release::{self, Release};
 use super::repository_edit::{self, Edit};
 use crate::complete;
 use crate::context::{Context, absolute};
@@ -13,6 +15,7 @@ use clap_complete::ArgValueCandidates;
 use model::repository::check_url;
 use model::{Cause, EncryptionMode, Repository, RepositoryName, Timestamp};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use wire::control::{Call, Repositories};
@@ -32,6 +35,12 @@ pub enum Command {
     Edit(Box<Edit>),
     /// Forget a repository; its data, passphrase and key stay
     Remove(Name),
+    /// Give back the space of what was deleted, while backups go on
+    Compact(Compact),
+    /// Read everything and tell whether it is whole, while backups go on
+    Check(Check),
+    /// Run a command, such as stock borg, on a repository that BorgCube leaves alone meanwhile
+    Release(Release),
 }
 
 /// A repository's name.
@@ -85,8 +94,8 @@ pub struct Add {
 }
 
 /// Does it.
-pub fn run(command: Command, context: &Context) -> Result<()> {
-    match command {
+pub fn run(command: Command, context: &Context) -> Result<ExitCode> {
+    let done = match command {
         Command::Add(args) => add(*args, context),
         Command::List => {
             let repositories = all(&mut context.control()?)?;
@@ -98,7 +107,12 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
         }
         Command::Edit(args) => repository_edit::run(*args, context),
         Command::Remove(Name { name }) => remove(&name, context),
-    }
+        Command::Compact(args) => maintenance::compact(&args, context),
+        Command::Check(args) => maintenance::check(&args, context),
+        // The exit code is that of the command it runs.
+        Command::Release(args) => return release::run(args, context),
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Secrets first, then the repository, then the record: whatever fails, no record without a usable repository.

@@ -6,6 +6,7 @@ use model::Job;
 use model::progress::Progress;
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
+use wire::maintenance;
 
 /// Off a terminal, at most one line of progress in this time.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -79,6 +80,36 @@ impl Live {
         }
     }
 
+    /// Maintenance begins.
+    pub fn begin(&mut self, what: &str) {
+        if let Live::Bar { bar, .. } = self {
+            bar.set_style(step_style(false));
+            bar.set_message(what.to_owned());
+        }
+    }
+
+    /// Maintenance got on.
+    pub fn step(&mut self, what: &str, progress: &maintenance::Progress) {
+        let figures = steps(progress);
+        match self {
+            Live::Silent => {}
+            Live::Lines { last } => {
+                if last.is_none_or(|l| l.elapsed() >= PAUSE) {
+                    *last = Some(Instant::now());
+                    line(&format!("{what}: {figures}"));
+                }
+            }
+            Live::Bar { bar, .. } => {
+                if progress.total > 0 && bar.length() != Some(progress.total) {
+                    bar.set_length(progress.total);
+                    bar.set_style(step_style(true));
+                }
+                bar.set_position(progress.done);
+                bar.set_message(format!("{what}: {figures}"));
+            }
+        }
+    }
+
     /// Nothing happened for a while: the bar shows that it is alive.
     pub fn tick(&mut self) {
         if let Live::Bar { bar, .. } = self {
@@ -120,6 +151,19 @@ fn figures(progress: &Progress) -> String {
     )
 }
 
+fn steps(progress: &maintenance::Progress) -> String {
+    let unit = shown(&progress.unit);
+    match progress.total {
+        0 => format!("{} {unit}", progress.done),
+        total => format!("{} of {total} {unit}", progress.done),
+    }
+}
+
+fn step_style(with_length: bool) -> ProgressStyle {
+    let template = if with_length { "[{bar:40}] {percent:>3} %  {elapsed}  {msg}" } else { "{spinner}  {elapsed}  {msg}" };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+}
+
 /// Three lines: the bar, the figures, the path.
 fn template(state: &str, with_length: bool) -> String {
     // Braces would be instructions to indicatif; names of states have none.
@@ -136,6 +180,12 @@ fn style(state: &str, with_length: bool) -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn steps_are_counted() {
+        let step = |done, total| steps(&maintenance::Progress { unit: "segments".into(), done, total });
+        assert_eq!((step(3, 0).as_str(), step(3, 9).as_str()), ("3 segments", "3 of 9 segments"));
+    }
 
     #[test]
     fn templates_are_understood() {

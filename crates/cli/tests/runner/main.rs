@@ -4,6 +4,7 @@
 
 mod commands;
 mod fake;
+mod maintenance;
 mod repositories;
 mod up;
 mod waiting;

@@ -1,0 +1,215 @@
+//! `borgcube repository release`: lends a repository to another program, and takes it back when that has ended.
+
+use super::repository;
+use crate::complete;
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::output::count;
+use crate::owner_link::OwnerLink;
+use clap_complete::ArgValueCandidates;
+use model::{Repository, RepositoryName};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use unix::Signal;
+use unix::paths::ENV_BORG_HOST_ID;
+use unix::pidfd::{ExitStatus, PidFd};
+use unix::poll::{Interest, poll};
+use unix::signals::Signals;
+use wire::maintenance::{Granted, Operation};
+
+/// Borg 1.x: each of them tells a passphrase, the first of them that is set wins.
+const PASSPHRASES: [&str; 3] = ["BORG_PASSPHRASE", "BORG_PASSCOMMAND", "BORG_PASSPHRASE_FD"];
+/// Borg 1.x: the key file of a keyfile repository.
+const KEY_FILE: &str = "BORG_KEY_FILE";
+/// What a person or a service manager sends; they are for the command, we end with it.
+const FORWARDED: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+/// Shells say it this way.
+const NOT_FOUND: u8 = 127;
+/// Shells say it this way.
+const NOT_STARTED: u8 = 126;
+
+/// Options of `borgcube repository release`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The command runs on this terminal with BORG_REPO and BORG_HOST_ID set, so that stock borg needs no REPOSITORY argument. Backups that run
+wait at their next chunk until it has ended; so keep it short. The exit code is the command's (127: not found, 126: not started,
+128 + N: killed by signal N).
+
+Examples:
+  borgcube repository release main -- borg list
+  borgcube repository release main --with-passphrase -- borg check --repair
+  borgcube repository release main -- sh -c 'borg prune --keep-daily 7 && borg compact'")]
+pub struct Release {
+    /// Repository
+    #[arg(value_name = "REPOSITORY", add = ArgValueCandidates::new(complete::repositories))]
+    name: RepositoryName,
+    /// Wait up to this long for what is under way, such as a step of a compact or another release
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    wait: u64,
+    /// Let the command's borg read the passphrase (and key file) that BorgCube keeps
+    #[arg(long)]
+    with_passphrase: bool,
+    /// Command to run while BorgCube leaves the repository alone
+    #[arg(value_name = "COMMAND", last = true, required = true, value_hint = clap::ValueHint::CommandWithArguments)]
+    command: Vec<OsString>,
+}
+
+/// Runs the command; its exit code is ours.
+pub fn run(args: Release, context: &Context) -> Result<ExitCode> {
+    let repository = repository::find(&mut context.control()?, &args.name)?;
+    let secrets = if args.with_passphrase { secrets(&repository, context)? } else { vec![] };
+    let mut signals = Signals::new(&FORWARDED)?;
+    let mut link = OwnerLink::ask(&args.name, Operation::Release { wait_seconds: args.wait }, context)?;
+    let granted = link.granted(&mut signals, context)?;
+    if granted.sessions > 0 {
+        let wait = if granted.sessions == 1 { "waits" } else { "wait" };
+        context.note(&format!("{} {wait} until the command has ended.", count(granted.sessions, "session")));
+    }
+    if asks_for_passphrase(&repository, args.with_passphrase) {
+        context.note("Borg will ask for the passphrase. --with-passphrase lets it read the one that BorgCube keeps.");
+    }
+    let code = execute(&args.command, &granted, &secrets, &mut signals, &link, context)?;
+    drop(link);
+    Ok(ExitCode::from(code))
+}
+
+fn asks_for_passphrase(repository: &Repository, given: bool) -> bool {
+    repository.encryption.has_key() && !given && PASSPHRASES.iter().all(|name| std::env::var_os(name).is_none())
+}
+
+/// Variables by which Borg finds passphrase and key. The secrets themselves stay in their private files: the environment of a process
+/// can be read by all of its user's processes, and is inherited.
+fn secrets(repository: &Repository, context: &Context) -> Result<Vec<(&'static str, OsString)>> {
+    let directory = context.layout.credentials(repository.name.as_str());
+    let mut variables = vec![];
+    if repository.encryption.has_key() {
+        let passphrase = readable(&directory.join("passphrase"))?.ok_or_else(|| {
+            Error::not_found(format!("BorgCube keeps no passphrase of repository {} in {}", repository.name, directory.display()))
+        })?;
+        variables.push(("BORG_PASSCOMMAND", pass_command(&passphrase)?));
+        if let Some(key) = readable(&directory.join("key"))? {
+            variables.push((KEY_FILE, key.into()));
+        }
+    }
+    Ok(variables)
+}
+
+/// The path, if there is such a file and it can be read.
+fn readable(path: &Path) -> Result<Option<PathBuf>> {
+    match File::open(path) {
+        Ok(_) => Ok(Some(path.to_owned())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            Err(Error::new(Kind::Permission, format!("cannot read {}: {e}", path.display()))
+                .hint("Root and the owner's user may; without --with-passphrase Borg asks for it."))
+        }
+        Err(e) => Err(Error::failed(format!("cannot read {}: {e}", path.display()))),
+    }
+}
+
+/// Borg 1.x splits this as a shell does, and takes what the command prints, without its last line break.
+fn pass_command(path: &Path) -> Result<OsString> {
+    let text = path.to_str().ok_or_else(|| Error::failed(format!("{} is not valid UTF-8", path.display())))?;
+    Ok(format!("cat '{}'", text.replace('\'', r#"'"'"'"#)).into())
+}
+
+fn execute(
+    words: &[OsString],
+    granted: &Granted,
+    secrets: &[(&'static str, OsString)],
+    signals: &mut Signals,
+    link: &OwnerLink,
+    context: &Context,
+) -> Result<u8> {
+    let Some((program, arguments)) = words.split_first() else {
+        return Err(Error::usage("say which command to run"));
+    };
+    // Everything else is as the person has it: the terminal, the environment, open descriptors.
+    let mut command = Command::new(program);
+    command.args(arguments).env("BORG_REPO", &granted.url);
+    if let Some(host_id) = &granted.host_id {
+        command.env(ENV_BORG_HOST_ID, host_id);
+    }
+    if !secrets.is_empty() {
+        for name in PASSPHRASES {
+            command.env_remove(name);
+        }
+        command.envs(secrets.iter().map(|(name, value)| (name, value)));
+    }
+    let child = match command.spawn() {
+        Ok(child) => child,
+        Err(e) => {
+            let error = Error::failed(format!("cannot start {}: {e}", crate::output::shown(&program.to_string_lossy())));
+            error.report(context.json);
+            return Ok(if e.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_STARTED });
+        }
+    };
+    let pidfd = PidFd::open(i32::try_from(child.id()).map_err(|_| Error::failed("a process number is out of range"))?)?;
+    wait(&pidfd, signals, link, context)
+}
+
+/// Until the command has ended, whatever happens.
+fn wait(child: &PidFd, signals: &mut Signals, link: &OwnerLink, context: &Context) -> Result<u8> {
+    let mut held = true;
+    loop {
+        let mut fds = vec![(child.as_fd(), Interest::Read), (signals.as_fd(), Interest::Read)];
+        if held {
+            fds.push((link.as_fd(), Interest::Read));
+        }
+        let ready = poll(&fds, None)?;
+        if ready[1].any() {
+            for signal in signals.take() {
+                // A key on the terminal reached the command, too, which is in our process group.
+                if !(matches!(signal, Signal::SIGINT | Signal::SIGQUIT) && in_foreground()) {
+                    child.signal(signal)?;
+                }
+            }
+        }
+        if ready.get(2).is_some_and(|r| r.any()) {
+            held = false;
+            context.note("The repository's owner went away; only Borg's own lock keeps the repository for the command now.");
+        }
+        if ready[0].any()
+            && let Some(status) = child.try_wait()?
+        {
+            return Ok(exit_code(status));
+        }
+    }
+}
+
+/// Whether keys such as Ctrl-C reach this process group.
+fn in_foreground() -> bool {
+    File::open("/dev/tty").is_ok_and(unix::terminal::is_foreground)
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
+    let by = |signal: i32| u8::try_from(128 + signal).unwrap_or(u8::MAX);
+    match status {
+        ExitStatus::Exited(code) => u8::try_from(code).unwrap_or(u8::MAX),
+        ExitStatus::Signaled(signal) => by(signal as i32),
+        ExitStatus::SignaledRaw(number) => by(number),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_those_of_shells() {
+        assert_eq!(exit_code(ExitStatus::Exited(0)), 0);
+        assert_eq!(exit_code(ExitStatus::Exited(2)), 2);
+        assert_eq!(exit_code(ExitStatus::Signaled(Signal::SIGTERM)), 143);
+        assert_eq!(exit_code(ExitStatus::SignaledRaw(40)), 168);
+    }
+
+    #[test]
+    fn the_pass_command_survives_any_path() {
+        assert_eq!(pass_command(Path::new("/a b/c")).unwrap(), "cat '/a b/c'");
+        assert_eq!(pass_command(Path::new("/it's")).unwrap(), r#"cat '/it'"'"'s'"#);
+    }
+}
