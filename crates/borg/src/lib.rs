@@ -12,6 +12,8 @@
 pub mod archive;
 pub mod cache;
 pub mod compress;
+pub mod config;
+pub mod hints;
 pub mod id;
 pub mod integrity;
 pub mod item;
@@ -19,7 +21,9 @@ pub mod key;
 pub mod keyblob;
 pub mod manifest;
 pub mod msgpack;
+pub mod roster;
 pub mod rpc;
+pub mod segment;
 pub mod tam;
 pub mod time;
 
