@@ -21,6 +21,7 @@ pub mod pidfd;
 pub mod poll;
 pub mod random;
 mod raw;
+pub mod rule_switch;
 pub mod signals;
 pub mod socket;
 pub mod spawn;

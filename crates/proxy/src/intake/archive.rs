@@ -27,13 +27,13 @@ pub fn accept(plaintext: &[u8], name: &[u8]) -> Result<Accepted, Stop> {
     let archive = Archive::parse_strict(plaintext).map_err(|error| Rule::ArchiveFormat.broken(error.to_string()))?;
     if archive.name != name {
         let detail = format!("the manifest says {:?}, the archive {:?}", quoted(name), quoted(&archive.name));
-        return Err(Rule::ArchiveName.broken(detail));
+        Rule::ArchiveName.breach(detail)?;
     }
     if archive.recreate_cmdline.is_some() {
-        return Err(Rule::ArchiveFormat.broken("the archive is marked as recreated"));
+        Rule::ArchiveFormat.breach("the archive is marked as recreated")?;
     }
     if archive.items.len() > MAX_ITEM_CHUNKS {
-        return Err(Rule::ArchiveFormat.broken(format!("an item stream of {} chunks", archive.items.len())));
+        Rule::ArchiveFormat.breach(format!("an item stream of {} chunks", archive.items.len()))?;
     }
     let (chunker_params, chunker_named) = match &archive.chunker_params {
         Some(params) => (chunker(params)?, params.algorithm.is_some()),

@@ -21,7 +21,7 @@ pub fn check(item: &Item, paths: &mut Paths) -> Result<(), Stop> {
     let kind = kind(item)?;
     check_limits(item)?;
     if item.chunks_healthy.is_some() {
-        return Err(Rule::ItemHealthy.broken(quoted(&item.path)));
+        Rule::ItemHealthy.breach(quoted(&item.path))?;
     }
     match kind {
         Kind::File => check_file(item)?,
@@ -36,7 +36,7 @@ pub fn check(item: &Item, paths: &mut Paths) -> Result<(), Stop> {
         && !paths.is_master(source, kind)
     {
         let detail = format!("{:?} is a hard link of {:?}, which can't be one", quoted(&item.path), quoted(source));
-        return Err(Rule::ItemHardLink.broken(detail));
+        Rule::ItemHardLink.breach(detail)?;
     }
     paths.add(&item.path, kind, item.hardlink_master == Some(true))
 }
@@ -66,50 +66,50 @@ fn kind(item: &Item) -> Result<Kind, Stop> {
     Ok(kind)
 }
 
-fn has_no_business(item: &Item, field: &str) -> Stop {
-    Rule::ItemType.broken(format!("{:?} has the field {field}, which its type does not have", quoted(&item.path)))
+fn has_no_business(item: &Item, field: &str) -> Result<(), Stop> {
+    Rule::ItemType.breach(format!("{:?} has the field {field}, which its type does not have", quoted(&item.path)))
 }
 
 /// Content, or a hard link to it, never both.
 fn check_file(item: &Item) -> Result<(), Stop> {
     let Some(chunks) = &item.chunks else {
         return match &item.source {
-            Some(_) if item.hardlink_master.is_some() => Err(has_no_business(item, "hardlink_master")),
+            Some(_) if item.hardlink_master.is_some() => has_no_business(item, "hardlink_master"),
             Some(_) if item.size.is_some_and(|size| size != 0) => {
-                Err(Rule::ItemSize.broken(format!("{:?} has a size but no content", quoted(&item.path))))
+                Rule::ItemSize.breach(format!("{:?} has a size but no content", quoted(&item.path)))
             }
             Some(_) => Ok(()),
-            None => Err(Rule::ItemType.broken(format!("{:?} is a file without content", quoted(&item.path)))),
+            None => Rule::ItemType.breach(format!("{:?} is a file without content", quoted(&item.path))),
         };
     };
     if item.source.is_some() {
-        return Err(has_no_business(item, "source"));
+        has_no_business(item, "source")?;
     }
     if item.rdev.is_some() {
-        return Err(has_no_business(item, "rdev"));
+        has_no_business(item, "rdev")?;
     }
     if let Some(chunk) = chunks.iter().find(|chunk| chunk.size as usize > borg::MAX_PLAINTEXT) {
-        return Err(Rule::ItemSize.broken(format!("{:?} has a chunk of {} bytes", quoted(&item.path), chunk.size)));
+        Rule::ItemSize.breach(format!("{:?} has a chunk of {} bytes", quoted(&item.path), chunk.size))?;
     }
     let sum = item.content_size();
     match item.size {
-        Some(size) if size != sum => Err(Rule::ItemSize.broken(format!("{:?} has {sum} bytes and says {size}", quoted(&item.path)))),
+        Some(size) if size != sum => Rule::ItemSize.breach(format!("{:?} has {sum} bytes and says {size}", quoted(&item.path))),
         _ => Ok(()),
     }
 }
 
 fn check_link(item: &Item) -> Result<(), Stop> {
     match &item.source {
-        None => return Err(Rule::ItemType.broken(format!("{:?} is a link to nothing", quoted(&item.path)))),
+        None => Rule::ItemType.breach(format!("{:?} is a link to nothing", quoted(&item.path)))?,
         Some(target) if target.is_empty() || target.contains(&0) || target.len() > MAX_PATH => {
-            return Err(Rule::ItemLimits.broken(format!("{:?} is a link to {:?}", quoted(&item.path), quoted(target))));
+            Rule::ItemLimits.breach(format!("{:?} is a link to {:?}", quoted(&item.path), quoted(target)))?;
         }
         Some(_) => {}
     }
     // A target may lead anywhere: it is only text here. Whoever extracts must not follow it.
     no_content(item)?;
     if item.hardlink_master == Some(true) {
-        return Err(has_no_business(item, "hardlink_master"));
+        has_no_business(item, "hardlink_master")?;
     }
     Ok(())
 }
@@ -119,24 +119,24 @@ fn check_other(item: &Item) -> Result<(), Stop> {
     no_content(item)?;
     let kind = kind(item)?;
     if kind == Kind::Directory && (item.source.is_some() || item.hardlink_master == Some(true)) {
-        return Err(has_no_business(item, "source or hardlink_master"));
+        has_no_business(item, "source or hardlink_master")?;
     }
     let device = matches!(kind, Kind::Character | Kind::Block);
     if item.rdev.is_some() && !device {
-        return Err(has_no_business(item, "rdev"));
+        has_no_business(item, "rdev")?;
     }
     if device && item.rdev.is_none() && item.source.is_none() {
-        return Err(Rule::ItemType.broken(format!("{:?} is a device without a number", quoted(&item.path))));
+        Rule::ItemType.breach(format!("{:?} is a device without a number", quoted(&item.path)))?;
     }
     Ok(())
 }
 
 fn no_content(item: &Item) -> Result<(), Stop> {
     if item.chunks.is_some() || item.part.is_some() {
-        return Err(has_no_business(item, "chunks or part"));
+        has_no_business(item, "chunks or part")?;
     }
     if item.size.is_some_and(|size| size != 0) {
-        return Err(Rule::ItemSize.broken(format!("{:?} has a size but no content", quoted(&item.path))));
+        Rule::ItemSize.breach(format!("{:?} has a size but no content", quoted(&item.path)))?;
     }
     Ok(())
 }
@@ -148,11 +148,11 @@ fn check_part(item: &Item, kind: Kind, part: u64) -> Result<(), Stop> {
     if kind == Kind::File && part > 0 && named && item.chunks.is_some() {
         return Ok(());
     }
-    Err(Rule::ItemPart.broken(format!("{:?} says it is part {part}", quoted(&item.path))))
+    Rule::ItemPart.breach(format!("{:?} says it is part {part}", quoted(&item.path)))
 }
 
 fn check_limits(item: &Item) -> Result<(), Stop> {
-    let beyond = |what: &str| Err(Rule::ItemLimits.broken(format!("{:?}: {what}", quoted(&item.path))));
+    let beyond = |what: &str| Rule::ItemLimits.breach(format!("{:?}: {what}", quoted(&item.path)));
     for (what, id) in [("uid", item.uid), ("gid", item.gid)] {
         // -1 is what "nobody in particular" looks like where ids are signed.
         if id.is_some_and(|id| !(-1..=i64::from(u32::MAX)).contains(&id)) {

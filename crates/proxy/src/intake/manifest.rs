@@ -22,10 +22,10 @@ pub struct Request {
 pub fn request(plaintext: &[u8], current: &Manifest, archive_name: &[u8], key: &Key) -> Result<(Request, Manifest), Stop> {
     let manifest = Manifest::parse(plaintext, key).map_err(|error| Rule::Manifest.broken(error.to_string()))?;
     if manifest.version != 1 {
-        return Err(Rule::Manifest.broken(format!("version {}", manifest.version)));
+        Rule::Manifest.breach(format!("version {}", manifest.version))?;
     }
     if manifest.config.contains_key(b"feature_flags".as_slice()) {
-        return Err(Rule::ManifestFeatures.broken("the manifest has feature flags, which no Borg 1.x sets"));
+        Rule::ManifestFeatures.breach("the manifest has feature flags, which no Borg 1.x sets")?;
     }
     let is_new = |name: &[u8], id: Id| current.archives.get(name).is_none_or(|entry| entry.id != id);
     let mut new = manifest.archives.iter().filter(|(name, entry)| is_new(name, entry.id));
@@ -39,7 +39,10 @@ pub fn request(plaintext: &[u8], current: &Manifest, archive_name: &[u8], key: &
     let checkpoint = match name.strip_prefix(archive_name) {
         Some(b"") => false,
         Some(suffix) if is_checkpoint_suffix(suffix) => true,
-        _ => return Err(Rule::ArchiveName.broken(format!("the archive is called {:?}", quoted(name)))),
+        _ => {
+            Rule::ArchiveName.breach(format!("the archive is called {:?}", quoted(name)))?;
+            false
+        }
     };
     let request = Request { archive: entry.id, name: name.clone(), checkpoint };
     Ok((request, manifest))

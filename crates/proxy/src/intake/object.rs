@@ -56,10 +56,10 @@ impl Verifier {
             return Err(Rule::ObjectSize.broken("an object of no bytes"));
         };
         if found != expected {
-            return Err(Rule::ObjectType.broken(format!("type {found:#04x} instead of {expected:#04x}")));
+            Rule::ObjectType.breach(format!("type {found:#04x} instead of {expected:#04x}"))?;
         }
         if payload.len() > MAX_PAYLOAD {
-            return Err(Rule::ObjectSize.broken(format!("an object of {} bytes", envelope.len())));
+            Rule::ObjectSize.breach(format!("an object of {} bytes", envelope.len()))?;
         }
         Ok(payload)
     }
@@ -92,7 +92,7 @@ impl Verifier {
         let inner = if is_plain(inner) { Cow::Borrowed(inner) } else { Cow::Owned(self.compressor.compress(plaintext)) };
         let payload = if obfuscated && self.obfuscates { Cow::Owned(obfuscate(&inner, payload.len())) } else { inner };
         if payload.len() > MAX_PAYLOAD {
-            return Err(Rule::ObjectSize.broken(format!("object {id} has {} bytes when compressed anew", payload.len())));
+            Rule::ObjectSize.breach(format!("object {id} has {} bytes when compressed anew", payload.len()))?;
         }
         Ok(Examined { size, is_archive: false, payload })
     }
@@ -104,11 +104,10 @@ fn verified<'a>(key: &Key, decompressor: &'a mut Decompressor, id: &Id, payload:
         Ok(plaintext) => plaintext,
         Err(error) => return Err(undecodable(id, &error)),
     };
-    if bool::from(key.id_hash(plaintext).0.ct_eq(&id.0)) {
-        Ok(plaintext)
-    } else {
-        Err(Rule::ChunkId.broken(format!("object {id} has the id of something else")))
+    if !bool::from(key.id_hash(plaintext).0.ct_eq(&id.0)) {
+        Rule::ChunkId.breach(format!("object {id} has the id of something else"))?;
     }
+    Ok(plaintext)
 }
 
 fn undecodable(id: &Id, error: &DecompressError) -> Stop {

@@ -165,7 +165,7 @@ fn overlap(path: &[u8], what: &str) -> Stop {
 /// An item's path: relative, without `.`, `..` and empty components, without NUL. (`.` by itself is the root of what was
 /// backed up: Borg calls `/` so.)
 pub fn check_path(path: &[u8]) -> Result<(), Stop> {
-    let bad = |what: &str| Err(Rule::ItemPath.broken(format!("the path {:?} {what}", quoted(path))));
+    let bad = |what: &str| Rule::ItemPath.breach(format!("the path {:?} {what}", quoted(path)));
     if path.len() > MAX_PATH {
         return bad("is too long");
     }

@@ -62,7 +62,7 @@ impl Examination {
             let count = counts.entry(id).or_default();
             *count += 1;
             if *count > MAX_REPEATS {
-                return Err(Rule::ItemLimits.broken(format!("the item stream has chunk {id} more than {MAX_REPEATS} times")));
+                Rule::ItemLimits.breach(format!("the item stream has chunk {id} more than {MAX_REPEATS} times"))?;
             }
         }
         Ok(Examination {
@@ -128,7 +128,7 @@ impl Examination {
     fn piece(&mut self, id: &Id, payload: &[u8], put_now: bool, verifier: &mut Verifier) -> Result<(), Stop> {
         let plaintext = verifier.verified(id, payload)?;
         if plaintext.len() > MAX_ITEM_CHUNK {
-            return Err(Rule::ItemChunkSize.broken(format!("chunk {id} has {} bytes", plaintext.len())));
+            Rule::ItemChunkSize.breach(format!("chunk {id} has {} bytes", plaintext.len()))?;
         }
         let bytes = plaintext.len() as u64;
         self.stream_bytes += bytes;

@@ -169,7 +169,7 @@ impl Backup {
             }
             (Call::Delete, Method::Delete { id }) => {
                 if !self.checkpoints.remove(&id) {
-                    return Err(Rule::DeleteNotOwn.broken(format!("delete of {id}")));
+                    Rule::DeleteNotOwn.breach(format!("delete of {id}"))?;
                 }
                 self.held.remove(&id);
                 reply::nil(msgid)
@@ -230,7 +230,7 @@ impl Backup {
         let bytes: usize = self.held.values().map(Vec::len).sum();
         if self.held.len() > MAX_HELD || bytes > MAX_HELD_BYTES {
             let detail = format!("{} archives of {bytes} bytes that no manifest named", self.held.len());
-            return Err(Rule::ArchivesHeld.broken(detail));
+            Rule::ArchivesHeld.breach(detail)?;
         }
         Ok(())
     }

@@ -1,0 +1,34 @@
+//! What a client with a valid token can try, attack by attack as docs/threat-model.md numbers them: each is made by a client that
+//! speaks the real protocol with a real session of a running BorgCube, ends with the rule or the cause that is its answer, and leaves
+//! repository and database as they were.
+
+mod archives;
+mod hostile;
+mod objects;
+mod protocol;
+mod rules;
+mod world;
+
+use hostile::{Hostile, Said};
+
+/// What breaks one rule, and nothing before it. Tests use it, and `each_rule_is_needed` does it with the rule switched off: then it must
+/// end in some other way. Up to the last call everything must work; that call's answer is the result.
+pub struct Deed {
+    /// The rule's name.
+    pub rule: &'static str,
+    /// The test that claims it.
+    pub test: &'static str,
+    /// What the client does when the repository is open.
+    pub deed: fn(&mut Hostile) -> Said,
+}
+
+/// All of them; every rule has one.
+pub fn deeds() -> impl Iterator<Item = &'static Deed> {
+    [protocol::DEEDS, objects::DEEDS, archives::DEEDS].into_iter().flatten()
+}
+
+/// The deed that belongs to a test and a rule.
+#[track_caller]
+pub fn deed(rule: &str, test: &str) -> &'static Deed {
+    deeds().find(|deed| deed.rule == rule && deed.test == test).unwrap_or_else(|| panic!("{test} has no deed for {rule}"))
+}

@@ -1,0 +1,74 @@
+//! Every rule has an attack that it, and nothing else, answers.
+
+use crate::world::World;
+use crate::{Deed, deeds};
+use proxy::rules::Rule;
+use std::collections::BTreeSet;
+
+/// The owner's rules; `token` is none that could be passed over: who has none has no session.
+const OWNERS: [&str; 3] = ["unknown-chunk", "chunk-size", "archive-complete"];
+
+/// With its rule switched off, an attack must end in some other way. What way, the table that is printed says: where it is `done`, only
+/// that rule stands between the attack and the repository.
+#[test]
+fn each_rule_is_needed() {
+    let world = World::new();
+    let (mut table, mut wrong) = (String::new(), Vec::new());
+    let rules: BTreeSet<&str> = Rule::all().map(Rule::name).chain(OWNERS).collect();
+    for rule in &rules {
+        let of_rule: Vec<&Deed> = deeds().filter(|deed| deed.rule == *rule).collect();
+        if of_rule.is_empty() {
+            // Not wrong yet: the catalogue is being filled.
+            table.push_str(&format!("{rule:20} NO ATTACK CLAIMS IT\n"));
+        }
+        for deed in of_rule {
+            world.switch_off("");
+            let with = world.attempt(|client| drop((deed.deed)(client)));
+            world.switch_off(rule);
+            let without = world.attempt(|client| drop((deed.deed)(client)));
+            if with.word != "policy-violation" || with.name != *rule {
+                wrong.push(format!("{rule}: {} led to {with:?}", deed.test));
+            }
+            if without.name == *rule {
+                wrong.push(format!("{rule}: switched off, {} still led to {without:?}", deed.test));
+            }
+            table.push_str(&format!("{rule:20} {:40} {} {} {}\n", deed.test, without.state, without.word, without.name));
+        }
+    }
+    println!("with the rule switched off:\n{table}");
+    for deed in deeds().filter(|deed| !rules.contains(deed.rule)) {
+        wrong.push(format!("{} claims {}, which is no rule", deed.test, deed.rule));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The switch is in one place, which a release does not have.
+#[test]
+fn no_release_has_the_switch() {
+    let variable = ["BORGCUBE_TEST", "_RULE_OFF"].concat();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let (mut stack, mut found) = (vec![root.join("crates")], Vec::new());
+    while let Some(directory) = stack.pop() {
+        for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if path.is_dir() {
+                stack.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") && std::fs::read_to_string(&path).unwrap().contains(&variable) {
+                found.push(path);
+            }
+        }
+    }
+    let [only] = found.as_slice() else { panic!("the switch is in {found:?}") };
+    let text = std::fs::read_to_string(only).unwrap();
+    assert!(text.contains(&format!("#[cfg(debug_assertions)]\nconst VARIABLE: &str = \"{variable}\";")), "not only in debug builds");
+    assert!(text.contains("#[cfg(not(debug_assertions))]\n#[must_use]\npub const fn is_off(_rule: &str) -> bool {\n    false\n}"));
+    // Where releases were built after the last change of the switch, the programs themselves are asked.
+    for program in ["borgcube-session", "borgcube-repositoryd"] {
+        let path = root.join("target/release").join(program);
+        let age = |path: &std::path::Path| path.metadata().and_then(|m| m.modified()).ok();
+        if age(&path) > age(only) {
+            let bytes = std::fs::read(&path).unwrap();
+            assert!(!bytes.windows(variable.len()).any(|w| w == variable.as_bytes()), "{program} has the switch");
+        }
+    }
+}
