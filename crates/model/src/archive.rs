@@ -40,4 +40,11 @@ pub struct Archive {
     /// What the client claimed and the server replaced (name, host, user, times), escaped for printing.
     #[serde(default)]
     pub claims: Vec<String>,
+    /// It has so much less than the config's archives before it that a person has to look before anything relies on it.
+    /// (A client decides what it sends: that an archive is not suspicious proves nothing.)
+    #[serde(default)]
+    pub suspicious: bool,
+    /// What is odd about it, in sentences, escaped for printing.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }

@@ -9,7 +9,7 @@ use crate::owner::Owner;
 use crate::tool::Random;
 use crate::viewlist::{self, ViewList};
 use crate::writer::Open;
-use crate::{garbage, intents};
+use crate::{doubts, garbage, intents};
 use borg::archive::{Archive as Metadata, ChunkerParams};
 use borg::compress::{Compression, compress};
 use borg::manifest::{ArchiveEntry, Manifest};
@@ -63,7 +63,8 @@ pub fn commit(owner: &Owner, open: &mut Open, candidate: &Candidate) -> Result<A
 
     let path = owner.layout.view(owner.name.as_str(), &id.to_hex());
     let view_digest = candidate.list.write(&path)?;
-    let archive = record(owner, candidate, id, name, view_digest, now);
+    let mut archive = record(owner, candidate, id, name, view_digest, now);
+    doubts::note(owner, &mut archive).inspect_err(|_| viewlist::remove(&path))?;
     let intent = Intent { archive: archive.clone(), removes: removed.iter().map(|a| a.id.clone()).collect(), time: now };
     let begun = hold(open, candidate).and_then(|()| intents::declare(owner, &intent).inspect_err(|_| let_go(open, candidate)));
     if let Err(failure) = begun {
@@ -256,6 +257,8 @@ fn record(owner: &Owner, candidate: &Candidate, id: Id, name: String, view_diges
         incomplete: proposal.checkpoint,
         view_digest,
         claims: proposal.claims.clone(),
+        suspicious: false,
+        warnings: vec![],
     }
 }
 

@@ -13,6 +13,7 @@ mod cli;
 mod collection;
 mod commit;
 mod credentials;
+mod doubts;
 mod failures;
 mod garbage;
 mod intents;

@@ -143,6 +143,8 @@ pub fn archive(archive: &Archive) -> String {
     .line("End", archive.end.to_local())
     .line("Time", duration(archive.end.seconds_since(archive.start)))
     .many("Client's claims", &archive.claims)
+    .maybe("Suspicious", archive.suspicious.then_some("look at it before anything relies on it"))
+    .many("Warnings", &archive.warnings)
     .render()
 }
 
@@ -243,10 +245,12 @@ Warnings:     one
             incomplete: true,
             view_digest: String::new(),
             claims: vec!["host \u{202e}live".into()],
+            suspicious: true,
+            warnings: vec!["odd".into()],
         };
         let text = archive(&record);
         assert!(text.contains("x\\u{1b}]0;gone\\u{7}") && text.contains("host \\u{202e}live"), "{text}");
         assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text}");
-        assert!(text.contains("no restore point"));
+        assert!(text.contains("no restore point") && text.contains("Suspicious") && text.contains("odd"), "{text}");
     }
 }

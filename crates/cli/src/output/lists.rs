@@ -101,9 +101,17 @@ pub fn archives(records: &[Archive]) -> Table {
             bytes(a.statistics.original_size),
             bytes(a.statistics.deduplicated_size),
             a.job.to_string(),
-            if a.incomplete { "incomplete".into() } else { a.comment.clone() },
+            archive_remark(a),
         ]
     })
+}
+
+fn archive_remark(archive: &Archive) -> String {
+    match (archive.incomplete, archive.suspicious) {
+        (true, _) => "incomplete".into(),
+        (_, true) => format!("suspicious {}", archive.comment).trim_end().to_owned(),
+        _ => archive.comment.clone(),
+    }
 }
 
 /// The transaction log.

@@ -131,6 +131,9 @@ fn backup(worker: &mut Worker, layout: &Layout, task: &Task, sender: std::sync::
     if let Some(warning) = warning {
         worker.report.warn(warning, Timestamp::now());
     }
+    for warning in outcome.iter().filter_map(|o| o.archive.as_ref()).flat_map(|archive| &archive.warnings) {
+        worker.report.warn(warning.clone(), Timestamp::now());
+    }
     if failure.is_none() {
         worker.advance(JobState::ClientCleanup)?;
     }

@@ -181,6 +181,8 @@ mod tests {
             incomplete: false,
             view_digest: String::new(),
             claims: vec![],
+            suspicious: false,
+            warnings: vec![],
         };
         let with = |cause| Outcome { archive: Some(archive.clone()), ..outcome(cause) };
         let (ok, good) = (ExitStatus::Exited(0), report(&["borgcube exit 0"], &[]));

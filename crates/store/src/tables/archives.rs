@@ -7,13 +7,22 @@ use super::kind;
 use crate::error::Result;
 use crate::handle::TableRef;
 use crate::key::{Key, KeyBytes, KeyParts};
-use crate::record::Record;
+use crate::record::{Evolution, Record};
 use crate::table::{Index, Table};
 
 impl Record for Archive {
     const KIND: u16 = kind::ARCHIVE;
     const NAME: &'static str = "archive";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
+    fn evolutions() -> &'static [Evolution] {
+        &[Evolution { from: 1, to: 2, apply: add_doubts }]
+    }
+}
+
+/// Version 1 knew no doubts about an archive; what is new may be absent, so there is nothing to add.
+#[expect(clippy::unnecessary_wraps, reason = "what an evolution looks like")]
+pub(super) fn add_doubts(_: &mut serde_json::Value) -> std::result::Result<(), String> {
+    Ok(())
 }
 
 /// An archive's key.

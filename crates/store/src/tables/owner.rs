@@ -10,7 +10,7 @@ use super::kind;
 use crate::error::Result;
 use crate::handle::{TableMut, TableRef};
 use crate::key::{Key, KeyBytes, KeyParts};
-use crate::record::Record;
+use crate::record::{Evolution, Record};
 use crate::table::{Index, Table};
 
 /// A session that an owner prepared and a client has not opened yet.
@@ -107,7 +107,11 @@ pub struct Intent {
 impl Record for Intent {
     const KIND: u16 = kind::INTENT;
     const NAME: &'static str = "intent";
-    const VERSION: u16 = 1;
+    // It contains an archive's record, and goes where that goes.
+    const VERSION: u16 = 2;
+    fn evolutions() -> &'static [Evolution] {
+        &[Evolution { from: 1, to: 2, apply: super::archives::add_doubts }]
+    }
 }
 
 /// An intent's key: one at a time for each job.

@@ -108,6 +108,8 @@ pub fn archive(repository: &str, config: &str, id: u64, seconds: i64) -> Archive
         incomplete: false,
         view_digest: "cd".repeat(32),
         claims: vec!["host: web9".into()],
+        suspicious: false,
+        warnings: vec![],
     }
 }
 
