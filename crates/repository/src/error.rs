@@ -57,6 +57,15 @@ pub enum Error {
     /// The URL is none.
     #[error("{0}")]
     BadUrl(String),
+    /// Our own index of a repository cannot be read or written.
+    #[error("the repository's index: {0}")]
+    Index(String),
+    /// Our own index of a repository is damaged. It answers nothing any more; the next opening builds it anew.
+    #[error("the repository's index: {0}")]
+    IndexDamaged(String),
+    /// The file system does not do what it was asked for.
+    #[error("{0}")]
+    Io(String),
     /// This way to reach a repository cannot do that.
     #[error("{0}")]
     Unsupported(String),

@@ -7,6 +7,7 @@
 
 mod entry;
 mod error;
+pub mod index;
 mod local;
 mod location;
 mod options;

@@ -1,0 +1,517 @@
+//! Where each object is: an index that does not have to fit into memory.
+//!
+//! Changes are collected in memory, written as a *run* (an immutable sorted file, see [`run`]) when there are many, and runs are merged by a
+//! thread, so that there are few. A lookup asks memory, then the runs from the newest to the oldest; it reads one page of a run or none.
+//! [`Index::checkpoint`] makes everything durable; what was written after the last checkpoint is gone after a crash, and whoever owns the
+//! index looks it up in the repository again. The index is never more than an answer that could be found in the repository, so whatever
+//! is damaged is thrown away as a whole.
+//!
+//! *May be used by*: this crate.
+
+mod background;
+mod borg_index;
+mod current;
+mod filter;
+mod merge;
+mod page;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::JoinHandle;
+
+use borg::{Id, RepositoryId};
+
+use crate::{Entry, Error, Result};
+pub use borg_index::{BorgIndex, Digests, write_borg_index};
+use current::Current;
+pub use merge::Entries;
+use merge::{Forgotten, Merge, remembered};
+use run::{Place, Run};
+
+/// Changes that are collected before they are written. At most twice as many wait to be written, and twice as many come in meanwhile.
+const LIMIT: usize = 62_500;
+
+/// What the index knew of the repository when it was made durable.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The repository's transaction.
+    pub transaction: u32,
+    /// Its segments.
+    pub segments: BTreeMap<u32, SegmentState>,
+}
+
+/// A segment as it was at a checkpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SegmentState {
+    /// Bytes of the file.
+    pub size: u64,
+    /// When it was written last, in nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Objects that are still needed.
+    pub live: u32,
+    /// Bytes that are not.
+    pub freeable: u64,
+}
+
+/// The index of one repository. Any number of threads may read it while one writes.
+pub struct Index {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    /// Held while the index is open: two of them would remove each other's files.
+    _lock: File,
+    _temporary: Option<tempfile::TempDir>,
+}
+
+/// What readers, the writer and the thread share.
+struct Shared {
+    place: Arc<Place>,
+    limit: usize,
+    /// False for an index that vanishes anyway.
+    durable: bool,
+    state: RwLock<State>,
+    /// The last checkpoint. Its lock is held by whoever changes something.
+    writer: Mutex<Option<Durable>>,
+    bell: Mutex<Bell>,
+    /// Rung for the thread.
+    work: Condvar,
+    /// Rung by the thread, whenever it has finished or failed to write a run.
+    written: Condvar,
+    /// Something that was read is damaged.
+    broken: AtomicBool,
+}
+
+/// What lookups see.
+#[derive(Default, Clone)]
+struct State {
+    changes: HashMap<Id, Option<Entry>>,
+    /// Changes that are being written.
+    frozen: Option<Arc<Frozen>>,
+    /// Oldest first.
+    runs: Arc<Vec<Arc<Run>>>,
+    forgotten: Arc<Forgotten>,
+    serial: u64,
+    /// Segment, and how many ids are in it.
+    counts: BTreeMap<u32, u64>,
+    next: u64,
+    /// Goes up with every reset: what the thread began before does not count any more.
+    epoch: u64,
+    /// Changes since the last checkpoint.
+    since: usize,
+    /// Why the thread could not write a run.
+    failure: Option<Error>,
+}
+
+struct Frozen {
+    changes: HashMap<Id, Option<Entry>>,
+    born: u64,
+}
+
+/// A checkpoint, with its runs open.
+struct Durable {
+    current: Current,
+    runs: Vec<Arc<Run>>,
+}
+
+#[derive(Default)]
+struct Bell {
+    work: bool,
+    quit: bool,
+    written: u64,
+}
+
+fn failed(doing: &str, path: &Path, error: &std::io::Error) -> Error {
+    let text = format!("{doing} {} failed: {error}", path.display());
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Error::NoSpace(text),
+        _ => Error::Index(text),
+    }
+}
+
+fn damaged(path: &Path) -> Error {
+    Error::IndexDamaged(format!("{} is damaged; the index is built anew when the repository is opened again", path.display()))
+}
+
+impl Index {
+    /// Opens what is in the directory; what is there and cannot be used is removed, and the index is empty then. With the index comes
+    /// what it was told at its last checkpoint. Without a directory it is a temporary one.
+    pub fn open(dir: Option<&Path>, id: RepositoryId) -> Result<(Index, Option<Checkpoint>)> {
+        Index::with_limit(dir, id, LIMIT)
+    }
+
+    fn with_limit(dir: Option<&Path>, id: RepositoryId, limit: usize) -> Result<(Index, Option<Checkpoint>)> {
+        let temporary = match dir {
+            Some(_) => None,
+            None => Some(tempfile::tempdir().map_err(|error| failed("making a directory in", &std::env::temp_dir(), &error))?),
+        };
+        let dir = dir.or(temporary.as_ref().map(|temporary| temporary.path())).unwrap_or(Path::new(".")).to_owned();
+        fs::create_dir_all(&dir).map_err(|error| failed("making", &dir, &error))?;
+        let lock = File::create(dir.join("lock")).map_err(|error| failed("opening the lock in", &dir, &error))?;
+        lock.try_lock().map_err(|error| match error {
+            fs::TryLockError::WouldBlock => Error::Index(format!("the index in {} is open in another process", dir.display())),
+            fs::TryLockError::Error(error) => failed("locking", &dir, &error),
+        })?;
+
+        let place = Arc::new(Place { dir: dir.clone(), id, ours: AtomicBool::new(true) });
+        let durable = Current::read(&dir, id).and_then(|current| match Durable::open(&place, current) {
+            Ok(durable) => Some(durable),
+            Err(error) => {
+                log::warn!("the index is built anew: {error}");
+                None
+            }
+        });
+        if durable.is_none()
+            && let Err(error) = current::remove(&dir)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(failed("removing the old index in", &dir, &error));
+        }
+        sweep(&dir, durable.as_ref())?;
+        let checkpoint = durable.as_ref().map(|durable| durable.current.checkpoint.clone());
+        let state = durable.as_ref().map(Durable::state).unwrap_or_default();
+        let shared = Arc::new(Shared {
+            place,
+            limit,
+            durable: temporary.is_none(),
+            state: RwLock::new(state),
+            writer: Mutex::new(durable),
+            bell: Mutex::default(),
+            work: Condvar::new(),
+            written: Condvar::new(),
+            broken: AtomicBool::new(false),
+        });
+        let thread = {
+            let shared = Arc::clone(&shared);
+            let builder = std::thread::Builder::new().name("index".to_owned());
+            builder.spawn(move || shared.run()).map_err(|error| failed("starting a thread for", Path::new("the index"), &error))?
+        };
+        Ok((Index { shared, thread: Some(thread), _lock: lock, _temporary: temporary }, checkpoint))
+    }
+
+    /// Where the object is.
+    pub fn get(&self, id: &Id) -> Result<Option<Entry>> {
+        self.shared.get(id)
+    }
+
+    /// The object is here from now on; tells where it was.
+    pub fn insert(&self, id: Id, entry: Entry) -> Result<Option<Entry>> {
+        if entry.segment == page::REMOVED {
+            return Err(Error::Index(format!("there is no segment {}", entry.segment)));
+        }
+        self.shared.change(id, Some(entry))
+    }
+
+    /// The object is gone; tells where it was.
+    pub fn remove(&self, id: &Id) -> Result<Option<Entry>> {
+        self.shared.change(*id, None)
+    }
+
+    /// Number of objects.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.shared.read().counts.values().sum()
+    }
+
+    /// Whether there are no objects.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.shared.read().counts.is_empty()
+    }
+
+    /// How many objects are in each segment that has any.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<u32, u64> {
+        self.shared.read().counts.clone()
+    }
+
+    /// Objects in these segments are gone from now on. What is inserted later counts, even if it is in one of them.
+    pub fn forget_segments(&self, segments: &BTreeSet<u32>) {
+        let _writer = self.shared.writer();
+        let mut state = self.shared.write();
+        let state = &mut *state;
+        state.serial += 1;
+        let forgotten = Arc::make_mut(&mut state.forgotten);
+        for segment in segments {
+            forgotten.insert(*segment, state.serial);
+            state.counts.remove(segment);
+        }
+        // An older run may have another place for the same id, and that is no longer true either.
+        for change in state.changes.values_mut() {
+            *change = change.filter(|entry| !segments.contains(&entry.segment));
+        }
+        state.since += 1;
+    }
+
+    /// Whether so much has changed that a checkpoint is due.
+    #[must_use]
+    pub fn wants_checkpoint(&self) -> bool {
+        self.shared.read().since >= self.shared.limit
+    }
+
+    /// Makes everything durable, together with what is known of the repository.
+    pub fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
+        self.shared.checkpoint(checkpoint)
+    }
+
+    /// Goes back to the last checkpoint and tells what that was told. Without any, the index is empty.
+    pub fn reset(&self) -> Result<Option<Checkpoint>> {
+        let durable = self.shared.writer();
+        let mut state = self.shared.write();
+        let mut old = durable.as_ref().map(Durable::state).unwrap_or_default();
+        // Numbers of runs are not used twice, because the thread may be writing one.
+        (old.epoch, old.next) = (state.epoch + 1, state.next);
+        *state = old;
+        drop(state);
+        self.shared.ring();
+        Ok(durable.as_ref().map(|durable| durable.current.checkpoint.clone()))
+    }
+
+    /// Everything that is there now, in the order of ids. Later changes are not seen.
+    pub fn iter(&self) -> Result<Entries> {
+        let (changes, serial, frozen, runs, forgotten) = {
+            let state = self.shared.read();
+            (state.changes.clone(), state.serial, state.frozen.clone(), Arc::clone(&state.runs), Arc::clone(&state.forgotten))
+        };
+        let mut merge = Merge::new(forgotten);
+        merge.add_map(&changes, serial)?;
+        if let Some(frozen) = frozen {
+            merge.add_map(&frozen.changes, frozen.born)?;
+        }
+        runs.iter().rev().try_for_each(|run| self.shared.noted(merge.add_run(run)))?;
+        Ok(Entries::new(merge))
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        self.shared.bell().quit = true;
+        self.shared.work.notify_all();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the index's thread has panicked");
+        }
+        // An iterator may live longer than the index. What it holds is left to the next opening, which uses the same names again.
+        let durable = self.shared.writer().take();
+        let state = std::mem::take(&mut *self.shared.write());
+        drop((durable, state));
+        self.shared.place.ours.store(false, Ordering::Release);
+    }
+}
+
+/// Removes what no checkpoint names.
+fn sweep(dir: &Path, durable: Option<&Durable>) -> Result<()> {
+    let keep: BTreeSet<PathBuf> = durable.into_iter().flat_map(|durable| &durable.runs).map(|run| run.path().to_owned()).collect();
+    let entries = fs::read_dir(dir).map_err(|error| failed("reading", dir, &error))?;
+    for entry in entries {
+        let path = entry.map_err(|error| failed("reading", dir, &error))?.path();
+        let ours = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("run-") || name == "current.tmp");
+        if ours && !keep.contains(&path) {
+            fs::remove_file(&path).map_err(|error| failed("removing", &path, &error))?;
+        }
+    }
+    Ok(())
+}
+
+impl Durable {
+    fn open(place: &Arc<Place>, current: Current) -> Result<Durable> {
+        let runs = current.runs.iter().enumerate().map(|(at, name)| Run::open(place, *name, at == 0).map(Arc::new));
+        let runs = runs.collect::<Result<_>>()?;
+        Ok(Durable { current, runs })
+    }
+
+    fn state(&self) -> State {
+        State {
+            runs: Arc::new(self.runs.clone()),
+            forgotten: Arc::new(self.current.forgotten.clone()),
+            serial: self.current.serial,
+            counts: self.current.counts.clone(),
+            next: self.current.next,
+            ..State::default()
+        }
+    }
+}
+
+// A lock is poisoned only if a thread panicked in one of the few lines that hold it; none of them leaves anything half changed.
+impl Shared {
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Option<Durable>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bell(&self) -> MutexGuard<'_, Bell> {
+        self.bell.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ring(&self) {
+        self.bell().work = true;
+        self.work.notify_all();
+    }
+
+    /// What is found damaged is not to be found again by the next opening.
+    fn noted<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error @ Error::IndexDamaged(_)) = &result
+            && !self.broken.swap(true, Ordering::AcqRel)
+        {
+            log::error!("{error}");
+            if let Err(error) = current::remove(&self.place.dir) {
+                log::debug!("{}: nothing removed: {error}", self.place.dir.display());
+            }
+        }
+        result
+    }
+
+    fn get(&self, id: &Id) -> Result<Option<Entry>> {
+        let (runs, forgotten) = {
+            let state = self.read();
+            if let Some(change) = state.changes.get(id) {
+                return Ok(*change);
+            }
+            if let Some(frozen) = &state.frozen
+                && let Some(change) = frozen.changes.get(id)
+            {
+                return Ok(remembered(*change, frozen.born, &state.forgotten));
+            }
+            (Arc::clone(&state.runs), Arc::clone(&state.forgotten))
+        };
+        for run in runs.iter().rev() {
+            if let Some(entry) = self.noted(run.find(id))? {
+                return Ok(remembered(entry, run.born, &forgotten));
+            }
+        }
+        Ok(None)
+    }
+
+    fn change(&self, id: Id, entry: Option<Entry>) -> Result<Option<Entry>> {
+        let _writer = self.writer();
+        self.make_room()?;
+        let old = self.get(&id)?;
+        if entry.is_none() && old.is_none() {
+            return Ok(None);
+        }
+        let mut state = self.write();
+        if let Some(Entry { segment, .. }) = old
+            && let Some(count) = state.counts.get_mut(&segment)
+        {
+            *count -= 1;
+            if *count == 0 {
+                state.counts.remove(&segment);
+            }
+        }
+        if let Some(Entry { segment, .. }) = entry {
+            *state.counts.entry(segment).or_default() += 1;
+        }
+        state.changes.insert(id, entry);
+        state.since += 1;
+        Ok(old)
+    }
+
+    /// Has the changes written when there are many, and waits only if the thread cannot keep up.
+    fn make_room(&self) -> Result<()> {
+        let changes = self.read().changes.len();
+        if changes >= self.limit && !self.freeze()? && changes >= 2 * self.limit {
+            self.wait_for_thread()?;
+            self.freeze()?;
+        }
+        Ok(())
+    }
+
+    /// Hands the changes to the thread. False if it still has others.
+    fn freeze(&self) -> Result<bool> {
+        let mut state = self.write();
+        let failure = state.failure.take();
+        let free = state.frozen.is_none();
+        if free && !state.changes.is_empty() {
+            let (changes, born) = (std::mem::take(&mut state.changes), state.serial);
+            state.frozen = Some(Arc::new(Frozen { changes, born }));
+        }
+        drop(state);
+        if !free || failure.is_some() {
+            // It tries again.
+            self.ring();
+        }
+        match failure {
+            Some(failure) => Err(failure),
+            None => {
+                if free {
+                    self.ring();
+                }
+                Ok(free)
+            }
+        }
+    }
+
+    /// Waits until nothing is left to be written.
+    fn wait_for_thread(&self) -> Result<()> {
+        loop {
+            let seen = self.bell().written;
+            {
+                let mut state = self.write();
+                if let Some(failure) = state.failure.take() {
+                    return Err(failure);
+                }
+                if state.frozen.is_none() {
+                    return Ok(());
+                }
+            }
+            let bell = self.bell();
+            drop(self.written.wait_while(bell, |bell| bell.written == seen));
+        }
+    }
+
+    fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let mut durable = self.writer();
+        if self.broken.load(Ordering::Acquire) {
+            return Err(damaged(&self.place.dir));
+        }
+        // One kind of change after the other: what the thread still has is older than what was collected meanwhile.
+        if !self.freeze()? {
+            self.wait_for_thread()?;
+            self.freeze()?;
+        }
+        self.wait_for_thread()?;
+        let (runs, current) = {
+            let state = self.read();
+            let current = Current {
+                checkpoint: checkpoint.clone(),
+                runs: state.runs.iter().map(|run| run.name()).collect(),
+                next: state.next,
+                serial: state.serial,
+                forgotten: (*state.forgotten).clone(),
+                counts: state.counts.clone(),
+            };
+            (Arc::clone(&state.runs), current)
+        };
+        if self.durable {
+            runs.iter().try_for_each(|run| run.sync())?;
+            File::open(&self.place.dir).and_then(|dir| dir.sync_all()).map_err(|error| failed("writing", &self.place.dir, &error))?;
+        }
+        // From the renaming on they must not vanish. If it fails, nobody knows on which side of it: then both stay.
+        runs.iter().for_each(|run| run.set_named(true));
+        current.write(&self.place.dir, self.place.id, self.durable)?;
+        if self.broken.load(Ordering::Acquire) {
+            // Found damaged meanwhile, by a reader.
+            current::remove(&self.place.dir).map_err(|error| failed("removing the index in", &self.place.dir, &error))?;
+            return Err(damaged(&self.place.dir));
+        }
+        if let Some(old) = durable.take() {
+            let stays = |run: &Run| current.runs.iter().any(|name| name.number == run.number);
+            old.runs.iter().filter(|run| !stays(run)).for_each(|run| run.set_named(false));
+        }
+        *durable = Some(Durable { current, runs: runs.to_vec() });
+        self.write().since = 0;
+        Ok(())
+    }
+}
