@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::local::{Local, Reader};
+use crate::location::Location;
 use crate::options::OpenOptions;
 use crate::served::Served;
 use borg::{Id, RepositoryId};
@@ -10,7 +11,7 @@ use borg::{Id, RepositoryId};
 #[derive(Debug)]
 pub enum Repository {
     /// On this machine, read and written by ourselves.
-    Local(Local),
+    Local(Box<Local>),
     /// Behind a `borg serve` child.
     Served(Box<Served>),
 }
@@ -18,7 +19,10 @@ pub enum Repository {
 impl Repository {
     /// Opens a repository, or creates it.
     pub fn open(options: &OpenOptions) -> Result<Repository> {
-        Served::open(options).map(|served| Repository::Served(Box::new(served)))
+        match Location::parse(&options.url)? {
+            Location::Local(path) if !options.served => Local::open(&path, options).map(|local| Repository::Local(Box::new(local))),
+            _ => Served::open(options).map(|served| Repository::Served(Box::new(served))),
+        }
     }
 
     /// What other threads may use beside this one; None if the repository is served.

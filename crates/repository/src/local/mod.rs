@@ -1,116 +1,263 @@
 //! A repository on this machine, read and written without any borg program.
 
+mod auxiliary;
+mod lock;
+mod log;
+mod opening;
+mod reader;
+mod replay;
+mod shared;
+mod space;
+mod storage;
+
+use self::lock::Lock;
+use self::log::Log;
+use self::replay::{Statistics, note, superseded};
+use self::shared::Shared;
+use self::space::Room;
 use crate::entry::Entry;
-use crate::error::Result;
-use borg::{Id, RepositoryId};
-use std::convert::Infallible;
+use crate::error::{Error, Result};
+use crate::index::Checkpoint;
+use borg::config::{Config, Settings};
+use borg::segment::{PUT_HEADER, delete, put_header};
+use borg::{Id, MAX_OBJECT, RepositoryId};
+pub use reader::Reader;
+use std::sync::Arc;
 
 /// An open repository on this machine.
 #[derive(Debug)]
 pub struct Local {
-    never: Infallible,
-}
-
-/// Reads beside the writer.
-#[derive(Debug, Clone)]
-pub struct Reader {
-    never: Infallible,
-}
-
-impl Reader {
-    /// Whether the object is there.
-    pub fn contains(&self, _id: &Id) -> Result<bool> {
-        match self.never {}
-    }
-
-    /// Where the object is; None if there is none.
-    pub fn entry(&self, _id: &Id) -> Result<Option<Entry>> {
-        match self.never {}
-    }
-
-    /// The object's envelope, committed or not; None if there is none.
-    pub fn get(&self, _id: &Id) -> Result<Option<Vec<u8>>> {
-        match self.never {}
-    }
-
-    /// How many objects there are, the manifest included.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        match self.never {}
-    }
-
-    /// All objects of this moment, sorted by id.
-    pub fn ids(&self) -> Result<Box<dyn Iterator<Item = Result<(Id, Entry)>> + Send>> {
-        match self.never {}
-    }
+    shared: Arc<Shared>,
+    /// None if it was opened for reading only.
+    log: Option<Log>,
+    config: Config,
+    settings: Settings,
+    /// The newest committed segment; None before the first commit.
+    transaction: Option<u32>,
+    statistics: Statistics,
+    room: Room,
+    /// Something failed half-way: until [`Local::discard`], nothing works any more.
+    broken: Option<Error>,
+    /// Borg's index and what belongs to it are those of this transaction, and no segment they know of was removed.
+    auxiliary: Option<u32>,
+    /// After everything else, when this is dropped.
+    lock: Option<Lock>,
 }
 
 impl Local {
     pub(crate) fn reader(&self) -> Reader {
-        match self.never {}
+        Reader { shared: Arc::downgrade(&self.shared) }
     }
 
     pub(crate) fn id(&self) -> RepositoryId {
-        match self.never {}
+        self.settings.id
     }
 
     pub(crate) fn load_key(&mut self) -> Result<Option<Vec<u8>>> {
-        match self.never {}
+        Ok(self.config.get("key").filter(|key| !key.is_empty()).map(String::into_bytes))
     }
 
-    pub(crate) fn save_key(&mut self, _blob: &[u8]) -> Result<()> {
-        match self.never {}
+    pub(crate) fn save_key(&mut self, blob: &[u8]) -> Result<()> {
+        self.for_writing()?;
+        let text = std::str::from_utf8(blob).map_err(|_| Error::Invalid("a key blob has to be text".into()))?;
+        let mut config = self.config.clone();
+        config.set("key", text);
+        self.shared.storage.write("config", config.text().as_bytes())?;
+        self.config = config;
+        Ok(())
     }
 
-    pub(crate) fn get(&mut self, _id: &Id) -> Result<Vec<u8>> {
-        match self.never {}
+    pub(crate) fn get(&mut self, id: &Id) -> Result<Vec<u8>> {
+        self.shared.get(id)?.ok_or(Error::ObjectNotFound(*id))
     }
 
-    pub(crate) fn put(&mut self, _id: &Id, _envelope: &[u8], _size: u32) -> Result<()> {
-        match self.never {}
+    pub(crate) fn put(&mut self, id: &Id, envelope: &[u8], size: u32) -> Result<()> {
+        self.for_writing()?;
+        if envelope.len() > MAX_OBJECT {
+            return Err(Error::Invalid(format!("object {id} has {} bytes, more than Borg stores", envelope.len())));
+        }
+        if *id != Id::MANIFEST {
+            // A manifest ends a transaction that was let in already.
+            self.room.take(&self.shared.storage, (envelope.len() + PUT_HEADER) as u64)?;
+        }
+        let written = self.write_put(id, envelope, size);
+        self.remember(written)
     }
 
-    pub(crate) fn delete(&mut self, _id: &Id) -> Result<()> {
-        match self.never {}
+    pub(crate) fn delete(&mut self, id: &Id) -> Result<()> {
+        self.for_writing()?;
+        if self.shared.index.get(id)?.is_none() {
+            return Err(Error::ObjectNotFound(*id));
+        }
+        let written = self.write_delete(id);
+        self.remember(written)
     }
 
     pub(crate) fn check_alive(&mut self) -> Result<()> {
-        match self.never {}
+        self.check()?;
+        match &self.lock {
+            Some(lock) if !lock.is_held() => {
+                let location = self.shared.storage.root().display();
+                let error = Error::Io(format!("the lock of {location} was broken by somebody; nothing more is written"));
+                self.remember(Err(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn list_ids(&mut self) -> Result<Vec<Id>> {
-        match self.never {}
+        self.reader().ids()?.map(|entry| entry.map(|(id, _)| id)).collect()
     }
 
     pub(crate) fn object_count(&mut self) -> Result<u64> {
-        match self.never {}
+        Ok(self.shared.index.len())
     }
 
     pub(crate) fn commit(&mut self) -> Result<()> {
-        match self.never {}
+        self.check_alive()?;
+        if !self.log.as_ref().is_some_and(Log::is_dirty) {
+            return Ok(());
+        }
+        let committed = self.write_commit();
+        self.remember(committed)
     }
 
     pub(crate) fn rollback(&mut self) -> Result<()> {
-        match self.never {}
+        self.discard()
     }
 
+    /// Forgets everything since the last commit, removes its segments and goes back to the index of that commit.
     pub(crate) fn discard(&mut self) -> Result<()> {
-        match self.never {}
+        let Some(log) = &mut self.log else { return Ok(()) };
+        if !log.is_dirty() && self.broken.is_none() {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        let _alone = shared.shut();
+        log.abandon()?;
+        self.broken = None;
+        let caught_up = shared.index.reset().and_then(|checkpoint| self.catch_up(checkpoint.unwrap_or_default()));
+        self.remember(caught_up)
     }
 
     pub(crate) fn free_nonce(&mut self) -> Result<Option<u64>> {
-        match self.never {}
+        let Some(bytes) = self.shared.storage.read("nonce")? else { return Ok(None) };
+        let text = String::from_utf8_lossy(&bytes);
+        let text = text.trim();
+        match u64::from_str_radix(text, 16) {
+            Ok(nonce) if text.len() == 16 => Ok(Some(nonce)),
+            _ => Err(Error::Damaged(format!("the nonce file holds {text:?}, which is no nonce"))),
+        }
     }
 
-    pub(crate) fn reserve_nonce(&mut self, _next: u64, _start: Option<u64>) -> Result<()> {
-        match self.never {}
+    pub(crate) fn reserve_nonce(&mut self, next: u64, start: Option<u64>) -> Result<()> {
+        self.for_writing()?;
+        if self.free_nonce()? != start {
+            return Err(Error::Io("somebody else reserved nonces meanwhile".into()));
+        }
+        self.shared.storage.write("nonce", format!("{next:016x}").as_bytes())
     }
 
-    pub(crate) fn destroy(self) -> Result<()> {
-        match self.never {}
+    pub(crate) fn destroy(mut self) -> Result<()> {
+        self.for_writing()?;
+        self.log = None;
+        let root = self.shared.storage.root().to_owned();
+        // Without it, this is no repository any more, should the rest fail.
+        self.shared.storage.remove_file("config")?;
+        if let Some(lock) = self.lock.take() {
+            lock.release()?;
+        }
+        std::fs::remove_dir_all(&root).map_err(|e| storage::failed("cannot remove", &root, &e))
     }
 
-    pub(crate) fn close(self) {
-        match self.never {}
+    pub(crate) fn close(mut self) {
+        if let Err(e) = self.leave() {
+            // Whoever opens it next finds everything in the segments.
+            ::log::warn!("{}: {e}", self.shared.storage.root().display());
+        }
+        if let Some(lock) = self.lock.take()
+            && let Err(e) = lock.release()
+        {
+            ::log::warn!("{e}");
+        }
     }
+
+    fn write_put(&mut self, id: &Id, envelope: &[u8], size: u32) -> Result<()> {
+        // Borg 1.x: what supersedes an object deletes it first.
+        let existing = self.shared.index.get(id)?.is_some();
+        if existing {
+            self.write_delete(id)?;
+        }
+        let fresh = *id == Id::MANIFEST && !existing;
+        let (segment, offset) = self.append(&put_header(id, envelope), envelope, fresh)?;
+        let entry = Entry { segment, offset, size, csize: envelope.len() as u32 };
+        superseded(&mut self.statistics, self.shared.index.insert(*id, entry)?);
+        note(&mut self.statistics, segment, |state| {
+            state.live += 1;
+            state.size += u64::from(entry.csize) + PUT_HEADER as u64;
+        });
+        Ok(())
+    }
+
+    fn write_delete(&mut self, id: &Id) -> Result<()> {
+        let (segment, _) = self.append(&delete(id), &[], *id == Id::MANIFEST)?;
+        superseded(&mut self.statistics, self.shared.index.remove(id)?);
+        note(&mut self.statistics, segment, |state| {
+            state.freeable += PUT_HEADER as u64;
+            state.size += PUT_HEADER as u64;
+        });
+        Ok(())
+    }
+
+    fn append(&mut self, head: &[u8; PUT_HEADER], data: &[u8], fresh: bool) -> Result<(u32, u32)> {
+        self.log.as_mut().ok_or_else(reading_only)?.append(head, data, fresh)
+    }
+
+    fn write_commit(&mut self) -> Result<()> {
+        let log = self.log.as_mut().ok_or_else(reading_only)?;
+        let (transaction, segments) = log.commit()?;
+        self.transaction = Some(transaction);
+        for segment in segments {
+            let Some(stamp) = self.shared.storage.stamp(segment)? else { continue };
+            note(&mut self.statistics, segment, |state| (state.size, state.mtime_ns) = (stamp.size, stamp.mtime_ns));
+        }
+        note(&mut self.statistics, transaction, |state| state.freeable += borg::segment::HEADER as u64);
+        // From here on it holds, whatever else fails.
+        if self.settings.append_only
+            && let Err(e) = self.note_transaction(transaction)
+        {
+            ::log::error!("{e}");
+        }
+        if self.shared.index.wants_checkpoint()
+            && let Err(e) = self.checkpoint()
+        {
+            ::log::error!("the next opening will take longer: {e}");
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> Result<()> {
+        let Some(transaction) = self.transaction else { return Ok(()) };
+        self.shared.index.checkpoint(&Checkpoint { transaction, segments: self.statistics.clone() })
+    }
+
+    fn for_writing(&self) -> Result<()> {
+        self.check()?;
+        if self.log.is_none() { Err(reading_only()) } else { Ok(()) }
+    }
+
+    fn check(&self) -> Result<()> {
+        self.broken.clone().map_or(Ok(()), Err)
+    }
+
+    fn remember<T>(&mut self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result {
+            self.broken.get_or_insert_with(|| error.clone());
+        }
+        result
+    }
+}
+
+fn reading_only() -> Error {
+    Error::Unsupported("the repository was opened for reading only".into())
 }

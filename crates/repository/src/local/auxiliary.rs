@@ -1,0 +1,109 @@
+//! The files with which Borg opens a repository without reading its segments: `index.N`, `hints.N`, `integrity.N` (Borg 1.x: fact 9.3).
+
+use super::Local;
+use super::replay::Statistics;
+use super::storage::Storage;
+use crate::error::{Error, Result};
+use crate::index::write_borg_index;
+use borg::hints::{Hints, pack_integrity};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const KINDS: [&str; 3] = ["index.", "hints.", "integrity."];
+
+/// The newest transaction that has an index.
+pub(super) fn newest_index(storage: &Storage) -> Result<Option<u32>> {
+    let mut newest = None;
+    for name in storage.names()? {
+        let Some(number) = name.strip_prefix("index.").and_then(|rest| rest.parse().ok()) else { continue };
+        // Borg 1.x: an empty one counts as none.
+        if std::fs::metadata(storage.root().join(&name)).is_ok_and(|meta| meta.len() > 0) {
+            newest = newest.max(Some(number));
+        }
+    }
+    Ok(newest)
+}
+
+/// The transaction whose files are all there.
+pub(super) fn complete(storage: &Storage) -> Result<Option<u32>> {
+    let Some(newest) = newest_index(storage)? else { return Ok(None) };
+    let names = storage.names()?;
+    Ok(KINDS.iter().all(|kind| names.contains(&format!("{kind}{newest}"))).then_some(newest))
+}
+
+/// Removes the files of all transactions but one.
+pub(super) fn remove_others(storage: &Storage, keep: Option<u32>) -> Result<()> {
+    for name in storage.names()? {
+        let stale = KINDS.iter().any(|kind| name.strip_prefix(kind).is_some_and(|rest| keep.is_none_or(|keep| rest != keep.to_string())));
+        if stale {
+            storage.remove_file(&name)?;
+        }
+    }
+    storage.sync_root()
+}
+
+impl Local {
+    /// What has to be done before the lock is released.
+    pub(super) fn leave(&mut self) -> Result<()> {
+        if self.log.is_none() {
+            return Ok(());
+        }
+        self.discard()?;
+        self.check_alive()?;
+        self.checkpoint()?;
+        match self.transaction {
+            Some(transaction) if self.auxiliary != Some(transaction) => self.write_auxiliary(transaction).inspect_err(|_| {
+                // Half of them are worse than none; without them Borg reads the segments.
+                if let Err(e) = remove_others(&self.shared.storage, None) {
+                    ::log::warn!("{e}");
+                }
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn write_auxiliary(&mut self, transaction: u32) -> Result<()> {
+        let storage = &self.shared.storage;
+        let name = |kind: &str, end: &str| format!("{kind}{transaction}{end}");
+        let hints = hints(&self.statistics).pack();
+        storage.write(&name("hints.", ".tmp"), &hints)?;
+        let index = &self.shared.index;
+        let path = storage.root().join(name("index.", ".tmp"));
+        let digests = write_borg_index(index.len(), || index.iter(), &path)?;
+        let integrity = pack_integrity(&borg::integrity::of_file(&name("hints.", ""), &hints), &digests.to_json());
+        storage.write(&name("integrity.", ".tmp"), &integrity)?;
+        // Borg 1.x: the digests first, so that nothing is ever there unchecked.
+        for kind in ["integrity.", "hints.", "index."] {
+            storage.rename(&name(kind, ".tmp"), &name(kind, ""))?;
+            storage.sync_root()?;
+        }
+        remove_others(storage, Some(transaction))?;
+        self.auxiliary = Some(transaction);
+        Ok(())
+    }
+
+    /// Before a segment is removed: an index of an older transaction might still point to it.
+    #[allow(dead_code, reason = "compaction, which removes segments, is yet to come")]
+    pub(super) fn before_removal(&mut self) -> Result<()> {
+        if self.auxiliary.take().is_some() || newest_index(&self.shared.storage)?.is_some() {
+            remove_others(&self.shared.storage, None)?;
+        }
+        Ok(())
+    }
+
+    /// Borg 1.x: what a repository that only grows notes of every transaction.
+    pub(super) fn note_transaction(&self, transaction: u32) -> Result<()> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|e| Error::Io(e.to_string()))?;
+        let now = borg::time::format(i64::try_from(now.as_micros()).unwrap_or(i64::MAX));
+        self.shared.storage.append("transactions", &format!("transaction {transaction}, UTC time {now}\n"))
+    }
+}
+
+fn hints(statistics: &Statistics) -> Hints {
+    let segments = statistics.iter().map(|(segment, state)| (*segment, state.live)).collect();
+    let compact = statistics.iter().filter_map(|(segment, state)| {
+        let free = if state.live == 0 { state.size } else { state.freeable };
+        (free > 0).then_some((*segment, free))
+    });
+    let stored = statistics.values().map(|state| state.size.saturating_sub(8)).sum();
+    Hints { segments, compact: compact.collect(), storage_quota_use: stored }
+}

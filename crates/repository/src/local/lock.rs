@@ -1,0 +1,250 @@
+//! Borg's lock (Borg 1.x: fact 9.7). A writer owns the directory `lock.exclusive`; a reader is listed in the file `lock.roster`, which is
+//! changed only by who owns that directory for a moment.
+
+use super::storage::{Storage, failed};
+use crate::error::{Error, Result};
+use borg::roster::{Holder, Roster};
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+const DIRECTORY: &str = "lock.exclusive";
+const ROSTER: &str = "lock.roster";
+
+/// How often somebody else's lock is looked at.
+const POLL: Duration = Duration::from_millis(100);
+
+/// The locks this process holds, and how often. Borg's scheme knows processes only, and takes an entry with its own number for its own.
+static HELD: Mutex<Held> = Mutex::new(BTreeMap::new());
+
+type Held = BTreeMap<(PathBuf, Holder), u32>;
+
+/// A lock that is held until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    storage: Storage,
+    me: Holder,
+    exclusive: bool,
+    released: bool,
+}
+
+impl Lock {
+    /// Waits for the lock as many seconds.
+    pub(crate) fn acquire(storage: &Storage, host: &str, exclusive: bool, wait: u64) -> Result<Lock> {
+        let me = Holder { host: host.to_owned(), pid: std::process::id(), thread: 0 };
+        let deadline = Instant::now().checked_add(Duration::from_secs(wait));
+        loop {
+            if take_directory(storage, &me)? {
+                // From here on an error lets go of the directory again.
+                let mut lock = Lock { storage: storage.clone(), me: me.clone(), exclusive: true, released: false };
+                let mut roster = load(storage, &me)?;
+                if exclusive && roster.shared.is_empty() {
+                    roster.exclusive = vec![me];
+                    save(storage, &roster)?;
+                    return Ok(lock);
+                }
+                if !exclusive {
+                    if !roster.shared.contains(&lock.me) {
+                        roster.shared.push(lock.me.clone());
+                    }
+                    save(storage, &roster)?;
+                    lock.exclusive = false;
+                    release_directory(storage, &lock.me)?;
+                    return Ok(lock);
+                }
+                lock.released = true;
+                forget(storage, &lock.me);
+                release_directory(storage, &lock.me)?;
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                let location = storage.root().display().to_string();
+                return Err(Error::LockTimeout { location, waited: wait, holder: holders(storage, &me) });
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Whether nobody broke it.
+    pub(crate) fn is_held(&self) -> bool {
+        !self.exclusive || self.storage.root().join(DIRECTORY).join(self.me.name()).exists()
+    }
+
+    /// Lets go.
+    pub(crate) fn release(mut self) -> Result<()> {
+        self.let_go()
+    }
+
+    fn let_go(&mut self) -> Result<()> {
+        self.released = true;
+        let last = forget(&self.storage, &self.me);
+        if self.exclusive {
+            if !self.is_held() {
+                return Err(Error::Io(format!("the lock of {} was broken by somebody", self.storage.root().display())));
+            }
+            let removed = self.leave_roster();
+            return release_directory(&self.storage, &self.me).and(removed);
+        }
+        if !last {
+            return Ok(());
+        }
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !take_directory(&self.storage, &self.me)? {
+            if Instant::now() >= deadline {
+                // Whoever comes next finds that this process is gone.
+                return Err(Error::Io(format!("this process stays listed in {}", self.storage.root().join(ROSTER).display())));
+            }
+            std::thread::sleep(POLL);
+        }
+        forget(&self.storage, &self.me);
+        let removed = self.leave_roster();
+        release_directory(&self.storage, &self.me).and(removed)
+    }
+
+    fn leave_roster(&self) -> Result<()> {
+        let mut roster = load(&self.storage, &self.me)?;
+        let list = if self.exclusive { &mut roster.exclusive } else { &mut roster.shared };
+        list.retain(|holder| *holder != self.me);
+        if roster.is_empty() { self.storage.remove_file(ROSTER) } else { save(&self.storage, &roster) }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if !self.released
+            && let Err(e) = self.let_go()
+        {
+            log::warn!("{e}");
+        }
+    }
+}
+
+/// Who holds the lock, as Borg notes it.
+fn holders(storage: &Storage, me: &Holder) -> Option<String> {
+    let entries = fs::read_dir(storage.root().join(DIRECTORY)).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    if names.is_empty() {
+        let roster = load(storage, me).ok()?;
+        names = roster.shared.iter().chain(&roster.exclusive).map(Holder::name).collect();
+    }
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+/// Tries once to become the owner of the directory, and removes what dead processes left of it.
+fn take_directory(storage: &Storage, me: &Holder) -> Result<bool> {
+    let path = storage.root().join(DIRECTORY);
+    let suffix = unix::random::hex(4).map_err(|e| Error::Io(e.to_string()))?;
+    let temporary = storage.root().join(format!("{DIRECTORY}.{suffix}.tmp"));
+    let mut held = held();
+    let made = DirBuilder::new().mode(0o700).create(&temporary).and_then(|()| File::create(temporary.join(me.name())).map(drop));
+    let taken = match made.and_then(|()| fs::rename(&temporary, &path)) {
+        Ok(()) => {
+            *held.entry((storage.root().to_owned(), me.clone())).or_default() += 1;
+            return Ok(true);
+        }
+        Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => Ok(false),
+        Err(e) => Err(failed("cannot take the lock", &path, &e)),
+    };
+    // It has no other use; what is left of it disturbs nobody.
+    let _ = fs::remove_file(temporary.join(me.name()));
+    let _ = fs::remove_dir(&temporary);
+    if let Ok(false) = taken {
+        remove_stale(storage, &path, me, &held);
+    }
+    taken
+}
+
+fn release_directory(storage: &Storage, me: &Holder) -> Result<()> {
+    let path = storage.root().join(DIRECTORY);
+    fs::remove_file(path.join(me.name())).map_err(|e| failed("cannot release the lock", &path, &e))?;
+    // Somebody else may already have renamed theirs over the empty one.
+    match fs::remove_dir(&path) {
+        Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+            Err(failed("cannot release the lock", &path, &e))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn remove_stale(storage: &Storage, path: &Path, me: &Holder, held: &Held) {
+    let Ok(entries) = fs::read_dir(path) else { return };
+    for name in entries.flatten().map(|entry| entry.file_name()) {
+        match Holder::from_name(&name.to_string_lossy()) {
+            Some(holder) if is_dead(storage, &holder, me, held) => {
+                log::warn!("removing the lock of {}, which {} left behind", storage.root().display(), holder.name());
+                if let Err(e) = fs::remove_file(path.join(&name)) {
+                    log::warn!("cannot remove {}: {e}", path.join(&name).display());
+                    return;
+                }
+            }
+            _ => return,
+        }
+    }
+    // If it is not empty any more, somebody else was faster.
+    let _ = fs::remove_dir(path);
+}
+
+/// Same host, and no such process; or our own number, under which an earlier process of this host died.
+fn is_dead(storage: &Storage, holder: &Holder, me: &Holder, held: &Held) -> bool {
+    if holder.host != me.host || holder.thread != 0 {
+        return false;
+    }
+    if holder.pid == me.pid {
+        return !held.contains_key(&(storage.root().to_owned(), holder.clone()));
+    }
+    let Some(pid) = i32::try_from(holder.pid).ok().and_then(rustix::process::Pid::from_raw) else { return false };
+    matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
+}
+
+/// The roster without the dead. To change it, one has to own the directory.
+fn load(storage: &Storage, me: &Holder) -> Result<Roster> {
+    let mut roster = Roster::parse(&storage.read(ROSTER)?.unwrap_or_default());
+    let held = held();
+    roster.shared.retain(|holder| !is_dead(storage, holder, me, &held));
+    roster.exclusive.retain(|holder| !is_dead(storage, holder, me, &held));
+    Ok(roster)
+}
+
+fn save(storage: &Storage, roster: &Roster) -> Result<()> {
+    let path = storage.root().join(ROSTER);
+    fs::write(&path, roster.text()).map_err(|e| failed("cannot write", &path, &e))
+}
+
+fn held() -> MutexGuard<'static, Held> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Notes that this process holds it once less; whether that was the last time.
+fn forget(storage: &Storage, me: &Holder) -> bool {
+    let mut held = held();
+    let key = (storage.root().to_owned(), me.clone());
+    match held.get_mut(&key) {
+        Some(count) if *count > 1 => {
+            *count -= 1;
+            false
+        }
+        _ => {
+            held.remove(&key);
+            true
+        }
+    }
+}
+
+/// This host as stock Borg calls it where nothing else is told: its name and the address of its network card. Borg asks the resolver for
+/// the full name, too; where the answers differ, a dead process's lock is not recognised and stays for a person to break.
+pub(crate) fn host_id() -> String {
+    let name = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let cards = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let mut cards: Vec<(u64, u64)> = cards
+        .filter_map(|card| {
+            let text = |file: &str| fs::read_to_string(card.path().join(file)).ok();
+            let address = u64::from_str_radix(&text("address")?.trim().replace(':', ""), 16).ok().filter(|mac| *mac != 0)?;
+            Some((text("ifindex")?.trim().parse().ok()?, address))
+        })
+        .collect();
+    cards.sort_unstable();
+    format!("{name}@{}", cards.first().map_or(0, |(_, address)| *address))
+}

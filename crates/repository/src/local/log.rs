@@ -1,0 +1,263 @@
+//! The end of the log: the segment that is being written.
+//!
+//! Entries are gathered in memory and written in large pieces; readers find in memory what is not written yet. A thread makes durable what
+//! was written while more is gathered, so that a commit finds little left to wait for.
+
+use super::shared::Shared;
+use super::storage::{Storage, failed};
+use crate::error::{Error, Result};
+use borg::segment::{COMMIT, MAGIC, PUT_HEADER};
+use std::fs::File;
+use std::io::{IoSlice, Write};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// What is gathered before it is written.
+const GATHERED: usize = 1 << 20;
+
+/// What is written before the thread is asked to make it durable.
+const STRETCH: u64 = 64 << 20;
+
+/// A segment up to this size takes the COMMIT itself: one file and one sync less. Borg 1.x reads the last segment whole at every opening,
+/// so a larger one would cost more than it saves.
+const SMALL: u64 = 1 << 20;
+
+/// The segment that is being written, shared with readers.
+#[derive(Debug, Default)]
+pub(super) struct Tail {
+    /// Number of the current segment, or of the next one if there is no file.
+    pub(super) segment: u32,
+    file: Option<Arc<File>>,
+    /// What is in the file.
+    written: u64,
+    /// What follows it.
+    gathered: Vec<u8>,
+}
+
+impl Tail {
+    fn end(&self) -> u64 {
+        self.written + self.gathered.len() as u64
+    }
+
+    /// A piece of the current segment that is not in its file yet.
+    pub(super) fn unwritten(&self, offset: u64, length: usize) -> Option<&[u8]> {
+        let begin = usize::try_from(offset.checked_sub(self.written)?).ok()?;
+        self.gathered.get(begin..begin.checked_add(length)?)
+    }
+
+    /// Writes what was gathered, and `more` after it.
+    fn write(&mut self, storage: &Storage, more: [&[u8]; 2]) -> Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let mut slices = [IoSlice::new(&self.gathered), IoSlice::new(more[0]), IoSlice::new(more[1])];
+        let total: usize = slices.iter().map(|slice| slice.len()).sum();
+        let mut left = &mut slices[..];
+        IoSlice::advance_slices(&mut left, 0);
+        let mut file: &File = file;
+        while !left.is_empty() {
+            match file.write_vectored(left) {
+                Ok(0) => return Err(Error::Io(format!("segment {} takes no more bytes", self.segment))),
+                Ok(count) => IoSlice::advance_slices(&mut left, count),
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(failed(&format!("cannot write segment {} of", self.segment), storage.root(), &e)),
+            }
+        }
+        self.written += total as u64;
+        self.gathered.clear();
+        Ok(())
+    }
+}
+
+/// Writes the log. Only one thread does.
+#[derive(Debug)]
+pub(super) struct Log {
+    shared: Arc<Shared>,
+    syncer: Syncer,
+    /// Borg 1.x: `max_segment_size`; an entry may begin up to there.
+    limit: u64,
+    /// Segments of this transaction.
+    begun: Vec<u32>,
+    /// What the thread was already asked to make durable of the current segment.
+    asked: u64,
+}
+
+impl Log {
+    /// A log that goes on with the segment `next`.
+    pub(super) fn new(shared: Arc<Shared>, limit: u64, next: u32) -> Result<Log> {
+        shared.tail().segment = next;
+        Ok(Log { syncer: Syncer::start(&shared.storage)?, shared, limit, begun: vec![], asked: 0 })
+    }
+
+    /// Appends an entry, and tells where it begins. `fresh`: in a segment of its own, unless the current one is empty.
+    pub(super) fn append(&mut self, head: &[u8; PUT_HEADER], data: &[u8], fresh: bool) -> Result<(u32, u32)> {
+        let shared = Arc::clone(&self.shared);
+        let mut tail = shared.tail();
+        if tail.file.is_some() && (tail.end() > self.limit || fresh && tail.end() > MAGIC.len() as u64) {
+            self.finish_segment(&mut tail)?;
+        }
+        if tail.file.is_none() {
+            self.begin_segment(&mut tail)?;
+        }
+        let offset = u32::try_from(tail.end()).map_err(|_| Error::Io(format!("segment {} is too long", tail.segment)))?;
+        if tail.gathered.len() + PUT_HEADER + data.len() > GATHERED {
+            tail.write(&shared.storage, [head, data])?;
+            if tail.written - self.asked >= STRETCH {
+                self.asked = tail.written;
+                self.ask(&tail, false);
+            }
+        } else {
+            tail.gathered.extend_from_slice(head);
+            tail.gathered.extend_from_slice(data);
+        }
+        Ok((tail.segment, offset))
+    }
+
+    /// Whether something waits for a commit.
+    pub(super) fn is_dirty(&self) -> bool {
+        !self.begun.is_empty()
+    }
+
+    /// Makes everything durable, then that it holds. Tells the transaction, and which segments are new.
+    pub(super) fn commit(&mut self) -> Result<(u32, Vec<u32>)> {
+        let shared = Arc::clone(&self.shared);
+        let mut tail = shared.tail();
+        if tail.file.is_none() || tail.end() > SMALL {
+            if tail.file.is_some() {
+                self.finish_segment(&mut tail)?;
+            }
+            self.begin_segment(&mut tail)?;
+        }
+        let (segment, file) = (tail.segment, tail.file.clone());
+        drop(tail);
+        // The COMMIT must not be there before what it is about, whatever the file system reorders.
+        self.syncer.wait()?;
+        let mut tail = shared.tail();
+        tail.gathered.extend_from_slice(&COMMIT);
+        tail.write(&shared.storage, [&[], &[]])?;
+        drop(tail);
+        if let Some(file) = file {
+            file.sync_all().map_err(|e| failed(&format!("cannot sync segment {segment} of"), shared.storage.root(), &e))?;
+        }
+        shared.storage.sync_directory(segment)?;
+        let mut tail = shared.tail();
+        tail.file = None;
+        tail.segment = segment + 1;
+        tail.written = 0;
+        Ok((segment, std::mem::take(&mut self.begun)))
+    }
+
+    /// Removes everything since the last commit. Numbers are not used again while readers may know them.
+    pub(super) fn abandon(&mut self) -> Result<()> {
+        // What it could not do does not matter any more.
+        let _ = self.syncer.wait();
+        let mut tail = self.shared.tail();
+        if tail.file.take().is_some() {
+            tail.segment += 1;
+        }
+        tail.gathered.clear();
+        tail.written = 0;
+        drop(tail);
+        while let Some(segment) = self.begun.last().copied() {
+            self.shared.forget_file(segment);
+            self.shared.storage.remove(segment)?;
+            self.begun.pop();
+        }
+        Ok(())
+    }
+
+    fn begin_segment(&mut self, tail: &mut MutexGuard<'_, Tail>) -> Result<()> {
+        // Noted before it exists, so that it is removed whatever happens.
+        self.begun.push(tail.segment);
+        tail.file = Some(Arc::new(self.shared.storage.create(tail.segment)?));
+        tail.written = 0;
+        tail.gathered.clear();
+        tail.gathered.extend_from_slice(&MAGIC);
+        self.asked = 0;
+        Ok(())
+    }
+
+    fn finish_segment(&mut self, tail: &mut MutexGuard<'_, Tail>) -> Result<()> {
+        tail.write(&self.shared.storage, [&[], &[]])?;
+        self.ask(tail, true);
+        tail.file = None;
+        tail.segment += 1;
+        tail.written = 0;
+        Ok(())
+    }
+
+    fn ask(&self, tail: &Tail, directory: bool) {
+        if let Some(file) = &tail.file {
+            self.syncer.ask(Arc::clone(file), tail.segment, directory);
+        }
+    }
+}
+
+/// The thread that makes files durable.
+#[derive(Debug)]
+struct Syncer {
+    jobs: Option<Sender<(Arc<File>, u32, bool)>>,
+    state: Arc<(Mutex<Progress>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    outstanding: usize,
+    failed: Option<Error>,
+}
+
+impl Syncer {
+    fn start(storage: &Storage) -> Result<Syncer> {
+        let (jobs, work) = channel::<(Arc<File>, u32, bool)>();
+        let state = Arc::<(Mutex<Progress>, Condvar)>::default();
+        let (progress, storage) = (Arc::clone(&state), storage.clone());
+        let run = move || {
+            for (file, segment, directory) in work {
+                let synced = file.sync_data().map_err(|e| failed(&format!("cannot sync segment {segment} of"), storage.root(), &e));
+                let synced = synced.and_then(|()| if directory { storage.sync_directory(segment) } else { Ok(()) });
+                drop(file);
+                let mut now = progress.0.lock().unwrap_or_else(PoisonError::into_inner);
+                now.outstanding -= 1;
+                if let Err(e) = synced {
+                    now.failed.get_or_insert(e);
+                }
+                progress.1.notify_all();
+            }
+        };
+        let thread = std::thread::Builder::new().name("log-sync".into()).spawn(run);
+        let thread = thread.map_err(|e| Error::Io(format!("no thread for syncing segments: {e}")))?;
+        Ok(Syncer { jobs: Some(jobs), state, thread: Some(thread) })
+    }
+
+    fn ask(&self, file: Arc<File>, segment: u32, directory: bool) {
+        self.progress().outstanding += 1;
+        if let Some(jobs) = &self.jobs
+            && jobs.send((file, segment, directory)).is_err()
+        {
+            let mut now = self.progress();
+            now.outstanding -= 1;
+            now.failed.get_or_insert(Error::Io("the thread that syncs segments is gone".into()));
+        }
+    }
+
+    /// Waits until all that was asked for is done. An error is told once.
+    fn wait(&self) -> Result<()> {
+        let waited = self.state.1.wait_while(self.progress(), |now| now.outstanding > 0);
+        waited.unwrap_or_else(PoisonError::into_inner).failed.take().map_or(Ok(()), Err)
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.state.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Syncer {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the thread that syncs segments panicked");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Reading beside the writer.
+
+use super::shared::Shared;
+use crate::entry::Entry;
+use crate::error::{Error, Result};
+use borg::Id;
+use std::sync::{Arc, Weak};
+
+/// Reads a repository on this machine, from any thread, while another one writes. It sees what was put, committed or not.
+///
+/// It does not keep the repository open: when that is closed, it answers no more, because anybody may change the repository then.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    pub(super) shared: Weak<Shared>,
+}
+
+impl Reader {
+    /// Whether the object is there.
+    pub fn contains(&self, id: &Id) -> Result<bool> {
+        Ok(self.entry(id)?.is_some())
+    }
+
+    /// Where the object is; None if there is none.
+    pub fn entry(&self, id: &Id) -> Result<Option<Entry>> {
+        let shared = self.shared()?;
+        let _inside = shared.enter();
+        shared.index.get(id)
+    }
+
+    /// The object's envelope, its checksum verified; None if there is none.
+    pub fn get(&self, id: &Id) -> Result<Option<Vec<u8>>> {
+        self.shared()?.get(id)
+    }
+
+    /// How many objects there are, the manifest included; none in a closed repository.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.shared().map_or(0, |shared| shared.index.len())
+    }
+
+    /// All objects of this moment, sorted by id.
+    pub fn ids(&self) -> Result<impl Iterator<Item = Result<(Id, Entry)>> + use<>> {
+        let shared = self.shared()?;
+        let _inside = shared.enter();
+        shared.index.iter()
+    }
+
+    fn shared(&self) -> Result<Arc<Shared>> {
+        self.shared.upgrade().ok_or_else(|| Error::Unsupported("the repository was closed".into()))
+    }
+}
