@@ -13,4 +13,5 @@ pub mod serve;
 pub mod session;
 pub mod shim;
 pub mod stop;
+pub mod strangers;
 pub mod table;

@@ -3,14 +3,16 @@
 use crate::link::Link;
 use crate::session::{Action, Ending, Event, OPEN_SECONDS, Session};
 use crate::stop::Stop;
+use crate::strangers::Stranger;
 use borg::rpc::{MAX_MESSAGE, ServerDecoder};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+use unix::paths::USER_SSH;
 use unix::poll::{Interest, poll};
 use wire::WireError;
 use wire::session::Violation;
@@ -44,13 +46,22 @@ impl From<[OwnedFd; 3]> for Client {
 const LAST_WORDS: Duration = Duration::from_secs(20);
 
 /// Serves one session to its end; the result is the exit code, which `tell` hears first. `owner` gives the socket of the owner
-/// behind a link.
-pub fn serve(client: Client, salt: [u8; 16], owner: impl Fn(&str) -> PathBuf, tell: impl FnOnce(u8)) -> u8 {
+/// behind a link, `stranger` is what is remembered of the client, `opened` is dropped when its token was good.
+pub fn serve(
+    client: Client,
+    salt: [u8; 16],
+    owner: impl Fn(&str) -> PathBuf,
+    stranger: Option<Stranger>,
+    opened: Option<OwnedFd>,
+    tell: impl FnOnce(u8),
+) -> u8 {
     let mut server = Server {
         client,
         decoder: ServerDecoder::new(MAX_MESSAGE),
         replies: Vec::new(),
         link: None,
+        stranger,
+        opened,
         gone: false,
         leaving: None,
         events: VecDeque::new(),
@@ -99,6 +110,9 @@ struct Server {
     decoder: ServerDecoder,
     replies: Vec<u8>,
     link: Option<Link>,
+    stranger: Option<Stranger>,
+    /// Whoever counts strangers hears by its end that this is none.
+    opened: Option<OwnedFd>,
     /// The owner is at the other end of `link` no longer; what it said before is still to be handed in.
     gone: bool,
     /// A connection on which everything is said.
@@ -129,6 +143,9 @@ impl Server {
                 Ok(None) if self.gone => self.forget_owner(),
                 Ok(None) => {}
                 Ok(Some(actions)) => {
+                    if session.job().is_some() {
+                        self.opened = None;
+                    }
                     self.perform(actions, session, owner);
                     return true;
                 }
@@ -162,9 +179,12 @@ impl Server {
             Err(error) => Some(Event::BadStream(error.to_string())),
         };
         let found = event.is_some();
-        if let Some(event) = event {
-            let actions = session.handle(now, event);
-            self.perform(actions, session, owner);
+        match event {
+            Some(event) => {
+                let actions = session.handle(now, event);
+                self.perform(actions, session, owner);
+            }
+            None => session.partial(now, decoder.buffered()),
         }
         self.decoder = decoder;
         found
@@ -218,12 +238,19 @@ impl Server {
     }
 
     fn connect(&mut self, path: &std::path::Path) -> Outside {
+        if self.stranger.as_ref().is_some_and(|stranger| stranger.is_refused(SystemTime::now())) {
+            log::warn!("a client came with too many unknown tokens: this one is not looked up");
+            return Outside::NoSuchOwner;
+        }
         let connected = match unix::socket::connect(path) {
             Ok(stream) => Link::new(stream),
             Err(error) => {
                 let gone = error.io_kind() == Some(ErrorKind::NotFound);
                 // The path names the session, not the repository: fit for the log.
                 log::info!("no owner for a session: {error}");
+                if gone && let Some(Err(e)) = self.stranger.as_ref().map(|stranger| stranger.missed(SystemTime::now())) {
+                    log::warn!("an unknown token cannot be remembered: {e}");
+                }
                 return if gone { Outside::NoSuchOwner } else { Outside::OwnerLost };
             }
         };
@@ -377,12 +404,18 @@ fn write_all(file: &mut File, bytes: &[u8], until: Instant) -> io::Result<()> {
 }
 
 /// Serves the client whose descriptors come over `connection`, and sends the exit code back.
-pub fn serve_connection(connection: &UnixStream, owner: impl Fn(&str) -> PathBuf) -> anyhow::Result<u8> {
+pub fn serve_connection(
+    connection: &UnixStream,
+    run: &Path,
+    opened: Option<OwnedFd>,
+    owner: impl Fn(&str) -> PathBuf,
+) -> anyhow::Result<u8> {
+    check_peer(connection)?;
     let patience = Duration::from_secs(OPEN_SECONDS);
     if !poll(&[(connection.as_fd(), Interest::Read)], Some(patience))?.first().is_some_and(|ready| ready.any()) {
         anyhow::bail!("the other side of the connection passed no descriptors within {OPEN_SECONDS} seconds");
     }
-    let (fds, _) = unix::fdpass::recv_fds(connection, 3)?;
+    let (fds, word) = unix::fdpass::recv_fds(connection, 3)?;
     let Ok(fds) = <[OwnedFd; 3]>::try_from(fds) else {
         anyhow::bail!("the other side of the connection did not pass three descriptors");
     };
@@ -396,7 +429,20 @@ pub fn serve_connection(connection: &UnixStream, owner: impl Fn(&str) -> PathBuf
             log::info!("the shim did not wait for the end: {e}");
         }
     };
-    Ok(serve(Client::from(fds), salt, owner, tell))
+    // Nothing behind the first byte: a client on this machine, which could do worse than guess.
+    let peer = word.get(1..).filter(|peer| !peer.is_empty());
+    let stranger = peer.map(|peer| Stranger::new(run, peer));
+    Ok(serve(Client::from(fds), salt, owner, stranger, opened, tell))
+}
+
+/// The socket's mode says who may connect; should it ever be wrong, nobody else gets further than here.
+fn check_peer(connection: &UnixStream) -> anyhow::Result<()> {
+    let peer = unix::socket::peer(connection)?;
+    let own = unix::socket::peer(&UnixStream::pair()?.0)?.uid;
+    if peer.uid == 0 || peer.uid == own || unix::socket::user_name(peer.uid)?.as_deref() == Some(USER_SSH) {
+        return Ok(());
+    }
+    anyhow::bail!("a process of the user {} connected, which may not", peer.uid)
 }
 
 #[cfg(test)]

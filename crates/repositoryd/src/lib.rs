@@ -19,6 +19,7 @@ mod garbage;
 mod intents;
 mod jobs;
 mod known;
+mod limits;
 mod nonces;
 mod opening;
 mod owner;

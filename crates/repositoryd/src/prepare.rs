@@ -2,6 +2,7 @@
 
 use crate::failures::{internal, of_state, of_store};
 use crate::jobs::{Job, Parts};
+use crate::limits;
 use crate::owner::Owner;
 use crate::tool::Random;
 use crate::viewlist::{self, hex};
@@ -18,10 +19,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use store::{ArchiveFilter, PreparedSession};
-use wire::session::{Limits, Opened, Prepare, Prepared, Reference, VERSION};
+use wire::session::{Opened, Prepare, Prepared, Reference, VERSION};
 
-/// Seconds that a token waits for its client.
-const TOKEN_SECONDS: i64 = 600;
+/// How long a token waits for its client, in seconds. Tests wait less.
+fn token_seconds() -> i64 {
+    i64::try_from(crate::writer::seconds("BORGCUBE_TOKEN_SECONDS", 600).as_secs()).unwrap_or(i64::MAX)
+}
 
 /// A prepared job: what the worker gets, and the job itself.
 pub struct Made {
@@ -61,12 +64,17 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
     let asked = owner.writer.send(Request::Prepare { archive_name: request.archive_name.clone(), reply });
     let gone = || Failure::new(Cause::OwnerLost, "the owner is ending");
     asked.map_err(|_| gone())?;
-    let Ready { opening, item_keys, timestamp } = answer.recv().map_err(|_| gone())??;
+    let Ready { opening, item_keys, timestamp, manifest_bytes } = answer.recv().map_err(|_| gone())??;
 
     let filter = ArchiveFilter { repository: Some(owner.name.clone()), client: Some(record.client.clone()), ..ArchiveFilter::default() };
     let archives = owner.store.read(|r| r.archives().page(&filter, usize::MAX)).map_err(|e| of_store(&e))?;
     let views = owner.layout.views(owner.name.as_str());
     let view = viewlist::union(archives.iter().map(|a| (views.join(format!("{}.view", a.id)), a.view_digest.as_str())));
+
+    let settings = owner.store.read(|r| r.settings()).map_err(|e| of_store(&e))?;
+    let bytes = view.iter().map(|r| u64::from(r.csize)).sum();
+    let present = limits::Present { archives: archives.len(), bytes, manifest: manifest_bytes };
+    let (limits, warning) = limits::next(settings.map(|s| s.sessions).unwrap_or_default(), present)?;
 
     let mut random = Random::default();
     let client_key = opening.key.client_key(&mut |buffer| random.fill(buffer));
@@ -99,6 +107,7 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
         manifest_timestamp,
         view_chunks,
         chunks_cache_size,
+        warnings: warning.into_iter().collect(),
     };
     let opened = Opened {
         job: request.job,
@@ -109,7 +118,7 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
         passphrase,
         manifest,
         obfuscate,
-        limits: Limits::default(),
+        limits,
     };
     let (client, label) = (record.client, record.label);
     let parts = Parts { client, label, cmdline: request.cmdline.clone(), start: request.start, opening, view, opened };
@@ -146,7 +155,7 @@ fn publish(owner: &Owner, job: u64, hash: &str) -> Result<(), Failure> {
         job,
         repository: owner.name.clone(),
         created: now,
-        expires: now.plus_seconds(TOKEN_SECONDS),
+        expires: now.plus_seconds(token_seconds()),
     };
     let note = format!("job {job}: a session is prepared");
     let written = owner.store.write(&note, &owner.actor(), |w| {

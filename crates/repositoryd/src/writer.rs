@@ -92,6 +92,8 @@ pub struct Ready {
     pub item_keys: Vec<Vec<u8>>,
     /// The real manifest's timestamp in microseconds.
     pub timestamp: i64,
+    /// Its size in bytes, about.
+    pub manifest_bytes: usize,
 }
 
 /// The open repository, as only the writer has it.
@@ -325,6 +327,7 @@ fn prepare(owner: &Owner, open: &mut Option<Open>, archive_name: &str) -> Result
         opening: Arc::clone(&current.opening),
         item_keys: current.manifest.item_keys.clone(),
         timestamp: current.manifest.timestamp_micros().unwrap_or(0),
+        manifest_bytes: current.manifest.archives.keys().map(|name| name.len() + crate::limits::ENTRY).sum(),
     })
 }
 

@@ -133,44 +133,11 @@ pub struct Opened {
     pub limits: Limits,
 }
 
-/// A session's limits. All are generous for honest clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Objects that may be put.
-    pub objects: u64,
-    /// Of these, objects of less than [`SMALL_OBJECT`] bytes of plaintext. Small files make small chunks, but not in any
-    /// number; each costs the repository's index as much memory as a large one.
-    #[serde(default = "small_objects")]
-    pub small_objects: u64,
-    /// Bytes that may be put.
-    pub bytes: u64,
-    /// Checkpoints that may be committed.
-    pub checkpoints: u64,
-    /// Seconds without a message from the client.
-    pub idle_seconds: u64,
-    /// Seconds in all.
-    pub total_seconds: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            objects: 50_000_000,
-            small_objects: small_objects(),
-            bytes: 1 << 46,
-            checkpoints: 100_000,
-            idle_seconds: 4 * 3600,
-            total_seconds: 7 * 24 * 3600,
-        }
-    }
-}
+/// A session's limits, as the settings say.
+pub use model::settings::SessionLimits as Limits;
 
 /// Bytes of plaintext from which an object is not small.
 pub const SMALL_OBJECT: u32 = 64;
-
-fn small_objects() -> u64 {
-    1_000_000
-}
 
 /// A reference of an item, or an entry of a view list: 40 bytes on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -332,6 +299,9 @@ pub struct Prepared {
     pub view_chunks: u64,
     /// Bytes of the chunks cache file behind the descriptor.
     pub chunks_cache_size: u64,
+    /// What a person should know, whatever becomes of this backup.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// A worker asks how its job's session ended.

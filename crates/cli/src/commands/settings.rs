@@ -21,7 +21,8 @@ pub enum Command {
 /// Options of `borgcube settings edit`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
-  borgcube settings edit --per-client 1 --per-repository 4 --total 8")]
+  borgcube settings edit --per-client 1 --per-repository 4 --total 8
+  borgcube settings edit --client-bytes 2000000000000 --idle-seconds 3600")]
 pub struct Edit {
     /// Run at most so many jobs on one client at once
     #[arg(long, value_name = "JOBS")]
@@ -32,6 +33,50 @@ pub struct Edit {
     /// Run at most so many jobs in all at once
     #[arg(long, value_name = "JOBS")]
     total: Option<u32>,
+    #[command(flatten)]
+    sessions: Sessions,
+}
+
+/// What one client may do to the server.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Limits of one backup (from the next one on)")]
+struct Sessions {
+    /// Let one backup send at most so many objects (default 50 million)
+    #[arg(long, value_name = "COUNT")]
+    objects: Option<u64>,
+    /// Let at most so many of them be smaller than 64 bytes (default 1 million)
+    #[arg(long, value_name = "COUNT")]
+    small_objects: Option<u64>,
+    /// Let one backup send at most so much, compressed (default 64 TiB)
+    #[arg(long, value_name = "BYTES")]
+    bytes: Option<u64>,
+    /// Let one backup make at most so many checkpoints (default 100000)
+    #[arg(long, value_name = "COUNT")]
+    checkpoints: Option<u64>,
+    /// Judge at most so many of them in a minute, beside the first 32 (default 60)
+    #[arg(long, value_name = "COUNT")]
+    proposals_per_minute: Option<u64>,
+    /// End a backup whose client was not heard for so long (default 4 hours)
+    #[arg(long, value_name = "SECONDS")]
+    idle_seconds: Option<u64>,
+    /// End a backup that lasts longer (default 7 days)
+    #[arg(long, value_name = "SECONDS")]
+    total_seconds: Option<u64>,
+    /// Let each message take so long to arrive (default 300)...
+    #[arg(long, value_name = "SECONDS")]
+    grace_seconds: Option<u64>,
+    /// ...and end the backup if it comes more slowly than this behind that (default 1024)
+    #[arg(long, value_name = "BYTES")]
+    bytes_per_second: Option<u64>,
+    /// Let one client have at most so many archives in a repository (default 20000)
+    #[arg(long, value_name = "COUNT")]
+    client_archives: Option<u64>,
+    /// Let one client's archives in a repository hold at most so much, compressed, what it shares with others counted in full (default 1 PiB)
+    #[arg(long, value_name = "BYTES")]
+    client_bytes: Option<u64>,
+    /// Keep at most so much of what the client of one backup writes (default 64 MiB)
+    #[arg(long, value_name = "BYTES")]
+    log_bytes: Option<u64>,
 }
 
 /// The answer of [`Call::GetSettings`].
@@ -54,6 +99,19 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
     put(&mut settings.limits.per_client, args.per_client);
     put(&mut settings.limits.per_repository, args.per_repository);
     put(&mut settings.limits.total, args.total);
+    let (sessions, given) = (&mut settings.sessions, args.sessions);
+    put(&mut sessions.objects, given.objects);
+    put(&mut sessions.small_objects, given.small_objects);
+    put(&mut sessions.bytes, given.bytes);
+    put(&mut sessions.checkpoints, given.checkpoints);
+    put(&mut sessions.proposals_per_minute, given.proposals_per_minute);
+    put(&mut sessions.idle_seconds, given.idle_seconds);
+    put(&mut sessions.total_seconds, given.total_seconds);
+    put(&mut sessions.grace_seconds, given.grace_seconds);
+    put(&mut sessions.bytes_per_second, given.bytes_per_second);
+    put(&mut sessions.client_archives, given.client_archives);
+    put(&mut sessions.client_bytes, given.client_bytes);
+    put(&mut sessions.log_bytes, given.log_bytes);
     something(&previous, &settings, "settings edit")?;
     control.tell(Call::UpdateSettings { previous, settings: settings.clone() })?;
     context.done(&settings, "Changed the settings.")

@@ -155,6 +155,18 @@ pub fn settings(settings: &Settings) -> String {
         .line("Jobs per client", settings.limits.per_client.to_string())
         .line("Jobs per repository", settings.limits.per_repository.to_string())
         .line("Jobs in all", settings.limits.total.to_string())
+        .line("A backup's objects", settings.sessions.objects.to_string())
+        .line("A backup's small objects", settings.sessions.small_objects.to_string())
+        .line("A backup's bytes", bytes(settings.sessions.bytes))
+        .line("A backup's checkpoints", settings.sessions.checkpoints.to_string())
+        .line("Proposals per minute", settings.sessions.proposals_per_minute.to_string())
+        .line("Idle seconds", settings.sessions.idle_seconds.to_string())
+        .line("Seconds in all", settings.sessions.total_seconds.to_string())
+        .line("Grace seconds", settings.sessions.grace_seconds.to_string())
+        .line("Bytes per second", settings.sessions.bytes_per_second.to_string())
+        .line("A client's archives", settings.sessions.client_archives.to_string())
+        .line("A client's bytes", bytes(settings.sessions.client_bytes))
+        .line("A backup's log", bytes(settings.sessions.log_bytes))
         .render()
 }
 

@@ -45,9 +45,10 @@ impl Programs {
         Ok(self.program("borgcubed").fd(listener.as_fd(), "control").spawn()?)
     }
 
-    /// A session with its connection.
-    pub fn session(&self, connection: &UnixStream) -> Result<Child> {
-        Ok(self.program("borgcube-session").fd(connection.as_fd(), "connection").spawn()?)
+    /// A session with its connection; it closes `opened` when its client has shown a good token.
+    pub fn session(&self, connection: &UnixStream, opened: &UnixStream) -> Result<Child> {
+        let program = self.program("borgcube-session");
+        Ok(program.fd(connection.as_fd(), "connection").fd(opened.as_fd(), "opened").spawn()?)
     }
 
     /// The owner of a repository with its listening socket.

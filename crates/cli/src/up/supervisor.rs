@@ -6,10 +6,10 @@ use super::owner::Owner;
 use super::programs::Programs;
 use crate::error::{Error, Result};
 use model::RepositoryName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 use unix::Signal;
 use unix::paths::Layout;
@@ -20,6 +20,8 @@ use unix::spawn::Child;
 
 /// As many sessions at once; further connections wait.
 const MAX_SESSIONS: usize = 256;
+/// As many of them may belong to clients that have not shown a good token yet; then the oldest has to go.
+const MAX_STRANGERS: usize = 64;
 /// How long sessions and owners may take to end.
 const GRACE: Duration = Duration::from_secs(10);
 /// So many signals mean: now, whatever is lost.
@@ -32,6 +34,8 @@ enum Event {
     Signals,
     /// Somebody connected to the session socket.
     Connection,
+    /// A session's client is no stranger any more.
+    Opened(i32),
     /// A session has ended.
     SessionEnded(i32),
     /// The queue daemon has ended.
@@ -67,6 +71,8 @@ pub struct Supervisor {
     news: News,
     session_listener: UnixListener,
     sessions: BTreeMap<i32, Child>,
+    /// Sessions of strangers, the oldest first, with what ends when they are none any more.
+    strangers: VecDeque<(i32, UnixStream)>,
     owners: BTreeMap<RepositoryName, Owner>,
     /// Owners of repositories that were removed.
     orphans: Vec<Child>,
@@ -100,6 +106,7 @@ impl Supervisor {
             borgcubed,
             session_listener,
             sessions: BTreeMap::new(),
+            strangers: VecDeque::new(),
             owners: BTreeMap::new(),
             orphans: vec![],
             ready: false,
@@ -143,6 +150,7 @@ impl Supervisor {
         sources.extend(self.borgcubed.child.iter().map(|c| (c.pidfd.as_fd(), Event::BorgcubedEnded)));
         sources.extend(self.news.links().map(|(which, fd)| (fd, Event::News(which))));
         sources.extend(self.sessions.iter().map(|(pid, c)| (c.pidfd.as_fd(), Event::SessionEnded(*pid))));
+        sources.extend(self.strangers.iter().map(|(pid, opened)| (opened.as_fd(), Event::Opened(*pid))));
         for (name, owner) in &self.owners {
             sources.extend(owner.child.iter().map(|c| (c.pidfd.as_fd(), Event::OwnerEnded(name.clone()))));
         }
@@ -175,6 +183,7 @@ impl Supervisor {
         match event {
             Event::Signals => self.signalled(),
             Event::Connection => self.connected(),
+            Event::Opened(pid) => self.strangers.retain(|(stranger, _)| *stranger != pid),
             Event::SessionEnded(pid) => self.session_ended(pid)?,
             Event::BorgcubedEnded => return self.borgcubed_ended(),
             Event::News(which) => {
@@ -248,16 +257,34 @@ impl Supervisor {
     }
 
     fn connected(&mut self) {
-        let started = self.session_listener.accept().map_err(|e| Error::failed(e.to_string())).and_then(|(c, _)| self.programs.session(&c));
-        match started {
-            Ok(child) => {
+        match self.start_session() {
+            Ok((child, opened)) => {
+                self.strangers.push_back((child.pid, opened));
                 self.sessions.insert(child.pid, child);
             }
             Err(error) => log::error!("a session does not start: {}", error.message()),
         }
+        // An honest client opens at once. Who keeps many connections that do not only shuts out himself.
+        if self.strangers.len() > MAX_STRANGERS
+            && let Some((oldest, _)) = self.strangers.pop_front()
+            && let Some(child) = self.sessions.get(&oldest)
+        {
+            log::warn!("more than {MAX_STRANGERS} clients have not shown a token: the one that waits longest is sent away");
+            if let Err(error) = child.kill_group(Signal::SIGKILL) {
+                log::error!("{error}");
+            }
+        }
+    }
+
+    fn start_session(&self) -> Result<(Child, UnixStream)> {
+        let failed = |e: std::io::Error| Error::failed(e.to_string());
+        let (connection, _) = self.session_listener.accept().map_err(failed)?;
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        Ok((self.programs.session(&connection, &theirs)?, ours))
     }
 
     fn session_ended(&mut self, pid: i32) -> Result<()> {
+        self.strangers.retain(|(stranger, _)| *stranger != pid);
         if let Some(child) = self.sessions.remove(&pid) {
             let status = child.wait()?;
             if !matches!(status, ExitStatus::Exited(_)) {

@@ -1,4 +1,4 @@
-//! One session; its connection to the shim is descriptor 3.
+//! One session; its connection to the shim is descriptor 3. Descriptor 4, if there is one, is closed when the client's token was good.
 
 use anyhow::{Context, Result, bail};
 use std::os::unix::net::UnixStream;
@@ -23,11 +23,11 @@ fn run() -> Result<u8> {
     harden::undumpable()?;
     signals::ignore_sigpipe()?;
     let layout = Layout::from_env()?;
-    let mut handed = activation::listen_fds()?;
-    let connection = match handed.pop() {
-        Some((connection, _)) if handed.is_empty() => UnixStream::from(connection),
+    let mut handed = activation::listen_fds()?.into_iter().map(|(fd, _)| fd);
+    let (connection, opened) = match (handed.next(), handed.next(), handed.next()) {
+        (Some(connection), opened, None) => (UnixStream::from(connection), opened),
         _ => bail!("this program is started for one connection, which it gets as descriptor 3; see borgcube-session@.service"),
     };
-    let code = proxy::serve::serve_connection(&connection, |link| layout.session_link(link)).context("the session did not begin")?;
-    Ok(code)
+    let owner = |link: &str| layout.session_link(link);
+    proxy::serve::serve_connection(&connection, layout.run(), opened, owner).context("the session did not begin")
 }

@@ -15,6 +15,7 @@ use borg::{Id, Key, KeyType, RepositoryId};
 use model::Cause;
 use model::progress::SessionCounters;
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 use wire::session::{Limits, Opened, SMALL_OBJECT, kind, split_id};
 
 /// Archive metadata objects held at a time, and their bytes. Honest clients have two: a checkpoint and its successor.
@@ -23,6 +24,9 @@ const MAX_HELD_BYTES: usize = 64 << 20;
 
 /// Ids remembered to tell which item stream chunks came in this session; beyond that the counter is a lower bound.
 const MAX_REMEMBERED: usize = 16 << 20;
+
+/// Seconds of a minute.
+const MINUTE: u64 = 60;
 
 /// Manifests that may be put beyond the checkpoints: the complete archive, and what is rolled back.
 const MORE_PROPOSALS: u64 = 16;
@@ -148,7 +152,14 @@ impl Backup {
     }
 
     /// Carries out a call that the table permits.
-    pub fn request<'a>(&mut self, msgid: u64, call: Call, method: Method<'a>, actions: &mut Vec<Action<'a>>) -> Result<(), Stop> {
+    pub fn request<'a>(
+        &mut self,
+        now: Duration,
+        msgid: u64,
+        call: Call,
+        method: Method<'a>,
+        actions: &mut Vec<Action<'a>>,
+    ) -> Result<(), Stop> {
         let answer = match (call, method) {
             (Call::LoadKey, _) => reply::raw(msgid, self.key_blob.as_bytes()),
             (Call::GetManifest, _) => reply::raw(msgid, &self.envelope),
@@ -165,7 +176,7 @@ impl Backup {
             }
             (Call::PutManifest, Method::Put { data, .. }) => {
                 self.pending = Some(msgid);
-                return self.put_manifest(data, actions);
+                return self.put_manifest(now, data, actions);
             }
             (Call::Delete, Method::Delete { id }) => {
                 if !self.checkpoints.remove(&id) {
@@ -235,8 +246,13 @@ impl Backup {
         Ok(())
     }
 
-    fn put_manifest(&mut self, envelope: &[u8], actions: &mut Vec<Action<'_>>) -> Result<(), Stop> {
+    fn put_manifest(&mut self, now: Duration, envelope: &[u8], actions: &mut Vec<Action<'_>>) -> Result<(), Stop> {
         self.proposals += 1;
+        let by_now = now.as_secs().saturating_mul(self.limits.proposals_per_minute) / MINUTE;
+        if self.proposals > by_now.saturating_add(Limits::BURST) {
+            let message = format!("The backup proposes more than {} archives in a minute", self.limits.proposals_per_minute);
+            return Err(Stop::limit("proposals-per-minute", message));
+        }
         if self.proposals > self.limits.checkpoints.saturating_add(MORE_PROPOSALS) {
             return Err(Stop::limit("proposals", format!("The backup proposes more than {} archives", self.proposals - 1)));
         }

@@ -96,13 +96,15 @@ pub struct Session {
     salt: [u8; 16],
     now: Duration,
     last_heard: Duration,
+    /// Since when a part of a message is here, and how many bytes of it.
+    begun: Option<(Duration, u64)>,
     ending: Option<Ending>,
 }
 
 impl Session {
     /// Nothing was said yet. `salt` must be random.
     pub fn new(salt: [u8; 16]) -> Session {
-        Session { phase: Phase::New, salt, now: Duration::ZERO, last_heard: Duration::ZERO, ending: None }
+        Session { phase: Phase::New, salt, now: Duration::ZERO, last_heard: Duration::ZERO, begun: None, ending: None }
     }
 
     /// Whether the client's next call may be handed in. While this is false nothing may be read from the client: that is
@@ -131,11 +133,22 @@ impl Session {
                 let limits = backup.limits();
                 let total = Duration::from_secs(limits.total_seconds);
                 let idle = self.last_heard.saturating_add(Duration::from_secs(limits.idle_seconds));
-                if backup.wants_client() { total.min(idle) } else { total }
+                let whole = self.begun.map_or(Duration::MAX, |(since, bytes)| {
+                    let seconds = limits.grace_seconds.saturating_add(bytes / limits.bytes_per_second.max(1));
+                    since.saturating_add(Duration::from_secs(seconds))
+                });
+                if backup.wants_client() { total.min(idle).min(whole) } else { total }
             }
             Phase::Opening { .. } => Duration::from_secs(OPEN_SECONDS + OWNER_SECONDS),
             Phase::New | Phase::Negotiated { .. } => Duration::from_secs(OPEN_SECONDS),
         }
+    }
+
+    /// So many bytes of a message that is not complete are here. However slowly they come, they must come: see
+    /// [`wire::session::Limits`].
+    pub fn partial(&mut self, now: Duration, bytes: usize) {
+        let since = self.begun.map_or(now, |(since, _)| since);
+        self.begun = (bytes > 0).then_some((since, bytes as u64));
     }
 
     /// How it ended, if it has.
@@ -164,6 +177,7 @@ impl Session {
         let mut actions = Vec::with_capacity(2);
         match event {
             Event::Request(request) => {
+                self.begun = None;
                 let msgid = request.msgid;
                 if let Err(stop) = self.request(request, &mut actions) {
                     self.stop(stop, Some(msgid), &mut actions);
@@ -228,7 +242,7 @@ impl Session {
             }
         }
         match (&mut self.phase, request.method) {
-            (Phase::Backup(backup), method) => backup.request(msgid, call, method, actions),
+            (Phase::Backup(backup), method) => backup.request(self.now, msgid, call, method, actions),
             (_, Method::Negotiate { client }) => {
                 self.phase = Phase::Negotiated { version: version(&client)? };
                 actions.push(Action::Reply(reply::negotiated(msgid, &SERVER_VERSION)));

@@ -7,8 +7,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use wire::worker::LogLine;
 
-/// Bytes that a worker may fill a job's log with; what comes behind is dropped, with a line that says so.
-pub const CAP: u64 = 64 * 1024 * 1024;
+/// Bytes of a log that only the daemon itself writes on.
+const CAP: u64 = 64 * 1024 * 1024;
 /// Lines of a job log in one reply.
 pub const CHUNK_LINES: usize = 1000;
 /// About so many bytes of a job log in one reply.
@@ -38,7 +38,8 @@ impl JobLog {
         JobLog::with_cap(path, CAP)
     }
 
-    fn with_cap(path: &Path, cap: u64) -> io::Result<JobLog> {
+    /// The same for a log that may have so many bytes.
+    pub fn with_cap(path: &Path, cap: u64) -> io::Result<JobLog> {
         let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
         let size = file.seek(SeekFrom::End(0))?;
         let mut log = JobLog { file, size, cap, truncated: size >= cap, lost: 0 };
@@ -65,7 +66,7 @@ impl JobLog {
             let bytes = encode(&line)?;
             if self.size + bytes.len() as u64 > self.cap {
                 self.truncated = true;
-                let message = format!("the log has reached its limit of {} MiB; what follows is dropped", self.cap / 1024 / 1024);
+                let message = format!("the log has reached its limit of {} bytes; what follows is dropped", self.cap);
                 return self.append(&encode(&self::line("warning", message))?);
             }
             self.append(&bytes)?;

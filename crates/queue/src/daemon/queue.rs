@@ -75,7 +75,7 @@ impl Daemon {
         };
         let job = task.job.clone();
         log::info!("job {number}: {} into {}, asked for by {}", job.config(), task.repository.name, job.actor);
-        let worker = Worker::start(&self.options, &self.layout.job_log(number), *task);
+        let worker = Worker::start(&self.options, &self.layout.job_log(number), self.settings.sessions.log_bytes, *task);
         self.job_changed(job);
         match worker {
             Ok(worker) => {

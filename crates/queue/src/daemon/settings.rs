@@ -2,6 +2,7 @@
 
 use model::Settings;
 use model::queue::Limits;
+use model::settings::SessionLimits;
 use std::path::PathBuf;
 use std::time::Duration;
 use store::Store;
@@ -43,7 +44,7 @@ pub fn load(store: &Store) -> anyhow::Result<Settings> {
     if let Some(settings) = store.read(|r| r.settings())? {
         return Ok(settings);
     }
-    let settings = Settings { server_id: unix::random::hex(8)?, limits: Limits::default() };
+    let settings = Settings { server_id: unix::random::hex(8)?, limits: Limits::default(), sessions: SessionLimits::default() };
     store.write("first start: make the server's settings", super::ACTOR, |w| w.set_settings(&settings))?;
     Ok(settings)
 }

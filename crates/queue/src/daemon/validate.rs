@@ -50,6 +50,9 @@ pub fn settings(present: &Settings, settings: &Settings) -> Checked {
     if limits.iter().any(|limit| !(1..=1000).contains(limit)) {
         return Err("each limit is a number of jobs from 1 to 1000".into());
     }
+    if let Some(limit) = settings.sessions.wrong() {
+        return Err(format!("the limit {limit} is too small for any backup"));
+    }
     Ok(())
 }
 
@@ -110,7 +113,7 @@ mod tests {
 
     #[test]
     fn limits_and_the_server_id() {
-        let present = Settings { server_id: "a".into(), limits: Limits::default() };
+        let present = Settings { server_id: "a".into(), limits: Limits::default(), sessions: Default::default() };
         assert_eq!(settings(&present, &present), Ok(()));
         assert!(settings(&present, &Settings { server_id: "b".into(), ..present.clone() }).is_err());
         assert!(settings(&present, &Settings { limits: Limits { total: 0, ..Limits::default() }, ..present.clone() }).is_err());

@@ -72,8 +72,8 @@ pub enum Wish {
 }
 
 impl Worker {
-    /// Starts the program for `task`; its first message is under way.
-    pub fn start(options: &Options, log_path: &Path, task: Task) -> anyhow::Result<Worker> {
+    /// Starts the program for `task`, whose lines may fill so many bytes of its log; its first message is under way.
+    pub fn start(options: &Options, log_path: &Path, log_bytes: u64, task: Task) -> anyhow::Result<Worker> {
         let (ours, theirs) = UnixStream::pair()?;
         let channel = Channel::new(ours, MAX_MESSAGE)?;
         let brief = Brief::from(&task.job);
@@ -84,7 +84,8 @@ impl Worker {
             .stderr(unix::spawn::Stdio::Inherit)
             .spawn()?;
         drop(theirs);
-        let log = JobLog::open(log_path).inspect_err(|e| log::warn!("job {}: {} cannot be written: {e}", brief.number, log_path.display()));
+        let log = JobLog::with_cap(log_path, log_bytes)
+            .inspect_err(|e| log::warn!("job {}: {} cannot be written: {e}", brief.number, log_path.display()));
         let mut worker = Worker {
             brief,
             child,

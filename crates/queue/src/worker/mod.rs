@@ -6,7 +6,7 @@
 mod channel;
 mod client;
 mod owner;
-mod report;
+pub mod report;
 mod script;
 mod verdict;
 
@@ -103,6 +103,9 @@ fn backup(worker: &mut Worker, layout: &Layout, task: &Task, sender: std::sync::
     cmdline.extend(arguments.iter().cloned());
     let (prepared, chunks) = owner.prepare(&Prepare { version: session::VERSION, job: job.number, archive_name, cmdline, start })?;
     worker.note(&format!("the client's view has {} chunks", prepared.view_chunks));
+    for warning in &prepared.warnings {
+        worker.report.warn(warning.clone(), Timestamp::now());
+    }
 
     let shim =
         format!("{} --socket {}", script::quote(&path(&sibling_program("borgcube-proxy"))), script::quote(&path(&layout.session_socket())));

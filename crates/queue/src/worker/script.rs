@@ -122,6 +122,7 @@ mod tests {
             manifest_timestamp: String::new(),
             view_chunks: 0,
             chunks_cache_size: chunks.len() as u64,
+            warnings: vec![],
         };
         let input = build(&task, &prepared, &task.config.borg_arguments("a"), "shim 'x y'");
         let mut child = Command::new("sh")

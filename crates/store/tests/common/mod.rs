@@ -114,7 +114,7 @@ pub fn archive(repository: &str, config: &str, id: u64, seconds: i64) -> Archive
 }
 
 pub fn settings() -> Settings {
-    Settings { server_id: "0123456789abcdef".into(), limits: Limits::default() }
+    Settings { server_id: "0123456789abcdef".into(), limits: Limits::default(), sessions: Default::default() }
 }
 
 pub fn session(hash: &str, job: u64) -> PreparedSession {
