@@ -1,26 +1,35 @@
-//! From an accepted proposal to a durable archive.
+//! From accepted proposals to durable archives.
 //!
-//! The order is the point: view list, intent, objects, manifest, repository commit, record. Whatever ends it in between, the next opening
-//! finds either an intent whose archive is in the manifest, or one whose archive is not.
+//! The order is the point: view lists, intents, objects, manifest, repository commit, records. Whatever ends it in between, the next opening
+//! finds for each archive either an intent whose archive is in the manifest, or one whose archive is not.
+//!
+//! Proposals that wait together are committed together: one set of intents, one manifest, one commit of the repository. What is wrong with
+//! one of them shows before any of that, and concerns it alone.
 
 use crate::failures::{internal, of_repository, stale};
 use crate::jobs::Job;
 use crate::owner::Owner;
+use crate::pauses::pause_for_tests;
 use crate::tool::Random;
-use crate::viewlist::{self, ViewList};
-use crate::writer::Open;
+use crate::viewlist::{self, ViewList, find};
+use crate::writer::{Open, Reply, answer};
 use crate::{doubts, garbage, intents};
 use borg::archive::{Archive as Metadata, ChunkerParams};
 use borg::compress::{Compression, compress};
 use borg::manifest::{ArchiveEntry, Manifest};
 use borg::{Id, MAX_OBJECT, MAX_PLAINTEXT, time};
 use model::{Archive, Cause, ConfigName, Failure, Timestamp};
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use store::{ArchiveFilter, Intent};
 use wire::session::Proposal;
 
 /// Days that an incomplete archive waits for a success of its config.
 const INCOMPLETE_DAYS: i64 = 14;
+
+/// References that are settled at a time, so that no session waits for all of them.
+const SLICE: usize = 10_000;
 
 /// A proposal whose references were all found good.
 pub struct Candidate {
@@ -34,120 +43,183 @@ pub struct Candidate {
     pub list: ViewList,
     /// Bytes that this session stored newly.
     pub deduplicated: u64,
+    /// [`crate::known::Known::losses`] when its references were looked at.
+    pub losses: u64,
 }
 
-/// Does all of it. An error of the repository ends the opening for everybody; an error before that concerns this archive alone.
-pub fn commit(owner: &Owner, open: &mut Open, candidate: &Candidate) -> Result<Archive, Failure> {
+/// A candidate whose session waits for the answer.
+pub struct Waiting {
+    /// What is to be committed.
+    pub candidate: Box<Candidate>,
+    /// The answer: its record.
+    pub reply: Reply<Archive>,
+}
+
+/// One that will be part of the next commit.
+struct Staged {
+    waiting: Waiting,
+    id: Id,
+    payload: Vec<u8>,
+    removed: Vec<Archive>,
+    intent: Intent,
+    list: PathBuf,
+}
+
+/// Does all of it, and answers each. An error of the repository ends the opening for everybody; an error before that concerns one alone.
+pub fn commit(owner: &Owner, open: &mut Open, group: Vec<Waiting>) {
     let now = Timestamp::now();
-    let name = choose_name(&open.manifest, candidate)?;
-    let removed = outdated(owner, open, candidate, now)?;
+    let mut manifest = open.manifest.clone();
+    let mut staged: Vec<Staged> = vec![];
+    for waiting in group {
+        match stage(owner, open, &mut manifest, &staged, &waiting.candidate, now) {
+            Ok((id, payload, removed, intent, list)) => staged.push(Staged { waiting, id, payload, removed, intent, list }),
+            Err(failure) => answer(&waiting.reply, Err(failure)),
+        }
+    }
+    if staged.is_empty() {
+        return;
+    }
+    let done = together(owner, open, manifest, &staged, now);
+    for one in staged {
+        answer(&one.waiting.reply, done.clone().map(|()| one.intent.archive));
+    }
+}
+
+type Stage = (Id, Vec<u8>, Vec<Archive>, Intent, PathBuf);
+
+/// What concerns one archive alone. The manifest is changed only if it is accepted.
+fn stage(
+    owner: &Owner,
+    open: &Open,
+    manifest: &mut Manifest,
+    before: &[Staged],
+    candidate: &Candidate,
+    now: Timestamp,
+) -> Result<Stage, Failure> {
+    let name = choose_name(manifest, candidate)?;
+    let mut removed = outdated(owner, manifest, candidate, now)?;
+    removed.retain(|old| before.iter().all(|other| other.removed.iter().all(|archive| archive.id != old.id)));
     let metadata = describe(candidate, &name, now);
     let mut random = Random::default();
-    let (mut salt, mut manifest_salt) = ([0; 64], [0; 64]);
+    let mut salt = [0; 64];
     random.fill(&mut salt);
-    random.fill(&mut manifest_salt);
     random.check()?;
-    let key = &open.opening.key;
-    let packed = metadata.pack(key, salt);
-    let id = key.id_hash(&packed);
-
-    let mut manifest = open.manifest.clone();
+    let packed = metadata.pack(&open.opening.key, salt);
+    let id = open.opening.key.id_hash(&packed);
+    let payload = pack_object("the archive's metadata", &packed)?;
+    still_there(open, candidate)?;
+    let list = owner.layout.view(owner.name.as_str(), &id.to_hex());
+    let view_digest = candidate.list.write(&list)?;
+    let mut archive = record(owner, candidate, id, name.clone(), view_digest, now);
+    doubts::note(owner, &mut archive).inspect_err(|_| viewlist::remove(&list))?;
+    let intent = Intent { archive, removes: removed.iter().map(|a| a.id.clone()).collect(), time: now };
     for old in &removed {
         manifest.archives.remove(old.name.as_bytes());
     }
-    manifest.archives.insert(name.clone().into_bytes(), ArchiveEntry { id, time: metadata.time.clone() });
-    freshen(&mut manifest, now);
-    let packed_manifest = manifest.pack(key, manifest_salt);
-    let archive_payload = pack_object("the archive's metadata", &packed)?;
-    let manifest_payload = pack_object("the manifest", &packed_manifest)?;
+    manifest.archives.insert(name.into_bytes(), ArchiveEntry { id, time: metadata.time });
+    Ok((id, payload, removed, intent, list))
+}
 
-    let path = owner.layout.view(owner.name.as_str(), &id.to_hex());
-    let view_digest = candidate.list.write(&path)?;
-    let mut archive = record(owner, candidate, id, name, view_digest, now);
-    doubts::note(owner, &mut archive).inspect_err(|_| viewlist::remove(&path))?;
-    let intent = Intent { archive: archive.clone(), removes: removed.iter().map(|a| a.id.clone()).collect(), time: now };
-    let begun = hold(open, candidate).and_then(|()| intents::declare(owner, &intent).inspect_err(|_| let_go(open, candidate)));
-    if let Err(failure) = begun {
-        viewlist::remove(&path);
-        return Err(failure);
-    }
+/// What concerns all of them.
+fn together(owner: &Owner, open: &mut Open, mut manifest: Manifest, staged: &[Staged], now: Timestamp) -> Result<(), Failure> {
+    let intents: Vec<&Intent> = staged.iter().map(|one| &one.intent).collect();
+    let begun = pack_manifest(open, &mut manifest, now).and_then(|payload| {
+        intents::declare(owner, &intents)?;
+        Ok(payload)
+    });
+    let payload = match begun {
+        Ok(payload) => payload,
+        Err(failure) => {
+            staged.iter().for_each(|one| viewlist::remove(&one.list));
+            return Err(failure);
+        }
+    };
     pause_for_tests("before-commit");
-    let stored = store(owner, open, candidate, &removed, (id, &archive_payload), &manifest_payload);
-    if let Err(failure) = stored {
+    if let Err(failure) = store(owner, open, staged, &payload) {
         // Whether it is durable, nobody knows now; the next opening will see.
         open.opening.fail(failure.clone());
         return Err(failure);
     }
     pause_for_tests("after-commit");
     open.manifest = manifest;
-    {
-        let mut known = open.opening.known();
-        known.committed(&ids(candidate));
-        known.add(id);
+    settle(open, staged);
+    for one in staged {
+        let Candidate { list, deduplicated, .. } = &*one.waiting.candidate;
+        log::info!("archive {} is committed: {} chunks, {deduplicated} new bytes", one.intent.archive.name, list.references.len());
     }
-    log::info!("archive {} is committed: {} chunks, {} new bytes", archive.name, candidate.list.references.len(), candidate.deduplicated);
-    if let Err(failure) = intents::register(owner, &intent) {
-        // The archive is there, only its record is not: the next opening registers it.
+    if let Err(failure) = intents::register(owner, &intents) {
+        // The archives are there, only their records are not: the next opening registers them.
         open.opening.fail(failure.clone());
         return Err(failure);
     }
-    Ok(archive)
+    open.generation += 1;
+    open.empty_journal();
+    Ok(())
 }
 
-fn ids(candidate: &Candidate) -> Vec<Id> {
-    candidate.list.references.iter().map(|reference| Id(reference.id)).collect()
+/// Looks once more whether everything is there, if anything went since the proposal was judged.
+fn still_there(open: &Open, candidate: &Candidate) -> Result<(), Failure> {
+    if open.opening.known().losses() == candidate.losses {
+        return Ok(());
+    }
+    for part in candidate.list.references.chunks(SLICE) {
+        let known = open.opening.known();
+        for reference in part {
+            let id = Id(reference.id);
+            if !known.contains(&id).map_err(|e| of_repository(&e))? {
+                return Err(stale(&id));
+            }
+        }
+    }
+    Ok(())
 }
 
-/// Looks once more whether everything is there: the proposal was judged a while ago. From here on nothing of it goes.
-fn hold(open: &Open, candidate: &Candidate) -> Result<(), Failure> {
-    open.opening.known().hold(ids(candidate).iter()).map_err(|lost| stale(&lost))
-}
-
-/// The commit did not even begin.
-fn let_go(open: &Open, candidate: &Candidate) {
-    open.opening.known().release(&ids(candidate));
+/// Their chunks belong to archives now.
+fn settle(open: &Open, staged: &[Staged]) {
+    for one in staged {
+        for part in one.waiting.candidate.list.references.chunks(SLICE) {
+            let ids: Vec<Id> = part.iter().map(|reference| Id(reference.id)).collect();
+            open.opening.known().committed(&ids);
+        }
+    }
 }
 
 /// The repository's part.
-fn store(
-    owner: &Owner,
-    open: &mut Open,
-    candidate: &Candidate,
-    removed: &[Archive],
-    archive: (Id, &[u8]),
-    manifest: &[u8],
-) -> Result<(), Failure> {
+fn store(owner: &Owner, open: &mut Open, staged: &[Staged], manifest: &[u8]) -> Result<(), Failure> {
     let failed = |e: repository::Error| of_repository(&e);
-    let sealed = seal(open, archive.1)?;
-    open.repository.put(&archive.0, &sealed, 0).map_err(failed)?;
-    let metadata = removed.iter().filter_map(|old| Id::from_hex(&old.id).ok());
-    let mut gone: Vec<Id> = metadata.filter(|id| open.opening.known().contains(id)).collect();
-    gone.iter().for_each(|id| open.opening.known().remove(id));
-    if !candidate.proposal.checkpoint {
-        // A running session may come back to what its last checkpoint had; what is superseded is carried along in the lists.
-        gone.extend(garbage::collect(owner, open, removed, &candidate.list, candidate.job.number)?);
+    for one in staged {
+        open.put_own(&one.id, &one.payload)?;
     }
+    let mut gone: Vec<Id> = vec![];
+    for id in staged.iter().flat_map(|one| &one.removed).filter_map(|old| Id::from_hex(&old.id).ok()) {
+        let mut known = open.opening.known();
+        if known.contains(&id).map_err(failed)? {
+            known.remove(&id);
+            gone.push(id);
+        }
+    }
+    // A running session may come back to what its last checkpoint had; what is superseded is carried along in the lists.
+    let complete = || staged.iter().filter(|one| !one.waiting.candidate.proposal.checkpoint);
+    let removed: Vec<Archive> = complete().flat_map(|one| &one.removed).cloned().collect();
+    let kept: Vec<&ViewList> = staged.iter().map(|one| &one.waiting.candidate.list).collect();
+    let jobs: HashSet<u64> = complete().map(|one| one.waiting.candidate.job.number).collect();
+    gone.extend(garbage::collect(owner, open, &removed, &kept, &jobs)?);
     for id in &gone {
         open.repository.delete(id).map_err(failed)?;
     }
-    let sealed = seal(open, manifest)?;
-    open.repository.put(&Id::MANIFEST, &sealed, 0).map_err(failed)?;
-    // Before, because whoever ends meanwhile has to know that its chunks may be durable.
-    open.opening.known().publish();
-    open.repository.commit().map_err(failed)
+    open.opening.known().done();
+    open.put_own(&Id::MANIFEST, manifest)?;
+    open.commit(&|id| kept.iter().any(|list| find(&list.references, id).is_some()))
 }
 
-fn seal(open: &mut Open, payload: &[u8]) -> Result<Vec<u8>, Failure> {
-    let blocks = open.opening.key.nonce_blocks(payload.len());
-    if blocks == 0 {
-        return Ok(open.opening.key.seal(payload, 0));
-    }
-    loop {
-        match open.opening.nonces.take(blocks) {
-            Some(nonce) => return Ok(open.opening.key.seal(payload, nonce)),
-            None => open.opening.nonces.reserve(&mut open.repository, blocks)?,
-        }
-    }
+/// The manifest as an object, of this moment.
+pub fn pack_manifest(open: &Open, manifest: &mut Manifest, now: Timestamp) -> Result<Vec<u8>, Failure> {
+    freshen(manifest, now);
+    let mut random = Random::default();
+    let mut salt = [0; 64];
+    random.fill(&mut salt);
+    random.check()?;
+    pack_object("the manifest", &manifest.pack(&open.opening.key, salt))
 }
 
 fn pack_object(what: &str, packed: &[u8]) -> Result<Vec<u8>, Failure> {
@@ -179,7 +251,7 @@ fn choose_name(manifest: &Manifest, candidate: &Candidate) -> Result<String, Fai
 
 /// What goes with this commit: the session's own checkpoint before it; with a complete archive also the incomplete ones that earlier jobs
 /// of the config left, and those that waited too long for a success.
-fn outdated(owner: &Owner, open: &Open, candidate: &Candidate, now: Timestamp) -> Result<Vec<Archive>, Failure> {
+fn outdated(owner: &Owner, manifest: &Manifest, candidate: &Candidate, now: Timestamp) -> Result<Vec<Archive>, Failure> {
     let own = candidate.job.progress().checkpoint.clone();
     let mut removed: Vec<Archive> = own.into_iter().collect();
     if !candidate.proposal.checkpoint {
@@ -195,7 +267,7 @@ fn outdated(owner: &Owner, open: &Open, candidate: &Candidate, now: Timestamp) -
     }
     // An entry that somebody replaced by hand is theirs.
     removed.retain(|old| {
-        let entry = open.manifest.archives.get(old.name.as_bytes());
+        let entry = manifest.archives.get(old.name.as_bytes());
         entry.is_none_or(|entry| Id::from_hex(&old.id) == Ok(entry.id))
     });
     Ok(removed)
@@ -260,17 +332,6 @@ fn record(owner: &Owner, candidate: &Candidate, id: Id, name: String, view_diges
         suspicious: false,
         warnings: vec![],
     }
-}
-
-/// Lets a test kill the owner exactly here. Does nothing unless `BORGCUBE_TEST_PAUSE` names the place, and never in a release.
-fn pause_for_tests(place: &str) {
-    #[cfg(debug_assertions)]
-    if std::env::var("BORGCUBE_TEST_PAUSE").is_ok_and(|wanted| wanted == place) {
-        log::warn!("paused {place}");
-        std::thread::sleep(std::time::Duration::from_secs(3600));
-    }
-    #[cfg(not(debug_assertions))]
-    let _ = place;
 }
 
 #[cfg(test)]

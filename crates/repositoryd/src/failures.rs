@@ -15,7 +15,7 @@ pub fn of_repository(error: &Error) -> Failure {
         Error::NoSpace(_) => Cause::RepositoryEnospc,
         Error::IdMismatch { .. } => Cause::RepositoryIdMismatch,
         Error::Unreachable(_) | Error::BadUrl(_) => Cause::RepositoryUnreachable,
-        Error::Unsupported(_) | Error::Other { .. } => Cause::RepositoryError,
+        Error::Unsupported(_) | Error::Other { .. } | Error::Index(_) | Error::IndexDamaged(_) | Error::Io(_) => Cause::RepositoryError,
     };
     Failure::new(cause, sentence(error))
 }
@@ -40,6 +40,11 @@ pub fn of_state(error: &unix::Error) -> Failure {
 /// A chunk that the client took for stored is gone.
 pub fn stale(id: &Id) -> Failure {
     Failure::new(Cause::ViewStale, format!("chunk {id} is no longer in the repository"))
+}
+
+/// Nobody answers any more.
+pub fn ending() -> Failure {
+    Failure::new(Cause::OwnerLost, "the owner is ending")
 }
 
 /// Something that cannot happen unless there is a mistake in BorgCube.

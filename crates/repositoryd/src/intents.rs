@@ -14,7 +14,7 @@ pub fn resolve(owner: &Owner, manifest: &Manifest) -> Result<(), Failure> {
     for intent in intents {
         if is_committed(&intent.archive, manifest) {
             log::warn!("archive {} was committed and not registered; registering it now", intent.archive.name);
-            register(owner, &intent)?;
+            register(owner, &[&intent])?;
         } else {
             log::warn!("archive {} was about to be committed and is not; dropping it", intent.archive.name);
             drop_intent(owner, &intent)?;
@@ -28,22 +28,39 @@ fn is_committed(archive: &Archive, manifest: &Manifest) -> bool {
     entry.is_some_and(|entry| Id::from_hex(&archive.id) == Ok(entry.id))
 }
 
-/// Notes what is about to be committed.
-pub fn declare(owner: &Owner, intent: &Intent) -> Result<(), Failure> {
-    let note = format!("job {}: about to commit archive {}", intent.archive.job, intent.archive.name);
-    owner.store.write(&note, &owner.actor(), |w| w.intents().put(intent)).map_err(|e| of_store(&e))?;
+/// Notes what is about to be committed, all in one transaction.
+pub fn declare(owner: &Owner, intents: &[&Intent]) -> Result<(), Failure> {
+    let note = format!("{}: about to commit {}", jobs(intents), archives(intents));
+    let declared = owner.store.write(&note, &owner.actor(), |w| intents.iter().try_for_each(|intent| w.intents().put(intent)));
+    declared.map_err(|e| of_store(&e))?;
     Ok(())
 }
 
-/// The commit happened: the archive's record appears, those of removed ones go, with their view lists.
-pub fn register(owner: &Owner, intent: &Intent) -> Result<(), Failure> {
-    let key = IntentKey { repository: owner.name.clone(), job: intent.archive.job };
-    let note = format!("job {}: archive {} is in repository {}", intent.archive.job, intent.archive.name, owner.name);
-    owner.store.write(&note, &owner.actor(), |w| w.intents().register(&key)).map_err(|e| of_store(&e))?;
-    for id in &intent.removes {
+/// The commit happened: the archives' records appear, those of removed ones go, with their view lists.
+pub fn register(owner: &Owner, intents: &[&Intent]) -> Result<(), Failure> {
+    let are = if intents.len() == 1 { "is" } else { "are" };
+    let note = format!("{}: {} {are} in repository {}", jobs(intents), archives(intents), owner.name);
+    let registered = owner.store.write(&note, &owner.actor(), |w| {
+        for intent in intents {
+            w.intents().register(&IntentKey { repository: owner.name.clone(), job: intent.archive.job })?;
+        }
+        Ok(())
+    });
+    registered.map_err(|e| of_store(&e))?;
+    for id in intents.iter().flat_map(|intent| &intent.removes) {
         viewlist::remove(&owner.layout.view(owner.name.as_str(), id));
     }
     Ok(())
+}
+
+fn jobs(intents: &[&Intent]) -> String {
+    let numbers: Vec<String> = intents.iter().map(|intent| intent.archive.job.to_string()).collect();
+    format!("{} {}", if numbers.len() == 1 { "job" } else { "jobs" }, numbers.join(", "))
+}
+
+fn archives(intents: &[&Intent]) -> String {
+    let names: Vec<&str> = intents.iter().map(|intent| intent.archive.name.as_str()).collect();
+    format!("{} {}", if names.len() == 1 { "archive" } else { "archives" }, names.join(", "))
 }
 
 /// The commit did not happen.

@@ -6,6 +6,7 @@ use borg::Id;
 use model::progress::SessionCounters;
 use model::{Archive, ClientName, Failure, Label, Timestamp};
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use wire::session::{Opened, Outcome, Reference};
@@ -72,6 +73,7 @@ pub struct Job {
     relied: Mutex<HashSet<Id>>,
     progress: Mutex<Progress>,
     changed: Condvar,
+    released: AtomicBool,
 }
 
 /// What a job is made of, for [`Job::new`].
@@ -118,6 +120,7 @@ impl Job {
             relied: Mutex::default(),
             progress: Mutex::new(progress),
             changed: Condvar::new(),
+            released: AtomicBool::new(false),
         }
     }
 
@@ -143,6 +146,28 @@ impl Job {
             return Some(Reference { id: id.0, size: sent.size, csize: sent.csize });
         }
         find(&self.view, id).copied()
+    }
+
+    /// Nobody may give this job anything to rely on any more. Under the lock of [`Opening::known`].
+    pub fn let_go(&self) {
+        self.released.store(true, Ordering::SeqCst);
+    }
+
+    /// Under the lock of [`Opening::known`]: whether a session may still come back to this object. Then it relies on it from now on, and
+    /// one claim is to be counted.
+    pub fn holds(&self, id: &Id) -> bool {
+        if self.released.load(Ordering::SeqCst) {
+            return false;
+        }
+        if self.sent().contains_key(id) {
+            return true;
+        }
+        let mut relied = self.relied();
+        if !relied.contains(id) && find(&self.view, id).is_none() {
+            return false;
+        }
+        relied.insert(*id);
+        true
     }
 
     /// The session begins; false if it is not the first, or too late.

@@ -41,7 +41,9 @@ pub fn next(limits: SessionLimits, present: Present) -> Result<(SessionLimits, O
     }
     let warning = (present.manifest > MANIFEST / 2).then(|| {
         let percent = present.manifest.saturating_mul(100) / MANIFEST;
-        format!("the repository's list of archives has {percent} % of the size that Borg can read; delete archives, or begin a new repository")
+        format!(
+            "the repository's list of archives has {percent} % of the size that Borg can read; delete archives, or begin a new repository"
+        )
     });
     Ok((SessionLimits { bytes: limits.bytes.min(left), ..limits }, warning))
 }

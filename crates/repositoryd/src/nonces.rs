@@ -8,6 +8,7 @@ use crate::failures::{of_repository, of_state};
 use model::{Cause, Failure};
 use repository::Repository;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Borg 1.x: blocks reserved at once, 4 GiB of data.
@@ -25,7 +26,7 @@ struct Stretch {
 pub struct Nonces {
     stretch: Mutex<Stretch>,
     /// No nonce below this one is free, whatever the repository says.
-    lowest: u64,
+    lowest: AtomicU64,
     record: PathBuf,
 }
 
@@ -40,7 +41,14 @@ impl Nonces {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
             Err(e) => return Err(Failure::new(Cause::Internal, format!("cannot read {}: {e}", record.display()))),
         };
-        Ok(Nonces { stretch: Mutex::default(), lowest: above_manifest.max(noted), record })
+        Ok(Nonces { stretch: Mutex::default(), lowest: AtomicU64::new(above_manifest.max(noted)), record })
+    }
+
+    /// Another borg had the repository: what was reserved before is given up, and the next reservation asks the repository again.
+    pub fn begin_anew(&self, above_manifest: u64) {
+        self.lowest.fetch_max(above_manifest, Ordering::SeqCst);
+        let mut stretch = self.stretch.lock().unwrap_or_else(PoisonError::into_inner);
+        stretch.next = stretch.end;
     }
 
     /// The first of `blocks` nonces that are now the caller's; None if they must be reserved first.
@@ -65,7 +73,7 @@ impl Nonces {
             return Ok(());
         }
         let free = repository.free_nonce().map_err(|e| of_repository(&e))?;
-        let (start, reserved) = plan(free, self.lowest.max(end), blocks)?;
+        let (start, reserved) = plan(free, self.lowest.load(Ordering::SeqCst).max(end), blocks)?;
         repository.reserve_nonce(reserved, free).map_err(|e| of_repository(&e))?;
         unix::files::write_private(&self.record, format!("{reserved:016x}").as_bytes()).map_err(|e| of_state(&e))?;
         let mut stretch = self.stretch.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,7 +108,7 @@ mod tests {
     use super::*;
 
     fn nonces(next: u64, end: u64) -> Nonces {
-        Nonces { stretch: Mutex::new(Stretch { next, end }), lowest: 0, record: PathBuf::new() }
+        Nonces { stretch: Mutex::new(Stretch { next, end }), lowest: AtomicU64::new(0), record: PathBuf::new() }
     }
 
     #[test]
@@ -123,12 +131,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_reserved_before_another_borg_came_is_given_up() {
+        let nonces = nonces(10, 15);
+        nonces.begin_anew(99);
+        assert_eq!(nonces.take(1), None);
+        assert_eq!((nonces.stretch.into_inner().unwrap().end, nonces.lowest.into_inner()), (15, 99));
+    }
+
+    #[test]
     fn our_own_record_counts() {
         let dir = tempfile::tempdir().unwrap();
         let record = dir.path().join("nonce");
-        assert_eq!(Nonces::new(record.clone(), 5).unwrap().lowest, 5);
+        assert_eq!(Nonces::new(record.clone(), 5).unwrap().lowest.into_inner(), 5);
         std::fs::write(&record, "00000000000000ff").unwrap();
-        assert_eq!(Nonces::new(record.clone(), 5).unwrap().lowest, 255);
+        assert_eq!(Nonces::new(record.clone(), 5).unwrap().lowest.into_inner(), 255);
         std::fs::write(&record, "what").unwrap();
         assert!(Nonces::new(record, 5).is_err());
     }

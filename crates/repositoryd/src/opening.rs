@@ -1,13 +1,16 @@
 //! What all threads share while the repository is open, from its opening to its closing.
 
-use crate::known::Known;
+use crate::failures::of_repository;
+use crate::known::{Known, Seen};
 use crate::nonces::Nonces;
-use borg::{Key, RepositoryId};
+use borg::{Id, Key, RepositoryId};
 use model::Failure;
+use repository::Reader;
 use std::collections::HashMap;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 /// One opening. As long as anybody but the writer holds it, the repository is in use.
 pub struct Opening {
@@ -18,6 +21,8 @@ pub struct Opening {
     /// Nonces under that key.
     pub nonces: Nonces,
     known: Mutex<Known>,
+    epoch: Arc<AtomicU64>,
+    reader: RwLock<Option<Reader>>,
     failure: OnceLock<Failure>,
     /// How to reach the threads of running sessions, by job.
     lines: Mutex<HashMap<u64, Line>>,
@@ -33,8 +38,50 @@ pub struct Line {
 
 impl Opening {
     /// An opening without sessions.
-    pub fn new(id: RepositoryId, key: Key, nonces: Nonces, known: Known) -> Opening {
-        Opening { id, key, nonces, known: Mutex::new(known), failure: OnceLock::new(), lines: Mutex::default() }
+    pub fn new(id: RepositoryId, key: Key, nonces: Nonces, known: Known, reader: Option<Reader>) -> Opening {
+        let epoch = known.epoch();
+        let (known, reader) = (Mutex::new(known), RwLock::new(reader));
+        Opening { id, key, nonces, known, epoch, reader, failure: OnceLock::new(), lines: Mutex::default() }
+    }
+
+    /// The repository was closed, and is open again.
+    pub fn reopened(&self, known: Known, reader: Option<Reader>) {
+        *self.reader.write().unwrap_or_else(PoisonError::into_inner) = reader;
+        self.known().reopened(known);
+    }
+
+    /// What reads beside the writer, if the repository has that.
+    pub fn reader(&self) -> Option<Reader> {
+        self.reader.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks the index, while nobody waits for it.
+    pub fn see(&self, id: &Id) -> Result<Option<Seen>, Failure> {
+        match &*self.reader.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(reader) => Known::see(&self.epoch, reader, id).map(Some).map_err(|e| of_repository(&e)),
+            None => Ok(None),
+        }
+    }
+
+    /// [`Known::claim`], with the slow part first and without the lock.
+    pub fn claim(&self, id: &Id) -> Result<bool, Failure> {
+        let seen = self.see(id)?;
+        self.known().claim(id, seen).map_err(|e| of_repository(&e))
+    }
+
+    /// Whether it is there, and belongs to archives.
+    pub fn stays(&self, id: &Id) -> Result<bool, Failure> {
+        let seen = self.see(id)?;
+        let known = self.known();
+        Ok(!known.is_fresh(id) && known.contains_seen(id, seen).map_err(|e| of_repository(&e))?)
+    }
+
+    /// An envelope, beside the writer. None if only the writer can tell: it is still on its way, or the repository is served.
+    pub fn read(&self, id: &Id) -> Result<Option<Vec<u8>>, Failure> {
+        match &*self.reader.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(reader) => reader.get(id).map_err(|e| of_repository(&e)),
+            None => Ok(None),
+        }
     }
 
     /// The objects. Locked before the jobs, if both are needed.

@@ -1,5 +1,6 @@
 //! What all threads of an owner share for its whole life.
 
+use crate::gate::{Gate, Turn};
 use crate::jobs::Jobs;
 use crate::writer::Request;
 use model::RepositoryName;
@@ -33,6 +34,14 @@ pub struct Owner {
     pub connections: AtomicUsize,
     /// Whether the repository is open.
     pub is_open: AtomicBool,
+    /// Commits that were sent to the writer and not taken by it.
+    pub committing: AtomicUsize,
+    /// Closed while the repository is lent to another borg.
+    pub gate: Gate,
+    /// Whose turn maintenance is.
+    pub turn: Turn,
+    /// The process is about to end.
+    pub stopping: AtomicBool,
 }
 
 impl Owner {
@@ -45,7 +54,20 @@ impl Owner {
     pub fn new(name: RepositoryName, layout: Layout, store: Store, writer: Sender<Request>) -> Owner {
         let jobs = Jobs::default();
         let budget = Arc::new(Budget { free: Mutex::new(BUDGET), changed: Condvar::new() });
-        Owner { name, layout, store, jobs, writer, budget, connections: AtomicUsize::new(0), is_open: AtomicBool::new(false) }
+        Owner {
+            name,
+            layout,
+            store,
+            jobs,
+            writer,
+            budget,
+            connections: AtomicUsize::new(0),
+            is_open: AtomicBool::new(false),
+            committing: AtomicUsize::new(0),
+            gate: Gate::default(),
+            turn: Turn::default(),
+            stopping: AtomicBool::new(false),
+        }
     }
 
     /// Whether nobody is connected and nothing is open.

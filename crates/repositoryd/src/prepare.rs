@@ -93,9 +93,12 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
     let manifest = Manifest { item_keys, ..Manifest::empty(&manifest_timestamp) }.pack(&client_key, manifest_salt);
     let (cache, view_chunks, chunks_cache_size) = {
         // Only what is there and stays: what got lost, the client sends again, and what another session has sent again may go with it.
-        let known = opening.known();
-        let there: Vec<&Reference> = view.iter().filter(|r| known.contains(&Id(r.id)) && !known.is_fresh(&Id(r.id))).collect();
-        drop(known);
+        let mut there: Vec<&Reference> = vec![];
+        for reference in &view {
+            if opening.stays(&Id(reference.id))? {
+                there.push(reference);
+            }
+        }
         chunks_cache(&there)?
     };
     let prepared = Prepared {

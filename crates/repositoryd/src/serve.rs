@@ -2,7 +2,7 @@
 
 use crate::owner::Owner;
 use crate::writer::{self, Request};
-use crate::{prepare, session, worker};
+use crate::{maintenance, prepare, session, worker};
 use anyhow::{Context, anyhow};
 use model::{Cause, Failure, RepositoryName};
 use std::os::fd::AsFd;
@@ -46,6 +46,7 @@ pub fn serve(name: &RepositoryName) -> anyhow::Result<()> {
         let ready = poll(&[(listener.as_fd(), Interest::Read), (signals.as_fd(), Interest::Read)], Some(TICK))?;
         if ready[1].any() && !signals.take().is_empty() {
             log::info!("ending as asked");
+            owner.stopping.store(true, Ordering::SeqCst);
             stop(&owner);
             break;
         }
@@ -144,6 +145,8 @@ fn connection(owner: &Owner, mut stream: UnixStream) -> Result<(), WireError> {
         kind::OPEN => session::run(owner, stream, &payload),
         kind::PREPARE | kind::FINISH if may_work(&stream)? => worker::run(owner, stream, first, payload),
         kind::PREPARE | kind::FINISH => Err(WireError::Malformed("a process that is no worker's asked for a session".into())),
+        kind::MAINTAIN if may_work(&stream)? => maintenance::run(owner, stream, &payload),
+        kind::MAINTAIN => Err(WireError::Malformed("a process of another user asked for maintenance".into())),
         other => Err(WireError::Malformed(format!("a connection began with a frame of type {other}"))),
     }
 }

@@ -18,6 +18,9 @@ const ITERATIONS: u32 = 100_000;
 /// Seconds to wait for somebody else's lock: as much as a person at a terminal can bear.
 const LOCK_WAIT: u64 = 10;
 
+/// Set to `served`: use the borg program also for a repository on this machine; for comparisons and tests.
+const ENV_ENGINE: &str = "BORGCUBE_ENGINE";
+
 /// Where a repository is.
 #[derive(clap::Args)]
 pub struct Place {
@@ -48,6 +51,7 @@ pub fn options(url: &str, borg: Option<&str>, rsh: Option<&str>) -> OpenOptions 
         rsh: rsh.map(str::to_owned),
         lock_wait: wait.unwrap_or(LOCK_WAIT),
         host_id: std::env::var(unix::paths::ENV_BORG_HOST_ID).ok(),
+        served: std::env::var(ENV_ENGINE).is_ok_and(|engine| engine == "served"),
         ..OpenOptions::at(url)
     }
 }

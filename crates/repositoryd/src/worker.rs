@@ -3,6 +3,7 @@
 use crate::failures::{internal, of_store};
 use crate::jobs::Job;
 use crate::owner::Owner;
+use crate::parting;
 use crate::prepare::{self, Made};
 use crate::writer::Request;
 use model::{Cause, Failure};
@@ -54,7 +55,11 @@ pub fn run(owner: &Owner, mut stream: UnixStream, first: u8, mut payload: Vec<u8
 }
 
 fn start(owner: &Owner, stream: &UnixStream, request: &Prepare) -> Result<Option<(Arc<Job>, String)>, WireError> {
-    let made = prepare::prepare(owner, request);
+    let made = match owner.gate.pass(stream) {
+        Some(_inside) => prepare::prepare(owner, request),
+        // The worker is gone, or says something it should not.
+        None => return Err(WireError::Closed),
+    };
     let mut out = stream;
     match made {
         Err(failure) => {
@@ -95,6 +100,7 @@ fn finish(owner: &Owner, stream: &mut UnixStream, number: u64, own: Option<(Arc<
 fn end(owner: &Owner, job: &Job, hash: &str, patience: Duration) {
     if job.withdraw() {
         prepare::withdraw(owner, job.number, hash);
+        parting::release(owner, job);
     } else if !job.wait_for_end(patience) {
         job.opening.end_session(job.number);
         if !job.wait_for_end(PATIENCE) {

@@ -1,19 +1,17 @@
 //! The thread that has the repository: it alone opens, writes, commits and closes it, in the order of the requests.
 
-use crate::commit::{self, Candidate};
+use crate::commit::{self, Waiting};
 use crate::credentials::Credentials;
-use crate::failures::{internal, of_repository, of_state, of_store};
-use crate::known::{Known, Tidying};
-use crate::nonces::Nonces;
+use crate::failures::{internal, of_repository, of_store};
+pub use crate::open::Open;
+use crate::open::Source;
 use crate::opening::Opening;
 use crate::owner::{Owner, Permit};
-use crate::reconcile::reconcile;
-use crate::unlock::{Unlocked, unlock};
-use crate::{intents, tool};
-use borg::manifest::Manifest;
-use borg::{Id, RepositoryId};
-use model::{Archive, Cause, Failure};
-use repository::{OpenOptions, Repository};
+use crate::pauses::pause_for_tests;
+use crate::upkeep::{self, Upkeep};
+use crate::{lending, tidy};
+use borg::Id;
+use model::{Cause, Failure};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
@@ -25,8 +23,8 @@ pub type Reply<T> = SyncSender<Result<T, Failure>>;
 /// How long a thread whose job is over may take to let go of the opening.
 const LETTING_GO: Duration = Duration::from_secs(2);
 
-/// Orphans that are deleted at a time: so many a request may have to wait for.
-const BATCH: usize = 200;
+/// Archives in one commit: so many manifests' worth of work somebody may have to wait for.
+const GROUP: usize = 64;
 
 /// What the writer is asked for. Requests for an opening that is over are answered with the reason of its end.
 pub enum Request {
@@ -50,6 +48,8 @@ pub enum Request {
         id: Id,
         /// What is stored.
         envelope: Vec<u8>,
+        /// The length of its plaintext.
+        size: u32,
         /// Its memory.
         permit: Permit,
     },
@@ -73,13 +73,12 @@ pub enum Request {
         /// The answer.
         reply: Reply<()>,
     },
-    /// Make an archive durable.
-    Commit {
-        /// The archive.
-        candidate: Box<Candidate>,
-        /// The answer: its record.
-        reply: Reply<Archive>,
-    },
+    /// Make an archive durable, together with those that wait behind it. [`Owner::committing`] was counted up before.
+    Commit(Waiting),
+    /// A step of maintenance.
+    Upkeep(Upkeep),
+    /// Close the repository, so that another borg may use it, until it is given back.
+    Lend(lending::Lend),
     /// Close the repository and end.
     Quit,
 }
@@ -96,60 +95,35 @@ pub struct Ready {
     pub manifest_bytes: usize,
 }
 
-/// The open repository, as only the writer has it.
-pub struct Open {
-    /// The repository.
-    pub repository: Repository,
-    /// What is shared.
-    pub opening: Arc<Opening>,
-    /// The real manifest as it is committed.
-    pub manifest: Manifest,
-    /// From what it was opened.
-    source: Source,
-}
-
-/// What an opening comes from. When that changes, the opening is of the past.
-#[derive(PartialEq, Eq)]
-struct Source {
-    url: String,
-    rsh: Option<String>,
-    remote_borg: Option<String>,
-    repository_id: String,
-    credentials: [u8; 32],
-}
-
-impl Source {
-    fn of(record: &model::Repository, credentials: &Credentials) -> Source {
-        Source {
-            url: record.url.clone(),
-            rsh: record.rsh.clone(),
-            remote_borg: record.remote_borg.clone(),
-            repository_id: record.repository_id.clone(),
-            credentials: credentials.digest(),
-        }
-    }
+/// The thread's state.
+struct Writer<'a> {
+    owner: &'a Owner,
+    requests: &'a Receiver<Request>,
+    /// Taken from the requests, and not served yet.
+    next: Option<Request>,
+    open: Option<Open>,
 }
 
 /// Works until it is told to quit.
 pub fn run(owner: &Owner, requests: &Receiver<Request>) {
     let idle = seconds("BORGCUBE_IDLE_SECONDS", 60);
-    let mut open: Option<Open> = None;
+    let mut writer = Writer { owner, requests, next: None, open: None };
     let mut used = Instant::now();
     loop {
-        let request = next(requests, &mut open);
-        if let Some(current) = &open {
+        let request = writer.next();
+        if let Some(current) = &writer.open {
             if current.opening.failure().is_some() {
                 // Whoever still has requests for it is told why.
-                give_up(open.take());
+                tidy::give_up(writer.open.take());
             } else if request.is_ok() || Arc::strong_count(&current.opening) > 1 {
                 used = Instant::now();
             } else if used.elapsed() >= idle {
-                close(open.take());
+                tidy::close(writer.open.take());
             }
         }
         match request {
             Err(RecvTimeoutError::Timeout) => {
-                if let Some(current) = &mut open
+                if let Some(current) = &mut writer.open
                     && let Err(e) = current.repository.check_alive()
                 {
                     current.opening.fail(of_repository(&e));
@@ -157,60 +131,14 @@ pub fn run(owner: &Owner, requests: &Receiver<Request>) {
             }
             Err(RecvTimeoutError::Disconnected) | Ok(Request::Quit) => break,
             Ok(request) => {
-                serve(owner, &mut open, request);
+                writer.serve(request);
                 used = Instant::now();
             }
         }
-        owner.is_open.store(open.is_some(), Ordering::SeqCst);
+        owner.is_open.store(writer.open.is_some(), Ordering::SeqCst);
     }
-    close(open.take());
+    tidy::close(writer.open.take());
     owner.is_open.store(false, Ordering::SeqCst);
-}
-
-/// The next request. While there is none, orphans go, step by step.
-fn next(requests: &Receiver<Request>, open: &mut Option<Open>) -> Result<Request, RecvTimeoutError> {
-    loop {
-        match requests.try_recv() {
-            Ok(request) => return Ok(request),
-            Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
-            Err(TryRecvError::Empty) => {}
-        }
-        if !open.as_mut().is_some_and(tidy) {
-            return requests.recv_timeout(Duration::from_secs(1));
-        }
-    }
-}
-
-/// One step; false if there is none to take.
-fn tidy(open: &mut Open) -> bool {
-    if open.opening.failure().is_some() {
-        return false;
-    }
-    let step = open.opening.known().tidy(BATCH);
-    let done = match &step {
-        Tidying::Nothing => return false,
-        Tidying::Discard => open.repository.discard(),
-        Tidying::Delete(ids) => delete(open, ids),
-        Tidying::Commit => commit_deletions(open),
-    };
-    match done {
-        Ok(()) => true,
-        Err(e) => {
-            open.opening.fail(of_repository(&e));
-            false
-        }
-    }
-}
-
-fn delete(open: &mut Open, ids: &[Id]) -> repository::Result<()> {
-    ids.iter().try_for_each(|id| open.repository.delete(id))
-}
-
-fn commit_deletions(open: &mut Open) -> repository::Result<()> {
-    open.opening.known().publish();
-    open.repository.commit()?;
-    open.opening.known().committed([]);
-    Ok(())
 }
 
 /// A number of seconds from the environment.
@@ -218,84 +146,94 @@ pub fn seconds(name: &str, default: u64) -> Duration {
     Duration::from_secs(std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default))
 }
 
-/// Ends a child after a failure. If it still answers, what was not committed is removed: the disk may be full of it.
-fn give_up(open: Option<Open>) {
-    let Some(mut open) = open else { return };
-    match open.repository.discard() {
-        Ok(()) => open.repository.close(),
-        Err(e) => log::debug!("uncommitted objects stay until the repository is written again: {e}"),
-    }
-}
-
-/// Ends the child in an orderly way, so that any borg may use the repository.
-fn close(open: Option<Open>) {
-    let Some(mut open) = open else { return };
-    if let Err(e) = leave_tidy(&mut open) {
-        log::warn!("objects that nobody needs stay in the repository: {e}");
-    }
-    open.repository.close();
-    log::info!("the repository is closed");
-}
-
-/// Leaves as little as possible that nobody refers to, without letting anybody wait for more than a batch.
-fn leave_tidy(open: &mut Open) -> repository::Result<()> {
-    let opening = Arc::clone(&open.opening);
-    let mixed = opening.known().is_mixed();
-    if mixed {
-        open.repository.discard()?;
-        opening.known().discarded();
-    }
-    let step = opening.known().tidy(BATCH);
-    if let Tidying::Delete(ids) = &step {
-        delete(open, ids)?;
-    }
-    let (deleted, left) = {
-        let known = opening.known();
-        (known.has_deleted(), known.leftover())
-    };
-    if left > 0 {
-        log::warn!("{left} chunks that no archive refers to stay in the repository");
-    }
-    if deleted { commit_deletions(open) } else { open.repository.discard() }
-}
-
-fn serve(owner: &Owner, open: &mut Option<Open>, request: Request) {
-    match request {
-        Request::Prepare { archive_name, reply } => answer(&reply, prepare(owner, open, &archive_name)),
-        Request::Settle { reply } => answer(&reply, settle(owner, open)),
-        Request::Put { opening, id, envelope, permit } => {
-            if let Ok(current) = current(open, &opening)
-                && opening.known().store(&id)
-                && let Err(e) = current.repository.put(&id, &envelope, 0)
-            {
-                opening.fail(of_repository(&e));
+impl Writer<'_> {
+    /// The next request. While there is none, orphans go, step by step.
+    fn next(&mut self) -> Result<Request, RecvTimeoutError> {
+        if let Some(request) = self.next.take() {
+            return Ok(request);
+        }
+        loop {
+            match self.requests.try_recv() {
+                Ok(request) => return Ok(request),
+                Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
+                Err(TryRecvError::Empty) => {}
             }
-            drop(permit);
-        }
-        Request::Read { opening, id, reply } => answer(&reply, current(open, &opening).and_then(|current| read(current, &id))),
-        Request::Reserve { opening, blocks, reply } => {
-            let reserved = current(open, &opening).and_then(|current| opening.nonces.reserve(&mut current.repository, blocks));
-            if let Err(failure) = &reserved {
-                opening.fail(failure.clone());
+            if !self.open.as_mut().is_some_and(tidy::step) {
+                return self.requests.recv_timeout(Duration::from_secs(1));
             }
-            answer(&reply, reserved);
         }
-        Request::Commit { candidate, reply } => {
-            let opening = Arc::clone(&candidate.job.opening);
-            answer(&reply, current(open, &opening).and_then(|current| commit::commit(owner, current, &candidate)));
+    }
+
+    fn serve(&mut self, request: Request) {
+        let (owner, open) = (self.owner, &mut self.open);
+        match request {
+            Request::Prepare { archive_name, reply } => answer(&reply, prepare(owner, open, &archive_name)),
+            Request::Settle { reply } => answer(&reply, settle(owner, open)),
+            Request::Put { opening, id, envelope, size, permit } => {
+                if let Ok(current) = current(open, &opening)
+                    && opening.known().store(&id)
+                    && let Err(e) = current.repository.put(&id, &envelope, size)
+                {
+                    opening.fail(of_repository(&e));
+                }
+                drop(permit);
+            }
+            Request::Read { opening, id, reply } => answer(&reply, current(open, &opening).and_then(|current| read(current, &id))),
+            Request::Reserve { opening, blocks, reply } => {
+                let reserved = current(open, &opening).and_then(|current| opening.nonces.reserve(&mut current.repository, blocks));
+                if let Err(failure) = &reserved {
+                    opening.fail(failure.clone());
+                }
+                answer(&reply, reserved);
+            }
+            Request::Commit(first) => self.commit(first),
+            Request::Upkeep(upkeep) => upkeep::serve(owner, open, upkeep),
+            Request::Lend(lend) => lending::lend(owner, open, lend),
+            Request::Tidy | Request::Quit => {}
         }
-        Request::Tidy | Request::Quit => {}
+    }
+
+    /// Commits an archive, with all that wait for the same behind it. What was sent before them is stored before.
+    fn commit(&mut self, first: Waiting) {
+        let committing = &self.owner.committing;
+        committing.fetch_sub(1, Ordering::SeqCst);
+        pause_for_tests("group");
+        let mut group = vec![first];
+        while self.next.is_none() && group.len() < GROUP && committing.load(Ordering::SeqCst) > 0 {
+            match self.requests.try_recv() {
+                Ok(Request::Commit(waiting)) => {
+                    committing.fetch_sub(1, Ordering::SeqCst);
+                    group.push(waiting);
+                }
+                Ok(request @ (Request::Put { .. } | Request::Read { .. } | Request::Reserve { .. } | Request::Tidy)) => self.serve(request),
+                Ok(other) => self.next = Some(other),
+                Err(_) => break,
+            }
+        }
+        let mut ready = vec![];
+        for waiting in group {
+            match current(&mut self.open, &waiting.candidate.job.opening) {
+                Ok(_) => ready.push(waiting),
+                Err(failure) => answer(&waiting.reply, Err(failure)),
+            }
+        }
+        if let Some(open) = &mut self.open
+            && !ready.is_empty()
+        {
+            commit::commit(self.owner, open, ready);
+        }
     }
 }
 
-fn answer<T>(reply: &Reply<T>, result: Result<T, Failure>) {
+/// Answers; whoever asked may be gone.
+pub fn answer<T>(reply: &Reply<T>, result: Result<T, Failure>) {
     if reply.send(result).is_err() {
         log::debug!("the asking connection is gone");
     }
 }
 
 /// The open repository, if it is that opening and no failure ended it.
-fn current<'a>(open: &'a mut Option<Open>, wanted: &Arc<Opening>) -> Result<&'a mut Open, Failure> {
+pub fn current<'a>(open: &'a mut Option<Open>, wanted: &Arc<Opening>) -> Result<&'a mut Open, Failure> {
     match open {
         Some(current) if Arc::ptr_eq(&current.opening, wanted) => match wanted.failure() {
             None => Ok(current),
@@ -340,7 +278,7 @@ fn settle(owner: &Owner, open: &mut Option<Open>) -> Result<(), Failure> {
 }
 
 /// The open repository, opened anew if its record or its secrets were edited since.
-fn reopen_if_changed<'a>(owner: &Owner, open: &'a mut Option<Open>) -> Result<&'a mut Open, Failure> {
+pub fn reopen_if_changed<'a>(owner: &Owner, open: &'a mut Option<Open>) -> Result<&'a mut Open, Failure> {
     let record = owner.store.read(|r| r.repositories().require(&owner.name)).map_err(|e| of_store(&e))?;
     let credentials = Credentials::read()?;
     if let Some(current) = open
@@ -352,11 +290,11 @@ fn reopen_if_changed<'a>(owner: &Owner, open: &'a mut Option<Open>) -> Result<&'
             return Err(Failure::new(Cause::RepositoryUnreachable, message));
         }
         log::info!("the repository's record or secrets were changed; opening it anew");
-        close(open.take());
+        tidy::close(open.take());
     }
     match open {
         Some(current) => Ok(current),
-        None => Ok(open.insert(open_repository(owner, &record, &credentials)?)),
+        None => Ok(open.insert(Open::new(owner, &record, &credentials, None)?)),
     }
 }
 
@@ -370,27 +308,4 @@ fn is_let_go(owner: &Owner, opening: &Arc<Opening>) -> bool {
         std::thread::sleep(Duration::from_millis(10));
     }
     true
-}
-
-fn open_repository(owner: &Owner, record: &model::Repository, credentials: &Credentials) -> Result<Open, Failure> {
-    owner.layout.create_repository_directories(owner.name.as_str()).map_err(|e| of_state(&e))?;
-    let expected = RepositoryId::from_hex(&record.repository_id).map_err(|e| internal(format!("the repository's record: {e}")))?;
-    let host_id = std::fs::read_to_string(owner.layout.host_id_file()).ok().map(|text| text.trim().to_owned());
-    let options = tool::options(&record.url, record.remote_borg.as_deref(), record.rsh.as_deref());
-    let host_id = host_id.filter(|text| !text.is_empty()).or(options.host_id.clone());
-    let options = OpenOptions { exclusive: true, expected: Some(expected), host_id, ..options };
-    let mut repository = Repository::open(&options).map_err(|e| of_repository(&e))?;
-    let Unlocked { key, manifest, encryption, nonce_above_manifest } = unlock(&mut repository, credentials)?;
-    if encryption != record.encryption {
-        // Otherwise whoever can write to the storage could put an unencrypted repository of the same id in its place.
-        let message = format!("the repository was added with encryption {}, now it has {encryption}", record.encryption);
-        return Err(Failure::new(Cause::RepositoryIntegrity, message));
-    }
-    let nonces = Nonces::new(owner.layout.views(owner.name.as_str()).join("nonce"), nonce_above_manifest.unwrap_or(0))?;
-    let known = Known::new(repository.list_ids().map_err(|e| of_repository(&e))?);
-    log::info!("the repository is open: {} objects, {} archives", known.count(), manifest.archives.len());
-    intents::resolve(owner, &manifest)?;
-    reconcile(owner, &manifest)?;
-    let opening = Arc::new(Opening::new(expected, key, nonces, known));
-    Ok(Open { repository, opening, manifest, source: Source::of(record, credentials) })
 }

@@ -143,6 +143,11 @@ impl Layout {
         self.views(repo).join(component(&format!("{archive_id}.view")))
     }
 
+    /// Directory of our own index of one repository on this machine.
+    pub fn index(&self, repo: &str) -> PathBuf {
+        self.state.join("index").join(component(repo))
+    }
+
     /// The log of job `n`, one JSON object a line.
     pub fn job_log(&self, n: u64) -> PathBuf {
         self.state.join("log/jobs").join(format!("{n}.jsonl"))
@@ -187,6 +192,7 @@ impl Layout {
             self.state.join("db"),
             self.state.join("credentials"),
             self.state.join("views"),
+            self.state.join("index"),
             self.state.join("log"),
             self.state.join("log/jobs"),
             self.run.clone(),
@@ -199,9 +205,9 @@ impl Layout {
         Ok(())
     }
 
-    /// Makes the two directories of one repository, mode 0700.
+    /// Makes the directories of one repository, mode 0700.
     pub fn create_repository_directories(&self, repo: &str) -> Result<()> {
-        for directory in [self.credentials(repo), self.views(repo)] {
+        for directory in [self.credentials(repo), self.views(repo), self.index(repo)] {
             make_private(&directory)?;
             close_to_others(&directory)?;
         }
@@ -275,6 +281,7 @@ mod tests {
             (layout.credentials("main"), "/s/credentials/main"),
             (layout.views("main"), "/s/views/main"),
             (layout.view("main", "abcd"), "/s/views/main/abcd.view"),
+            (layout.index("main"), "/s/index/main"),
             (layout.job_log(7), "/s/log/jobs/7.jsonl"),
             (layout.host_id_file(), "/s/host-id"),
             (layout.control_socket(), "/s/run/control.sock"),
@@ -326,6 +333,7 @@ mod tests {
             &layout.db(),
             &layout.credentials("main"),
             &layout.views("main"),
+            &layout.index("main"),
             sockets.parent().unwrap(),
             links.parent().unwrap(),
             logs.parent().unwrap(),

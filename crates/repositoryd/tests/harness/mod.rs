@@ -92,6 +92,13 @@ impl System {
         self.child = Some(spawn.spawn().unwrap());
     }
 
+    /// Waits until it has come to where `BORGCUBE_TEST_PAUSE` says.
+    pub fn wait_for_pause(&self) {
+        let marker = self.layout.state().join("paused");
+        testkit::retry_until(std::time::Duration::from_secs(30), || marker.exists().then_some(())).expect("it pauses");
+        std::fs::remove_file(marker).unwrap();
+    }
+
     /// Kills it as a crash would.
     pub fn kill(&mut self) {
         let child = self.child.take().unwrap();
@@ -195,6 +202,11 @@ impl Drop for System {
     fn drop(&mut self) {
         if let Some(child) = self.child.take() {
             child.pidfd.signal(unix::Signal::SIGTERM).unwrap();
+            let patience = Some(std::time::Duration::from_secs(20));
+            let ended = unix::poll::poll(&[(child.pidfd.as_fd(), unix::poll::Interest::Read)], patience).unwrap();
+            if !ended[0].any() {
+                child.pidfd.signal(unix::Signal::SIGKILL).unwrap();
+            }
             child.wait().unwrap();
         }
     }

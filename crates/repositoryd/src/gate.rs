@@ -1,0 +1,135 @@
+//! Who waits for whom: sessions while the repository is lent, maintenance for maintenance.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+use unix::poll::{Interest, poll};
+
+/// How often somebody who waits looks around.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// Open for everybody, or closed by one.
+#[derive(Debug, Default)]
+pub struct Gate {
+    lock: RwLock<()>,
+    closed: AtomicBool,
+}
+
+/// The gate is closed, and nobody is inside. It opens when this is dropped.
+pub struct Closed<'a> {
+    gate: &'a Gate,
+    _lock: RwLockWriteGuard<'a, ()>,
+}
+
+impl Gate {
+    /// Goes in, waiting while it is closed. None if somebody rings the bell meanwhile.
+    pub fn pass(&self, bell: &UnixStream) -> Option<RwLockReadGuard<'_, ()>> {
+        loop {
+            if let Some(inside) = self.try_pass() {
+                return Some(inside);
+            }
+            match poll(&[(bell.as_fd(), Interest::Read)], Some(GLANCE)) {
+                Ok(ready) if !ready[0].any() => {}
+                _ => return None,
+            }
+        }
+    }
+
+    /// Goes in if it is open.
+    pub fn try_pass(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        if self.closed.load(Ordering::Acquire) { None } else { self.lock.try_read().ok() }
+    }
+
+    /// Closes it, and waits until all that were inside have left. To be called by one at a time.
+    pub fn close(&self) -> Closed<'_> {
+        self.closed.store(true, Ordering::Release);
+        Closed { gate: self, _lock: self.lock.write().unwrap_or_else(PoisonError::into_inner) }
+    }
+}
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        self.gate.closed.store(false, Ordering::Release);
+    }
+}
+
+/// Maintenance goes one after the other.
+#[derive(Debug, Default)]
+pub struct Turn {
+    holder: Mutex<Option<&'static str>>,
+    changed: Condvar,
+}
+
+/// It is the holder's turn until this is dropped.
+#[derive(Debug)]
+pub struct Held<'a>(&'a Turn);
+
+impl Turn {
+    /// Waits for the turn: until `deadline`, and as long as `is_wanted` says so. Otherwise says who has it.
+    pub fn take(
+        &self,
+        what: &'static str,
+        deadline: Option<Instant>,
+        mut is_wanted: impl FnMut() -> bool,
+    ) -> Result<Held<'_>, &'static str> {
+        let mut holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(other) = *holder {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) || !is_wanted() {
+                return Err(other);
+            }
+            holder = self.changed.wait_timeout(holder, GLANCE).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *holder = Some(what);
+        Ok(Held(self))
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        *self.0.holder.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.0.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Shutdown;
+
+    #[test]
+    fn whoever_is_inside_leaves_first_and_whoever_waits_hears_the_bell() {
+        let gate = Gate::default();
+        let (bell, ringer) = UnixStream::pair().unwrap();
+        let inside = gate.pass(&bell).unwrap();
+        std::thread::scope(|scope| {
+            let closing = scope.spawn(|| {
+                let closed = gate.close();
+                assert!(gate.try_pass().is_none());
+                ringer.shutdown(Shutdown::Both).unwrap();
+                drop(closed);
+            });
+            std::thread::sleep(Duration::from_millis(100));
+            assert!(!closing.is_finished());
+            // Nobody new comes in while somebody wants to close.
+            assert!(gate.try_pass().is_none());
+            drop(inside);
+            closing.join().unwrap();
+        });
+        assert!(gate.try_pass().is_some());
+        let closed = gate.close();
+        assert!(gate.pass(&bell).is_none());
+        drop(closed);
+    }
+
+    #[test]
+    fn one_turn_at_a_time() {
+        let turn = Turn::default();
+        let held = turn.take("a check", None, || true).unwrap();
+        assert_eq!(turn.take("a compact", Some(Instant::now()), || true).unwrap_err(), "a check");
+        assert_eq!(turn.take("a compact", None, || false).unwrap_err(), "a check");
+        drop(held);
+        assert!(turn.take("a compact", Some(Instant::now()), || true).is_ok());
+    }
+}

@@ -1,0 +1,102 @@
+//! Chunks in, and chunks back.
+
+use crate::failures::{ending, of_repository, stale};
+use crate::jobs::Sent;
+use crate::session::{Next, Session};
+use crate::writer::Request;
+use borg::Id;
+use model::Failure;
+use model::cause::Cause;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use wire::session::{Put, kind};
+use wire::{WireError, frame};
+
+/// The overhead of the client's envelopes: its key never encrypts.
+const CLIENT_OVERHEAD: u32 = 1;
+
+impl Session<'_> {
+    /// Takes a verified chunk: dropped if it is there, else encrypted here and handed to the writer.
+    pub fn put(&mut self, put: &Put<'_>) -> Result<(), Failure> {
+        let id = Id(put.id);
+        let size = u32::try_from(put.payload.len()).unwrap_or(u32::MAX);
+        let record = Sent { size: put.size, csize: size.saturating_add(CLIENT_OVERHEAD), new: false };
+        {
+            let mut sent = self.job.sent();
+            if sent.contains_key(&id) {
+                return Ok(());
+            }
+            // Before asking what is known: who deletes garbage looks here.
+            sent.insert(id, record);
+        }
+        let opening = Arc::clone(&self.job.opening);
+        if opening.claim(&id)? {
+            return Ok(());
+        }
+        let nonce = self.nonce(opening.key.nonce_blocks(put.payload.len()))?;
+        let envelope = opening.key.seal(put.payload, nonce);
+        let permit = self.owner.budget.take(envelope.len());
+        let seen = opening.see(&id)?;
+        {
+            // Known and queued in one step: who finds it known may commit right away, and that has to come behind it.
+            let mut known = opening.known();
+            if known.claim(&id, seen).map_err(|e| of_repository(&e))? {
+                return Ok(());
+            }
+            known.add_fresh(id);
+            let request = Request::Put { opening: Arc::clone(&opening), id, envelope, size: put.size, permit };
+            self.owner.writer.send(request).map_err(|_| ending())?;
+        }
+        self.job.sent().insert(id, Sent { new: true, ..record });
+        self.deduplicated += put.payload.len() as u64;
+        Ok(())
+    }
+
+    fn nonce(&self, blocks: u64) -> Result<u64, Failure> {
+        if blocks == 0 {
+            return Ok(0);
+        }
+        loop {
+            if let Some(nonce) = self.job.opening.nonces.take(blocks) {
+                return Ok(nonce);
+            }
+            let (reply, answer) = sync_channel(1);
+            let request = Request::Reserve { opening: Arc::clone(&self.job.opening), blocks, reply };
+            self.owner.writer.send(request).map_err(|_| ending())?;
+            answer.recv().map_err(|_| ending())??;
+        }
+    }
+
+    /// Sends back a chunk that this session sent, or that is in its client's view.
+    pub fn read(&mut self, id: Id) -> Result<Next, WireError> {
+        if self.job.entry(&id).is_none() {
+            frame::write(&mut self.output, kind::NOT_IN_VIEW, &[&id.0])?;
+            return Ok(Next::More);
+        }
+        match self.fetch(id) {
+            Ok(payload) => {
+                frame::write(&mut self.output, kind::OBJECT, &[&id.0, &payload])?;
+                Ok(Next::More)
+            }
+            Err(failure) => {
+                self.job.fail(failure);
+                Ok(Next::Fail)
+            }
+        }
+    }
+
+    fn fetch(&self, id: Id) -> Result<Vec<u8>, Failure> {
+        let envelope = match self.job.opening.read(&id)? {
+            Some(envelope) => envelope,
+            None => {
+                let (reply, answer) = sync_channel(1);
+                let request = Request::Read { opening: Arc::clone(&self.job.opening), id, reply };
+                self.owner.writer.send(request).map_err(|_| ending())?;
+                answer.recv().map_err(|_| ending())??.ok_or_else(|| stale(&id))?
+            }
+        };
+        let opened = self.job.opening.key.open(&envelope);
+        let payload = opened.map_err(|e| Failure::new(Cause::RepositoryIntegrity, format!("chunk {id}: {e}")))?;
+        Ok(payload.into_owned())
+    }
+}

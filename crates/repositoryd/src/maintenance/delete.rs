@@ -1,0 +1,140 @@
+//! Archives are deleted: out of the manifest first, then their chunks, as far as nothing else refers to them.
+//!
+//! The chunks are in the journal before the archives are out of the manifest, so a crash in between leaves nothing that the next opening
+//! does not find.
+
+use super::{Stop, Work};
+use crate::orphans;
+use crate::upkeep::{Attached, Upkeep};
+use crate::viewlist::ViewList;
+use borg::Id;
+use model::{Archive, Cause, Failure};
+use std::collections::BTreeMap;
+use wire::maintenance::Report;
+
+/// Ids that are noted in one step.
+const NOTE: usize = 1 << 16;
+
+/// Names in one sentence.
+const NAMED: usize = 5;
+
+/// What is to be done.
+struct Plan {
+    attached: Attached,
+    /// What goes, by name.
+    archives: BTreeMap<String, Id>,
+    /// Those that have a record.
+    records: Vec<Archive>,
+    /// Those that stay and have one.
+    others: Vec<Archive>,
+    /// Chunks that no archive refers to afterwards.
+    chunks: Vec<Id>,
+    kept_because: Option<String>,
+}
+
+/// Deletes archives by name, or only says what would go.
+pub fn delete(work: &Work<'_>, names: &[String], dry_run: bool) -> Result<Report, Stop> {
+    loop {
+        let plan = plan(work, names)?;
+        if dry_run {
+            return count(work, plan);
+        }
+        for part in plan.chunks.chunks(NOTE) {
+            work.ask(|reply| Upkeep::Note { opening: plan.attached.opening.clone(), ids: part.to_vec(), reply })?;
+        }
+        let Plan { attached, archives, records, others, chunks, kept_because } = plan;
+        let done = work.ask(|reply| Upkeep::Remove {
+            opening: attached.opening.clone(),
+            archives: archives.clone(),
+            records: records.clone(),
+            reply,
+        })?;
+        if !done {
+            continue;
+        }
+        let collected = work.collect(&attached, &others, chunks)?;
+        return Ok(Report::Deleted {
+            archives: archives.into_keys().collect(),
+            chunks: collected.deleted,
+            bytes: collected.bytes,
+            kept_because,
+        });
+    }
+}
+
+fn plan(work: &Work<'_>, names: &[String]) -> Result<Plan, Stop> {
+    let attached = work.attach()?;
+    let mut archives = BTreeMap::new();
+    for name in names {
+        match attached.archives.get(name) {
+            Some(id) => archives.insert(name.clone(), *id),
+            None => {
+                let message = format!("repository {} has no archive named {name:?}; nothing was deleted", work.owner.name);
+                return Err(Failure::new(Cause::RepositoryError, message).into());
+            }
+        };
+    }
+    let all = orphans::records(work.owner)?;
+    let (records, others): (Vec<Archive>, Vec<Archive>) =
+        all.into_iter().partition(|archive| archives.get(&archive.name).is_some_and(|id| Id::from_hex(&archive.id) == Ok(*id)));
+    let mut plan = Plan { attached, archives, records, others, chunks: vec![], kept_because: None };
+    plan.kept_because = find_chunks(work, &mut plan)?;
+    Ok(plan)
+}
+
+/// Says why chunks stay, if they do.
+fn find_chunks(work: &Work<'_>, plan: &mut Plan) -> Result<Option<String>, Stop> {
+    let foreign = |name: &&String| {
+        let id = plan.attached.archives.get(*name).map(|id| id.to_hex()).unwrap_or_default();
+        plan.records.iter().chain(&plan.others).all(|archive| archive.id != id)
+    };
+    let staying: Vec<&String> = plan.attached.archives.keys().filter(|name| !plan.archives.contains_key(*name)).filter(foreign).collect();
+    if !staying.is_empty() {
+        return Ok(Some(format!(
+            "archives that were not made by BorgCube may refer to them, and it has no list of their chunks: {}",
+            shown(&staying)
+        )));
+    }
+    let mut because = None;
+    let unlisted: Vec<&String> = plan.archives.keys().filter(foreign).collect();
+    if !unlisted.is_empty() {
+        because = Some(format!("BorgCube did not make them and has no list of their chunks: {}", shown(&unlisted)));
+    }
+    for archive in &plan.records {
+        work.progress("archives", 0, 0)?;
+        match ViewList::read(&work.owner.layout.view(work.owner.name.as_str(), &archive.id), &archive.view_digest) {
+            Ok(list) => plan.chunks.extend(list.references.iter().map(|reference| Id(reference.id))),
+            Err(e) => because = Some(format!("{e}, so nobody knows the chunks of archive {}", archive.name)),
+        }
+    }
+    if !orphans::strike_all(work.owner, &plan.others, &mut plan.chunks) {
+        plan.chunks.clear();
+        because = Some("the list of an archive that stays cannot be read, so nobody knows what it refers to".into());
+    }
+    Ok(because)
+}
+
+fn shown(names: &[&String]) -> String {
+    let first: Vec<&str> = names.iter().take(NAMED).map(|name| name.as_str()).collect();
+    let more = names.len().saturating_sub(NAMED);
+    let list = unix::logging::escape(&first.join(", "));
+    if more > 0 { format!("{list} and {more} more") } else { list }
+}
+
+/// What a delete would report now.
+fn count(work: &Work<'_>, plan: Plan) -> Result<Report, Stop> {
+    let Plan { attached, archives, chunks: ids, kept_because, .. } = plan;
+    let jobs = work.owner.jobs.all();
+    let reader = attached.opening.reader();
+    let (mut chunks, mut bytes) = (0, 0);
+    for (at, id) in ids.iter().enumerate() {
+        work.progress("objects", at as u64, ids.len() as u64)?;
+        if jobs.iter().any(|job| job.entry(id).is_some()) || !attached.opening.stays(id)? {
+            continue;
+        }
+        chunks += 1;
+        let entry = reader.as_ref().map(|reader| reader.entry(id)).transpose();
+        bytes += entry.map_err(|e| crate::failures::of_repository(&e))?.flatten().map_or(0, |entry| u64::from(entry.csize));
+    }
+    Ok(Report::Deleted { archives: archives.into_keys().collect(), chunks, bytes, kept_because })
+}

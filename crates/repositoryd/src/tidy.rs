@@ -1,0 +1,95 @@
+//! Orphans go while nobody waits for the writer, and before the repository is closed.
+
+use crate::failures::of_repository;
+use crate::known::Tidying;
+use crate::open::Open;
+use borg::Id;
+use model::Failure;
+use std::sync::Arc;
+
+/// Orphans that are deleted before closing, where that is cheap; what is left is in the journal.
+const LAST: usize = 200_000;
+
+/// One step; false if there is none to take.
+pub fn step(open: &mut Open) -> bool {
+    if open.opening.failure().is_some() {
+        return false;
+    }
+    let step = open.opening.known().tidy();
+    let done = match &step {
+        Tidying::Nothing => return false,
+        Tidying::Discard => open.repository.discard().map_err(|e| of_repository(&e)),
+        Tidying::Delete(ids) => delete(open, ids),
+        Tidying::Commit => commit_deletions(open),
+    };
+    open.opening.known().done();
+    match done {
+        Ok(()) => {
+            open.empty_journal();
+            true
+        }
+        Err(failure) => {
+            open.opening.fail(failure);
+            false
+        }
+    }
+}
+
+/// Deletes what is going already.
+pub fn delete(open: &mut Open, ids: &[Id]) -> Result<(), Failure> {
+    ids.iter().try_for_each(|id| open.repository.delete(id)).map_err(|e| of_repository(&e))
+}
+
+fn commit_deletions(open: &mut Open) -> Result<(), Failure> {
+    open.commit(&|_| false)?;
+    open.opening.known().committed([]);
+    open.empty_journal();
+    Ok(())
+}
+
+/// Ends a repository after a failure. If it still answers, what was not committed is removed: the disk may be full of it.
+pub fn give_up(open: Option<Open>) {
+    let Some(mut open) = open else { return };
+    match open.repository.discard() {
+        Ok(()) => open.repository.close(),
+        Err(e) => log::debug!("uncommitted objects stay until the repository is written again: {e}"),
+    }
+}
+
+/// Closes in an orderly way, so that any borg may use the repository.
+pub fn close(open: Option<Open>) {
+    let Some(mut open) = open else { return };
+    if let Err(failure) = leave_tidy(&mut open) {
+        log::warn!("objects that nobody needs stay in the repository until it is opened again: {}", failure.line());
+    }
+    open.repository.close();
+    log::info!("the repository is closed");
+}
+
+/// Leaves as little as possible that nobody refers to, without letting anybody wait for more than a batch.
+fn leave_tidy(open: &mut Open) -> Result<(), Failure> {
+    let opening = Arc::clone(&open.opening);
+    let discard = |open: &mut Open| open.repository.discard().map_err(|e| of_repository(&e));
+    let mixed = opening.known().is_mixed();
+    if mixed {
+        opening.known().discarded();
+        discard(open)?;
+        opening.known().done();
+    }
+    let step = {
+        let mut known = opening.known();
+        if known.is_listed() { known.tidy() } else { known.tidy_up_to(LAST) }
+    };
+    if let Tidying::Delete(ids) = &step {
+        delete(open, ids)?;
+    }
+    opening.known().done();
+    let (deleted, left) = {
+        let known = opening.known();
+        (known.has_deleted(), known.leftover())
+    };
+    if left > 0 {
+        log::warn!("{left} chunks that no archive refers to stay in the repository until it is opened again");
+    }
+    if deleted { commit_deletions(open) } else { discard(open) }
+}

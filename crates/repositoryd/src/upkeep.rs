@@ -1,0 +1,192 @@
+//! The writer's part of maintenance: one bounded step for each request, so that backups get their turn in between.
+
+use crate::failures::{of_repository, of_store};
+use crate::open::Open;
+use crate::opening::Opening;
+use crate::owner::Owner;
+use crate::pauses::pause_for_tests;
+use crate::tidy;
+use crate::viewlist;
+use crate::writer::{Reply, answer, current, reopen_if_changed};
+use borg::Id;
+use model::{Archive, Failure};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use store::ArchiveKey;
+
+/// What the writer is asked for.
+pub enum Upkeep {
+    /// Open the repository if it is not, and say what is in it.
+    Attach {
+        /// The answer.
+        reply: Reply<Attached>,
+    },
+    /// Note ids that may belong to nobody soon.
+    Note {
+        /// For this opening only.
+        opening: Arc<Opening>,
+        /// The ids.
+        ids: Vec<Id>,
+        /// The answer.
+        reply: Reply<()>,
+    },
+    /// Take archives out of the manifest, and their records.
+    Remove {
+        /// For this opening only.
+        opening: Arc<Opening>,
+        /// Names and ids, of which none may have changed.
+        archives: BTreeMap<String, Id>,
+        /// Records among them.
+        records: Vec<Archive>,
+        /// The answer: false if they are not what they were.
+        reply: Reply<bool>,
+    },
+    /// Delete objects that no archive refers to, as far as no session does.
+    Collect {
+        /// For this opening only.
+        opening: Arc<Opening>,
+        /// The objects.
+        ids: Vec<Id>,
+        /// [`Attached::generation`] of the archives that were looked at.
+        generation: u64,
+        /// The answer.
+        reply: Reply<Collected>,
+    },
+    /// Make deletions durable.
+    Commit {
+        /// For this opening only.
+        opening: Arc<Opening>,
+        /// The answer.
+        reply: Reply<()>,
+    },
+}
+
+/// What is open.
+pub struct Attached {
+    /// The opening.
+    pub opening: Arc<Opening>,
+    /// The archives of the manifest. Names are shown as text; one that is none is shown with marks in place of what is not.
+    pub archives: BTreeMap<String, Id>,
+    /// Changes when archives are committed.
+    pub generation: u64,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// The generation has changed: nothing was deleted, because archives may refer to them now.
+    pub is_outdated: bool,
+    /// Objects that were deleted.
+    pub deleted: u64,
+    /// Bytes of their envelopes, where the index knows them.
+    pub bytes: u64,
+    /// Objects that sessions still need.
+    pub needed: u64,
+}
+
+/// One step.
+pub fn serve(owner: &Owner, open: &mut Option<Open>, request: Upkeep) {
+    match request {
+        Upkeep::Attach { reply } => answer(&reply, attach(owner, open)),
+        Upkeep::Note { opening, ids, reply } => answer(&reply, current(open, &opening).and_then(|open| open.journal.append(&ids))),
+        Upkeep::Remove { opening, archives, records, reply } => {
+            answer(&reply, step(open, &opening, |open| remove(owner, open, &archives, &records)));
+        }
+        Upkeep::Collect { opening, ids, generation, reply } => {
+            answer(&reply, step(open, &opening, |open| collect(owner, open, &ids, generation)));
+        }
+        Upkeep::Commit { opening, reply } => answer(&reply, step(open, &opening, commit)),
+    }
+}
+
+/// An error in the middle of a step ends the opening: nobody knows what of it was done.
+fn step<T>(open: &mut Option<Open>, opening: &Arc<Opening>, work: impl FnOnce(&mut Open) -> Result<T, Failure>) -> Result<T, Failure> {
+    work(current(open, opening)?).inspect_err(|failure| opening.fail(failure.clone()))
+}
+
+fn attach(owner: &Owner, open: &mut Option<Open>) -> Result<Attached, Failure> {
+    let open = reopen_if_changed(owner, open)?;
+    let archives = open.manifest.archives.iter().map(|(name, entry)| (String::from_utf8_lossy(name).into_owned(), entry.id));
+    Ok(Attached { opening: Arc::clone(&open.opening), archives: archives.collect(), generation: open.generation })
+}
+
+/// The records go after the manifest: should it end in between, the next opening finds records without an archive and forgets them.
+fn remove(owner: &Owner, open: &mut Open, archives: &BTreeMap<String, Id>, records: &[Archive]) -> Result<bool, Failure> {
+    let same = |(name, id): (&String, &Id)| open.manifest.archives.get(name.as_bytes()).is_some_and(|entry| entry.id == *id);
+    if !archives.iter().all(same) {
+        return Ok(false);
+    }
+    let names: Vec<String> = archives.keys().cloned().collect();
+    open.commit_without(&names)?;
+    pause_for_tests("after-removal");
+    let note = format!("deleted from repository {}: {}", owner.name, names.join(", "));
+    let removed = owner.store.write(&note, &owner.actor(), |w| {
+        for archive in records {
+            let key = ArchiveKey::of(archive);
+            if w.archives().view().exists(&key)? {
+                w.archives().remove(&key)?;
+            }
+        }
+        Ok(())
+    });
+    removed.map_err(|e| of_store(&e))?;
+    for archive in records {
+        viewlist::remove(&owner.layout.view(owner.name.as_str(), &archive.id));
+    }
+    log::info!("{note}");
+    Ok(true)
+}
+
+fn collect(owner: &Owner, open: &mut Open, ids: &[Id], generation: u64) -> Result<Collected, Failure> {
+    let mut collected = Collected::default();
+    if open.generation != generation {
+        collected.is_outdated = true;
+        return Ok(collected);
+    }
+    let jobs = owner.jobs.all();
+    let reader = open.opening.reader();
+    let mut doomed = vec![];
+    {
+        // Whoever sends or proposes one of them later finds it gone here, and sends it again.
+        let mut known = open.opening.known();
+        for id in ids {
+            if known.is_claimed(id) {
+                collected.needed += 1;
+                continue;
+            }
+            if !known.contains(id).map_err(|e| of_repository(&e))? {
+                continue;
+            }
+            let claims = jobs.iter().filter(|job| Arc::ptr_eq(&job.opening, &open.opening) && job.holds(id)).count();
+            if claims > 0 {
+                known.adopt(*id, u32::try_from(claims).unwrap_or(u32::MAX));
+                collected.needed += 1;
+                continue;
+            }
+            if let Some(entry) = reader.as_ref().map(|reader| reader.entry(id)).transpose().map_err(|e| of_repository(&e))?.flatten() {
+                collected.bytes += u64::from(entry.csize);
+            }
+            known.remove(id);
+            doomed.push(*id);
+        }
+        if !doomed.is_empty() {
+            known.lost();
+        }
+    }
+    tidy::delete(open, &doomed)?;
+    let mut known = open.opening.known();
+    known.done();
+    known.note_deleted(&doomed);
+    collected.deleted = doomed.len() as u64;
+    Ok(collected)
+}
+
+fn commit(open: &mut Open) -> Result<(), Failure> {
+    if !open.opening.known().has_deleted() {
+        return Ok(());
+    }
+    open.commit(&|_| false)?;
+    open.opening.known().committed([]);
+    open.empty_journal();
+    Ok(())
+}
