@@ -7,6 +7,10 @@ const MALFORMED: DecompressError = DecompressError::Malformed(Codec::Lz4);
 /// A block ends with at least this many literals after its last match.
 const LAST_LITERALS: usize = 5;
 
+/// The last match starts at least this far before the end of the plaintext. The reference decoder refuses other blocks when it
+/// is given no more room than the plaintext takes.
+const LAST_MATCH: usize = 12;
+
 /// Offset, token and [`LAST_LITERALS`]: what at least follows the literals of a sequence that is not the last.
 const AFTER_LITERALS: usize = 2 + 1 + LAST_LITERALS;
 
@@ -30,7 +34,7 @@ pub(super) fn decompress(block: &[u8], limit: usize, buffer: &mut Vec<u8>) -> Re
 fn plain_length(block: &[u8], limit: usize) -> Result<usize, DecompressError> {
     let mut position = 0usize;
     let mut length = 0usize;
-    let mut matches = false;
+    let mut last_match = None;
     loop {
         let token = *block.get(position).ok_or(MALFORMED)?;
         position += 1;
@@ -42,7 +46,8 @@ fn plain_length(block: &[u8], limit: usize) -> Result<usize, DecompressError> {
         }
         let left = block.len().checked_sub(position).ok_or(MALFORMED)?;
         if left == 0 {
-            return if matches && literals < LAST_LITERALS { Err(MALFORMED) } else { Ok(length) };
+            let early = last_match.is_none_or(|start| literals >= LAST_LITERALS && length - start >= LAST_MATCH);
+            return if early { Ok(length) } else { Err(MALFORMED) };
         }
         if left < AFTER_LITERALS {
             return Err(MALFORMED);
@@ -55,12 +60,12 @@ fn plain_length(block: &[u8], limit: usize) -> Result<usize, DecompressError> {
             return Err(MALFORMED);
         }
         position += 2;
+        last_match = Some(length);
         let copied = run(block, &mut position, token & 0x0f)?.checked_add(4).ok_or(MALFORMED)?;
         length = length.checked_add(copied).ok_or(MALFORMED)?;
         if length > limit {
             return Err(DecompressError::TooLarge { limit });
         }
-        matches = true;
     }
 }
 
@@ -120,13 +125,15 @@ mod tests {
         let four_literals = [0x10, b'a', 1, 0, 0x40, 1, 2, 3, 4];
         // Offset before the start.
         let before_start = [0x10, b'a', 2, 0, 0x50, 1, 2, 3, 4, 5];
-        for block in [&ends_with_match[..], &offset_zero, &four_literals, &before_start, &[], &[0x10], &[0xf0, 255]] {
+        // The last match starts eleven bytes before the end: found by fuzzing.
+        let late_match = [0x10, b'a', 1, 0, 0x70, 1, 2, 3, 4, 5, 6, 7];
+        for block in [&ends_with_match[..], &offset_zero, &four_literals, &before_start, &late_match, &[], &[0x10], &[0xf0, 255]] {
             assert_eq!(plain_length(block, 1000), Err(MALFORMED), "{block:?}");
         }
-        let legal = [0x10, b'a', 1, 0, 0x50, 1, 2, 3, 4, 5];
+        let legal = [0x10, b'a', 1, 0, 0x80, 1, 2, 3, 4, 5, 6, 7, 8];
         let mut buffer = Vec::new();
-        assert_eq!(decompress(&legal, 1000, &mut buffer), Ok(10));
-        assert_eq!(buffer, [b'a', b'a', b'a', b'a', b'a', 1, 2, 3, 4, 5]);
+        assert_eq!(decompress(&legal, 1000, &mut buffer), Ok(13));
+        assert_eq!(buffer, [b'a', b'a', b'a', b'a', b'a', 1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(plain_length(&[0], 0), Ok(0));
     }
 }
