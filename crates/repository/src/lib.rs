@@ -16,7 +16,7 @@ mod served;
 
 pub use entry::Entry;
 pub use error::{Error, Result};
-pub use local::{Local, Reader};
+pub use local::{Compaction, Local, Reader, Step};
 pub use location::Location;
 pub use options::{OpenOptions, Reserve};
 pub use repository::Repository;

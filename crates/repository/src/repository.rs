@@ -1,11 +1,12 @@
 //! The two ways to a repository.
 
-use crate::error::Result;
-use crate::local::{Local, Reader};
+use crate::error::{Error, Result};
+use crate::local::{Compaction, Local, Reader, Step};
 use crate::location::Location;
 use crate::options::OpenOptions;
 use crate::served::Served;
 use borg::{Id, RepositoryId};
+use std::time::Duration;
 
 /// An open repository. What was not committed when it is dropped is lost.
 #[derive(Debug)]
@@ -132,6 +133,22 @@ impl Repository {
         }
     }
 
+    /// Decides which segments to compact: those of which more than `threshold` hundredths can be freed. Nothing is written yet.
+    pub fn plan_compaction(&mut self, threshold: u8) -> Result<Compaction> {
+        match self {
+            Repository::Local(local) => local.plan_compaction(threshold),
+            Repository::Served(_) => Err(served_compacts_itself()),
+        }
+    }
+
+    /// Compacts for about `budget`. In between, everything else can be done, commits and discards among it.
+    pub fn compact_step(&mut self, compaction: &mut Compaction, budget: Duration) -> Result<Step> {
+        match self {
+            Repository::Local(local) => local.compact_step(compaction, budget),
+            Repository::Served(_) => Err(served_compacts_itself()),
+        }
+    }
+
     /// The first nonce that nobody reserved; None if no reservation was ever made.
     pub fn free_nonce(&mut self) -> Result<Option<u64>> {
         match self {
@@ -163,4 +180,8 @@ impl Repository {
             Repository::Served(served) => served.close(),
         }
     }
+}
+
+fn served_compacts_itself() -> Error {
+    Error::Unsupported("a repository behind borg serve is compacted with `borg compact`".into())
 }

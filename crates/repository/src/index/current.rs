@@ -11,7 +11,7 @@ use super::run::Name;
 use super::{Checkpoint, SegmentState, failed};
 use crate::Result;
 
-const MAGIC: &[u8; 8] = b"BCCURR01";
+const MAGIC: &[u8; 8] = b"BCCURR02";
 const NAME: &str = "current";
 
 /// What the file says.
@@ -48,7 +48,7 @@ impl Current {
         }
         put(self.checkpoint.segments.len() as u64);
         for (segment, state) in &self.checkpoint.segments {
-            [(*segment).into(), state.size, state.mtime_ns as u64, state.live.into(), state.freeable].into_iter().for_each(&mut put);
+            [(*segment).into(), state.size, state.mtime_ns as u64, state.live.into(), state.freeable, state.deletes.into()].into_iter().for_each(&mut put);
         }
         let sum = crc32fast::hash(&bytes);
         bytes.extend_from_slice(&sum.to_le_bytes());
@@ -81,7 +81,8 @@ impl Current {
         for _ in 0..take()? {
             let segment = take()?.try_into().ok()?;
             let (size, mtime_ns) = (take()?, take()? as i64);
-            segments.insert(segment, SegmentState { size, mtime_ns, live: take()?.try_into().ok()?, freeable: take()? });
+            let (live, freeable, deletes) = (take()?.try_into().ok()?, take()?, take()?.try_into().ok()?);
+            segments.insert(segment, SegmentState { size, mtime_ns, live, freeable, deletes });
         }
         let [forgotten, counts] = tables;
         numbers.next().is_none().then_some(Current {
@@ -144,7 +145,7 @@ mod tests {
     #[test]
     fn what_is_read_is_what_was_written_or_nothing() {
         let (dir, id) = (tempfile::tempdir().unwrap(), RepositoryId([3; 32]));
-        let state = SegmentState { size: 9, mtime_ns: -4, live: 2, freeable: 41 };
+        let state = SegmentState { size: 9, mtime_ns: -4, live: 2, freeable: 41, deletes: 1 };
         let current = Current {
             checkpoint: Checkpoint { transaction: 7, segments: [(0, state), (5, state)].into() },
             runs: vec![Name { number: 4, records: 99, born: 1, sum: u32::MAX }],

@@ -57,6 +57,8 @@ pub struct SegmentState {
     pub live: u32,
     /// Bytes that are not.
     pub freeable: u64,
+    /// DELETEs, whose bytes are among those.
+    pub deletes: u32,
 }
 
 /// The index of one repository. Any number of threads may read it while one writes.

@@ -86,7 +86,7 @@ proptest! {
                     now.retain(|_, entry| !segments.contains(&entry.segment));
                 }
                 Do::Checkpoint(transaction) => {
-                    let state = SegmentState { size: 1, mtime_ns: -5, live: transaction, freeable: 3 };
+                    let state = SegmentState { size: 1, mtime_ns: -5, live: transaction, freeable: 3, deletes: 4 };
                     let checkpoint = Checkpoint { transaction, segments: [(4, state)].into() };
                     index.checkpoint(&checkpoint).unwrap();
                     kept = (now.clone(), Some(checkpoint));

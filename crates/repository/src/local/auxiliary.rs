@@ -82,7 +82,6 @@ impl Local {
     }
 
     /// Before a segment is removed: an index of an older transaction might still point to it.
-    #[allow(dead_code, reason = "compaction, which removes segments, is yet to come")]
     pub(super) fn before_removal(&mut self) -> Result<()> {
         if self.auxiliary.take().is_some() || newest_index(&self.shared.storage)?.is_some() {
             remove_others(&self.shared.storage, None)?;

@@ -1,6 +1,7 @@
 //! A repository on this machine, read and written without any borg program.
 
 mod auxiliary;
+mod compact;
 mod lock;
 mod log;
 mod opening;
@@ -21,6 +22,7 @@ use crate::index::Checkpoint;
 use borg::config::{Config, Settings};
 use borg::segment::{PUT_HEADER, delete, put_header};
 use borg::{Id, MAX_OBJECT, RepositoryId};
+pub use compact::{Compaction, Step};
 pub use reader::Reader;
 use std::sync::Arc;
 
@@ -38,6 +40,8 @@ pub struct Local {
     room: Room,
     /// Something failed half-way: until [`Local::discard`], nothing works any more.
     broken: Option<Error>,
+    /// Segments from which everything needed was copied: removed by the next commit.
+    compacting: compact::Progress,
     /// Borg's index and what belongs to it are those of this transaction, and no segment they know of was removed.
     auxiliary: Option<u32>,
     /// After everything else, when this is dropped.
@@ -116,6 +120,8 @@ impl Local {
     pub(crate) fn commit(&mut self) -> Result<()> {
         self.check_alive()?;
         if !self.log.as_ref().is_some_and(Log::is_dirty) {
+            // What was emptied had nothing in it.
+            self.remove_emptied();
             return Ok(());
         }
         let committed = self.write_commit();
@@ -136,6 +142,7 @@ impl Local {
         let _alone = shared.shut();
         log.abandon()?;
         self.broken = None;
+        self.compacting.discard();
         let caught_up = shared.index.reset().and_then(|checkpoint| self.catch_up(checkpoint.unwrap_or_default()));
         self.remember(caught_up)
     }
@@ -203,6 +210,7 @@ impl Local {
         let (segment, _) = self.append(&delete(id), &[], *id == Id::MANIFEST)?;
         superseded(&mut self.statistics, self.shared.index.remove(id)?);
         note(&mut self.statistics, segment, |state| {
+            state.deletes += 1;
             state.freeable += PUT_HEADER as u64;
             state.size += PUT_HEADER as u64;
         });
@@ -228,6 +236,7 @@ impl Local {
         {
             ::log::error!("{e}");
         }
+        self.remove_emptied();
         if self.shared.index.wants_checkpoint()
             && let Err(e) = self.checkpoint()
         {

@@ -74,6 +74,7 @@ impl Local {
             statistics: Statistics::new(),
             room: Room::new(options.reserve, settings.additional_free_space, settings.storage_quota),
             broken: None,
+            compacting: super::compact::Progress::default(),
             auxiliary: auxiliary::complete(&shared.storage)?,
             lock: Some(lock),
             settings,

@@ -40,7 +40,17 @@ pub(super) struct Entries<'a> {
 impl<'a> Entries<'a> {
     /// From the magic on. `size` is where the segment ends for us.
     pub(super) fn new(file: &'a File, segment: u32, size: u64) -> Entries<'a> {
-        Entries { file, segment, size, at: 0, window: vec![], begin: 0, failed: false }
+        Entries::new_at(file, segment, size, 0)
+    }
+
+    /// From where another one was.
+    pub(super) fn new_at(file: &'a File, segment: u32, size: u64, at: u64) -> Entries<'a> {
+        Entries { file, segment, size, at, window: vec![], begin: 0, failed: false }
+    }
+
+    /// Where the next entry begins.
+    pub(super) fn position(&self) -> u64 {
+        self.at
     }
 
     fn step(&mut self) -> Result<Option<Found>> {
@@ -178,7 +188,10 @@ pub(super) fn replay(shared: &Shared, statistics: &mut Statistics, segments: &[(
                 }
                 Tag::Delete => {
                     superseded(statistics, shared.index.remove(&id)?);
-                    note(statistics, *segment, |state| state.freeable += u64::from(header.size));
+                    note(statistics, *segment, |state| {
+                        state.deletes += 1;
+                        state.freeable += u64::from(header.size);
+                    });
                 }
                 Tag::Commit => note(statistics, *segment, |state| state.freeable += u64::from(header.size)),
             }

@@ -1,0 +1,365 @@
+//! Compaction: gives back the space of what was deleted.
+//!
+//! Segments of which enough is no longer needed (the victims) are emptied: their live objects are appended to the log anew, a slice at a
+//! time, beside whatever else is written. Nothing is removed before a commit has made the copies hold; any commit will do. So a crash, or
+//! a [`Local::discard`], leaves the victims as they were.
+//!
+//! **DELETEs.** A repository without an index is read from its first segment to its last. Where an object was deleted whose PUT still lies
+//! in an older segment, the DELETE is what keeps it from coming back. A DELETE in a victim is therefore appended anew, unless
+//! - the object is there (again): the PUT that stores it is newer and supersedes all older ones, and a DELETE behind it would kill it;
+//! - or no older segment that stays has a superseded PUT of whatever object. Which PUTs are superseded is not recorded, but how many bytes
+//!   of them each segment has is, so that this keeps some DELETEs longer than needed and never drops a needed one.
+//!
+//! Victims are emptied and removed from the oldest to the newest, and it is durable that one is gone before the next one goes, for the DELETE
+//! in a newer victim may have been dropped because of that.
+
+use super::Local;
+use super::replay::{Entries, Found, note, superseded};
+use crate::entry::Entry;
+use crate::error::{Error, Result};
+use crate::index::SegmentState;
+use borg::segment::{HEADER, MAGIC, PUT_HEADER, Tag, delete, put_header};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What must stay free for the commit that makes room.
+const SPARE: u64 = 16 << 20;
+
+/// Segments that one commit removes at most, and their bytes: removing large files takes time.
+const REMOVED_AT_ONCE: usize = 200;
+const BYTES_AT_ONCE: u64 = 2 << 30;
+
+/// How fast copying is, before it was measured: bytes in a second.
+const SLOW: f64 = 100e6;
+
+/// A segment without live objects that is no larger is removed whatever there is to gain: it costs a file.
+const TINY: u64 = 4096;
+
+/// What a [`Local`] knows of a compaction.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Emptied since the last commit.
+    emptied: BTreeMap<u32, SegmentState>,
+    /// Bytes copied since then.
+    copied: u64,
+    /// Goes up when copies are discarded.
+    discards: u64,
+    removed: u64,
+    removed_bytes: u64,
+    copied_bytes: u64,
+}
+
+impl Progress {
+    pub(super) fn discard(&mut self) {
+        self.copied_bytes -= self.copied;
+        self.copied = 0;
+        self.emptied.clear();
+        self.discards += 1;
+    }
+}
+
+/// A compaction that was begun.
+#[derive(Debug)]
+pub struct Compaction {
+    threshold: u8,
+    victims: BTreeSet<u32>,
+    freeable: u64,
+    current: Option<Current>,
+    discards: u64,
+    /// Of the repository, when this began.
+    begin: (u64, u64, u64),
+    segments: u64,
+    freed: i64,
+    rate: f64,
+    skipped: Vec<(u32, Error)>,
+}
+
+#[derive(Debug)]
+struct Current {
+    segment: u32,
+    file: Arc<File>,
+    size: u64,
+    at: u64,
+    keep_deletes: bool,
+}
+
+/// What a step has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// There is more to copy.
+    More,
+    /// Segments are empty, and a commit removes them; then there may be more.
+    Commit,
+    /// Nothing is left to do.
+    Done,
+}
+
+impl Compaction {
+    /// Segments that are still to be emptied.
+    #[must_use]
+    pub fn victims(&self) -> usize {
+        self.victims.len()
+    }
+
+    /// Bytes that could be freed when it began.
+    #[must_use]
+    pub fn freeable(&self) -> u64 {
+        self.freeable
+    }
+
+    /// Segments that are gone, as of the last step.
+    #[must_use]
+    pub fn segments(&self) -> u64 {
+        self.segments
+    }
+
+    /// Bytes given back, as of the last step: what was removed without what was written anew.
+    #[must_use]
+    pub fn freed(&self) -> u64 {
+        self.freed.max(0) as u64
+    }
+
+    /// Segments that stay because they are damaged.
+    #[must_use]
+    pub fn skipped(&self) -> &[(u32, Error)] {
+        &self.skipped
+    }
+}
+
+/// Bytes of superseded PUTs, and a few for COMMITs.
+fn superseded_puts(state: &SegmentState) -> u64 {
+    state.freeable.saturating_sub(u64::from(state.deletes) * PUT_HEADER as u64)
+}
+
+/// Bytes that would have to be copied, DELETEs not counted.
+fn live_bytes(state: &SegmentState) -> u64 {
+    state.size.saturating_sub(state.freeable + MAGIC.len() as u64)
+}
+
+impl Local {
+    /// Decides which segments to empty: those of which more than `threshold` hundredths can be freed.
+    pub(crate) fn plan_compaction(&mut self, threshold: u8) -> Result<Compaction> {
+        self.for_writing()?;
+        if self.settings.append_only {
+            return Err(Error::Unsupported("the repository is append-only; nothing in it is ever removed".into()));
+        }
+        let (victims, freeable) = self.victims(threshold, &[]);
+        let begin = (self.compacting.removed, self.compacting.removed_bytes, self.compacting.copied_bytes);
+        let discards = self.compacting.discards;
+        let (segments, freed, rate) = (0, 0, SLOW);
+        Ok(Compaction { threshold, victims, freeable, current: None, discards, begin, segments, freed, rate, skipped: vec![] })
+    }
+
+    fn victims(&self, threshold: u8, skipped: &[(u32, Error)]) -> (BTreeSet<u32>, u64) {
+        let mut victims = BTreeSet::new();
+        let mut freeable = 0;
+        // Whether an older segment that stays has superseded PUTs, because of which DELETEs must stay, too.
+        let mut keep_deletes = false;
+        // The newest commit must stay until there is a newer one.
+        for (segment, state) in self.statistics.range(..self.transaction.unwrap_or(0)) {
+            let gain = if keep_deletes { superseded_puts(state) } else { state.freeable };
+            let free = if state.live == 0 && !(keep_deletes && state.deletes > 0) { state.size } else { gain };
+            let worth = u128::from(free) * 100 > u128::from(state.size) * u128::from(threshold) || (state.live == 0 && free == state.size);
+            let tiny = state.live == 0 && state.size <= TINY && state.deletes == 0;
+            if (worth || tiny) && (free > 0 || state.size == 0) && !skipped.iter().any(|(skipped, _)| skipped == segment) {
+                victims.insert(*segment);
+                freeable += free;
+            } else {
+                keep_deletes |= superseded_puts(state) >= PUT_HEADER as u64;
+            }
+        }
+        (victims, freeable)
+    }
+
+    /// Goes on for about `budget`. An error leaves everything as it is; after one that says that there is no space, less can be compacted
+    /// than planned.
+    pub(crate) fn compact_step(&mut self, compaction: &mut Compaction, budget: Duration) -> Result<Step> {
+        self.for_writing()?;
+        let step = self.slice(compaction, Instant::now(), budget);
+        let (removed, removed_bytes, copied) = compaction.begin;
+        compaction.segments = self.compacting.removed - removed;
+        compaction.freed = (self.compacting.removed_bytes - removed_bytes) as i64 - self.compacting.copied_bytes.saturating_sub(copied) as i64;
+        step
+    }
+
+    fn slice(&mut self, compaction: &mut Compaction, begin: Instant, budget: Duration) -> Result<Step> {
+        if compaction.discards != self.compacting.discards {
+            // What was copied is gone, and perhaps other things are as they were before.
+            compaction.discards = self.compacting.discards;
+            compaction.begin.2 = compaction.begin.2.min(self.compacting.copied_bytes);
+            compaction.current = None;
+            compaction.victims = self.victims(compaction.threshold, &compaction.skipped).0;
+        }
+        let mut bytes = 0;
+        loop {
+            if compaction.current.is_none() {
+                if self.is_batch_full(compaction) {
+                    return Ok(Step::Commit);
+                }
+                let Some(next) = self.next_victim(compaction)? else {
+                    return Ok(if self.compacting.emptied.is_empty() { Step::Done } else { Step::Commit });
+                };
+                compaction.current = Some(next);
+            }
+            let Some(current) = &mut compaction.current else { continue };
+            let outcome = self.empty_some(current, compaction.rate, begin, budget, &mut bytes);
+            let (segment, elapsed) = (current.segment, begin.elapsed());
+            if bytes > 1 << 20 {
+                compaction.rate = (compaction.rate + bytes as f64 / elapsed.as_secs_f64().max(1e-6)) / 2.0;
+            }
+            match outcome {
+                Ok(false) => return Ok(Step::More),
+                Ok(true) => {
+                    let state = self.statistics.get(&segment).copied().unwrap_or_default();
+                    compaction.current = None;
+                    compaction.victims.remove(&segment);
+                    self.compacting.emptied.insert(segment, state);
+                }
+                Err(error @ Error::Damaged(_)) => {
+                    log::error!("segment {segment} is not compacted: {error}");
+                    compaction.current = None;
+                    compaction.victims.remove(&segment);
+                    compaction.skipped.push((segment, error));
+                }
+                Err(error) => return Err(error),
+            }
+            if begin.elapsed() >= budget {
+                return Ok(Step::More);
+            }
+        }
+    }
+
+    /// No more than about a segment is written before something is removed.
+    fn is_batch_full(&self, compaction: &Compaction) -> bool {
+        let Progress { emptied, copied, .. } = &self.compacting;
+        let next = compaction.victims.first().and_then(|segment| self.statistics.get(segment)).map_or(0, live_bytes);
+        let bytes: u64 = emptied.values().map(|state| state.size).sum();
+        !emptied.is_empty()
+            && (copied + next > self.settings.max_segment_size || emptied.len() >= REMOVED_AT_ONCE || bytes >= BYTES_AT_ONCE)
+    }
+
+    /// The oldest victim; if there is no space for it, the oldest one that fits.
+    fn next_victim(&mut self, compaction: &mut Compaction) -> Result<Option<Current>> {
+        let Some(first) = compaction.victims.first().copied() else { return Ok(None) };
+        let available = self.shared.storage.space()?.available.saturating_sub(SPARE);
+        let needs = |segment: &u32| self.statistics.get(segment).map_or(0, |s| live_bytes(s) + u64::from(s.deletes) * PUT_HEADER as u64);
+        let Some(segment) = compaction.victims.iter().copied().find(|segment| needs(segment) == 0 || needs(segment) <= available) else {
+            if !self.compacting.emptied.is_empty() {
+                // A commit makes room.
+                return Ok(None);
+            }
+            let (need, free) = ((needs(&first) + SPARE) >> 20, (available + SPARE) >> 20);
+            return Err(Error::NoSpace(format!("compacting segment {first} needs {need} MiB for a while, and {free} MiB are free")));
+        };
+        let Some(state) = self.statistics.get(&segment).copied() else {
+            compaction.victims.remove(&segment);
+            return self.next_victim(compaction);
+        };
+        let Some(file) = self.shared.file(segment)? else {
+            return Err(Error::Damaged(format!("segment {segment} is gone")));
+        };
+        let emptied = &self.compacting.emptied;
+        let older = self.statistics.range(..segment).filter(|(older, _)| !emptied.contains_key(older));
+        let keep_deletes = older.map(|(_, state)| superseded_puts(state)).any(|bytes| bytes >= PUT_HEADER as u64);
+        Ok(Some(Current { segment, file, size: state.size, at: 0, keep_deletes }))
+    }
+
+    /// Empties a part of a segment; true if nothing is left in it.
+    fn empty_some(&mut self, current: &mut Current, rate: f64, begin: Instant, budget: Duration, bytes: &mut u64) -> Result<bool> {
+        let (segment, file) = (current.segment, Arc::clone(&current.file));
+        if current.size == 0 {
+            // Borg 1.x: a removal that was cut short.
+            return Ok(true);
+        }
+        let mut entries = Entries::new_at(&file, segment, current.size, current.at);
+        while let Some(found) = entries.next() {
+            let Found { offset, header, id } = found?;
+            let expected = Duration::from_secs_f64(f64::from(header.size) / rate);
+            if *bytes > 0 && begin.elapsed() + expected > budget {
+                return Ok(false);
+            }
+            let known = match header.tag {
+                Tag::Commit => None,
+                Tag::Put | Tag::Delete => self.shared.index.get(&id)?,
+            };
+            match (header.tag, known) {
+                (Tag::Put, Some(entry)) if (entry.segment, entry.offset) == (segment, offset) => {
+                    let data = self.shared.read(&id, entry)?;
+                    let data = data.ok_or_else(|| Error::Damaged(format!("segment {segment} is gone")))?;
+                    let copied = self.copy_put(&id, entry, &data);
+                    self.remember(copied)?;
+                }
+                (Tag::Delete, None) if current.keep_deletes => {
+                    let copied = self.copy_delete(&id);
+                    self.remember(copied)?;
+                }
+                // Skipping is fast, but there may be millions.
+                _ => {
+                    *bytes += HEADER as u64;
+                    current.at = entries.position();
+                    continue;
+                }
+            }
+            *bytes += u64::from(header.size);
+            self.compacting.copied += u64::from(header.size);
+            self.compacting.copied_bytes += u64::from(header.size);
+            current.at = entries.position();
+        }
+        Ok(true)
+    }
+
+    fn copy_put(&mut self, id: &borg::Id, entry: Entry, data: &[u8]) -> Result<()> {
+        let (segment, offset) = self.append(&put_header(id, data), data, false)?;
+        superseded(&mut self.statistics, self.shared.index.insert(*id, Entry { segment, offset, ..entry })?);
+        note(&mut self.statistics, segment, |state| {
+            state.live += 1;
+            state.size += (data.len() + PUT_HEADER) as u64;
+        });
+        Ok(())
+    }
+
+    fn copy_delete(&mut self, id: &borg::Id) -> Result<()> {
+        let (segment, _) = self.append(&delete(id), &[], false)?;
+        note(&mut self.statistics, segment, |state| {
+            state.deletes += 1;
+            state.freeable += PUT_HEADER as u64;
+            state.size += PUT_HEADER as u64;
+        });
+        Ok(())
+    }
+
+    /// Removes what was emptied, after a commit. Whatever fails here costs space only: the next compaction finds it.
+    pub(super) fn remove_emptied(&mut self) {
+        self.compacting.copied = 0;
+        let emptied = std::mem::take(&mut self.compacting.emptied);
+        if emptied.is_empty() {
+            return;
+        }
+        if let Err(error) = self.remove_segments(&emptied) {
+            log::error!("emptied segments stay for now: {error}");
+        }
+        self.room.set_used(self.statistics.values().map(|state| state.size.saturating_sub(MAGIC.len() as u64)).sum());
+    }
+
+    fn remove_segments(&mut self, emptied: &BTreeMap<u32, SegmentState>) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        self.before_removal()?;
+        let counts = shared.index.counts();
+        for (segment, state) in emptied {
+            if counts.contains_key(segment) {
+                return Err(Error::Damaged(format!("segment {segment} was emptied, but the index has objects in it")));
+            }
+            shared.storage.remove(*segment)?;
+            shared.forget_file(*segment);
+            if superseded_puts(state) >= PUT_HEADER as u64 {
+                shared.storage.sync_directory(*segment)?;
+            }
+            self.statistics.remove(segment);
+            self.compacting.removed += 1;
+            self.compacting.removed_bytes += state.size;
+        }
+        Ok(())
+    }
+}
