@@ -35,7 +35,13 @@ fn processor() -> Duration {
 }
 
 fn rate(what: &str, count: u64, took: Duration) {
-    println!("{what:<34} {:>9.2} s   {:>9.0} /s   RSS {} (peak {})", took.as_secs_f64(), count as f64 / took.as_secs_f64(), memory("VmRSS"), memory("VmHWM"));
+    println!(
+        "{what:<34} {:>9.2} s   {:>9.0} /s   RSS {} (peak {})",
+        took.as_secs_f64(),
+        count as f64 / took.as_secs_f64(),
+        memory("VmRSS"),
+        memory("VmHWM")
+    );
 }
 
 fn lookups(index: &Index, what: &str, from: u64, count: u64) -> Outcome<()> {
@@ -82,7 +88,8 @@ fn measure(count: u64, dir: &Path) -> Outcome<()> {
     lookups(&index, "lookups, unknown", count, count)?;
     let start = Instant::now();
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..2).map(|_| scope.spawn(|| lookups(&index, "lookups, two threads", 0, count).map_err(|error| error.to_string()))).collect();
+        let threads: Vec<_> =
+            (0..2).map(|_| scope.spawn(|| lookups(&index, "lookups, two threads", 0, count).map_err(|error| error.to_string()))).collect();
         threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a thread panicked".to_owned())?)
     })?;
     rate("both threads", 2_000_000, start.elapsed());

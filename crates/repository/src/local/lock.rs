@@ -238,13 +238,15 @@ fn forget(storage: &Storage, me: &Holder) -> bool {
 pub(crate) fn host_id() -> String {
     let name = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let cards = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
-    let mut cards: Vec<(u64, u64)> = cards
+    let mut cards: Vec<(bool, u64, u64)> = cards
         .filter_map(|card| {
             let text = |file: &str| fs::read_to_string(card.path().join(file)).ok();
             let address = u64::from_str_radix(&text("address")?.trim().replace(':', ""), 16).ok().filter(|mac| *mac != 0)?;
-            Some((text("ifindex")?.trim().parse().ok()?, address))
+            // The library that Borg asks sees cards with an address only, which are those that are up.
+            let up = u32::from_str_radix(text("flags")?.trim().trim_start_matches("0x"), 16).ok()? & 1 == 1;
+            Some((!up, text("ifindex")?.trim().parse().ok()?, address))
         })
         .collect();
     cards.sort_unstable();
-    format!("{name}@{}", cards.first().map_or(0, |(_, address)| *address))
+    format!("{name}@{}", cards.first().map_or(0, |(_, _, address)| *address))
 }
