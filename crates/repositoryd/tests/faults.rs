@@ -445,24 +445,8 @@ fn nonces_never_repeat() {
         system.start();
     }
     system.stop();
-    // Every envelope that was ever written, superseded ones included, straight from the segments.
-    let mut used = vec![];
-    for entry in std::fs::read_dir(system.repo().join("data/0")).unwrap() {
-        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
-        let mut at = 8;
-        while at + 9 <= bytes.len() {
-            let size = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
-            if bytes[at + 8] == 0 {
-                let envelope = &bytes[at + 41..at + size];
-                let first = borg::Key::envelope_nonce(envelope).unwrap();
-                used.push((first, first + (envelope.len() as u64 - 41).div_ceil(16)));
-            }
-            at += size;
-        }
-    }
-    used.sort_unstable();
-    assert!(used.len() > 300, "{}", used.len());
-    assert!(used.windows(2).all(|pair| pair[0].1 <= pair[1].0), "two objects share a nonce");
+    let used = harness::nonces_are_used_once(&system);
+    assert!(used > 300, "{used}");
 }
 
 #[test]

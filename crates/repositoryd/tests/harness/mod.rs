@@ -16,6 +16,7 @@ use testkit::{Borg, BorgWorld};
 use unix::paths::Layout;
 use unix::spawn::{Child, Spawn};
 use wire::frame;
+use wire::maintenance::{Granted, Maintain, Operation, Progress, Report};
 use wire::session::*;
 use wire::tool::{Answer, Facts};
 
@@ -187,6 +188,28 @@ impl System {
         (worker, client)
     }
 
+    /// Asks for maintenance, and waits until it is over.
+    pub fn maintain(&self, operation: Operation) -> Result<Report, Failure> {
+        Maintenance::begin(self, operation).report()
+    }
+
+    /// Borrows the repository, until what this gives is dropped.
+    pub fn release(&self) -> (UnixStream, Granted) {
+        let mut maintenance = Maintenance::begin(self, Operation::Release { wait_seconds: 20 });
+        let (kind, payload) = maintenance.next().unwrap();
+        assert_eq!(kind, kind::GRANTED, "{}", String::from_utf8_lossy(&payload));
+        (maintenance.stream, read_json(&payload).unwrap())
+    }
+
+    /// Deletes archives; the chunks that are gone.
+    pub fn delete(&self, names: &[&str]) -> u64 {
+        let archives = names.iter().map(|name| (*name).to_owned()).collect();
+        match self.maintain(Operation::Delete { archives, dry_run: false }).unwrap() {
+            Report::Deleted { chunks, .. } => chunks,
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub fn open(&self, token: &str) -> Result<Client, Failure> {
         // By the token alone, as a session does.
         let bytes = model::token::Token::from_hex(token.as_bytes()).unwrap();
@@ -208,6 +231,39 @@ impl Drop for System {
                 child.pidfd.signal(unix::Signal::SIGKILL).unwrap();
             }
             child.wait().unwrap();
+        }
+    }
+}
+
+/// A person who asked for something.
+pub struct Maintenance {
+    pub stream: UnixStream,
+}
+
+impl Maintenance {
+    pub fn begin(system: &System, operation: Operation) -> Maintenance {
+        let mut stream = system.connect();
+        write_json(&mut stream, kind::MAINTAIN, &Maintain { version: VERSION, operation }).unwrap();
+        Maintenance { stream }
+    }
+
+    /// The next frame that is no progress.
+    pub fn next(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut payload = vec![];
+        loop {
+            match frame::read(&mut self.stream, &mut payload) {
+                Ok(kind::PROGRESS) => drop(read_json::<Progress>(&payload).unwrap()),
+                Ok(kind) => return Some((kind, payload)),
+                Err(_) => return None,
+            }
+        }
+    }
+
+    pub fn report(mut self) -> Result<Report, Failure> {
+        match self.next().unwrap() {
+            (kind::REPORT, bytes) => Ok(read_json(&bytes).unwrap()),
+            (kind::FAILED, bytes) => Err(read_json(&bytes).unwrap()),
+            other => panic!("{other:?}"),
         }
     }
 }
@@ -424,4 +480,26 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
 
 pub fn read(path: &Path) -> Vec<u8> {
     std::fs::read(path).unwrap()
+}
+
+/// Looks at the nonces of all envelopes; how many there are.
+pub fn nonces_are_used_once(system: &System) -> usize {
+    // Every envelope that was ever written, superseded ones included, straight from the segments.
+    let mut used = vec![];
+    for entry in std::fs::read_dir(system.repo().join("data/0")).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        let mut at = 8;
+        while at + 9 <= bytes.len() {
+            let size = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
+            if bytes[at + 8] == 0 {
+                let envelope = &bytes[at + 41..at + size];
+                let first = borg::Key::envelope_nonce(envelope).unwrap();
+                used.push((first, first + (envelope.len() as u64 - 41).div_ceil(16)));
+            }
+            at += size;
+        }
+    }
+    used.sort_unstable();
+    assert!(used.windows(2).all(|pair| pair[0].1 <= pair[1].0), "two objects share a nonce");
+    used.len()
 }
