@@ -48,7 +48,9 @@ impl Current {
         }
         put(self.checkpoint.segments.len() as u64);
         for (segment, state) in &self.checkpoint.segments {
-            [(*segment).into(), state.size, state.mtime_ns as u64, state.live.into(), state.freeable, state.deletes.into()].into_iter().for_each(&mut put);
+            [(*segment).into(), state.size, state.mtime_ns as u64, state.live.into(), state.freeable, state.deletes.into()]
+                .into_iter()
+                .for_each(&mut put);
         }
         let sum = crc32fast::hash(&bytes);
         bytes.extend_from_slice(&sum.to_le_bytes());

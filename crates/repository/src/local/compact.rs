@@ -180,7 +180,8 @@ impl Local {
         let step = self.slice(compaction, Instant::now(), budget);
         let (removed, removed_bytes, copied) = compaction.begin;
         compaction.segments = self.compacting.removed - removed;
-        compaction.freed = (self.compacting.removed_bytes - removed_bytes) as i64 - self.compacting.copied_bytes.saturating_sub(copied) as i64;
+        compaction.freed =
+            (self.compacting.removed_bytes - removed_bytes) as i64 - self.compacting.copied_bytes.saturating_sub(copied) as i64;
         step
     }
 

@@ -161,6 +161,10 @@ impl Log {
             self.shared.forget_file(segment);
             self.shared.storage.remove(segment)?;
             self.begun.pop();
+            // A commit that failed may have come as far as its last entry. It must not be found after a power cut.
+            if self.begun.is_empty() {
+                self.shared.storage.sync_directory(segment)?;
+            }
         }
         Ok(())
     }

@@ -63,6 +63,7 @@ impl Local {
                 log::info!("{place}: segment {segment} was never committed; it is removed");
                 shared.storage.remove(*segment)?;
             }
+            shared.storage.remove_leftovers()?;
             Some(Log::new(Arc::clone(&shared), settings.max_segment_size, transaction.map_or(0, |transaction| transaction + 1))?)
         } else {
             None

@@ -153,6 +153,16 @@ impl Storage {
         }
     }
 
+    /// Removes what a killed process left of a small file that it was writing.
+    pub(crate) fn remove_leftovers(&self) -> Result<()> {
+        let names = self.names()?;
+        let left = |name: &&String| {
+            let hint = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(".tmp"));
+            hint.is_some_and(|hint| ["config.", "nonce.", "hints.", "integrity."].iter().any(|kind| hint.starts_with(kind)))
+        };
+        names.iter().filter(left).try_for_each(|name| self.remove_file(name))
+    }
+
     /// Gives a small file another name, in place of what had it.
     pub(crate) fn rename(&self, from: &str, to: &str) -> Result<()> {
         let path = self.root.join(to);

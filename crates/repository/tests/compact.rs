@@ -1,0 +1,431 @@
+//! Compaction: nothing is lost, nothing comes back, nobody waits.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+#[allow(dead_code, reason = "other tests need more of it")]
+#[path = "local/common.rs"]
+mod common;
+
+use borg::Id;
+use common::*;
+use repository::{Compaction, Error, OpenOptions, Repository, Step};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use testkit::borgs::not_run;
+use testkit::{Borg, BorgWorld};
+
+fn compacted(repository: &mut Repository, threshold: u8) -> Compaction {
+    let mut compaction = repository.plan_compaction(threshold).unwrap();
+    loop {
+        match repository.compact_step(&mut compaction, Duration::from_millis(5)).unwrap() {
+            Step::More => {}
+            Step::Commit => repository.commit().unwrap(),
+            Step::Done => return compaction,
+        }
+    }
+}
+
+/// Segments of no more than about so many bytes.
+fn small_segments(path: &Path, bytes: u32) {
+    let config = std::fs::read_to_string(path.join("config")).unwrap();
+    let lines =
+        config.lines().map(|line| if line.starts_with("max_segment_size") { format!("max_segment_size = {bytes}") } else { line.into() });
+    std::fs::write(path.join("config"), lines.collect::<Vec<_>>().join("\n") + "\n").unwrap();
+}
+
+fn without_index(path: &Path) {
+    for name in ["index.", "hints.", "integrity."] {
+        beside(path, name).iter().for_each(|file| std::fs::remove_file(path.join(file)).unwrap());
+    }
+}
+
+/// A copy of everything but the lock: what would be there after a crash.
+fn crashed(path: &Path, into: &Path) {
+    let _ = std::fs::remove_dir_all(into);
+    let status = Command::new("cp").arg("-a").arg(path).arg(into).status().unwrap();
+    assert!(status.success());
+    let _ = std::fs::remove_dir_all(into.join("lock.exclusive"));
+    let _ = std::fs::remove_file(into.join("lock.roster"));
+}
+
+fn served(path: &Path, borg: &Borg) -> Repository {
+    Repository::open(&OpenOptions { served: true, borg: borg.program.to_str().unwrap().into(), ..options(path) }).unwrap()
+}
+
+fn bytes_in(path: &Path) -> u64 {
+    segments(path).iter().map(|number| std::fs::metadata(segment(path, *number)).unwrap().len()).sum()
+}
+
+#[test]
+fn every_borg_is_content_with_what_is_left() {
+    for borg in borgs() {
+        let world = BorgWorld::new();
+        let (path, index) = (world.join("repo"), world.join("index"));
+        borg.init(&world, &path, "none").unwrap();
+        small_segments(&path, 100_000);
+        let trees: Vec<_> = (0..4).map(|number| source(&world, number)).collect();
+        for (number, tree) in trees.iter().enumerate() {
+            borg.create(&world, &path, &number.to_string(), &[], &[tree]).unwrap();
+        }
+        let delete = |name: &str| borg.run(&world, ["delete".to_owned(), format!("{}::{name}", path.display())]).unwrap();
+        delete("1");
+        let mut repository = Repository::open(&kept(&path, &index)).unwrap();
+        let (before, bytes) = (objects(&mut repository), bytes_in(&path));
+        let compaction = compacted(&mut repository, 0);
+        assert!(compaction.segments() > 0 && compaction.freed() > 10_000, "{} {compaction:?}", borg.version);
+        assert_eq!(bytes - bytes_in(&path) + 17 * 50 > compaction.freed(), true);
+        assert!(bytes_in(&path) < bytes);
+        assert!(objects(&mut repository) == before);
+        drop(repository);
+        // From the log alone, by every borg; then by ours with the index it kept, and without.
+        for judge in borgs() {
+            crashed(&path, &world.join("copy"));
+            without_index(&world.join("copy"));
+            assert!(objects(&mut served(&world.join("copy"), &judge)) == before, "{} after {}", judge.version, borg.version);
+            judge.judge(&world, &world.join("copy"), "2", &trees[2]).unwrap();
+        }
+        assert!(objects(&mut open(&path)) == before);
+        let mut repository = Repository::open(&kept(&path, &index)).unwrap();
+        assert!(objects(&mut repository) == before);
+        repository.close();
+        for judge in borgs() {
+            judge.judge(&world, &path, "0", &trees[0]).unwrap();
+        }
+        // Theirs after ours, and ours after theirs.
+        delete("0");
+        if borg.at_least([1, 2, 0]) {
+            borg.run(&world, ["compact".as_ref(), "--threshold=1".as_ref(), path.as_os_str()]).unwrap();
+        }
+        borg.create(&world, &path, "again", &[], &[&trees[0]]).unwrap();
+        delete("2");
+        let mut repository = Repository::open(&kept(&path, &index)).unwrap();
+        let before = objects(&mut repository);
+        compacted(&mut repository, 0);
+        assert!(objects(&mut repository) == before);
+        repository.close();
+        for judge in borgs() {
+            crashed(&path, &world.join("copy"));
+            without_index(&world.join("copy"));
+            assert!(objects(&mut served(&world.join("copy"), &judge)) == before, "{} after {}", judge.version, borg.version);
+            judge.judge(&world, &path, "again", &trees[0]).unwrap();
+            judge.judge(&world, &path, "3", &trees[3]).unwrap();
+        }
+    }
+}
+
+/// Numbers as good as random ones.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+/// Whatever is put, deleted, committed, discarded and compacted in whatever order: a map that does the same has the same objects, and so
+/// has the log from its beginning, at each step.
+#[test]
+fn nothing_is_lost_and_nothing_comes_back() {
+    for seed in 0..6 {
+        let mut dice = Dice(seed);
+        let dir = tempfile::tempdir().unwrap();
+        let (path, index, copy) = (dir.path().join("repo"), dir.path().join("index"), dir.path().join("copy"));
+        create(&path).close();
+        small_segments(&path, 3000);
+        let mut repository = Repository::open(&kept(&path, &index)).unwrap();
+        let (mut now, mut committed) = (BTreeMap::new(), BTreeMap::new());
+        let mut compaction: Option<Compaction> = None;
+        let (mut done, mut removed) = (0, 0);
+        for turn in 0..1500u32 {
+            match dice.roll(100) {
+                0..40 => {
+                    let (id, data) = (id(dice.roll(60) as u32), vec![turn as u8; dice.roll(600) as usize]);
+                    repository.put(&id, &data, 0).unwrap();
+                    now.insert(id, data);
+                }
+                40..60 => {
+                    let id = id(dice.roll(60) as u32);
+                    if now.remove(&id).is_some() {
+                        repository.delete(&id).unwrap();
+                    }
+                }
+                60..70 => {
+                    repository.commit().unwrap();
+                    committed = now.clone();
+                }
+                70..72 => {
+                    repository.discard().unwrap();
+                    now = committed.clone();
+                }
+                72..74 => {
+                    repository.close();
+                    compaction = None;
+                    now = committed.clone();
+                    repository = Repository::open(&kept(&path, &index)).unwrap();
+                }
+                _ => {
+                    let threshold = dice.roll(60) as u8;
+                    let at_work = compaction.get_or_insert_with(|| repository.plan_compaction(threshold).unwrap());
+                    match repository.compact_step(at_work, Duration::ZERO).unwrap() {
+                        Step::More => {}
+                        Step::Commit => {
+                            repository.commit().unwrap();
+                            committed = now.clone();
+                        }
+                        Step::Done => {
+                            done += 1;
+                            removed += at_work.segments();
+                            compaction = None;
+                        }
+                    }
+                }
+            }
+            if turn % 10 == 0 {
+                let found: BTreeMap<Id, Vec<u8>> = objects(&mut repository).into_iter().collect();
+                assert!(found == now, "seed {seed}, turn {turn}");
+                crashed(&path, &copy);
+                without_index(&copy);
+                let found: BTreeMap<Id, Vec<u8>> = objects(&mut open(&copy)).into_iter().collect();
+                assert!(found == committed, "seed {seed}, turn {turn}: from the log alone");
+            }
+        }
+        assert!(done > 10 && removed > 50, "{done} {removed}");
+        repository.close();
+        for judge in borgs() {
+            crashed(&path, &copy);
+            without_index(&copy);
+            let found: BTreeMap<Id, Vec<u8>> = objects(&mut served(&copy, &judge)).into_iter().collect();
+            assert!(found == committed, "seed {seed}: {}", judge.version);
+        }
+    }
+}
+
+#[test]
+fn what_is_compact_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("repo");
+    create(&path).close();
+    small_segments(&path, 50_000);
+    let mut repository = open(&path);
+    for n in 0..500 {
+        repository.put(&id(n), &[n as u8; 1000], 0).unwrap();
+    }
+    repository.commit().unwrap();
+    for n in (0..500).step_by(3) {
+        repository.delete(&id(n)).unwrap();
+    }
+    repository.commit().unwrap();
+    let bytes = bytes_in(&path);
+    let compaction = compacted(&mut repository, 10);
+    assert!(compaction.freed() > 160_000 && compaction.freed() == bytes + compaction_commits(&path) - bytes_in(&path), "{compaction:?}");
+    assert_eq!(repository.plan_compaction(10).unwrap().victims(), 0);
+    // Every DELETE could go with what it was about.
+    assert!(bytes_in(&path) < 333 * 1041 + 3000, "{}", bytes_in(&path));
+    // A little more is gone in a segment that is not worth it: the DELETE must stay, and stays where it is.
+    repository.delete(&id(1)).unwrap();
+    repository.commit().unwrap();
+    compacted(&mut repository, 10);
+    assert_eq!(repository.plan_compaction(10).unwrap().victims(), 0);
+    repository.close();
+    assert!(!open(&path).list_ids().unwrap().contains(&id(1)));
+}
+
+/// What commits and new segments took, of which no copy is.
+fn compaction_commits(path: &Path) -> u64 {
+    let newer = segments(path).iter().filter(|number| **number > 12).count() as u64;
+    8 * newer + 9 * newer.min(u64::MAX)
+}
+
+#[test]
+fn what_only_grows_is_not_compacted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("repo");
+    create(&path).close();
+    let config = std::fs::read_to_string(path.join("config")).unwrap();
+    std::fs::write(path.join("config"), config.replace("append_only = 0", "append_only = 1")).unwrap();
+    let mut repository = open(&path);
+    repository.put(&id(1), b"x", 0).unwrap();
+    repository.delete(&id(1)).unwrap();
+    repository.commit().unwrap();
+    assert!(matches!(repository.plan_compaction(0), Err(Error::Unsupported(_))));
+}
+
+#[test]
+fn slices_are_short_and_readers_find_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("repo");
+    create(&path).close();
+    small_segments(&path, 50_000_000);
+    let mut repository = open(&path);
+    let large = vec![7; 20 << 20];
+    for n in 0..12 {
+        repository.put(&id(n), &large, 0).unwrap();
+    }
+    for n in 100..20_000 {
+        repository.put(&id(n), &n.to_le_bytes(), 0).unwrap();
+    }
+    repository.commit().unwrap();
+    for n in (0..12).step_by(2).chain((100..20_000).step_by(2)) {
+        repository.delete(&id(n)).unwrap();
+    }
+    repository.commit().unwrap();
+    let reader = repository.reader().unwrap();
+    let ended = AtomicBool::new(false);
+    let (mut longest, mut steps) = (Duration::ZERO, 0);
+    std::thread::scope(|scope| {
+        for first in [1, 101] {
+            let (ended, reader) = (&ended, reader.clone());
+            scope.spawn(move || {
+                let mut n = first;
+                while !ended.load(Ordering::Relaxed) {
+                    let data = reader.get(&id(n)).unwrap().unwrap_or_else(|| panic!("{n} is gone"));
+                    assert!(if n < 12 { data.len() == 20 << 20 } else { data == n.to_le_bytes() });
+                    assert!(!reader.contains(&id(n + 1)).unwrap());
+                    n += 2;
+                    n = if n < 100 { n % 12 } else { 101 + n % 10_000 / 2 * 2 };
+                }
+            });
+        }
+        let mut compaction = repository.plan_compaction(10).unwrap();
+        loop {
+            let begin = Instant::now();
+            let step = repository.compact_step(&mut compaction, Duration::from_millis(50)).unwrap();
+            longest = longest.max(begin.elapsed());
+            steps += 1;
+            match step {
+                Step::More => {}
+                Step::Commit => repository.commit().unwrap(),
+                Step::Done => break,
+            }
+        }
+        ended.store(true, Ordering::Relaxed);
+        println!("{steps} steps, the longest took {longest:?}; {} segments, {} bytes freed", compaction.segments(), compaction.freed());
+        assert!(compaction.freed() > 100 << 20);
+    });
+    assert!(longest < Duration::from_secs(2), "{longest:?}");
+    assert_eq!(repository.object_count().unwrap(), 6 + 9950);
+}
+
+/// Compacts until it is killed, after having deleted some; run by the test below only.
+#[test]
+fn helper_that_compacts() {
+    let Some(path) = std::env::var_os("COMPACT") else { return };
+    let path = Path::new(&path);
+    let mut repository = Repository::open(&kept(path, &path.with_extension("index"))).unwrap();
+    std::fs::write(path.with_extension("ready"), "").unwrap();
+    let mut compaction = repository.plan_compaction(0).unwrap();
+    loop {
+        match repository.compact_step(&mut compaction, Duration::ZERO).unwrap() {
+            Step::More => {}
+            Step::Commit => repository.commit().unwrap(),
+            Step::Done => break,
+        }
+    }
+    repository.close();
+}
+
+#[test]
+fn a_killed_compaction_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("repo");
+    create(&path).close();
+    small_segments(&path, 20_000);
+    let judges = borgs();
+    let (mut killed, mut dice) = (0, Dice(5));
+    for round in 0..14u32 {
+        let mut repository = Repository::open(&kept(&path, &path.with_extension("index"))).unwrap();
+        for n in 0..600 {
+            repository.put(&id(dice.roll(2000) as u32), &vec![n as u8; dice.roll(400) as usize], 0).unwrap();
+        }
+        for id in repository.list_ids().unwrap() {
+            if dice.roll(3) == 0 {
+                repository.delete(&id).unwrap();
+            }
+        }
+        repository.commit().unwrap();
+        let before = objects(&mut repository);
+        repository.close();
+        let ready = path.with_extension("ready");
+        let _ = std::fs::remove_file(&ready);
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "helper_that_compacts"]).env("COMPACT", &path).stdout(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        testkit::retry_until(Duration::from_secs(20), || ready.exists().then_some(())).unwrap();
+        std::thread::sleep(Duration::from_millis(dice.roll(40)));
+        child.kill().unwrap();
+        killed += u32::from(!child.wait().unwrap().success());
+        let judge = &judges[round as usize % judges.len()];
+        let copy = dir.path().join("copy");
+        crashed(&path, &copy);
+        without_index(&copy);
+        assert!(objects(&mut served(&copy, judge)) == before, "round {round}: {}", judge.version);
+        assert!(objects(&mut Repository::open(&kept(&path, &path.with_extension("index"))).unwrap()) == before, "round {round}");
+        assert!(objects(&mut open(&path)) == before, "round {round}");
+    }
+    println!("{killed} of 14 were killed at work");
+    assert!(killed > 3, "{killed}");
+}
+
+#[test]
+fn a_full_disk_is_compacted_as_far_as_it_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=120m,mode=0700", "tmpfs"]).arg(&disk).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        return not_run("a_full_disk_is_compacted_as_far_as_it_goes", "mounting a tmpfs needs root");
+    }
+    let path = disk.join("repo");
+    create(&path).close();
+    small_segments(&path, 8_000_000);
+    let mut repository = open(&path);
+    for n in 0..80 {
+        repository.put(&id(n), &vec![n as u8; 1 << 20], 0).unwrap();
+    }
+    repository.commit().unwrap();
+    for n in (0..60).filter(|n| n % 10 != 0 || *n < 10) {
+        repository.delete(&id(n)).unwrap();
+    }
+    repository.commit().unwrap();
+    let before = objects(&mut repository);
+    let filler = |keep: u32| {
+        let file = disk.join("filler");
+        let _ = std::fs::remove_file(&file);
+        let free = Command::new("df").args(["-Bk", "--output=avail"]).arg(&disk).output().unwrap();
+        let free: u32 = String::from_utf8(free.stdout).unwrap().lines().last().unwrap().trim().trim_end_matches('K').parse().unwrap();
+        let count = format!("count={}", free - keep);
+        assert!(
+            Command::new("dd")
+                .args(["if=/dev/zero", "bs=1k", "status=none", &count])
+                .arg(format!("of={}", file.display()))
+                .status()
+                .unwrap()
+                .success()
+        );
+        file
+    };
+    // Nothing can be copied: only what is empty goes, and that makes the room for the rest.
+    let file = filler(100);
+    let compaction = compacted(&mut repository, 5);
+    assert!(compaction.freed() > 40 << 20, "{compaction:?}");
+    assert!(objects(&mut repository) == before);
+    // Nothing is empty any more, and nothing can be copied.
+    std::fs::remove_file(&file).unwrap();
+    for n in (60..80).step_by(2) {
+        repository.delete(&id(n)).unwrap();
+    }
+    repository.commit().unwrap();
+    filler(500);
+    let before = objects(&mut repository);
+    let mut compaction = repository.plan_compaction(5).unwrap();
+    assert!(compaction.victims() > 0);
+    let error = repository.compact_step(&mut compaction, Duration::from_secs(1)).unwrap_err();
+    assert!(matches!(error, Error::NoSpace(_)), "{error}");
+    assert!(objects(&mut repository) == before);
+    repository.close();
+    assert!(objects(&mut open(&path)) == before);
+    let _ = Command::new("umount").arg("-l").arg(&disk).status();
+}
