@@ -13,7 +13,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -51,6 +51,12 @@ pub struct Hostile {
     pub archive_name: String,
     /// Everything that was written to standard error.
     notes: Option<UnixStream>,
+    /// Where [`Hostile::connect`] connected.
+    socket: Option<PathBuf>,
+    /// The end that answers come out of, once more.
+    peek: Option<UnixStream>,
+    /// What was opened.
+    path: String,
 }
 
 impl Hostile {
@@ -62,8 +68,11 @@ impl Hostile {
         unix::fdpass::send_fds(&connection, &[theirs.as_fd(), theirs_too.as_fd(), theirs_last.as_fd()], b"!").expect("descriptors");
         replies.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         notes.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let peek = replies.try_clone().expect("a descriptor can be doubled");
         let mut client = Hostile::over(Box::new(calls), Box::new(replies));
+        client.peek = Some(peek);
         (client.connection, client.notes) = (Some(connection), Some(notes));
+        client.socket = Some(socket.to_owned());
         client
     }
 
@@ -88,7 +97,59 @@ impl Hostile {
             manifest: Manifest::empty(TIMESTAMP),
             archive_name: String::new(),
             notes: None,
+            socket: None,
+            peek: None,
+            path: String::new(),
         }
+    }
+
+    /// One more connection to the same socket, on which nothing was said yet.
+    pub fn again(&self) -> Hostile {
+        let mut other = Hostile::connect(self.socket.as_deref().expect("a socket"));
+        (other.path, other.archive_name) = (self.path.clone(), self.archive_name.clone());
+        other
+    }
+
+    /// What `open` was given, or is to be given.
+    pub fn path(&self) -> String {
+        self.path.clone()
+    }
+
+    /// What `open` is to be given.
+    pub fn set_path(&mut self, path: &str) {
+        path.clone_into(&mut self.path);
+    }
+
+    /// The end that calls are written to, for somebody who does not read answers.
+    pub fn take_calls(&mut self) -> Box<dyn Write + Send> {
+        self.calls.take().expect("not closed")
+    }
+
+    /// Whether nothing comes for so long.
+    pub fn is_silent(&mut self, long: Duration) -> bool {
+        let ends = [self.notes.as_ref(), self.peek.as_ref()];
+        std::thread::sleep(long);
+        ends.into_iter().flatten().all(|end| {
+            end.set_nonblocking(true).expect("a socket");
+            let mut end = end;
+            let nothing = end.read(&mut [0]).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock);
+            end.set_nonblocking(false).expect("a socket");
+            nothing
+        })
+    }
+
+    /// Commits a checkpoint with this number.
+    #[track_caller]
+    pub fn checkpoint(&mut self, number: u32) {
+        let name = format!("{}.checkpoint.{number}", self.archive_name);
+        let stream = self.items(&[directory(&format!("d{number}"))]);
+        let archive = self.archive(&name, vec![stream]);
+        let id = self.put_archive(&archive);
+        let manifest = self.manifest_with(&name, id);
+        for said in [self.put_manifest(&manifest), self.commit()] {
+            assert!(matches!(said, Said::Value(_)), "{said:?}");
+        }
+        self.manifest.archives.insert(name.into_bytes(), ArchiveEntry { id, time: TIMESTAMP.into() });
     }
 
     /// Sends bytes as they are. False: nobody takes them any more.
@@ -117,6 +178,7 @@ impl Hostile {
                     Ok(0) => return Said::HungUp,
                     Ok(count) => self.decoder.advance(count),
                     Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return Said::HungUp,
+                    Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                     Err(e) => panic!("no answer: {e}"),
                 },
             }
@@ -150,6 +212,7 @@ impl Hostile {
     pub fn open(&mut self, ticket: &Ticket) {
         self.negotiate();
         let path = ticket.path.clone();
+        self.path.clone_from(&path);
         self.ok(|msgid| open(msgid, path.as_bytes()));
         let OwnedValue::Raw(blob) = self.ok(call::load_key) else { panic!("a key is bytes") };
         let OwnedValue::Raw(envelope) = self.ok(|msgid| call::get(msgid, &Id::MANIFEST)) else { panic!("a manifest is bytes") };
@@ -268,6 +331,20 @@ impl Hostile {
         String::from_utf8_lossy(&text).into_owned()
     }
 
+    /// The next line on standard error.
+    pub fn note(&mut self) -> String {
+        let mut line = Vec::new();
+        let notes = self.notes.as_mut().expect("over the socket");
+        while !line.ends_with(b"\n") {
+            let mut byte = [0];
+            if notes.read(&mut byte).expect("a line in time") == 0 {
+                break;
+            }
+            line.extend(byte);
+        }
+        String::from_utf8_lossy(&line).into_owned()
+    }
+
     /// Waits for the session's end; its exit code, if it gave one.
     pub fn wait(&mut self) -> Option<u8> {
         self.close();
@@ -353,7 +430,16 @@ pub fn stream(items: &[Item]) -> Vec<u8> {
 
 /// A directory; other types by changing `mode`.
 pub fn directory(path: &str) -> Item {
-    Item { path: path.into(), mode: Some(0o040_755), uid: Some(0), gid: Some(0), mtime: 1_700_000_000_000_000_000, ..Item::default() }
+    Item {
+        path: path.into(),
+        mode: Some(0o040_755),
+        uid: Some(0),
+        gid: Some(0),
+        user: Some(None),
+        group: Some(None),
+        mtime: 1_700_000_000_000_000_000,
+        ..Item::default()
+    }
 }
 
 /// A regular file.

@@ -6,7 +6,9 @@ mod archives;
 mod hostile;
 mod objects;
 mod protocol;
+mod resources;
 mod rules;
+mod start;
 mod world;
 
 use hostile::{Hostile, Said};
@@ -24,7 +26,7 @@ pub struct Deed {
 
 /// All of them; every rule has one.
 pub fn deeds() -> impl Iterator<Item = &'static Deed> {
-    [protocol::DEEDS, objects::DEEDS, archives::DEEDS].into_iter().flatten()
+    [protocol::DEEDS, resources::DEEDS, objects::DEEDS, archives::DEEDS].into_iter().flatten()
 }
 
 /// The deed that belongs to a test and a rule.

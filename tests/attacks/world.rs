@@ -99,7 +99,10 @@ impl World {
     /// One more client whose borg is this test.
     pub fn add_client(&self, name: &str) {
         let borg = self.relay(name);
-        self.system.cli_ok(&["client", "add", name, "--local", &format!("--remote-borg={}", borg.display())]);
+        // As on hosts of their own: two jobs of one host would wait for one another.
+        let cache = self.system.home().join(name);
+        let words = [format!("--remote-borg={}", borg.display()), format!("--remote-cache-dir={}", cache.display())];
+        self.system.cli_ok(&["client", "add", name, "--local", &words[0], &words[1]]);
         self.system.add_config(name, "all", "main", &[], &[&self.system.join("source")]);
     }
 
@@ -139,6 +142,26 @@ impl World {
         unix::paths::Layout::new(&self.system.state()).session_socket()
     }
 
+    /// The one session process that there is.
+    #[track_caller]
+    pub fn session(&self) -> i32 {
+        let sessions = self.system.pids("borgcube-session");
+        let [one] = sessions[..] else { panic!("not one session: {sessions:?}") };
+        one
+    }
+
+    /// The most memory that a process ever had, in bytes.
+    pub fn peak(&self, pid: i32) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+    }
+
+    /// Where a client's borg is.
+    pub fn relay_directory(&self, client: &str) -> PathBuf {
+        self.relays.path().join(client)
+    }
+
     /// Speaks to a session without a job.
     pub fn stranger(&self) -> Hostile {
         Hostile::connect(&self.session_socket())
@@ -156,6 +179,10 @@ impl World {
         }
         let views = unix::paths::Layout::new(&self.system.state()).views("main");
         for entry in fs::read_dir(views).unwrap().map(Result::unwrap) {
+            // How far nonces are reserved says nothing of what is stored.
+            if entry.file_name() == "nonce" {
+                continue;
+            }
             let name = format!("view {}", entry.file_name().to_string_lossy());
             rest.insert(name, hash(&fs::read(entry.path()).unwrap_or_default()));
         }
@@ -195,11 +222,24 @@ impl World {
 
     /// The same, whatever it changes.
     pub fn attempt(&self, deed: impl FnOnce(&mut Hostile)) -> Verdict {
-        let job = self.job("hostile");
+        self.attempt_of("hostile", deed)
+    }
+
+    /// The same by another client.
+    pub fn attempt_of(&self, client: &str, deed: impl FnOnce(&mut Hostile)) -> Verdict {
+        let job = self.job(client);
         let mut client = job.open();
         deed(&mut client);
         drop(client);
         job.end(2)
+    }
+
+    /// An attack by another client.
+    #[track_caller]
+    pub fn expect_rule_of(&self, client: &str, rule: &str, deed: impl FnOnce(&mut Hostile)) {
+        let before = self.fingerprint();
+        self.attempt_of(client, deed).expect_rule(rule);
+        self.assert_unchanged(&before);
     }
 
     /// An attack that must end with this rule's name as the cause, told to the client in one line.
@@ -232,6 +272,7 @@ impl Job<'_> {
     pub fn connect(&self) -> Hostile {
         let mut client = Hostile::connect(&self.world.session_socket());
         client.archive_name = self.archive_name();
+        client.set_path(&self.ticket.path);
         client
     }
 
@@ -244,7 +285,7 @@ impl Job<'_> {
     /// The client's borg does this, in its shell. False: it runs no more.
     pub fn tell(&self, line: &str) -> bool {
         let open = || OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK).open(self.relay.join("go"));
-        let sent = retry_until(Duration::from_secs(10), || match open() {
+        let sent = retry_until(PATIENCE, || match open() {
             Ok(mut fifo) => Some(writeln!(fifo, "{line}").is_ok()),
             Err(_) if self.has_ended() => Some(false),
             Err(_) => None,
@@ -303,13 +344,24 @@ pub fn hash(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// What a repository has committed, read from its segments by nothing but the description of Borg 1.x: the hash of every object.
+/// What a repository has committed: the hash of every object.
 pub fn objects(repository: &Path) -> BTreeMap<[u8; 32], [u8; 32]> {
+    committed(repository).into_iter().map(|(id, envelope)| (id, hash(&envelope))).collect()
+}
+
+/// The envelopes of all committed objects.
+pub fn segments(repository: &Path) -> Vec<Vec<u8>> {
+    committed(repository).into_values().collect()
+}
+
+/// Every committed object, read from the segments by nothing but the description of Borg 1.x.
+fn committed(repository: &Path) -> BTreeMap<[u8; 32], Vec<u8>> {
     let mut segments = BTreeMap::new();
     for directory in fs::read_dir(repository.join("data")).unwrap().map(Result::unwrap) {
-        for entry in fs::read_dir(directory.path()).unwrap().map(Result::unwrap) {
-            let number: u64 = entry.file_name().to_string_lossy().parse().unwrap();
-            segments.insert(number, entry.path());
+        for entry in fs::read_dir(directory.path()).into_iter().flatten().flatten() {
+            if let Ok(number) = entry.file_name().to_string_lossy().parse::<u64>() {
+                segments.insert(number, entry.path());
+            }
         }
     }
     let (mut committed, mut pending) = (BTreeMap::new(), Vec::new());
@@ -326,8 +378,8 @@ pub fn objects(repository: &Path) -> BTreeMap<[u8; 32], [u8; 32]> {
             rest = behind;
             let id = || entry[9..].first_chunk::<32>().copied().unwrap_or_default();
             match head[8] {
-                0 => pending.push((id(), Some(hash(&entry[41..])))),
-                3 => pending.push((id(), Some(hash(&entry[49..])))),
+                0 => pending.push((id(), Some(entry[41..].to_vec()))),
+                3 => pending.push((id(), Some(entry[49..].to_vec()))),
                 1 => pending.push((id(), None)),
                 _ => {
                     for (id, object) in pending.drain(..) {

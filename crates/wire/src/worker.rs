@@ -37,6 +37,8 @@ pub struct Task {
     pub server_id: String,
     /// What the config's last archive held: the progress bar's length.
     pub expected: Option<Statistics>,
+    /// Bytes of the job's log that what the client writes may fill.
+    pub log_bytes: u64,
 }
 
 /// From a worker to `borgcubed`.

@@ -5,7 +5,7 @@ use super::workers::Worker;
 use super::{ACTOR, Daemon, RETRY, Stop};
 use model::progress::Statistics;
 use model::queue::{Blocked, Brief, blocked, startable};
-use model::{Cause, ConfigName, Failure, Job, JobState, Timestamp};
+use model::{Cause, ConfigName, Failure, Job, JobState, Settings, Timestamp};
 use std::time::Instant;
 use store::{ArchiveFilter, Read, Result, Write};
 use wire::control::Event;
@@ -60,9 +60,9 @@ impl Daemon {
 
     fn start_job(&mut self, number: u64) {
         let now = Timestamp::now();
-        let server_id = self.settings.server_id.clone();
+        let settings = self.settings.clone();
         let note = format!("job {number}: start");
-        let started = self.store.write_at(now, &note, ACTOR, |w| prepare(w, number, &server_id, now));
+        let started = self.store.write_at(now, &note, ACTOR, |w| prepare(w, number, &settings, now));
         let task = match started {
             Ok((Started::Task(task), _)) => task,
             Ok((Started::Failed(job), _)) => return self.job_changed(*job),
@@ -75,7 +75,7 @@ impl Daemon {
         };
         let job = task.job.clone();
         log::info!("job {number}: {} into {}, asked for by {}", job.config(), task.repository.name, job.actor);
-        let worker = Worker::start(&self.options, &self.layout.job_log(number), self.settings.sessions.log_bytes, *task);
+        let worker = Worker::start(&self.options, &self.layout.job_log(number), *task);
         self.job_changed(job);
         match worker {
             Ok(worker) => {
@@ -109,7 +109,7 @@ impl Daemon {
 }
 
 /// The state change before the fork, together with everything that the worker will need to know.
-fn prepare(w: &mut Write<'_>, number: u64, server_id: &str, now: Timestamp) -> Result<Started> {
+fn prepare(w: &mut Write<'_>, number: u64, settings: &Settings, now: Timestamp) -> Result<Started> {
     let job = w.jobs().require(&number)?;
     let config_name = job.config();
     let r = w.view();
@@ -129,7 +129,8 @@ fn prepare(w: &mut Write<'_>, number: u64, server_id: &str, now: Timestamp) -> R
         }
         Ok(job.clone())
     })?;
-    Ok(Started::Task(Box::new(Task { job, client, config, repository, server_id: server_id.to_owned(), expected })))
+    let (server_id, log_bytes) = (settings.server_id.clone(), settings.sessions.log_bytes);
+    Ok(Started::Task(Box::new(Task { job, client, config, repository, server_id, expected, log_bytes })))
 }
 
 /// Totals of the config's last whole archive.

@@ -71,9 +71,12 @@ pub enum Wish {
     Finished(Box<Finished>),
 }
 
+/// What a log may have beside the client's lines: the worker counts those, and this is there in case it does not.
+const BESIDE: u64 = 1 << 20;
+
 impl Worker {
-    /// Starts the program for `task`, whose lines may fill so many bytes of its log; its first message is under way.
-    pub fn start(options: &Options, log_path: &Path, log_bytes: u64, task: Task) -> anyhow::Result<Worker> {
+    /// Starts the program for `task`; its first message is under way.
+    pub fn start(options: &Options, log_path: &Path, task: Task) -> anyhow::Result<Worker> {
         let (ours, theirs) = UnixStream::pair()?;
         let channel = Channel::new(ours, MAX_MESSAGE)?;
         let brief = Brief::from(&task.job);
@@ -84,7 +87,7 @@ impl Worker {
             .stderr(unix::spawn::Stdio::Inherit)
             .spawn()?;
         drop(theirs);
-        let log = JobLog::with_cap(log_path, log_bytes)
+        let log = JobLog::with_cap(log_path, task.log_bytes.saturating_mul(2).saturating_add(BESIDE))
             .inspect_err(|e| log::warn!("job {}: {} cannot be written: {e}", brief.number, log_path.display()));
         let mut worker = Worker {
             brief,

@@ -58,7 +58,7 @@ pub fn run() -> Result<()> {
         gate: Arc::default(),
         waiting: VecDeque::new(),
         state: JobState::ClientPreparing,
-        report: Report::new(task.expected),
+        report: Report::new(task.expected, task.log_bytes),
         cancelled: None,
     };
 

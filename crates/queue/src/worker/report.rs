@@ -57,12 +57,18 @@ pub struct Report {
     lines: Vec<LogLine>,
     line_bytes: usize,
     expected: Option<Statistics>,
+    /// Bytes that the client's lines may fill, and those that they have.
+    log_bytes: Option<u64>,
+    logged: u64,
 }
 
+/// About what a line costs in a log besides its message.
+const LINE_COST: u64 = 100;
+
 impl Report {
-    /// A report of a job whose config's last archive held `expected`.
-    pub fn new(expected: Option<Statistics>) -> Report {
-        Report { expected, ..Report::default() }
+    /// A report of a job whose config's last archive held `expected`, and whose client may fill `log_bytes` of the log.
+    pub fn new(expected: Option<Statistics>, log_bytes: u64) -> Report {
+        Report { expected, log_bytes: Some(log_bytes), ..Report::default() }
     }
 
     /// A line of the script's standard output.
@@ -155,6 +161,21 @@ impl Report {
 
     /// Adds a line to the job's log.
     pub fn log(&mut self, time: Timestamp, level: &str, source: &str, message: &str) {
+        // Ours always get through. Dropped here, so that a flood is this worker's work and not that of the daemon all jobs share.
+        if let Some(most) = self.log_bytes.filter(|_| source != "borgcube") {
+            if self.logged > most {
+                return;
+            }
+            self.logged += LINE_COST + message.len().min(4000) as u64;
+            if self.logged > most {
+                return self.log(
+                    time,
+                    "warning",
+                    "borgcube",
+                    &format!("the log has reached its limit of {most} bytes: what follows of the client's is dropped"),
+                );
+            }
+        }
         let message = bounded(message.trim_end(), 4000);
         self.line_bytes += message.len();
         self.lines.push(LogLine { time, level: level.into(), source: source.into(), message });
@@ -260,6 +281,19 @@ mod tests {
             }
         }
         assert!(largest > HEAVY && largest < 512 * 1024, "{largest}");
+    }
+
+    #[test]
+    fn a_flood_ends_with_a_line_that_says_so() {
+        let mut report = Report::new(None, 1000);
+        for _ in 0..1000 {
+            report.line(b"of no use to anybody", Timestamp(0));
+        }
+        report.log(Timestamp(0), "info", "borgcube", "ours");
+        let lines = report.take_lines();
+        assert!((7..12).contains(&lines.len()), "{}", lines.len());
+        assert!(lines[lines.len() - 2].message.starts_with("the log has reached its limit of 1000 bytes"), "{lines:?}");
+        assert_eq!(lines[lines.len() - 1].message, "ours");
     }
 
     #[test]

@@ -183,7 +183,7 @@ mod tests {
             rsh: None,
             created: now,
         };
-        Task { job, client, config, repository, server_id: "sid".into(), expected: None }
+        Task { job, client, config, repository, server_id: "sid".into(), expected: None, log_bytes: 1 << 20 }
     }
 
     #[test]
