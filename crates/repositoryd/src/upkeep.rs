@@ -10,9 +10,14 @@ use crate::viewlist;
 use crate::writer::{Reply, answer, current, reopen_if_changed};
 use borg::Id;
 use model::{Archive, Failure};
+use repository::{Compaction, Step};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use store::ArchiveKey;
+
+/// So long a step of a compaction keeps everybody else from the writer.
+const SLICE: Duration = Duration::from_millis(50);
 
 /// What the writer is asked for.
 pub enum Upkeep {
@@ -51,6 +56,24 @@ pub enum Upkeep {
         generation: u64,
         /// The answer.
         reply: Reply<Collected>,
+    },
+    /// Decide what to compact.
+    Plan {
+        /// For this opening only.
+        opening: Arc<Opening>,
+        /// Hundredths of a segment that must be free.
+        threshold: u8,
+        /// The answer.
+        reply: Reply<Compaction>,
+    },
+    /// Compact for a moment.
+    Compact {
+        /// For this opening only.
+        opening: Arc<Opening>,
+        /// Where it stands.
+        compaction: Compaction,
+        /// The answer: where it stands now, and whether that is the end.
+        reply: Reply<(Compaction, bool)>,
     },
     /// Make deletions durable.
     Commit {
@@ -94,6 +117,13 @@ pub fn serve(owner: &Owner, open: &mut Option<Open>, request: Upkeep) {
         }
         Upkeep::Collect { opening, ids, generation, reply } => {
             answer(&reply, step(open, &opening, |open| collect(owner, open, &ids, generation)));
+        }
+        Upkeep::Plan { opening, threshold, reply } => {
+            let plan = |open: &mut Open| open.repository.plan_compaction(threshold).map_err(|e| of_repository(&e));
+            answer(&reply, current(open, &opening).and_then(plan));
+        }
+        Upkeep::Compact { opening, compaction, reply } => {
+            answer(&reply, current(open, &opening).and_then(|open| compact(open, compaction)));
         }
         Upkeep::Commit { opening, reply } => answer(&reply, step(open, &opening, commit)),
     }
@@ -179,6 +209,28 @@ fn collect(owner: &Owner, open: &mut Open, ids: &[Id], generation: u64) -> Resul
     known.note_deleted(&doomed);
     collected.deleted = doomed.len() as u64;
     Ok(collected)
+}
+
+fn compact(open: &mut Open, mut compaction: Compaction) -> Result<(Compaction, bool), Failure> {
+    match open.repository.compact_step(&mut compaction, SLICE) {
+        Ok(Step::More) => Ok((compaction, false)),
+        Ok(Step::Done) => Ok((compaction, true)),
+        Ok(Step::Commit) => {
+            pause_for_tests("compact");
+            let done = open.commit(&|_| false);
+            done.inspect_err(|failure| open.opening.fail(failure.clone()))?;
+            open.opening.known().committed([]);
+            open.empty_journal();
+            Ok((compaction, false))
+        }
+        Err(e) => {
+            // It leaves everything as it is, unless the log itself is what failed.
+            if let Err(broken) = open.repository.check_alive() {
+                open.opening.fail(of_repository(&broken));
+            }
+            Err(of_repository(&e))
+        }
+    }
 }
 
 fn commit(open: &mut Open) -> Result<(), Failure> {

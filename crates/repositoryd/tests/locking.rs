@@ -425,3 +425,180 @@ fn stock_borg_without_a_release_is_told_that_it_is_locked_and_so_are_we() {
     std::fs::remove_dir_all(&lock).unwrap();
     backup(&system, "a/x", "two", &[b"x"]);
 }
+
+fn compact(system: &System) -> (u64, u64, u64) {
+    match system.maintain(Operation::Compact { threshold: 0 }).unwrap() {
+        Report::Compacted { segments, freed, orphans } => (segments, freed, orphans),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn check(system: &System, verify_data: bool) -> (u64, Vec<String>) {
+    match system.maintain(Operation::Check { verify_data }).unwrap() {
+        Report::Checked { objects, errors, error_count, .. } => {
+            assert_eq!(errors.len() as u64, error_count);
+            (objects, errors)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn size(system: &System) -> u64 {
+    let files = std::fs::read_dir(system.repo().join("data/0")).unwrap();
+    files.map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+}
+
+#[test]
+fn a_compact_gives_space_back_and_backups_and_reads_go_on_beside_it() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    let content: Vec<Vec<u8>> = (0..12).map(|n| noise(n, 4_000_000)).collect();
+    for (n, chunk) in content.iter().enumerate() {
+        // Half of each segment goes, half of it stays.
+        backup(&system, "a/x", &format!("gone{n}"), &[&chunk[..2_000_000]]);
+        backup(&system, "b/x", &format!("kept{n}"), &[&chunk[2_000_000..]]);
+    }
+    let names: Vec<_> = (0..12).map(|n| format!("gone{n}")).collect();
+    assert_eq!(system.delete(&names.iter().map(String::as_str).collect::<Vec<_>>()), 24);
+    let before = size(&system);
+    let (worker, mut client) = system.backup("b/x", "beside");
+    let compacting = Maintenance::begin(&system, Operation::Compact { threshold: 0 });
+    let report = std::thread::spawn(move || compacting.report());
+    let (mut chunks, mut longest, mut n) = (vec![], Duration::ZERO, 100);
+    while !report.is_finished() {
+        let began = Instant::now();
+        chunks.push(client.put(&noise(n, 20_000)));
+        assert!(client.read(chunks[chunks.len() - 1].id).is_some());
+        longest = longest.max(began.elapsed());
+        n += 1;
+    }
+    println!("{} puts and reads beside it, the slowest took {longest:?}", chunks.len());
+    assert!(longest < Duration::from_secs(2), "{longest:?}");
+    let Report::Compacted { segments, freed, orphans: 0 } = report.join().unwrap().unwrap() else { panic!() };
+    assert!(segments >= 12 && freed > 23_000_000, "{segments} {freed}");
+    assert!(size(&system) < before - 20_000_000);
+    assert_eq!(client.archive_of("f", &chunks, false), Verdict::Accepted);
+    client.end();
+    assert!(worker.finish(25).archive.is_some());
+    // Once more there is nothing left to do.
+    assert_eq!(compact(&system).1, 0);
+    assert_eq!(check(&system, true).1, [""; 0]);
+    system.stop();
+    assert_eq!(system.judge().len(), 13);
+}
+
+#[test]
+fn a_crash_in_a_compact_loses_nothing() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    backup(&system, "a/x", "gone", &[&noise(1, 500_000)]);
+    backup(&system, "a/x", "kept", &[&noise(2, 500_000)]);
+    system.delete(&["gone"]);
+    paused(&mut system, "compact");
+    let (_worker, client, _) = sent(&system, "b/x", "dies", &[&noise(3, 50_000)]);
+    let asked = Maintenance::begin(&system, Operation::Compact { threshold: 0 });
+    crash(&mut system);
+    drop((asked, client));
+    assert!(compact(&system).1 > 400_000);
+    system.stop();
+    assert_eq!(system.judge(), ["kept"]);
+}
+
+#[test]
+fn a_compact_deletes_what_the_journal_knows() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    let (_worker, a, _) = sent(&system, "a/x", "dies", &[&noise(1, 100_000), &noise(2, 100_000)]);
+    backup(&system, "b/x", "lives", &[b"b"]);
+    system.kill();
+    drop(a);
+    let borg = Borg::judges().remove(0);
+    borg.run(&system.world(), ["break-lock", system.repo().to_str().unwrap()]).unwrap();
+    borg.create(&system.world(), &system.repo(), "stock", &[], &[Path::new("/etc/hostname")]).unwrap();
+    system.start();
+    assert_eq!(compact(&system).2, 0, "an archive of other origin may refer to them");
+    // Somebody relies on one of them meanwhile.
+    let (worker, mut c, chunks) = sent(&system, "c/x", "again", &[&noise(2, 100_000)]);
+    let (lent, _) = system.release();
+    borg.run(&system.world(), ["delete", &format!("{}::stock", system.repo().display())]).unwrap();
+    drop(lent);
+    assert_eq!(compact(&system).2, 1);
+    assert_eq!(c.archive_of("f", &chunks, false), Verdict::Accepted);
+    c.end();
+    assert!(worker.finish(3).archive.is_some());
+    system.stop();
+    assert_eq!(system.judge(), ["lives", "again"]);
+}
+
+#[test]
+fn a_check_beside_backups_finds_nothing_wrong() {
+    let mut system = System::new(EncryptionMode::RepokeyBlake2);
+    backup(&system, "a/x", "one", &[&noise(1, 50_000)]);
+    let (worker, mut client) = system.backup("a/x", "two");
+    let mut chunks = vec![];
+    for n in 0..5 {
+        let checking = Maintenance::begin(&system, Operation::Check { verify_data: n % 2 == 0 });
+        chunks.extend((0..50).map(|m| client.put(&noise(100 * n + m, 3000))));
+        assert_eq!(client.archive_of("f", &chunks, true), Verdict::Accepted);
+        let Report::Checked { objects, bytes, errors, error_count: 0 } = checking.report().unwrap() else { panic!() };
+        assert!(objects >= 4 && bytes > 50_000 && errors.is_empty(), "{objects} {bytes}");
+    }
+    assert_eq!(client.archive_of("f", &chunks, false), Verdict::Accepted);
+    client.end();
+    assert!(worker.finish(2).archive.is_some());
+    system.stop();
+    assert_eq!(system.judge(), ["one", "two"]);
+}
+
+#[test]
+fn a_check_names_what_is_damaged() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    let lost = backup(&system, "a/x", "loses-a-chunk", &[&noise(1, 50_000)])[0];
+    let bad = backup(&system, "a/x", "is-damaged", &[&noise(2, 50_000)])[0];
+    system.stop();
+    let options = repository::OpenOptions { exclusive: true, lock_wait: 5, ..repository::OpenOptions::at(system.repo().to_str().unwrap()) };
+    let mut repository = repository::Repository::open(&options).unwrap();
+    repository.delete(&borg::Id(lost.id)).unwrap();
+    // Whole for the storage, and not what its id promises.
+    let envelope = repository.get(&borg::Id::MANIFEST).unwrap();
+    repository.put(&borg::Id(bad.id), &envelope, 0).unwrap();
+    repository.commit().unwrap();
+    repository.close();
+    system.start();
+    let (_, errors) = check(&system, false);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].starts_with("archive loses-a-chunk: 1 of its chunks are missing"), "{errors:?}");
+    let (_, errors) = check(&system, true);
+    assert!(errors.iter().any(|error| error.contains(&borg::Id(bad.id).to_hex()) && error.contains("promises")), "{errors:?}");
+    // A bit on the disk.
+    system.stop();
+    let largest = std::fs::read_dir(system.repo().join("data/0")).unwrap().map(|entry| entry.unwrap().path());
+    let largest = largest.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(&largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&largest, bytes).unwrap();
+    system.start();
+    println!("{:?}", check(&system, false).1);
+}
+
+#[test]
+fn a_release_waits_for_a_commit_and_reads_wait_for_the_release() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    backup(&system, "a/x", "one", &[&noise(1, 5000)]);
+    paused(&mut system, "before-commit=1500");
+    let (worker, mut client, chunks) = sent(&system, "a/x", "two", &[&noise(2, 5000)]);
+    let item = client.put(&harness::item("f", &chunks));
+    assert_eq!(client.propose(&[item.id], &chunks, false), Verdict::Accepted);
+    wire::frame::write(&mut client.stream, kind::COMMIT, &[]).unwrap();
+    system.wait_for_pause();
+    let (lent, _) = system.release();
+    // What was under way is done.
+    assert_eq!(client.verdict(), Verdict::Accepted);
+    assert_eq!(system.archives().len(), 2);
+    let borg = Borg::judges().remove(0);
+    assert_eq!(borg.run(&system.world(), ["list", "--short", system.repo().to_str().unwrap()]).unwrap().lines().count(), 2);
+    drop(lent);
+    assert_eq!(client.read(chunks[0].id).unwrap(), noise(2, 5000));
+    client.end();
+    assert!(worker.finish(2).archive.is_some());
+    system.stop();
+    assert_eq!(system.judge(), ["one", "two"]);
+}

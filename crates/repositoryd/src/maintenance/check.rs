@@ -1,11 +1,204 @@
-//! Everything is read beside the backups, and nothing changed.
+//! Everything is read beside the backups, and nothing is changed.
+//!
+//! Objects first, in parallel; then what refers to them: the manifest, the metadata of its archives, and the lists of the archives' chunks.
 
 use super::{Stop, Work};
-use model::{Cause, Failure};
+use crate::failures::{internal, of_repository};
+use crate::opening::Opening;
+use crate::orphans;
+use crate::viewlist::ViewList;
+use borg::archive::Archive as Metadata;
+use borg::manifest::Manifest;
+use borg::{Id, Key, MAX_PLAINTEXT};
+use model::{Archive, Cause, Failure};
+use repository::Reader;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use wire::maintenance::Report;
 
-/// Checks.
-pub fn check(work: &Work<'_>, _verify_data: bool) -> Result<Report, Stop> {
-    work.attach()?;
-    Err(Failure::new(Cause::RepositoryError, "the repository cannot be checked yet").into())
+/// Objects that a thread takes at a time.
+const PART: usize = 256;
+
+/// How often to look how far the threads are.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// What was found.
+#[derive(Default)]
+struct Findings {
+    errors: Mutex<(Vec<String>, u64)>,
+    objects: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Findings {
+    fn add(&self, error: &str) {
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        errors.1 += 1;
+        if errors.0.len() < Report::MAX_ERRORS {
+            errors.0.push(unix::logging::escape(error));
+        }
+    }
+}
+
+/// Reads everything; with `verify_data`, each object is decrypted and its id computed from its content.
+pub fn check(work: &Work<'_>, verify_data: bool) -> Result<Report, Stop> {
+    let attached = work.attach()?;
+    let opening = &attached.opening;
+    let Some(reader) = opening.reader() else {
+        let message = "a repository behind borg serve is checked with `borg check`; release it for that";
+        return Err(Failure::new(Cause::RepositoryError, message).into());
+    };
+    let findings = Findings::default();
+    objects(work, &reader, verify_data.then_some(&opening.key), &findings)?;
+    if let Err(error) = manifest(&reader, &opening.key) {
+        findings.add(&format!("the manifest: {error}"));
+    }
+    for (at, (name, id)) in attached.archives.iter().enumerate() {
+        work.progress("archives", at as u64, attached.archives.len() as u64)?;
+        if let Err(error) = metadata(&reader, &opening.key, name, id)
+            && work.attach()?.archives.get(name) == Some(id)
+        {
+            findings.add(&format!("archive {name}: {error}"));
+        }
+    }
+    let records = orphans::records(work.owner)?;
+    for (at, archive) in records.iter().filter(|archive| attached.archives.contains_key(&archive.name)).enumerate() {
+        work.progress("lists", at as u64, records.len() as u64)?;
+        let found = references(work, opening, &reader, archive);
+        if !found.is_empty() && work.attach()?.archives.contains_key(&archive.name) {
+            found.iter().for_each(|error| findings.add(&format!("archive {}: {error}", archive.name)));
+        }
+    }
+    let (errors, error_count) = findings.errors.into_inner().unwrap_or_else(PoisonError::into_inner);
+    log::info!("a check found {error_count} errors");
+    Ok(Report::Checked { objects: findings.objects.into_inner(), bytes: findings.bytes.into_inner(), errors, error_count })
+}
+
+/// All objects, on all cores.
+fn objects(work: &Work<'_>, reader: &Reader, key: Option<&Key>, findings: &Findings) -> Result<(), Stop> {
+    let failed = |e: repository::Error| Stop::Failed(of_repository(&e));
+    let ids = Mutex::new(reader.ids().map_err(failed)?);
+    let total = reader.count();
+    let stop = AtomicBool::new(false);
+    let broken: Mutex<Option<Failure>> = Mutex::new(None);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let read = || {
+        while !stop.load(Ordering::Relaxed) {
+            let part: Result<Vec<Id>, _> = {
+                let mut ids = ids.lock().unwrap_or_else(PoisonError::into_inner);
+                ids.by_ref().take(PART).map(|entry| entry.map(|(id, _)| id)).collect()
+            };
+            match part {
+                Ok(part) if part.is_empty() => return,
+                Ok(part) => part.iter().for_each(|id| object(reader, key, id, findings)),
+                Err(e) => {
+                    broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| of_repository(&e));
+                    return;
+                }
+            }
+        }
+    };
+    let told = std::thread::scope(|scope| {
+        let reading: Vec<_> = (0..threads).map(|_| scope.spawn(read)).collect();
+        while reading.iter().any(|thread| !thread.is_finished()) {
+            std::thread::sleep(GLANCE);
+            let told = work.progress("objects", findings.objects.load(Ordering::Relaxed), total);
+            if told.is_err() {
+                stop.store(true, Ordering::Relaxed);
+                return told;
+            }
+        }
+        if reading.into_iter().any(|thread| thread.join().is_err()) {
+            return Err(internal("a thread of the check failed").into());
+        }
+        Ok(())
+    });
+    told?;
+    broken.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+fn object(reader: &Reader, key: Option<&Key>, id: &Id, findings: &Findings) {
+    match reader.get(id) {
+        // Deleted since the list was made.
+        Ok(None) => return,
+        Ok(Some(envelope)) => {
+            findings.bytes.fetch_add(envelope.len() as u64, Ordering::Relaxed);
+            if let Some(key) = key
+                && let Err(error) = verify(key, id, &envelope)
+            {
+                findings.add(&format!("object {id}: {error}"));
+            }
+        }
+        Err(e) => findings.add(&format!("object {id}: {e}")),
+    }
+    findings.objects.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Whether an envelope contains what its id promises.
+fn verify(key: &Key, id: &Id, envelope: &[u8]) -> Result<(), String> {
+    let plain = open(key, envelope)?;
+    // The manifest's id is none of its content; its signature is looked at with the archives.
+    if *id == Id::MANIFEST || key.id_hash(&plain) == *id { Ok(()) } else { Err("its content is not what its id promises".into()) }
+}
+
+fn open(key: &Key, envelope: &[u8]) -> Result<Vec<u8>, String> {
+    let payload = key.open(envelope).map_err(|e| e.to_string())?;
+    let plain = borg::compress::decompress(&payload, MAX_PLAINTEXT).map_err(|e| e.to_string())?;
+    Ok(plain.into_owned())
+}
+
+fn fetch(reader: &Reader, key: &Key, id: &Id) -> Result<Vec<u8>, String> {
+    let envelope = reader.get(id).map_err(|e| e.to_string())?;
+    open(key, &envelope.ok_or("it is not in the repository")?)
+}
+
+fn manifest(reader: &Reader, key: &Key) -> Result<(), String> {
+    Manifest::parse(&fetch(reader, key, &Id::MANIFEST)?, key).map(drop).map_err(|e| e.to_string())
+}
+
+fn metadata(reader: &Reader, key: &Key, name: &str, id: &Id) -> Result<(), String> {
+    let packed = fetch(reader, key, id).map_err(|e| format!("its metadata: {e}"))?;
+    let parsed = Metadata::parse(&packed).map_err(|e| e.to_string())?;
+    // Archives of old borgs have no signature; a wrong one is wrong in any case.
+    Metadata::verify_tam(&packed, key).map_err(|e| e.to_string())?;
+    if String::from_utf8_lossy(&parsed.name) != name {
+        return Err(format!("its metadata calls it {:?}", String::from_utf8_lossy(&parsed.name)));
+    }
+    for item in &parsed.items {
+        if !reader.contains(item).map_err(|e| e.to_string())? {
+            return Err(format!("chunk {item} of its list of files is missing"));
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong with the chunks of an archive, in at most three sentences.
+fn references(work: &Work<'_>, opening: &Opening, reader: &Reader, archive: &Archive) -> Vec<String> {
+    let path = work.owner.layout.view(work.owner.name.as_str(), &archive.id);
+    let list = match ViewList::read(&path, &archive.view_digest) {
+        Ok(list) => list,
+        Err(e) => return vec![e.to_string()],
+    };
+    let (mut missing, mut sizes, mut unreadable) = ((0_u64, None), (0_u64, None), None);
+    for reference in &list.references {
+        let id = Id(reference.id);
+        match reader.entry(&id) {
+            Ok(Some(entry)) if entry.size != 0 && entry.size != reference.size => sizes = (sizes.0 + 1, sizes.1.or(Some(id))),
+            Ok(Some(_)) => {}
+            Ok(None) => missing = (missing.0 + 1, missing.1.or(Some(id))),
+            Err(e) => unreadable = Some(e.to_string()),
+        }
+    }
+    let mut found: Vec<String> = unreadable.into_iter().collect();
+    if opening.failure().is_some() {
+        return found;
+    }
+    if let (count, Some(first)) = missing {
+        found.push(format!("{count} of its chunks are missing, the first one is {first}"));
+    }
+    if let (count, Some(first)) = sizes {
+        found.push(format!("{count} of its chunks have another size, the first one is {first}"));
+    }
+    found
 }

@@ -4,13 +4,26 @@ use super::{Stop, Work};
 use crate::garbage;
 use crate::journal::Journal;
 use crate::orphans;
-use model::{Cause, Failure};
+use crate::upkeep::Upkeep;
 use wire::maintenance::Report;
 
 /// Compacts segments of which at least `threshold` per cent can be freed.
-pub fn compact(work: &Work<'_>, _threshold: u8) -> Result<Report, Stop> {
-    let _orphans = sweep(work)?;
-    Err(Failure::new(Cause::RepositoryError, "the repository cannot be compacted yet").into())
+pub fn compact(work: &Work<'_>, threshold: u8) -> Result<Report, Stop> {
+    let orphans = sweep(work)?;
+    let opening = work.attach()?.opening;
+    let mut compaction = work.ask(|reply| Upkeep::Plan { opening: opening.clone(), threshold, reply })?;
+    let total = compaction.victims() as u64;
+    loop {
+        let (now, done) = work.ask(|reply| Upkeep::Compact { opening: opening.clone(), compaction, reply })?;
+        if done {
+            for (segment, error) in now.skipped() {
+                log::warn!("segment {segment} stays as it is: {error}");
+            }
+            return Ok(Report::Compacted { segments: now.segments(), freed: now.freed(), orphans });
+        }
+        work.progress("segments", now.segments(), total.max(now.segments()))?;
+        compaction = now;
+    }
 }
 
 /// Deletes what the journal knows and nothing refers to.
