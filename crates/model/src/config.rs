@@ -102,9 +102,12 @@ impl BackupConfig {
             }
         }
         if let Some(c) = &self.compression
-            && !c.chars().all(|c| c.is_ascii_alphanumeric() || c == ',')
+            && !is_compression(&c.split(',').collect::<Vec<_>>())
         {
-            return Err(format!("compression {c:?} is not usable: write it as borg does, for example lz4, zstd,3 or auto,zstd"));
+            return Err(format!(
+                "Borg knows no compression {c:?}: it is none, lz4, zstd[,1-22], zlib[,0-9] or lzma[,0-9], or auto,C or obfuscate,SPEC,C \
+                 where C is one of these"
+            ));
         }
         if self.checkpoint_interval == Some(0) {
             return Err("checkpoint_interval is a number of seconds, at least 1".into());
@@ -148,6 +151,23 @@ impl BackupConfig {
         args.push(format!("::{archive}"));
         args.extend(self.paths.iter().cloned());
         args
+    }
+}
+
+/// Borg 1.x: what `--compression` takes, at its commas.
+fn is_compression(words: &[&str]) -> bool {
+    let level = |text: &str, range: std::ops::RangeInclusive<u32>| {
+        text.bytes().all(|b| b.is_ascii_digit()) && text.parse().is_ok_and(|level| range.contains(&level))
+    };
+    match words {
+        ["none" | "lz4" | "zstd" | "zlib" | "lzma"] => true,
+        ["zstd", text] => level(text, 1..=22),
+        ["zlib" | "lzma", text] => level(text, 0..=9),
+        ["auto", inner @ ..] => !matches!(inner.first(), Some(&("auto" | "obfuscate"))) && is_compression(inner),
+        ["obfuscate", spec, inner @ ..] => {
+            (level(spec, 1..=6) || level(spec, 110..=123)) && inner.first() != Some(&"obfuscate") && is_compression(inner)
+        }
+        _ => false,
     }
 }
 
@@ -197,6 +217,19 @@ mod tests {
             let mut c = config();
             c.extra_options = vec![bad.into()];
             assert!(c.check().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn compressions_are_those_of_borg() {
+        let check = |compression: &str| BackupConfig { compression: Some(compression.into()), ..config() }.check();
+        for good in ["none", "lz4", "zstd", "zstd,22", "zlib,0", "lzma,9", "auto,zstd,7", "auto,lzma", "obfuscate,110,auto,zstd,3"] {
+            assert_eq!(check(good), Ok(()));
+        }
+        for bad in
+            ["", "lz5", "lz4,", "zstd,0", "zstd,23", "zstd,+3", "zlib,10", "zstd,3,4", "auto", "auto,auto,lz4", "obfuscate,7,lz4", "ZSTD"]
+        {
+            assert!(check(bad).is_err(), "{bad}");
         }
     }
 

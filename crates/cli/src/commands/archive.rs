@@ -10,6 +10,9 @@ use clap_complete::ArgValueCandidates;
 use model::{Archive, ClientName, Label, RepositoryName};
 use wire::control::{ArchiveFilter, Archives, Call};
 
+/// Fewer digits of an id may mean anything.
+const SHORTEST_ID: usize = 8;
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -83,7 +86,12 @@ fn ask(context: &Context, filter: ArchiveFilter) -> Result<Vec<Archive>> {
 
 fn only(mut archives: Vec<Archive>, name: &str) -> Result<Archive> {
     match archives.len() {
-        0 => Err(Error::not_found(format!("there is no archive {name:?}")).hint("borgcube archive list shows what there is.")),
+        0 => {
+            let error = Error::not_found(format!("there is no archive {name:?}"));
+            let short = name.len() < SHORTEST_ID && name.bytes().all(|b| b.is_ascii_hexdigit());
+            let error = if short { error.hint(format!("Of an id, give at least {SHORTEST_ID} digits.")) } else { error };
+            Err(error.hint("borgcube archive list shows what there is; with --json also the ids."))
+        }
         1 => Ok(archives.remove(0)),
         n => Err(Error::conflict(format!("{name:?} means {n} archives")).hint("Say which by --repository, or by more digits of its id.")),
     }

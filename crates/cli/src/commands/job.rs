@@ -33,7 +33,7 @@ pub enum Command {
 #[derive(Debug, clap::Args)]
 pub struct Number {
     /// Number of the job
-    #[arg(value_name = "JOB", add = ArgValueCandidates::new(complete::jobs))]
+    #[arg(value_name = "JOB", value_parser = number, add = ArgValueCandidates::new(complete::jobs))]
     job: u64,
 }
 
@@ -41,7 +41,7 @@ pub struct Number {
 #[derive(Debug, clap::Args)]
 pub struct Cancel {
     /// Number of the job
-    #[arg(value_name = "JOB", add = ArgValueCandidates::new(complete::live_jobs))]
+    #[arg(value_name = "JOB", value_parser = number, add = ArgValueCandidates::new(complete::live_jobs))]
     job: u64,
 }
 
@@ -49,7 +49,7 @@ pub struct Cancel {
 #[derive(Debug, clap::Args)]
 pub struct Log {
     /// Number of the job
-    #[arg(value_name = "JOB", add = ArgValueCandidates::new(complete::jobs))]
+    #[arg(value_name = "JOB", value_parser = number, add = ArgValueCandidates::new(complete::jobs))]
     job: u64,
     /// Go on until the job has ended
     #[arg(long, short)]
@@ -81,6 +81,11 @@ pub struct List {
     /// Show at most so many
     #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 100)]
     limit: u32,
+}
+
+/// A job's number, as people type it.
+fn number(text: &str) -> std::result::Result<u64, String> {
+    text.parse().map_err(|_| "a job is named by its number; borgcube job list shows them".into())
 }
 
 fn states() -> Vec<CompletionCandidate> {

@@ -200,6 +200,8 @@ fn create(
         Cause::PassphraseWrong => {
             Error::usage(format!("repository {}: {}", args.name, failure.message)).hint("--generate-passphrase makes a good one.")
         }
+        Cause::RepositoryInvalid => owner::error(&failure, args.name.as_str())
+            .hint("A Borg repository that exists already is taken over by --adopt, without --encryption."),
         _ => owner::error(&failure, args.name.as_str()),
     })?;
     written.keep();

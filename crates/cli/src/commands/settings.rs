@@ -15,7 +15,7 @@ pub enum Command {
     /// Show the settings
     Show,
     /// Change the settings
-    Edit(Edit),
+    Edit(Box<Edit>),
 }
 
 /// Options of `borgcube settings edit`.

@@ -1,7 +1,7 @@
 //! Waiting for a job's end, with live progress.
 
 use super::job::Flat;
-use crate::context::Context;
+use crate::context::{Context, shell_word};
 use crate::control::{Next, Replies};
 use crate::error::{Error, Kind, Result};
 use crate::output::live::Live;
@@ -27,8 +27,12 @@ pub fn until_end(job: u64, interrupts: Signals, context: &Context) -> Result<()>
     let mut live = Live::new(context.quiet || context.json);
     let watched = watch(job, &interrupts, context, &mut live);
     live.end();
-    watched?;
-    let detail: JobDetail = context.control()?.call(Call::GetJob { job })?;
+    let last = watched?;
+    let detail: JobDetail = match (context.control().and_then(|mut control| control.call(Call::GetJob { job })), last) {
+        // BorgCube stopped right behind the job's end.
+        (Err(error), Some(job)) if error.kind() == Kind::Unreachable => JobDetail { job, progress: None, waits: None },
+        (detail, _) => detail?,
+    };
     if context.json {
         context.print_json(&Flat::from(&detail))?;
     }
@@ -36,14 +40,17 @@ pub fn until_end(job: u64, interrupts: Signals, context: &Context) -> Result<()>
     context.say(&cards::ended(&detail.job))
 }
 
-/// Follows the job over restarts of the daemon.
-fn watch(job: u64, interrupts: &Signals, context: &Context, live: &mut Live) -> Result<()> {
+/// Follows the job over restarts of the daemon; gives its record if it was told with its end.
+fn watch(job: u64, interrupts: &Signals, context: &Context, live: &mut Live) -> Result<Option<Job>> {
     let mut gone: Option<Instant> = None;
     loop {
         let error = match follow(job, interrupts, context, live, &mut gone) {
             Err(error) if error.kind() == Kind::Unreachable => error,
             other => return other,
         };
+        if let Some(error) = stopped(job, context) {
+            return Err(error);
+        }
         let since = *gone.get_or_insert_with(|| {
             live.remark("borgcubed went away; waiting for it to come back");
             Instant::now()
@@ -57,7 +64,17 @@ fn watch(job: u64, interrupts: &Signals, context: &Context, live: &mut Live) -> 
     }
 }
 
-fn follow(job: u64, interrupts: &Signals, context: &Context, live: &mut Live, gone: &mut Option<Instant>) -> Result<()> {
+/// `borgcube up` takes its socket along when it stops; while it only starts the daemon again, the socket stays. No job of it goes on
+/// without it.
+fn stopped(job: u64, context: &Context) -> Option<Error> {
+    let state = context.state.as_ref().filter(|_| !context.layout.control_socket().exists())?;
+    let sentence = format!("BorgCube was stopped while job {job} was waited for; the job does not go on");
+    let start = format!("Start it again with: borgcube up --state {}", shell_word(state));
+    let look = format!("Then borgcube job show {job} tells how it ended; the next run of its config resumes from its last checkpoint.");
+    Some(Error::new(Kind::Unreachable, sentence).hint(start).hint(look))
+}
+
+fn follow(job: u64, interrupts: &Signals, context: &Context, live: &mut Live, gone: &mut Option<Instant>) -> Result<Option<Job>> {
     let mut replies: Replies<EventReply> = context.control()?.replies(Call::Watch { job: Some(job) })?;
     loop {
         match replies.next(Some(interrupts.as_fd()), Some(Duration::from_secs(1)))? {
@@ -65,13 +82,13 @@ fn follow(job: u64, interrupts: &Signals, context: &Context, live: &mut Live, go
                 *gone = None;
                 live.job(&now);
                 if now.state.is_final() {
-                    return Ok(());
+                    return Ok(Some(*now));
                 }
             }
             Next::Item(EventReply { event: Event::Progress { job: number, progress } }) if number == job => live.progress(&progress),
             Next::Item(_) => {}
             Next::TimeOver => live.tick(),
-            Next::End => return Ok(()),
+            Next::End => return Ok(None),
             Next::Woken => return Err(interrupted(job)),
         }
     }

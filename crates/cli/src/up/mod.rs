@@ -38,6 +38,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     };
     unix::logging::init("borgcube");
     let layout = &context.layout;
+    refuse_foreign(state)?;
     layout.create_directories()?;
     let _lock = lock(layout)?;
     let borg = match &args.borg {
@@ -55,6 +56,20 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         write_out(&introduction(state))?;
     }
     supervisor.run()
+}
+
+/// A home directory, say, is nothing to spread databases and sockets over.
+fn refuse_foreign(state: &Path) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(state) else { return Ok(()) };
+    // A new file system has the one, and whoever keeps our output here has made the other already.
+    let harmless = |name: &std::ffi::OsString| name == "lost+found" || Path::new(name).extension().is_some_and(|e| e == "log");
+    let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).filter(|name| !harmless(name)).collect();
+    let ours = ["db", "credentials", "views", "log", "run"];
+    if names.is_empty() || names.iter().any(|name| ours.iter().any(|known| name == known)) {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Conflict, format!("{} is not empty, and nothing in it is BorgCube's", state.display()))
+        .hint(format!("Choose a directory of its own, for example: borgcube up --state {}", shell_word(&state.join("borgcube")))))
 }
 
 /// Whether this is a program that can be started at all.

@@ -81,6 +81,18 @@ fn what_is_not_there_is_not_found() {
 }
 
 #[test]
+fn names_that_mean_nothing() {
+    let fake = Fake::start(|_, _, _| ok(json!({"archives": []})));
+    let (code, _, err) = fake.run(&["archive", "show", "5caa"]);
+    assert_eq!(code, 3);
+    assert!(err.contains("there is no archive \"5caa\"") && err.contains("at least 8 digits"), "{err}");
+    assert!(!fake.run(&["archive", "show", "web1-etc"]).2.contains("8 digits"));
+    let (code, _, err) = fake.run(&["job", "show", "abc"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("a job is named by its number; borgcube job list shows them"), "{err}");
+}
+
+#[test]
 fn usage_errors() {
     let fake = clients();
     for wrong in [

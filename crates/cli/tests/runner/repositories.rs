@@ -37,6 +37,8 @@ fn secrets_are_private_and_gone_when_the_call_fails() {
     system.cli_fails(&words("repository add weak /proc/version/x --encryption keyfile --generate-passphrase", &[]));
     assert_eq!(fs::read_dir(credentials.join("weak")).unwrap().count(), 0);
 
+    let (_, said) = system.cli_fails(&words("repository add other --encryption repokey --generate-passphrase", &[&text(&path)]));
+    assert!(said.contains("exists already") && said.contains("--adopt"), "{said}");
     let (code, said) = system.cli_fails(&words("repository add other --adopt", &[&text(&system.join("nothing"))]));
     assert_eq!(code, 3, "{said}");
     let (code, _) = system.cli_fails(&words("repository add main --adopt", &[&text(&path)]));

@@ -56,6 +56,11 @@ fn it_needs_a_directory_and_a_daemon_that_starts() {
     };
     let (number, said) = up(None);
     assert_eq!(number, 2, "{said}");
+    let foreign = tempfile::tempdir().unwrap();
+    fs::write(foreign.path().join("letter"), "").unwrap();
+    let (number, said) = up(Some(foreign.path()));
+    assert_eq!(number, 4, "{said}");
+    assert!(said.contains("nothing in it is BorgCube's") && fs::read_dir(&foreign).unwrap().count() == 1, "{said}");
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir_all(directory.path().join("db/data.mdb")).unwrap();
     let (number, said) = up(Some(directory.path()));

@@ -104,6 +104,38 @@ fn a_daemon_that_is_started_again_is_waited_for() {
     assert_eq!(fake.methods(), ["RunConfig", "Watch", "Watch", "GetJob"]);
 }
 
+/// `borgcube up` takes its socket along.
+#[test]
+fn a_borgcube_that_is_stopped_is_not_waited_for() {
+    let fake = server(|_| vec![more(event(&job(JobState::ClientInProgress))), json!("sleep"), json!("close")], JobState::Done);
+    let mut child = fake.command(&["run", "web1/etc", "--wait"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut err = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("client_in_progress") {
+        line.clear();
+        assert_ne!(err.read_line(&mut line).unwrap(), 0, "it ended too early");
+    }
+    std::fs::remove_file(fake.state().join("run/control.sock")).unwrap();
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut err, &mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(6));
+    assert!(rest.starts_with("borgcube: BorgCube was stopped while job 7 was waited for; the job does not go on\n"), "{rest}");
+    assert!(rest.contains("borgcube job show 7"), "{rest}");
+}
+
+/// The end was told before the stop.
+#[test]
+fn the_end_of_a_job_is_known_even_if_borgcube_stops_right_behind_it() {
+    let fake = Fake::start(|method, _, _| match method {
+        "RunConfig" => ok(json!({ "job": 7 })),
+        "Watch" => vec![json!({ "parameters": event(&job(JobState::Cancelled)) })],
+        _ => vec![],
+    });
+    let (code, _, err) = fake.run(&["run", "web1/etc", "--wait"]);
+    assert_eq!(code, 11, "{err}");
+    assert!(err.contains("ada cancelled it"), "{err}");
+}
+
 #[test]
 fn ctrl_c_leaves_the_job_alone_and_says_how_to_cancel() {
     // Events without end, so that only Ctrl-C ends it.

@@ -23,7 +23,7 @@ mod methods;
 mod outcomes;
 mod queue;
 mod records;
-mod request;
+pub mod request;
 mod settings;
 mod undo;
 mod validate;

@@ -1,6 +1,6 @@
 //! Taking a transaction back: the store knows how, here it is decided whether.
 
-use super::errors::{from_store, refuse_in};
+use super::errors::{from_store, refuse, refuse_in};
 use super::{Daemon, settings};
 use model::{BackupConfig, Client, ClientName, ConfigName, Job, Repository, RepositoryName, Timestamp};
 use std::collections::BTreeSet;
@@ -18,10 +18,21 @@ impl Daemon {
             Ok(entry)
         });
         let entry = entry.map_err(from_store)?;
-        let undone = self.store.undo(number, Timestamp::now(), actor).map_err(from_store)?;
+        let undone = self.store.undo(number, Timestamp::now(), actor).map_err(|error| self.undone_already(number, error))?;
         log::info!("{actor} undid transaction {number} ({})", entry.note);
         self.tell(&entry);
         Ok(undone)
+    }
+
+    /// The most frequent reason why something cannot be undone deserves words of its own.
+    fn undone_already(&self, number: TransactionNumber, error: store::Error) -> ControlError {
+        if let store::Error::ChangedLater { later, .. } = &error
+            && self.store.read(|r| r.log().get(*later)).is_ok_and(|entry| entry.undoes == Some(number))
+        {
+            let message = format!("transaction {number} is undone already, by transaction {later}; `borgcube undo {later}` brings it back");
+            return refuse(ErrorKind::Conflict, message);
+        }
+        from_store(error)
     }
 
     fn tell(&mut self, entry: &Entry) {

@@ -163,8 +163,9 @@ fn undo_takes_back_what_nothing_hangs_on() {
     refused("remove repository main", "known as twin");
     // Settings count as soon as they are back.
     daemon.limits(model::queue::Limits { per_client: 3, per_repository: 3, total: 3 });
-    undo("change the settings").unwrap();
+    let again = undo("change the settings").unwrap()["transaction"].as_u64().unwrap();
     assert_eq!(daemon.ok("GetSettings", json!({}))["settings"]["limits"]["total"], 16);
+    refused("change the settings", &format!("is undone already, by transaction {again}"));
 }
 
 #[test]
