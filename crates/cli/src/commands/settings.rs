@@ -20,17 +20,21 @@ pub enum Command {
 
 /// Options of `borgcube settings edit`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
+#[command(after_help = "\
+The numbers of jobs count at once, also for jobs that wait already; what runs goes on. Two jobs of one client into one repository never run
+at once, whatever is allowed: they would share the client's cache.
+
+Examples:
   borgcube settings edit --per-client 1 --per-repository 4 --total 8
   borgcube settings edit --client-bytes 2000000000000 --idle-seconds 3600")]
 pub struct Edit {
-    /// Run at most so many jobs on one client at once
+    /// Run at most so many jobs on one client at once (default 1)
     #[arg(long, value_name = "JOBS")]
     per_client: Option<u32>,
-    /// Run at most so many jobs on one repository at once
+    /// Run at most so many jobs on one repository at once (default 8)
     #[arg(long, value_name = "JOBS")]
     per_repository: Option<u32>,
-    /// Run at most so many jobs in all at once
+    /// Run at most so many jobs in all at once (default 16)
     #[arg(long, value_name = "JOBS")]
     total: Option<u32>,
     #[command(flatten)]
