@@ -2,6 +2,7 @@
 //! speaks the real protocol with a real session of a running BorgCube, ends with the rule or the cause that is its answer, and leaves
 //! repository and database as they were.
 
+mod afterwards;
 mod archives;
 mod hostile;
 mod objects;

@@ -309,11 +309,6 @@ impl Job<'_> {
     pub fn wait(self) -> Verdict {
         Verdict::of(&tests::wait_for_end(&self.world.system, self.number))
     }
-
-    /// What the job's log says.
-    pub fn log(&self) -> String {
-        self.world.system.cli_ok(&["job", "log", &self.number.to_string()])
-    }
 }
 
 impl Verdict {

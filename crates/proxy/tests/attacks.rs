@@ -558,7 +558,11 @@ fn a58_types_and_limits() {
         change(&mut item);
         Puppet::items_break(&[item])
     };
-    let cases: [(&str, Change<'_>); 22] = [
+    let cases: [(&str, Change<'_>); 26] = [
+        ("item-type", &|i| i.uid = None),
+        ("item-type", &|i| i.gid = None),
+        ("item-type", &|i| i.user = None),
+        ("item-type", &|i| i.group = None),
         ("item-type", &|i| i.mode = Some(0o140_644)),
         ("item-type", &|i| i.mode = Some(0o644)),
         ("item-type", &|i| i.mode = Some(0x8000_0000 | 0o100_644)),

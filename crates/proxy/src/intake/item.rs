@@ -19,6 +19,7 @@ const MAX_XATTR_NAME: usize = 255;
 pub fn check(item: &Item, paths: &mut Paths) -> Result<(), Stop> {
     check_path(&item.path)?;
     let kind = kind(item)?;
+    check_owner(item)?;
     check_limits(item)?;
     if item.chunks_healthy.is_some() {
         Rule::ItemHealthy.breach(quoted(&item.path))?;
@@ -68,6 +69,15 @@ fn kind(item: &Item) -> Result<Kind, Stop> {
 
 fn has_no_business(item: &Item, field: &str) -> Result<(), Stop> {
     Rule::ItemType.breach(format!("{:?} has the field {field}, which its type does not have", quoted(&item.path)))
+}
+
+/// Borg 1.x: `create` always says whose an item is, if only by numbers and without names. Without that its `list`, `extract` and `mount`
+/// end in the middle of the archive.
+fn check_owner(item: &Item) -> Result<(), Stop> {
+    if item.uid.is_none() || item.gid.is_none() || item.user.is_none() || item.group.is_none() {
+        Rule::ItemType.breach(format!("{:?} does not say whose it is", quoted(&item.path)))?;
+    }
+    Ok(())
 }
 
 /// Content, or a hard link to it, never both.

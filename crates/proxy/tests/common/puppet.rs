@@ -280,7 +280,16 @@ pub fn stream(items: &[Item]) -> Vec<u8> {
 
 /// A directory; other types by changing `mode`.
 pub fn directory(path: &str) -> Item {
-    Item { path: path.into(), mode: Some(0o040_755), uid: Some(0), gid: Some(0), mtime: 1_700_000_000_000_000_000, ..Item::default() }
+    Item {
+        path: path.into(),
+        mode: Some(0o040_755),
+        uid: Some(0),
+        gid: Some(0),
+        user: Some(None),
+        group: Some(None),
+        mtime: 1_700_000_000_000_000_000,
+        ..Item::default()
+    }
 }
 
 pub fn file(path: &str, chunks: &[ChunkRef]) -> Item {
