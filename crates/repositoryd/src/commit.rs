@@ -11,6 +11,7 @@ use crate::jobs::Job;
 use crate::owner::Owner;
 use crate::pauses::pause_for_tests;
 use crate::tool::Random;
+use crate::viewlist::Staged as StagedList;
 use crate::viewlist::{self, ViewList, find};
 use crate::writer::{Open, Reply, answer};
 use crate::{doubts, garbage, intents};
@@ -41,6 +42,8 @@ pub struct Candidate {
     pub items: Vec<Id>,
     /// Everything it refers to.
     pub list: ViewList,
+    /// That as a file.
+    pub staged: StagedList,
     /// Bytes that this session stored newly.
     pub deduplicated: u64,
     /// [`crate::known::Known::losses`] when its references were looked at.
@@ -109,7 +112,7 @@ fn stage(
     let payload = pack_object("the archive's metadata", &packed)?;
     still_there(open, candidate)?;
     let list = owner.layout.view(owner.name.as_str(), &id.to_hex());
-    let view_digest = candidate.list.write(&list)?;
+    let view_digest = candidate.staged.publish(&list)?;
     let mut archive = record(owner, candidate, id, name.clone(), view_digest, now);
     doubts::note(owner, &mut archive).inspect_err(|_| viewlist::remove(&list))?;
     let intent = Intent { archive, removes: removed.iter().map(|a| a.id.clone()).collect(), time: now };

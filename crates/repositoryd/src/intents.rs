@@ -2,7 +2,7 @@
 
 use crate::failures::of_store;
 use crate::owner::Owner;
-use crate::viewlist;
+use crate::{view, viewlist};
 use borg::Id;
 use borg::manifest::Manifest;
 use model::{Archive, Failure};
@@ -47,9 +47,8 @@ pub fn register(owner: &Owner, intents: &[&Intent]) -> Result<(), Failure> {
         Ok(())
     });
     registered.map_err(|e| of_store(&e))?;
-    for id in intents.iter().flat_map(|intent| &intent.removes) {
-        viewlist::remove(&owner.layout.view(owner.name.as_str(), id));
-    }
+    let gone: Vec<String> = intents.iter().flat_map(|intent| &intent.removes).cloned().collect();
+    view::forget(owner, &gone);
     Ok(())
 }
 

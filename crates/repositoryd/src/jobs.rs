@@ -1,7 +1,7 @@
 //! The jobs that have a session, from Prepare to Finish.
 
 use crate::opening::Opening;
-use crate::viewlist::find;
+use crate::view::View;
 use borg::Id;
 use model::progress::SessionCounters;
 use model::{Archive, ClientName, Failure, Label, Timestamp};
@@ -65,8 +65,8 @@ pub struct Job {
     pub start: Timestamp,
     /// The opening it belongs to.
     pub opening: Arc<Opening>,
-    /// What the client may refer to without sending it; sorted.
-    pub view: Vec<Reference>,
+    /// What the client may refer to without sending it.
+    pub view: View,
     /// What the session is told.
     pub opened: Opened,
     sent: Mutex<HashMap<Id, Sent>>,
@@ -89,7 +89,7 @@ pub struct Parts {
     /// See [`Job`].
     pub opening: Arc<Opening>,
     /// See [`Job`].
-    pub view: Vec<Reference>,
+    pub view: View,
     /// See [`Job`].
     pub opened: Opened,
 }
@@ -145,7 +145,7 @@ impl Job {
         if let Some(sent) = self.sent().get(id) {
             return Some(Reference { id: id.0, size: sent.size, csize: sent.csize });
         }
-        find(&self.view, id).copied()
+        self.view.find(id).copied()
     }
 
     /// Nobody may give this job anything to rely on any more. Under the lock of [`Opening::known`].
@@ -163,7 +163,7 @@ impl Job {
             return true;
         }
         let mut relied = self.relied();
-        if !relied.contains(id) && find(&self.view, id).is_none() {
+        if !relied.contains(id) && self.view.find(id).is_none() {
             return false;
         }
         relied.insert(*id);

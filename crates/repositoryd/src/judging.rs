@@ -43,7 +43,19 @@ impl Session<'_> {
         let mut new: Vec<Id> = new.into_iter().collect();
         new.sort_unstable();
         let list = ViewList { references, new };
-        self.accepted = Some(Candidate { job: Arc::clone(self.job), proposal, items, list, deduplicated: self.deduplicated, losses });
+        let staged = {
+            let sent = self.job.sent();
+            self.job.view.stage(self.owner, &list, (!proposal.checkpoint).then(|| sent.keys()))
+        };
+        let staged = match staged {
+            Ok(staged) => staged,
+            Err(failure) => {
+                self.job.fail(failure.clone());
+                return Verdict::Failed(failure);
+            }
+        };
+        self.accepted =
+            Some(Candidate { job: Arc::clone(self.job), proposal, items, list, staged, deduplicated: self.deduplicated, losses });
         Verdict::Accepted
     }
 

@@ -41,6 +41,7 @@ mod tidy;
 mod tool;
 mod unlock;
 mod upkeep;
+mod view;
 mod viewlist;
 mod worker;
 mod writer;

@@ -9,13 +9,13 @@ use crate::journal::Journal;
 use crate::known::Known;
 use crate::opening::Opening;
 use crate::owner::Owner;
-use crate::viewlist::ViewList;
+use crate::view;
+use crate::viewlist::Named;
 use borg::Id;
 use borg::manifest::Manifest;
 use model::{Archive, Failure};
 use std::sync::Arc;
 use store::ArchiveFilter;
-use wire::session::Reference;
 
 /// Ids that are compared with all view lists at a time.
 const PILE: usize = 1 << 20;
@@ -68,28 +68,14 @@ pub fn settle(owner: &Owner, known: &mut Known, manifest: &Manifest, journal: &m
 pub fn strike_all(owner: &Owner, records: &[Archive], ids: &mut Vec<Id>) -> bool {
     ids.sort_unstable();
     ids.dedup();
-    for archive in records {
-        if ids.is_empty() {
-            return true;
-        }
-        match ViewList::read(&owner.layout.view(owner.name.as_str(), &archive.id), &archive.view_digest) {
-            Ok(list) => strike(ids, &list.references),
-            Err(e) => {
-                log::warn!("{e}; chunks that may belong to archive {} stay in the repository", archive.name);
-                return false;
-            }
+    let named: Vec<Named> = records.iter().map(Named::of).collect();
+    match view::lists(owner).subtract(ids, &named) {
+        Ok(()) => true,
+        Err(e) => {
+            log::warn!("{e}; chunks that may belong to its archive stay in the repository");
+            false
         }
     }
-    true
-}
-
-/// Both are sorted.
-fn strike(ids: &mut Vec<Id>, references: &[Reference]) {
-    let mut references = references.iter().peekable();
-    ids.retain(|id| {
-        while references.next_if(|reference| reference.id < id.0).is_some() {}
-        references.peek().is_none_or(|reference| reference.id != id.0)
-    });
 }
 
 /// After the repository was lent to another borg: sessions whose chunks are gone end, and what an archive of other origin may refer to is
@@ -113,23 +99,4 @@ pub fn after_lending(owner: &Owner, opening: &Arc<Opening>, manifest: &Manifest)
         opening.known().trust_all();
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_referred_to_is_struck() {
-        let id = |n: u8| Id([n; 32]);
-        let reference = |n: u8| Reference { id: [n; 32], size: 1, csize: 1 };
-        let mut ids = vec![id(1), id(2), id(3), id(9)];
-        strike(&mut ids, &[reference(0), reference(2), reference(3), reference(4)]);
-        assert_eq!(ids, [id(1), id(9)]);
-        strike(&mut ids, &[]);
-        strike(&mut ids, &[reference(9)]);
-        assert_eq!(ids, [id(1)]);
-        strike(&mut ids, &[reference(1)]);
-        assert_eq!(ids, []);
-    }
 }

@@ -2,6 +2,7 @@
 
 use crate::gate::{Gate, Turn};
 use crate::jobs::Jobs;
+use crate::view::Views;
 use crate::writer::Request;
 use model::RepositoryName;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,6 +27,8 @@ pub struct Owner {
     pub store: Store,
     /// Jobs with a session.
     pub jobs: Jobs,
+    /// Views in use.
+    pub views: Views,
     /// To the thread that has the repository.
     pub writer: Sender<Request>,
     /// Memory for what waits for the writer.
@@ -59,6 +62,7 @@ impl Owner {
             layout,
             store,
             jobs,
+            views: Views::default(),
             writer,
             budget,
             connections: AtomicUsize::new(0),

@@ -5,7 +5,8 @@ use crate::jobs::{Job, Parts};
 use crate::limits;
 use crate::owner::Owner;
 use crate::tool::Random;
-use crate::viewlist::{self, hex};
+use crate::view::{self, View};
+use crate::viewlist::hex;
 use crate::writer::{Ready, Request};
 use borg::cache::{REFCOUNT_STICKY, write_chunks_index};
 use borg::manifest::{Manifest, manifest_id};
@@ -18,7 +19,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
-use store::{ArchiveFilter, PreparedSession};
+use store::PreparedSession;
 use wire::session::{Opened, Prepare, Prepared, Reference, VERSION};
 
 /// How long a token waits for its client, in seconds. Tests wait less.
@@ -32,8 +33,6 @@ pub struct Made {
     pub job: Arc<Job>,
     /// For the worker.
     pub prepared: Prepared,
-    /// The client's chunks cache, sealed.
-    pub cache: File,
     /// By which [`withdraw`] finds the token again.
     pub token_hash: String,
 }
@@ -66,14 +65,10 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
     asked.map_err(|_| gone())?;
     let Ready { opening, item_keys, timestamp, manifest_bytes } = answer.recv().map_err(|_| gone())??;
 
-    let filter = ArchiveFilter { repository: Some(owner.name.clone()), client: Some(record.client.clone()), ..ArchiveFilter::default() };
-    let archives = owner.store.read(|r| r.archives().page(&filter, usize::MAX)).map_err(|e| of_store(&e))?;
-    let views = owner.layout.views(owner.name.as_str());
-    let view = viewlist::union(archives.iter().map(|a| (views.join(format!("{}.view", a.id)), a.view_digest.as_str())));
-
+    let view = View::load(owner, &record.client, &record.label)?;
     let settings = owner.store.read(|r| r.settings()).map_err(|e| of_store(&e))?;
-    let bytes = view.iter().map(|r| u64::from(r.csize)).sum();
-    let present = limits::Present { archives: archives.len(), bytes, manifest: manifest_bytes };
+    let bytes = view.references.iter().map(|r| u64::from(r.csize)).sum();
+    let present = limits::Present { archives: view.members.len(), bytes, manifest: manifest_bytes };
     let (limits, warning) = limits::next(settings.map(|s| s.sessions).unwrap_or_default(), present)?;
 
     let mut random = Random::default();
@@ -91,27 +86,6 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
 
     let manifest_timestamp = time::format(Timestamp::now().0.max(timestamp));
     let manifest = Manifest { item_keys, ..Manifest::empty(&manifest_timestamp) }.pack(&client_key, manifest_salt);
-    let (cache, view_chunks, chunks_cache_size) = {
-        // Only what is there and stays: what got lost, the client sends again, and what another session has sent again may go with it.
-        let mut there: Vec<&Reference> = vec![];
-        for reference in &view {
-            if opening.stays(&Id(reference.id))? {
-                there.push(reference);
-            }
-        }
-        chunks_cache(&there)?
-    };
-    let prepared = Prepared {
-        token: token.to_hex(),
-        passphrase: passphrase.clone(),
-        repository_id: opening.id.to_hex(),
-        key_type: client_key.key_type().byte(),
-        manifest_id: manifest_id(&manifest, &client_key).to_hex(),
-        manifest_timestamp,
-        view_chunks,
-        chunks_cache_size,
-        warnings: warning.into_iter().collect(),
-    };
     let opened = Opened {
         job: request.job,
         archive_name: request.archive_name.clone(),
@@ -123,18 +97,63 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
         obfuscate,
         limits,
     };
-    let (client, label) = (record.client, record.label);
-    let parts = Parts { client, label, cmdline: request.cmdline.clone(), start: request.start, opening, view, opened };
-    let job = Arc::new(Job::new(parts));
-    if !owner.jobs.insert(Arc::clone(&job)) {
-        return Err(internal(format!("job {} was prepared already", request.job)));
-    }
+    let parts = |view| Parts {
+        client: record.client.clone(),
+        label: record.label.clone(),
+        cmdline: request.cmdline.clone(),
+        start: request.start,
+        opening: Arc::clone(&opening),
+        view,
+        opened: opened.clone(),
+    };
+    let job = pin(owner, view, parts)?;
+    let prepared = Prepared {
+        token: token.to_hex(),
+        passphrase: opened.passphrase.clone(),
+        repository_id: opening.id.to_hex(),
+        key_type: client_key.key_type().byte(),
+        manifest_id: manifest_id(&opened.manifest, &client_key).to_hex(),
+        manifest_timestamp,
+        view_chunks: job.view.references.len() as u64,
+        mark: view::shown(&job.view.mark),
+        kept: job.view.kept.as_ref().map(view::shown),
+        warnings: warning.into_iter().collect(),
+    };
     if let Err(failure) = publish(owner, request.job, &hash) {
         withdraw(owner, request.job, &hash);
         owner.jobs.remove(request.job);
         return Err(failure);
     }
-    Ok(Made { job, prepared, cache, token_hash: hash })
+    Ok(Made { job, prepared, token_hash: hash })
+}
+
+/// From here on nothing that the job may refer to is deleted. If archives of the client went while its view was put together, once more:
+/// who removes an archive removes its record before its chunks, and looks for jobs in between.
+fn pin(owner: &Owner, mut view: View, parts: impl Fn(View) -> Parts) -> Result<Arc<Job>, Failure> {
+    loop {
+        let job = Arc::new(Job::new(parts(view)));
+        if !owner.jobs.insert(Arc::clone(&job)) {
+            return Err(internal(format!("job {} was prepared already", job.number)));
+        }
+        let remove = |_: &Failure| owner.jobs.remove(job.number);
+        if job.view.is_current(owner, &job.client).inspect_err(remove)? {
+            return Ok(job);
+        }
+        owner.jobs.remove(job.number);
+        view = View::load(owner, &job.client, &job.label)?;
+    }
+}
+
+/// The job's view as a chunks cache, sealed, with how many entries and bytes it has. Only what is there and stays: what got lost, the
+/// client sends again, and what another session has sent again may go with it.
+pub fn cache(job: &Job) -> Result<(File, u64, u64), Failure> {
+    let mut there = vec![];
+    for reference in job.view.references.iter() {
+        if job.opening.stays(&Id(reference.id))? {
+            there.push(reference);
+        }
+    }
+    chunks_cache(&there)
 }
 
 /// The chunks index in memory, with how many entries and bytes it has.

@@ -2,20 +2,15 @@
 
 use crate::failures::of_store;
 use crate::owner::Owner;
-use crate::viewlist;
+use crate::view;
 use borg::Id;
 use borg::manifest::Manifest;
 use model::{Archive, Failure};
 use std::collections::HashSet;
-use std::path::Path;
-use std::time::Duration;
 use store::{ArchiveFilter, ArchiveKey};
 
 /// Names in the note of one transaction.
 const NAMED: usize = 100;
-
-/// How old a file must be that nothing names.
-const LEFT_BEHIND: Duration = Duration::from_secs(86_400);
 
 /// Forgets archives that somebody removed with another borg: their names are free, and nobody's view has their chunks. The manifest must
 /// be authenticated, and intents settled.
@@ -35,7 +30,8 @@ pub fn reconcile(owner: &Owner, manifest: &Manifest) -> Result<(), Failure> {
     } else if !gone.is_empty() {
         forget(owner, &gone)?;
     }
-    sweep(&owner.layout.views(owner.name.as_str()), &kept);
+    kept.extend(view::kept_files(owner)?);
+    view::lists(owner).sweep(&kept);
     Ok(())
 }
 
@@ -54,29 +50,6 @@ fn forget(owner: &Owner, gone: &[Archive]) -> Result<(), Failure> {
         Ok(())
     });
     removed.map_err(|e| of_store(&e))?;
-    for archive in gone {
-        viewlist::remove(&owner.layout.view(owner.name.as_str(), &archive.id));
-    }
+    view::forget(owner, &gone.iter().map(|archive| archive.id.clone()).collect::<Vec<_>>());
     Ok(())
-}
-
-/// Removes view lists that no record names, and half-written files: an owner ended before its intent, or an earlier repository had the name.
-fn sweep(views: &Path, kept: &HashSet<String>) {
-    let entries = match std::fs::read_dir(views) {
-        Ok(entries) => entries,
-        Err(e) => return log::warn!("{} cannot be read: {e}", views.display()),
-    };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        let nobodys = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("view") => path.file_stem().and_then(|stem| stem.to_str()).is_none_or(|stem| !kept.contains(stem)),
-            Some("tmp") => true,
-            _ => false,
-        };
-        let modified = entry.metadata().and_then(|meta| meta.modified());
-        if nobodys && modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > LEFT_BEHIND)) {
-            log::info!("{} belongs to no archive; removing it", path.display());
-            viewlist::remove(&path);
-        }
-    }
 }

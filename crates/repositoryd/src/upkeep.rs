@@ -6,7 +6,7 @@ use crate::opening::Opening;
 use crate::owner::Owner;
 use crate::pauses::pause_for_tests;
 use crate::tidy;
-use crate::viewlist;
+use crate::view;
 use crate::writer::{Reply, answer, current, reopen_if_changed};
 use borg::Id;
 use model::{Archive, Failure};
@@ -160,9 +160,7 @@ fn remove(owner: &Owner, open: &mut Open, archives: &BTreeMap<String, Id>, recor
         Ok(())
     });
     removed.map_err(|e| of_store(&e))?;
-    for archive in records {
-        viewlist::remove(&owner.layout.view(owner.name.as_str(), &archive.id));
-    }
+    view::forget(owner, &records.iter().map(|archive| archive.id.clone()).collect::<Vec<_>>());
     log::info!("{note}");
     Ok(true)
 }

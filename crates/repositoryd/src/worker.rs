@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
-use wire::session::{Finish, Outcome, Prepare, kind, read_json, write_json};
+use wire::session::{Cached, Finish, Outcome, Prepare, kind, read_json, write_json};
 use wire::{WireError, frame};
 
 /// How long a session may take to end when its client's borg has ended.
@@ -36,6 +36,10 @@ pub fn run(owner: &Owner, mut stream: UnixStream, first: u8, mut payload: Vec<u8
                 let own = prepared.take_if(|(job, _)| job.number == request.job);
                 finish(owner, &mut stream, request.job, own)
             }),
+            kind::CACHE => match &prepared {
+                Some((job, _)) => cache(owner, &stream, job),
+                None => Err(WireError::Malformed("a worker asked for the cache of a job that it did not prepare".into())),
+            },
             other => Err(WireError::Malformed(format!("a worker sent a frame of type {other}"))),
         };
         if let Err(e) = handled {
@@ -67,17 +71,32 @@ fn start(owner: &Owner, stream: &UnixStream, request: &Prepare) -> Result<Option
             write_json(&mut out, kind::FAILED, &failure)?;
             Ok(None)
         }
-        Ok(Made { job, prepared, cache, token_hash }) => {
+        Ok(Made { job, prepared, token_hash }) => {
             log::info!("job {} is prepared: {} chunks in the client's view", job.number, prepared.view_chunks);
-            let sent = write_json(&mut out, kind::PREPARED, &prepared).and_then(|()| {
-                let sent = unix::fdpass::send_fds(stream, &[cache.as_fd()], &[0]);
-                sent.map_err(|e| WireError::Io(std::io::Error::other(e)))
-            });
-            if let Err(e) = sent {
+            if let Err(e) = write_json(&mut out, kind::PREPARED, &prepared) {
                 end(owner, &job, &token_hash, Duration::ZERO);
                 return Err(e);
             }
             Ok(Some((job, token_hash)))
+        }
+    }
+}
+
+/// Makes the client's chunks cache and hands it over.
+fn cache(owner: &Owner, stream: &UnixStream, job: &Job) -> Result<(), WireError> {
+    let made = match owner.gate.pass(stream) {
+        Some(_inside) => prepare::cache(job),
+        None => return Err(WireError::Closed),
+    };
+    let mut out = stream;
+    match made {
+        Ok((file, chunks, size)) => {
+            write_json(&mut out, kind::CACHED, &Cached { chunks, size })?;
+            unix::fdpass::send_fds(stream, &[file.as_fd()], &[0]).map_err(|e| WireError::Io(std::io::Error::other(e)))
+        }
+        Err(failure) => {
+            job.fail(failure.clone());
+            write_json(&mut out, kind::FAILED, &failure)
         }
     }
 }

@@ -133,8 +133,8 @@ fn what_a_proposal_refers_to_stays_until_its_commit() {
     // What another session may take with it is in nobody's cache.
     let mut other = system.worker();
     let job = system.job("b/y");
-    let (prepared, _) = other.prepare(job, "other").unwrap();
-    assert_eq!(prepared.view_chunks, 1);
+    other.prepare_only(job, "other").unwrap();
+    assert_eq!(other.cache().0.chunks, 1);
     other.finish(job);
 
     let item = b.put(&harness::item("f", &[lost]));
@@ -467,8 +467,8 @@ fn what_got_lost_is_sent_again_or_told() {
     // Not in the cache, so that an honest client sends it; one with an older cache is told.
     let mut worker = system.worker();
     let job = system.job("a/x");
-    let (prepared, _) = worker.prepare(job, "two").unwrap();
-    assert_eq!(prepared.view_chunks, 2);
+    let prepared = worker.prepare_only(job, "two").unwrap();
+    assert_eq!((prepared.view_chunks, worker.cache().0.chunks), (3, 2));
     let mut client = system.open(&prepared.token).unwrap();
     match client.archive_of("f", &[kept, lost], false) {
         Verdict::Failed(failure) => assert_eq!(failure.cause, Cause::ViewStale),

@@ -11,7 +11,8 @@
 //!          Commit ->                      <- Verdict
 //!          Violation | End ->
 //!                                         <- Failed           (at any time: the owner takes nothing more, the session ends)
-//! worker   Prepare ->                     <- Prepared, then one byte with the descriptor of the client's chunks cache | Failed
+//! worker   Prepare ->                     <- Prepared | Failed
+//!          Cache ->                       <- Cached, then one byte with the descriptor of the client's chunks cache | Failed
 //!          Finish ->                      <- Outcome          (sent when the job's session has ended)
 //! person   Maintain ->                    <- Progress*, then Report | Failed   (closing the connection ends the operation at its next step)
 //!          Maintain(Release) ->           <- Progress*, Granted | Failed       (the repository is the person's until the connection closes)
@@ -43,7 +44,7 @@ pub const fn charge(payload: usize) -> usize {
 pub const REFS_BATCH: usize = 20_000;
 
 /// The version of these messages; both sides come from one build, so a difference means a half-done upgrade.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Type bytes.
 pub mod kind {
@@ -69,6 +70,8 @@ pub mod kind {
     pub const PREPARE: u8 = 32;
     /// Worker: [`super::Finish`].
     pub const FINISH: u8 = 33;
+    /// Worker: the client's chunks cache, of the job that this connection has prepared.
+    pub const CACHE: u8 = 34;
     /// Person: [`crate::maintenance::Maintain`].
     pub const MAINTAIN: u8 = 64;
     /// Owner: [`super::Opened`].
@@ -83,12 +86,14 @@ pub mod kind {
     pub const NOT_IN_VIEW: u8 = 0x85;
     /// Owner: [`super::Verdict`].
     pub const VERDICT: u8 = 0x86;
-    /// Owner: [`super::Prepared`]; one byte with a descriptor follows.
+    /// Owner: [`super::Prepared`].
     pub const PREPARED: u8 = 0xa0;
     /// Owner: [`model::Failure`], to a worker in place of an answer, to a session at any time: nothing more will be taken.
     pub const FAILED: u8 = 0xa1;
     /// Owner: [`super::Outcome`].
     pub const OUTCOME: u8 = 0xa2;
+    /// Owner: [`super::Cached`]; one byte with a descriptor follows.
+    pub const CACHED: u8 = 0xa3;
     /// Owner: [`crate::maintenance::Progress`].
     pub const PROGRESS: u8 = 0xc0;
     /// Owner: [`crate::maintenance::Report`]; the operation is over.
@@ -297,11 +302,23 @@ pub struct Prepared {
     pub manifest_timestamp: String,
     /// Chunks in the client's view.
     pub view_chunks: u64,
-    /// Bytes of the chunks cache file behind the descriptor.
-    pub chunks_cache_size: u64,
+    /// What the worker leaves beside the client's chunks cache when the job has ended well, 32 hex digits.
+    pub mark: String,
+    /// The mark of the client's last job, if the cache that this job left on the client is still exactly the client's view: then it needs no
+    /// other one.
+    pub kept: Option<String>,
     /// What a person should know, whatever becomes of this backup.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// The client's chunks cache, made when it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cached {
+    /// Chunks in it: those of the view that are there.
+    pub chunks: u64,
+    /// Bytes of the file behind the descriptor.
+    pub size: u64,
 }
 
 /// A worker asks how its job's session ended.

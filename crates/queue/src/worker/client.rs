@@ -7,7 +7,7 @@ use model::client::Connection;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::process::ChildStdin;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use unix::paths::ENV_KEPT;
 use unix::pidfd::ExitStatus;
@@ -43,15 +43,29 @@ impl Gate {
     }
 }
 
+/// Bytes of the answer to a client that says which chunks cache it has.
+const ANSWER: usize = 20;
+
+/// What a client does about its chunks cache.
+#[derive(Debug)]
+pub enum Answer {
+    /// It keeps its own.
+    Keep,
+    /// It takes this one, of so many bytes.
+    Take(File, u64),
+}
+
 /// A running connection. Dropping `stdin` asks the client to stop.
 pub struct Client {
     child: Child,
     stdin: Option<std::thread::JoinHandle<Option<ChildStdin>>>,
+    /// Where the feeding thread waits for what is to be said about the cache.
+    answer: Option<Sender<Answer>>,
 }
 
 impl Client {
     /// Starts the connection, feeds its standard input and turns its lines into events.
-    pub fn start(connection: &Connection, input: Input, chunks: File, events: &Sender<Event>, gate: &Arc<Gate>) -> Result<Client> {
+    pub fn start(connection: &Connection, input: Input, events: &Sender<Event>, gate: &Arc<Gate>) -> Result<Client> {
         // In our own process group: a signal to the group ends everything of this job on this machine.
         let spawn = command(connection, &input.command).keep_env(ENV_KEPT).same_group();
         let mut child =
@@ -62,12 +76,29 @@ impl Client {
         read_lines(stdout, events.clone(), gate.clone(), Event::Step);
         read_lines(stderr, events.clone(), gate.clone(), Event::Line);
         // A thread: the client may not read (yet), and we must hear what it says meanwhile.
-        let feeder = std::thread::spawn(move || feed(stdin, &input.head, chunks));
-        Ok(Client { child, stdin: Some(feeder) })
+        let (answer, answers) = channel();
+        let feeder = std::thread::spawn(move || feed(stdin, &input.head, &answers));
+        Ok(Client { child, stdin: Some(feeder), answer: Some(answer) })
+    }
+
+    /// Tells the client what to do about its chunks cache. Only the first time counts.
+    pub fn answer(&mut self, answer: Answer) {
+        if let Some(feeder) = self.answer.take()
+            && feeder.send(answer).is_err()
+        {
+            // It went away; that shows on its other pipes.
+            log::debug!("the client takes no answer");
+        }
+    }
+
+    /// Whether the client was not told yet.
+    pub fn is_waiting(&self) -> bool {
+        self.answer.is_some()
     }
 
     /// Closes the client's standard input: borg gets SIGINT there and may write a checkpoint.
     pub fn ask_to_stop(&mut self) {
+        self.answer = None;
         if let Some(feeder) = self.stdin.take() {
             // If it still writes, the pipe is dropped as soon as it gets on, or with the process.
             std::thread::spawn(move || drop(feeder.join()));
@@ -101,13 +132,27 @@ fn command(connection: &Connection, command: &str) -> Spawn<'static> {
 }
 
 /// Gives the pipe back, open: closing it means "stop".
-fn feed(mut stdin: ChildStdin, head: &[u8], mut chunks: File) -> Option<ChildStdin> {
+fn feed(mut stdin: ChildStdin, head: &[u8], answers: &Receiver<Answer>) -> Option<ChildStdin> {
     // An error is a client that went away; it shows on its other pipes.
     stdin.write_all(head).ok()?;
-    chunks.rewind().ok()?;
-    std::io::copy(&mut chunks, &mut stdin).ok()?;
+    stdin.flush().ok()?;
+    match answers.recv() {
+        Ok(Answer::Keep) => stdin.write_all(&answer_line("keep")).ok()?,
+        Ok(Answer::Take(mut chunks, size)) => {
+            stdin.write_all(&answer_line(&size.to_string())).ok()?;
+            chunks.rewind().ok()?;
+            std::io::copy(&mut chunks, &mut stdin).ok()?;
+        }
+        // It is asked to stop.
+        Err(_) => {}
+    }
     stdin.flush().ok()?;
     Some(stdin)
+}
+
+/// Exactly [`ANSWER`] bytes, so that the client knows how much to read.
+pub fn answer_line(word: &str) -> Vec<u8> {
+    format!("{word:<width$}\n", width = ANSWER - 1).into_bytes()
 }
 
 fn read_lines(input: impl Read + Send + 'static, events: Sender<Event>, gate: Arc<Gate>, make: fn(Vec<u8>) -> Event) {

@@ -1,5 +1,6 @@
-# Runs on the client, one backup. What precedes this line was assigned by the worker: sizes of what follows on standard input,
-# no secrets (everybody on the host can read the arguments of a process). Needs: sh, dd, mkdir, mv, rm, cat, kill, sleep.
+# Runs on the client, one backup. What precedes this line was assigned by the worker: the size of what follows on standard input,
+# no secrets (everybody on the host can read the arguments of a process). Needs: sh, dd, mkdir, mv, rm, cat, kill, sleep; and stat, or
+# the chunks cache is sent each time.
 # Standard output carries one line a step to the worker, standard error is borg's.
 set -u
 umask 077
@@ -82,15 +83,36 @@ export BORG_BASE_DIR BORG_CACHE_DIR BORG_SECURITY_DIR
 cache=$BORG_CACHE_DIR/$repository_id
 error=$(mkdir -p "$cache" 2>&1) || fail client-cache "$error"
 
+# What our chunks cache looks like: borg and its version, inode, size and times of the file.
+looks() { printf '%s %s' "$version" "$(TZ=UTC0 stat -c '%i %s %y %z' "$cache/chunks" 2>/dev/null)"; }
+
+# The mark of the job that left the cache as it is, if it is still as that job left it. From now on it is nobody's, until borg has ended well.
+found=-
+if [ -f "$cache/borgcube-mark" ] && [ ! -e "$cache/txn.active" ]; then
+    { read -r left && read -r looked; } <"$cache/borgcube-mark" && [ "$looked" = "$(looks)" ] && found=$left
+fi
+error=$(rm -f "$cache/borgcube-mark" 2>&1) || fail client-cache "$error"
+
 # A transaction that a killed borg left open holds the last good files cache; the rest of it would roll our chunks cache back.
 for kept in "$cache"/txn.active/files*; do
     [ ! -f "$kept" ] || mv -f "$kept" "$cache/"
 done
 error=$(rm -rf "$cache/lock.exclusive" "$cache/lock.roster" "$cache/txn.active" "$cache/txn.tmp" "$cache/chunks.archive.d" 2>&1) ||
     fail client-cache "$error"
-error=$({ take "$chunks_size" >"$cache/chunks"; } 2>&1) || fail client-cache "$error"
-# dd is content with an input that ends early.
-[ "$(wc -c <"$cache/chunks")" -eq "$chunks_size" ] || exit 1
+say "cache $found"
+answer=$(take 20)
+answer=${answer%% *}
+case "$answer" in
+keep) ;;
+*[!0-9]* | '') exit 1 ;;
+*)
+    # A new file: whatever still has the old one open keeps that.
+    rm -f "$cache/chunks"
+    error=$({ take "$answer" >"$cache/chunks"; } 2>&1) || fail client-cache "$error"
+    # dd is content with an input that ends early.
+    [ "$(wc -c <"$cache/chunks")" -eq "$answer" ] || exit 1
+    ;;
+esac
 error=$({
     printf '%s\n' '[cache]' 'version = 1' "repository = $repository_id" "manifest = $manifest_id" >"$cache/config" &&
         : >"$cache/chunks.archive.d" && : >>"$cache/files.$BORG_FILES_CACHE_SUFFIX"
@@ -129,6 +151,13 @@ say started
 sh -c 'echo $$ >"$0"; exec "$@"' "$job_dir/pid" "$borg" "$@" </dev/null >&2 3<&-
 code=$?
 kill "$watcher" 2>/dev/null
+# For the next job. Whether this one ended well in the end, the server remembers.
+case "$code" in
+0 | 1 | 10[0-9] | 11[0-9] | 12[0-7])
+    [ -e "$cache/txn.active" ] || ! stat -c %i "$cache/chunks" >/dev/null 2>&1 ||
+        { printf '%s\n' "$mark" "$(looks)" >"$cache/borgcube-mark.new" && mv -f "$cache/borgcube-mark.new" "$cache/borgcube-mark"; } 2>/dev/null
+    ;;
+esac
 say "exit $code"
 cleanup
 job_dir=

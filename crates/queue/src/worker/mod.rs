@@ -12,7 +12,7 @@ mod verdict;
 
 use anyhow::{Context, Result, bail};
 use channel::Channel;
-use client::{Client, Gate};
+use client::{Answer, Client, Gate};
 use model::client::Connection;
 use model::{Cause, Failure, JobState, Timestamp};
 use owner::Owner;
@@ -23,7 +23,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use unix::paths::{Layout, sibling_program};
 use verdict::Evidence;
-use wire::session::{self, Prepare};
+use wire::session::{self, Prepare, Prepared};
 use wire::worker::{Finished, FromWorker, Task, ToWorker};
 
 /// How often progress and log lines are passed on.
@@ -101,7 +101,7 @@ fn backup(worker: &mut Worker, layout: &Layout, task: &Task, sender: std::sync::
     let mut owner = Owner::connect(layout, task.repository.name.as_str())?;
     let mut cmdline = vec!["borg".to_owned()];
     cmdline.extend(arguments.iter().cloned());
-    let (prepared, chunks) = owner.prepare(&Prepare { version: session::VERSION, job: job.number, archive_name, cmdline, start })?;
+    let prepared = owner.prepare(&Prepare { version: session::VERSION, job: job.number, archive_name, cmdline, start })?;
     worker.note(&format!("the client's view has {} chunks", prepared.view_chunks));
     for warning in &prepared.warnings {
         worker.report.warn(warning.clone(), Timestamp::now());
@@ -110,10 +110,12 @@ fn backup(worker: &mut Worker, layout: &Layout, task: &Task, sender: std::sync::
     let shim =
         format!("{} --socket {}", script::quote(&path(&sibling_program("borgcube-proxy"))), script::quote(&path(&layout.session_socket())));
     let input = script::build(task, &prepared, &arguments, &shim);
-    let mut client = Client::start(&task.client.connection, input, chunks, &sender, &worker.gate)?;
+    let mut client = Client::start(&task.client.connection, input, &sender, &worker.gate)?;
     // The threads have their own; the channel must end with them.
     drop(sender);
-    worker.attend(&mut client)?;
+    // After a view that was stale, nothing on the client counts.
+    let kept = prepared.kept.as_deref().filter(|_| job.retry_of.is_none());
+    worker.attend(&mut client, &mut Caches { owner: &mut owner, prepared: &prepared, kept })?;
     let connection = client.wait()?;
 
     // An owner that ended right after the commit comes back and knows: whether there is an archive decides everything.
@@ -157,6 +159,14 @@ fn path(path: &std::path::Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
+/// Where the client's chunks cache comes from.
+struct Caches<'a> {
+    owner: &'a mut Owner,
+    prepared: &'a Prepared,
+    /// The mark of a cache that the client may keep.
+    kept: Option<&'a str>,
+}
+
 /// A job's state as the worker sees it.
 struct Worker {
     channel: Channel,
@@ -172,7 +182,7 @@ struct Worker {
 
 impl Worker {
     /// Follows the client until both its streams have ended.
-    fn attend(&mut self, client: &mut Client) -> Result<()> {
+    fn attend(&mut self, client: &mut Client, caches: &mut Caches<'_>) -> Result<()> {
         let mut open_streams = 2;
         let mut next_flush = Instant::now() + TICK;
         while open_streams > 0 {
@@ -187,8 +197,10 @@ impl Worker {
             match event {
                 Some(Event::Step(line)) => {
                     self.gate.leave(line.len());
-                    if let Some(step) = self.report.step(&line, Timestamp::now()) {
-                        self.on_step(step)?;
+                    match self.report.step(&line, Timestamp::now()) {
+                        Some(Step::Cache(mark)) => self.on_cache(&mark, client, caches),
+                        Some(step) => self.on_step(step)?,
+                        None => {}
                     }
                 }
                 Some(Event::Line(line)) => {
@@ -216,10 +228,33 @@ impl Worker {
         Ok(())
     }
 
+    /// The client says which chunks cache it has. Whether that is true is its own affair: what it may refer to, the owner decides.
+    fn on_cache(&mut self, mark: &str, client: &mut Client, caches: &mut Caches<'_>) {
+        if !client.is_waiting() {
+            return;
+        }
+        if caches.kept == Some(mark) {
+            self.note(&format!("the client keeps its chunks cache of {} chunks", caches.prepared.view_chunks));
+            return client.answer(Answer::Keep);
+        }
+        match caches.owner.cache() {
+            Ok((file, size)) => {
+                self.note(&format!("the client gets a chunks cache of {size} bytes"));
+                client.answer(Answer::Take(file, size));
+            }
+            Err(failure) => {
+                // Why, the owner says at the end as well.
+                self.note(&failure.line());
+                client.ask_to_stop();
+            }
+        }
+    }
+
     fn on_step(&mut self, step: Step) -> Result<()> {
         // What was seen before a step is told before it.
         self.flush()?;
         match step {
+            Step::Cache(_) => Ok(()),
             Step::Prepared => self.advance(JobState::ClientPrepared),
             Step::Started => {
                 if let Some(version) = self.report.version.clone() {

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::net::UnixStream;
 use unix::paths::Layout;
 use wire::frame;
-use wire::session::{Finish, Outcome, Prepare, Prepared, kind, read_json, write_json};
+use wire::session::{Cached, Finish, Outcome, Prepare, Prepared, kind, read_json, write_json};
 
 /// A connection to the owner. As long as it is open, the job's session may live.
 pub struct Owner {
@@ -23,16 +23,27 @@ impl Owner {
         Ok(Owner { stream })
     }
 
-    /// Has a session prepared: what the client needs, and its chunks cache.
-    pub fn prepare(&mut self, prepare: &Prepare) -> Result<(Prepared, File), Failure> {
+    /// Has a session prepared: what the client needs.
+    pub fn prepare(&mut self, prepare: &Prepare) -> Result<Prepared, Failure> {
         write_json(&mut self.stream, kind::PREPARE, prepare).map_err(lost)?;
         let mut buffer = vec![];
         match frame::read(&mut self.stream, &mut buffer).map_err(lost)? {
-            kind::PREPARED => {
-                let prepared: Prepared = read_json(&buffer).map_err(lost)?;
+            kind::PREPARED => read_json(&buffer).map_err(lost),
+            kind::FAILED => Err(read_json(&buffer).map_err(lost)?),
+            other => Err(lost(format!("it answered with a frame of type {other}"))),
+        }
+    }
+
+    /// The client's chunks cache, and its size. Makes the owner build it, so it is asked for only when the client has none that fits.
+    pub fn cache(&mut self) -> Result<(File, u64), Failure> {
+        frame::write(&mut self.stream, kind::CACHE, &[]).map_err(lost)?;
+        let mut buffer = vec![];
+        match frame::read(&mut self.stream, &mut buffer).map_err(lost)? {
+            kind::CACHED => {
+                let cached: Cached = read_json(&buffer).map_err(lost)?;
                 let (mut fds, _) = unix::fdpass::recv_fds(&self.stream, 1).map_err(lost)?;
                 let fd = fds.pop().ok_or_else(|| lost("it sent no chunks cache"))?;
-                Ok((prepared, File::from(fd)))
+                Ok((File::from(fd), cached.size))
             }
             kind::FAILED => Err(read_json(&buffer).map_err(lost)?),
             other => Err(lost(format!("it answered with a frame of type {other}"))),

@@ -21,6 +21,8 @@ const RATE_WINDOW: f64 = 10.0;
 /// A step that the script reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
+    /// It may put its chunks cache into place; the mark of the one that it has, if it has one as it was left.
+    Cache(String),
     /// Cache and settings are in place.
     Prepared,
     /// borg starts.
@@ -88,6 +90,7 @@ impl Report {
                 self.missing.push(bounded(rest, 500));
                 None
             }
+            "cache" => Some(Step::Cache(bounded(rest, 100))),
             "prepared" => Some(Step::Prepared),
             "started" => Some(Step::Started),
             "exit" => {

@@ -1,7 +1,7 @@
 //! What a client runs: one small script, and the bytes that follow it on its standard input.
 //!
 //! The script's text is the argument of a shell and therefore no secret; settings (token, passphrase) and the chunks cache
-//! travel over standard input.
+//! travel over standard input, the latter after an answer to what the client says it has.
 
 use model::client::Connection;
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use wire::worker::Task;
 
 const SCRIPT: &str = include_str!("client.sh");
 
-/// The parts of a client's standard input, in order. The chunks cache follows them.
+/// The parts of a client's standard input, in order. The answer about its chunks cache follows them.
 pub struct Input {
     /// The command line for the client's shell: reads the script and runs it.
     pub command: String,
@@ -27,7 +27,6 @@ pub fn build(task: &Task, prepared: &Prepared, borg_arguments: &[String], shim: 
         let _ = writeln!(script, "{name}={}", quote(&value));
     };
     assign("settings_size", settings.len().to_string());
-    assign("chunks_size", prepared.chunks_cache_size.to_string());
     script.push_str(SCRIPT);
     // `dd` reads byte by byte: a shell that reads its script from a pipe may read too much.
     let command = format!("exec sh -c 's=$(dd bs=1 count={} 2>/dev/null); eval \"$s\"'", script.len());
@@ -55,6 +54,7 @@ fn settings(task: &Task, prepared: &Prepared, borg_arguments: &[String], shim: &
     assign("borg", connection.remote_borg().unwrap_or("borg"));
     assign("repository_id", &prepared.repository_id);
     assign("manifest_id", &prepared.manifest_id);
+    assign("mark", &prepared.mark);
     assign("BORG_REPO", &format!("ssh://{server}/./{}", prepared.token));
     assign("BORG_RSH", rsh);
     assign("BORG_PASSPHRASE", &prepared.passphrase);
@@ -91,6 +91,7 @@ pub fn quote(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::client::answer_line;
     use super::*;
     use std::process::Command;
 
@@ -102,13 +103,26 @@ mod tests {
         }
     }
 
+    const MARK: &str = "0123456789abcdef0123456789abcdef";
+
     /// Runs the script as a client would, with `fake` as its borg; gives what it said to the worker and to standard error.
     fn run(fake: &str, chunks: &[u8], close: bool, change: impl Fn(&mut Task)) -> (String, String, tempfile::TempDir) {
+        let home = tempfile::tempdir().unwrap();
+        let answer = [answer_line(&chunks.len().to_string()), chunks.to_vec()].concat();
+        let (out, err) = run_in(home.path(), fake, &answer, close, change);
+        (out, err, home)
+    }
+
+    /// The same in a home of before, with this answer about the chunks cache.
+    fn run_in(home: &std::path::Path, fake: &str, answer: &[u8], close: bool, change: impl Fn(&mut Task)) -> (String, String) {
         use std::io::{Read, Write};
         use std::os::unix::fs::PermissionsExt;
-        let home = tempfile::tempdir().unwrap();
-        let borg = home.path().join("borg it's");
-        std::fs::write(&borg, format!("#!/bin/sh\n[ \"$1\" != --version ] || {{ echo borg 1.2.4; exit; }}\n{fake}\n")).unwrap();
+        let borg = home.join("borg it's");
+        std::fs::write(
+            &borg,
+            format!("#!/bin/sh\n[ \"$1\" != --version ] || {{ cat $HOME/version 2>/dev/null || echo borg 1.2.4; exit; }}\n{fake}\n"),
+        )
+        .unwrap();
         std::fs::set_permissions(&borg, std::fs::Permissions::from_mode(0o755)).unwrap();
         let connection = Connection::Local { remote_borg: Some(borg.to_str().unwrap().into()), remote_cache_dir: None };
         let mut task = task(connection);
@@ -121,7 +135,8 @@ mod tests {
             manifest_id: "cd".repeat(32),
             manifest_timestamp: String::new(),
             view_chunks: 0,
-            chunks_cache_size: chunks.len() as u64,
+            mark: MARK.into(),
+            kept: None,
             warnings: vec![],
         };
         let input = build(&task, &prepared, &task.config.borg_arguments("a"), "shim 'x y'");
@@ -129,7 +144,7 @@ mod tests {
             .args(["-c", &input.command])
             .env_clear()
             .env("PATH", std::env::var("PATH").unwrap())
-            .env("HOME", home.path())
+            .env("HOME", home)
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::piped())
@@ -137,10 +152,10 @@ mod tests {
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
         // A script that gives up early does not read the rest.
-        let _ = stdin.write_all(&input.head).and_then(|()| stdin.write_all(chunks));
+        let _ = stdin.write_all(&input.head).and_then(|()| stdin.write_all(answer));
         if close {
             // Not before borg can hear of it.
-            while !home.path().join("ready").exists() {
+            while !home.join("ready").exists() {
                 std::thread::sleep(std::time::Duration::from_millis(10));
             }
         }
@@ -150,7 +165,7 @@ mod tests {
         child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
         drop(stdin);
         child.wait().unwrap();
-        (out, err, home)
+        (out, err)
     }
 
     fn task(connection: Connection) -> Task {
@@ -197,6 +212,7 @@ mod tests {
             [
                 "borgcube version borg 1.2.4",
                 "borgcube missing /no where/it's",
+                "borgcube cache -",
                 "borgcube prepared",
                 "borgcube started",
                 "borgcube exit 1",
@@ -211,6 +227,52 @@ mod tests {
         let base = home.path().join(".cache/borgcube/sid");
         assert!(std::fs::read_dir(&base).unwrap().all(|e| !e.unwrap().file_name().to_string_lossy().starts_with("job-")));
         assert!(base.join("cache").join("ab".repeat(32)).join("files.etc").exists());
+    }
+
+    /// What the script says of its cache in the next run.
+    fn found(home: &std::path::Path, answer: &[u8], exit: i32) -> String {
+        let fake = format!(r#"cat "$BORG_CACHE_DIR"/*/chunks >"$HOME/seen"; printf x >>"$(echo "$BORG_CACHE_DIR"/*/chunks)"; exit {exit}"#);
+        let (out, err) = run_in(home, &fake, answer, false, |_| {});
+        assert!(out.contains(&format!("borgcube exit {exit}")), "{out}{err}");
+        out.lines().find_map(|line| line.strip_prefix("borgcube cache ")).unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_cache_that_is_as_it_was_left_is_known_again() {
+        let home = tempfile::tempdir().unwrap();
+        let (home, full) = (home.path(), [answer_line("4"), b"full".to_vec()].concat());
+        let cache = home.join(".cache/borgcube/sid/cache").join("ab".repeat(32));
+        let seen = || std::fs::read_to_string(home.join("seen")).unwrap();
+        assert_eq!(found(home, &full, 0), "-");
+        assert_eq!((found(home, &answer_line("keep"), 1), seen()), (MARK.into(), "fullx".into()));
+        // Nobody has to keep what he has.
+        assert_eq!((found(home, &full, 0), seen()), (MARK.into(), "full".into()));
+        // Changed, missing, of another borg, or left by one that failed: nobody's.
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(cache.join("chunks"))
+            .and_then(|mut f| std::io::Write::write_all(&mut f, b"y"))
+            .unwrap();
+        assert_eq!(found(home, &full, 0), "-");
+        std::fs::remove_file(cache.join("chunks")).unwrap();
+        assert_eq!(found(home, &full, 0), "-");
+        let copy = std::fs::read(cache.join("chunks")).unwrap();
+        std::fs::remove_file(cache.join("chunks")).unwrap();
+        std::fs::write(cache.join("chunks"), copy).unwrap();
+        assert_eq!(found(home, &full, 0), "-");
+        std::fs::write(home.join("version"), "borg 1.4.5\n").unwrap();
+        assert_eq!(found(home, &full, 0), "-");
+        assert_eq!(found(home, &full, 2), MARK);
+        assert_eq!(found(home, &full, 107), "-");
+        std::fs::create_dir(cache.join("txn.active")).unwrap();
+        assert_eq!(found(home, &full, 0), "-");
+        // One that is used and not finished has lost its mark.
+        std::fs::write(home.join("ready"), "").unwrap();
+        let (out, _) = run_in(home, "exit 0", b"", true, |_| {});
+        assert!(out.ends_with(&format!("borgcube cache {MARK}\n")), "{out}");
+        assert_eq!(found(home, &full, 0), "-");
+        std::fs::write(cache.join("borgcube-mark"), "").unwrap();
+        assert_eq!(found(home, &full, 0), "-");
     }
 
     #[test]

@@ -6,7 +6,8 @@ use super::{Stop, Work};
 use crate::failures::{internal, of_repository};
 use crate::opening::Opening;
 use crate::orphans;
-use crate::viewlist::ViewList;
+use crate::view;
+use crate::viewlist::Named;
 use borg::archive::Archive as Metadata;
 use borg::manifest::Manifest;
 use borg::{Id, Key, MAX_PLAINTEXT};
@@ -175,8 +176,7 @@ fn metadata(reader: &Reader, key: &Key, name: &str, id: &Id) -> Result<(), Strin
 
 /// What is wrong with the chunks of an archive, in at most three sentences.
 fn references(work: &Work<'_>, opening: &Opening, reader: &Reader, archive: &Archive) -> Vec<String> {
-    let path = work.owner.layout.view(work.owner.name.as_str(), &archive.id);
-    let list = match ViewList::read(&path, &archive.view_digest) {
+    let list = match view::lists(work.owner).read(&Named::of(archive)) {
         Ok(list) => list,
         Err(e) => return vec![e.to_string()],
     };

@@ -6,7 +6,8 @@
 use super::{Stop, Work};
 use crate::orphans;
 use crate::upkeep::{Attached, Upkeep};
-use crate::viewlist::ViewList;
+use crate::view;
+use crate::viewlist::Named;
 use borg::Id;
 use model::{Archive, Cause, Failure};
 use std::collections::BTreeMap;
@@ -100,16 +101,11 @@ fn find_chunks(work: &Work<'_>, plan: &mut Plan) -> Result<Option<String>, Stop>
     if !unlisted.is_empty() {
         because = Some(format!("BorgCube did not make them and has no list of their chunks: {}", shown(&unlisted)));
     }
-    for archive in &plan.records {
-        work.progress("archives", 0, 0)?;
-        match ViewList::read(&work.owner.layout.view(work.owner.name.as_str(), &archive.id), &archive.view_digest) {
-            Ok(list) => plan.chunks.extend(list.references.iter().map(|reference| Id(reference.id))),
-            Err(e) => because = Some(format!("{e}, so nobody knows the chunks of archive {}", archive.name)),
-        }
-    }
-    if !orphans::strike_all(work.owner, &plan.others, &mut plan.chunks) {
-        plan.chunks.clear();
-        because = Some("the list of an archive that stays cannot be read, so nobody knows what it refers to".into());
+    work.progress("archives", 0, 0)?;
+    let named = |archives: &[Archive]| archives.iter().map(Named::of).collect::<Vec<_>>();
+    match view::lists(work.owner).unreferenced(&named(&plan.records), &named(&plan.others)) {
+        Ok(ids) => plan.chunks = ids,
+        Err(e) => because = Some(format!("{e}, so nobody knows what its archive refers to")),
     }
     Ok(because)
 }

@@ -107,6 +107,11 @@ impl System {
         child.wait().unwrap();
     }
 
+    /// Its process.
+    pub fn pid(&self) -> i32 {
+        self.child.as_ref().unwrap().pid
+    }
+
     /// Ends it as a service manager would.
     pub fn stop(&mut self) {
         let child = self.child.take().unwrap();
@@ -273,7 +278,15 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// Prepares a session and fetches its cache.
     pub fn prepare(&mut self, job: u64, archive: &str) -> Result<(Prepared, Vec<u8>), Failure> {
+        let prepared = self.prepare_only(job, archive)?;
+        let (_, cache) = self.cache();
+        Ok((prepared, cache))
+    }
+
+    /// Prepares a session for a client that may have its cache already.
+    pub fn prepare_only(&mut self, job: u64, archive: &str) -> Result<Prepared, Failure> {
         let request = Prepare {
             version: VERSION,
             job,
@@ -284,18 +297,24 @@ impl Worker {
         write_json(&mut self.stream, kind::PREPARE, &request).unwrap();
         let mut payload = vec![];
         match frame::read(&mut self.stream, &mut payload).unwrap() {
-            kind::PREPARED => {
-                let (fds, data) = unix::fdpass::recv_fds(&self.stream, 1).unwrap();
-                assert_eq!(data, [0]);
-                let mut cache = vec![];
-                std::io::Read::read_to_end(&mut reopened(&fds[0]), &mut cache).unwrap();
-                let prepared: Prepared = read_json(&payload).unwrap();
-                assert_eq!(cache.len() as u64, prepared.chunks_cache_size);
-                Ok((prepared, cache))
-            }
+            kind::PREPARED => read_json(&payload).map(Ok).unwrap(),
             kind::FAILED => Err(read_json(&payload).unwrap()),
             other => panic!("{other}"),
         }
+    }
+
+    /// The client's chunks cache.
+    pub fn cache(&mut self) -> (Cached, Vec<u8>) {
+        frame::write(&mut self.stream, kind::CACHE, &[]).unwrap();
+        let mut payload = vec![];
+        assert_eq!(frame::read(&mut self.stream, &mut payload).unwrap(), kind::CACHED);
+        let (fds, data) = unix::fdpass::recv_fds(&self.stream, 1).unwrap();
+        assert_eq!(data, [0]);
+        let mut cache = vec![];
+        std::io::Read::read_to_end(&mut reopened(&fds[0]), &mut cache).unwrap();
+        let cached: Cached = read_json(&payload).unwrap();
+        assert_eq!(cache.len() as u64, cached.size);
+        (cached, cache)
     }
 
     pub fn finish(mut self, job: u64) -> Outcome {
