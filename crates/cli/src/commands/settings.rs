@@ -66,10 +66,10 @@ struct Sessions {
     /// End a backup that lasts longer (default 7 days)
     #[arg(long, value_name = "SECONDS")]
     total_seconds: Option<u64>,
-    /// Let each message take so long to arrive (default 300)...
+    /// Give each message so long to arrive before its speed counts (default 300)
     #[arg(long, value_name = "SECONDS")]
     grace_seconds: Option<u64>,
-    /// ...and end the backup if it comes more slowly than this behind that (default 1024)
+    /// End a backup whose message comes more slowly than this after that time (default 1024)
     #[arg(long, value_name = "BYTES")]
     bytes_per_second: Option<u64>,
     /// Let one client have at most so many archives in a repository (default 20000)
