@@ -2,12 +2,14 @@
 
 SOURCE ?= $(CURDIR)
 STATE  ?= $(CURDIR)/state
+# Of each fuzz target.
+SECONDS ?= 60
 
 # rustup puts cargo here and tells only new login shells.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench clean clean-state clean-tests
+.PHONY: help run test check bench fuzz proof clean clean-state clean-tests
 
 help: ## print this list
 	@echo 'BorgCube. The targets:'
@@ -30,6 +32,13 @@ check: ## format and lints only
 bench: ## BorgCube beside stock borg over the same SSH; prints figures, asserts nothing
 	@scripts/setup test
 	@scripts/bench $(ONLY)
+
+fuzz: ## every fuzz target for SECONDS (default: 60) each
+	@scripts/fuzz $(SECONDS)
+
+proof: ## the long versions of the tests; takes hours, docs/testing.md says what is in it
+	@scripts/setup test
+	@scripts/proof
 
 clean: ## remove what cargo built
 	cargo clean
