@@ -351,6 +351,41 @@ fn a41_sizes_that_lie() {
     stock_borgs_are_content(&world);
 }
 
+#[test]
+fn a42_a_view_that_is_no_longer_true() {
+    let world = World::new();
+    honest_job(&world, CONTENT);
+    let first = text(&newest_archive(&world.system), "name").to_owned();
+    // Between prepare and commit the archive is deleted that the view comes from: what a running job may rely on stays.
+    let job = world.job("hostile");
+    let mut client = job.open();
+    world.system.cli_ok(&["archive", "delete", "--yes", &first]);
+    let chunk = ChunkRef { id: client.key.id_hash(CONTENT), size: CONTENT.len() as u32, csize: 90 };
+    assert!(matches!(refer(&mut client, chunk), Said::Value(_)));
+    assert!(matches!(client.commit(), Said::Value(_)));
+    drop(client);
+    assert_eq!(job.end(0).state, "done");
+    assert!(objects(&world.repository).contains_key(&chunk.id.0));
+    // Somebody with a stock borg keeps to no such rule. The chunk is gone: that is nobody's fault, and never a hole.
+    let second = text(&newest_archive(&world.system), "name").to_owned();
+    let job = world.job("hostile");
+    let mut client = job.open();
+    let delete = format!("::{second}");
+    world.system.cli_ok(&["repository", "release", "main", "--with-passphrase", "--", "borg", "delete", &delete]);
+    refer(&mut client, chunk).refused("ViewStale");
+    drop(client);
+    let number = job.number;
+    job.end(2).expect_cause("view-stale", "");
+    // Once more by itself, with a view of what is there now: the client sends the chunk again.
+    let again = world.awaited("hostile", number + 1);
+    let mut client = again.open();
+    assert!(!in_cache(&again.ticket.cache, &chunk.id));
+    client.backup_of(CONTENT);
+    drop(client);
+    assert_eq!(again.end(0).state, "done");
+    stock_borgs_are_content(&world);
+}
+
 /// Nobody's CPU while this lives.
 struct Frozen(Vec<i32>);
 

@@ -124,11 +124,16 @@ impl World {
 
     /// Starts a job of this client and waits until its borg runs.
     pub fn job(&self, client: &str) -> Job<'_> {
-        let relay = self.relays.path().join(client);
-        drop(fs::remove_file(relay.join("told")));
         let number = start(&self.system, &format!("{client}/all"));
+        self.awaited(client, number)
+    }
+
+    /// Waits until the borg of this client runs for job `number`, which somebody else has started.
+    pub fn awaited(&self, client: &str, number: u64) -> Job<'_> {
+        let relay = self.relays.path().join(client);
         let told = retry_until(PATIENCE, || fs::read_to_string(relay.join("told")).ok());
         let told = told.unwrap_or_else(|| panic!("job {number} never came to its client: {:?}", tests::job(&self.system, number)));
+        fs::remove_file(relay.join("told")).unwrap();
         let mut lines = told.lines().map(str::to_owned);
         let mut line = || lines.next().expect("four lines");
         let (repo, passphrase, rsh, cache) = (line(), line(), line(), line());
