@@ -16,7 +16,7 @@ mod served;
 
 pub use entry::Entry;
 pub use error::{Error, Result};
-pub use local::{Compaction, Local, Reader, Step};
+pub use local::{CheckOptions, CheckReport, Compaction, Finding, Local, Reader, Step};
 pub use location::Location;
 pub use options::{OpenOptions, Reserve};
 pub use repository::Repository;

@@ -75,7 +75,6 @@ fn every_borg_is_content_with_what_is_left() {
         let (before, bytes) = (objects(&mut repository), bytes_in(&path));
         let compaction = compacted(&mut repository, 0);
         assert!(compaction.segments() > 0 && compaction.freed() > 10_000, "{} {compaction:?}", borg.version);
-        assert_eq!(bytes - bytes_in(&path) + 17 * 50 > compaction.freed(), true);
         assert!(bytes_in(&path) < bytes);
         assert!(objects(&mut repository) == before);
         drop(repository);
@@ -136,7 +135,10 @@ fn nothing_is_lost_and_nothing_comes_back() {
         create(&path).close();
         small_segments(&path, 3000);
         let mut repository = Repository::open(&kept(&path, &index)).unwrap();
-        let (mut now, mut committed) = (BTreeMap::new(), BTreeMap::new());
+        repository.put(&id(1000), b"first", 0).unwrap();
+        repository.commit().unwrap();
+        let mut now = BTreeMap::from([(id(1000), b"first".to_vec())]);
+        let mut committed = now.clone();
         let mut compaction: Option<Compaction> = None;
         let (mut done, mut removed) = (0, 0);
         for turn in 0..1500u32 {
@@ -169,7 +171,15 @@ fn nothing_is_lost_and_nothing_comes_back() {
                 _ => {
                     let threshold = dice.roll(60) as u8;
                     let at_work = compaction.get_or_insert_with(|| repository.plan_compaction(threshold).unwrap());
-                    match repository.compact_step(at_work, Duration::ZERO).unwrap() {
+                    let before = at_work.segments();
+                    let mut step = Step::More;
+                    for _ in 0..=dice.roll(10) {
+                        if step == Step::More {
+                            step = repository.compact_step(at_work, Duration::ZERO).unwrap();
+                        }
+                    }
+                    removed += at_work.segments() - before;
+                    match step {
                         Step::More => {}
                         Step::Commit => {
                             repository.commit().unwrap();
@@ -177,7 +187,6 @@ fn nothing_is_lost_and_nothing_comes_back() {
                         }
                         Step::Done => {
                             done += 1;
-                            removed += at_work.segments();
                             compaction = None;
                         }
                     }
@@ -192,7 +201,7 @@ fn nothing_is_lost_and_nothing_comes_back() {
                 assert!(found == committed, "seed {seed}, turn {turn}: from the log alone");
             }
         }
-        assert!(done > 10 && removed > 50, "{done} {removed}");
+        assert!(done > 10 && removed > 30, "{done} {removed}");
         repository.close();
         for judge in borgs() {
             crashed(&path, &copy);
@@ -217,26 +226,25 @@ fn what_is_compact_stays_as_it_is() {
     for n in (0..500).step_by(3) {
         repository.delete(&id(n)).unwrap();
     }
+    // As every deletion ends.
+    repository.put(&Id::MANIFEST, b"manifest", 0).unwrap();
     repository.commit().unwrap();
     let bytes = bytes_in(&path);
     let compaction = compacted(&mut repository, 10);
-    assert!(compaction.freed() > 160_000 && compaction.freed() == bytes + compaction_commits(&path) - bytes_in(&path), "{compaction:?}");
+    // New segments have a beginning, and commits an entry.
+    let less = bytes - bytes_in(&path);
+    assert!(compaction.freed() > 160_000 && (less..less + 500).contains(&compaction.freed()), "{less} {compaction:?}");
     assert_eq!(repository.plan_compaction(10).unwrap().victims(), 0);
     // Every DELETE could go with what it was about.
     assert!(bytes_in(&path) < 333 * 1041 + 3000, "{}", bytes_in(&path));
     // A little more is gone in a segment that is not worth it: the DELETE must stay, and stays where it is.
     repository.delete(&id(1)).unwrap();
+    repository.put(&Id::MANIFEST, b"manifest", 0).unwrap();
     repository.commit().unwrap();
     compacted(&mut repository, 10);
     assert_eq!(repository.plan_compaction(10).unwrap().victims(), 0);
     repository.close();
     assert!(!open(&path).list_ids().unwrap().contains(&id(1)));
-}
-
-/// What commits and new segments took, of which no copy is.
-fn compaction_commits(path: &Path) -> u64 {
-    let newer = segments(path).iter().filter(|number| **number > 12).count() as u64;
-    8 * newer + 9 * newer.min(u64::MAX)
 }
 
 #[test]
@@ -260,7 +268,7 @@ fn slices_are_short_and_readers_find_everything() {
     create(&path).close();
     small_segments(&path, 50_000_000);
     let mut repository = open(&path);
-    let large = vec![7; 20 << 20];
+    let large = vec![7; borg::MAX_OBJECT];
     for n in 0..12 {
         repository.put(&id(n), &large, 0).unwrap();
     }
@@ -282,7 +290,7 @@ fn slices_are_short_and_readers_find_everything() {
                 let mut n = first;
                 while !ended.load(Ordering::Relaxed) {
                     let data = reader.get(&id(n)).unwrap().unwrap_or_else(|| panic!("{n} is gone"));
-                    assert!(if n < 12 { data.len() == 20 << 20 } else { data == n.to_le_bytes() });
+                    assert!(if n < 12 { data.len() == borg::MAX_OBJECT } else { data == n.to_le_bytes() });
                     assert!(!reader.contains(&id(n + 1)).unwrap());
                     n += 2;
                     n = if n < 100 { n % 12 } else { 101 + n % 10_000 / 2 * 2 };
@@ -422,7 +430,14 @@ fn a_full_disk_is_compacted_as_far_as_it_goes() {
     let before = objects(&mut repository);
     let mut compaction = repository.plan_compaction(5).unwrap();
     assert!(compaction.victims() > 0);
-    let error = repository.compact_step(&mut compaction, Duration::from_secs(1)).unwrap_err();
+    let error = loop {
+        match repository.compact_step(&mut compaction, Duration::from_secs(1)) {
+            Ok(Step::Commit) => repository.commit().unwrap(),
+            Ok(Step::More) => {}
+            Ok(Step::Done) => panic!("there was room: {compaction:?}"),
+            Err(error) => break error,
+        }
+    };
     assert!(matches!(error, Error::NoSpace(_)), "{error}");
     assert!(objects(&mut repository) == before);
     repository.close();

@@ -146,12 +146,28 @@ impl Index {
         Index::with_limit(dir, id, LIMIT)
     }
 
+    /// Another, empty index beside this one, which vanishes when it is dropped.
+    pub fn scratch(&self) -> Result<Index> {
+        let Place { dir, id, .. } = &*self.shared.place;
+        let temporary =
+            tempfile::Builder::new().prefix("scratch-").tempdir_in(dir).map_err(|error| failed("making a directory in", dir, &error))?;
+        let (mut index, _) = Index::in_place(temporary.path(), *id, LIMIT, false)?;
+        index._temporary = Some(temporary);
+        Ok(index)
+    }
+
     fn with_limit(dir: Option<&Path>, id: RepositoryId, limit: usize) -> Result<(Index, Option<Checkpoint>)> {
-        let temporary = match dir {
-            Some(_) => None,
-            None => Some(tempfile::tempdir().map_err(|error| failed("making a directory in", &std::env::temp_dir(), &error))?),
-        };
-        let dir = dir.or(temporary.as_ref().map(|temporary| temporary.path())).unwrap_or(Path::new(".")).to_owned();
+        if let Some(dir) = dir {
+            return Index::in_place(dir, id, limit, true);
+        }
+        let temporary = tempfile::tempdir().map_err(|error| failed("making a directory in", &std::env::temp_dir(), &error))?;
+        let (mut index, checkpoint) = Index::in_place(temporary.path(), id, limit, false)?;
+        index._temporary = Some(temporary);
+        Ok((index, checkpoint))
+    }
+
+    fn in_place(dir: &Path, id: RepositoryId, limit: usize, kept: bool) -> Result<(Index, Option<Checkpoint>)> {
+        let dir = dir.to_owned();
         fs::create_dir_all(&dir).map_err(|error| failed("making", &dir, &error))?;
         let lock = File::create(dir.join("lock")).map_err(|error| failed("opening the lock in", &dir, &error))?;
         lock.try_lock().map_err(|error| match error {
@@ -179,7 +195,7 @@ impl Index {
         let shared = Arc::new(Shared {
             place,
             limit,
-            durable: temporary.is_none(),
+            durable: kept,
             state: RwLock::new(state),
             writer: Mutex::new(durable),
             bell: Mutex::default(),
@@ -192,7 +208,7 @@ impl Index {
             let builder = std::thread::Builder::new().name("index".to_owned());
             builder.spawn(move || shared.run()).map_err(|error| failed("starting a thread for", Path::new("the index"), &error))?
         };
-        Ok((Index { shared, thread: Some(thread), _lock: lock, _temporary: temporary }, checkpoint))
+        Ok((Index { shared, thread: Some(thread), _lock: lock, _temporary: None }, checkpoint))
     }
 
     /// Where the object is.
@@ -315,6 +331,9 @@ fn sweep(dir: &Path, durable: Option<&Durable>) -> Result<()> {
         let ours = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("run-") || name == "current.tmp");
         if ours && !keep.contains(&path) {
             fs::remove_file(&path).map_err(|error| failed("removing", &path, &error))?;
+        }
+        if path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("scratch-")) {
+            fs::remove_dir_all(&path).map_err(|error| failed("removing", &path, &error))?;
         }
     }
     Ok(())

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What must stay free for the commit that makes room.
-const SPARE: u64 = 16 << 20;
+const SPARE: u64 = 1 << 20;
 
 /// Segments that one commit removes at most, and their bytes: removing large files takes time.
 const REMOVED_AT_ONCE: usize = 200;
@@ -34,8 +34,9 @@ const BYTES_AT_ONCE: u64 = 2 << 30;
 /// How fast copying is, before it was measured: bytes in a second.
 const SLOW: f64 = 100e6;
 
-/// A segment without live objects that is no larger is removed whatever there is to gain: it costs a file.
+/// Segments of nothing but DELETEs that are no larger are put together, if there are so many: each of them costs a file.
 const TINY: u64 = 4096;
+const MANY_TINY: usize = 16;
 
 /// What a [`Local`] knows of a compaction.
 #[derive(Debug, Default)]
@@ -157,18 +158,30 @@ impl Local {
         let mut freeable = 0;
         // Whether an older segment that stays has superseded PUTs, because of which DELETEs must stay, too.
         let mut keep_deletes = false;
+        let mut deletes_only = BTreeSet::new();
         // The newest commit must stay until there is a newer one.
         for (segment, state) in self.statistics.range(..self.transaction.unwrap_or(0)) {
-            let gain = if keep_deletes { superseded_puts(state) } else { state.freeable };
-            let free = if state.live == 0 && !(keep_deletes && state.deletes > 0) { state.size } else { gain };
-            let worth = u128::from(free) * 100 > u128::from(state.size) * u128::from(threshold) || (state.live == 0 && free == state.size);
-            let tiny = state.live == 0 && state.size <= TINY && state.deletes == 0;
-            if (worth || tiny) && (free > 0 || state.size == 0) && !skipped.iter().any(|(skipped, _)| skipped == segment) {
+            let keeps = keep_deletes && state.deletes > 0;
+            let free = match state.live {
+                0 if !keeps => state.size,
+                _ if keep_deletes => superseded_puts(state),
+                _ => state.freeable,
+            };
+            let empty = state.live == 0 && !keeps;
+            // A COMMIT alone is not worth it: what is written anew has one, too.
+            let worth = free >= PUT_HEADER as u64 && u128::from(free) * 100 > u128::from(state.size) * u128::from(threshold);
+            if (empty || worth) && !skipped.iter().any(|(skipped, _)| skipped == segment) {
                 victims.insert(*segment);
                 freeable += free;
             } else {
                 keep_deletes |= superseded_puts(state) >= PUT_HEADER as u64;
+                if state.live == 0 && state.size <= TINY {
+                    deletes_only.insert(*segment);
+                }
             }
+        }
+        if deletes_only.len() >= MANY_TINY {
+            victims.append(&mut deletes_only);
         }
         (victims, freeable)
     }
@@ -244,14 +257,15 @@ impl Local {
     /// The oldest victim; if there is no space for it, the oldest one that fits.
     fn next_victim(&mut self, compaction: &mut Compaction) -> Result<Option<Current>> {
         let Some(first) = compaction.victims.first().copied() else { return Ok(None) };
-        let available = self.shared.storage.space()?.available.saturating_sub(SPARE);
+        let available = self.shared.storage.space()?.available;
         let needs = |segment: &u32| self.statistics.get(segment).map_or(0, |s| live_bytes(s) + u64::from(s.deletes) * PUT_HEADER as u64);
-        let Some(segment) = compaction.victims.iter().copied().find(|segment| needs(segment) == 0 || needs(segment) <= available) else {
+        let Some(segment) = compaction.victims.iter().copied().find(|segment| needs(segment) == 0 || needs(segment) + SPARE <= available)
+        else {
             if !self.compacting.emptied.is_empty() {
                 // A commit makes room.
                 return Ok(None);
             }
-            let (need, free) = ((needs(&first) + SPARE) >> 20, (available + SPARE) >> 20);
+            let (need, free) = ((needs(&first) + SPARE).div_ceil(1 << 20), available >> 20);
             return Err(Error::NoSpace(format!("compacting segment {first} needs {need} MiB for a while, and {free} MiB are free")));
         };
         let Some(state) = self.statistics.get(&segment).copied() else {
@@ -332,21 +346,24 @@ impl Local {
     }
 
     /// Removes what was emptied, after a commit. Whatever fails here costs space only: the next compaction finds it.
-    pub(super) fn remove_emptied(&mut self) {
+    /// Tells whether there was anything.
+    pub(super) fn remove_emptied(&mut self) -> bool {
         self.compacting.copied = 0;
         let emptied = std::mem::take(&mut self.compacting.emptied);
         if emptied.is_empty() {
-            return;
+            return false;
         }
         if let Err(error) = self.remove_segments(&emptied) {
             log::error!("emptied segments stay for now: {error}");
         }
         self.room.set_used(self.statistics.values().map(|state| state.size.saturating_sub(MAGIC.len() as u64)).sum());
+        true
     }
 
     fn remove_segments(&mut self, emptied: &BTreeMap<u32, SegmentState>) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         self.before_removal()?;
+        shared.publish_vanishing(emptied.keys().copied());
         let counts = shared.index.counts();
         for (segment, state) in emptied {
             if counts.contains_key(segment) {

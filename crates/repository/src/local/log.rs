@@ -33,6 +33,8 @@ pub(super) struct Tail {
     written: u64,
     /// What follows it.
     gathered: Vec<u8>,
+    /// Something was begun since the writer said last that nothing waits for a commit.
+    pub(super) dirty: bool,
 }
 
 impl Tail {
@@ -172,6 +174,7 @@ impl Log {
     fn begin_segment(&mut self, tail: &mut MutexGuard<'_, Tail>) -> Result<()> {
         // Noted before it exists, so that it is removed whatever happens.
         self.begun.push(tail.segment);
+        tail.dirty = true;
         tail.file = Some(Arc::new(self.shared.storage.create(tail.segment)?));
         tail.written = 0;
         tail.gathered.clear();

@@ -1,6 +1,7 @@
 //! A repository on this machine, read and written without any borg program.
 
 mod auxiliary;
+mod check;
 mod compact;
 mod lock;
 mod log;
@@ -22,6 +23,7 @@ use crate::index::Checkpoint;
 use borg::config::{Config, Settings};
 use borg::segment::{PUT_HEADER, delete, put_header};
 use borg::{Id, MAX_OBJECT, RepositoryId};
+pub use check::{CheckOptions, CheckReport, Finding};
 pub use compact::{Compaction, Step};
 pub use reader::Reader;
 use std::sync::Arc;
@@ -121,7 +123,9 @@ impl Local {
         self.check_alive()?;
         if !self.log.as_ref().is_some_and(Log::is_dirty) {
             // What was emptied had nothing in it.
-            self.remove_emptied();
+            if self.remove_emptied() {
+                self.publish();
+            }
             return Ok(());
         }
         let committed = self.write_commit();
@@ -144,6 +148,9 @@ impl Local {
         self.broken = None;
         self.compacting.discard();
         let caught_up = shared.index.reset().and_then(|checkpoint| self.catch_up(checkpoint.unwrap_or_default()));
+        if caught_up.is_ok() {
+            self.publish();
+        }
         self.remember(caught_up)
     }
 
@@ -237,12 +244,18 @@ impl Local {
             ::log::error!("{e}");
         }
         self.remove_emptied();
+        self.publish();
         if self.shared.index.wants_checkpoint()
             && let Err(e) = self.checkpoint()
         {
             ::log::error!("the next opening will take longer: {e}");
         }
         Ok(())
+    }
+
+    /// Nothing waits for a commit.
+    fn publish(&self) {
+        self.shared.publish(self.transaction, &self.statistics);
     }
 
     fn checkpoint(&self) -> Result<()> {

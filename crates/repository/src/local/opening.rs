@@ -82,6 +82,7 @@ impl Local {
             shared,
         };
         this.catch_up(checkpoint.unwrap_or_default())?;
+        this.publish();
         Ok(this)
     }
 

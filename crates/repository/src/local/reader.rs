@@ -45,7 +45,7 @@ impl Reader {
         shared.index.iter()
     }
 
-    fn shared(&self) -> Result<Arc<Shared>> {
+    pub(super) fn shared(&self) -> Result<Arc<Shared>> {
         self.shared.upgrade().ok_or_else(|| Error::Unsupported("the repository was closed".into()))
     }
 }

@@ -1,5 +1,6 @@
 //! What the writer and readers have in common.
 
+use super::check::Published;
 use super::log::Tail;
 use super::storage::Storage;
 use crate::entry::Entry;
@@ -23,6 +24,8 @@ pub(super) struct Shared {
     files: Mutex<Files>,
     /// Closed while the index goes back to the last commit.
     gate: RwLock<()>,
+    /// For whoever checks.
+    pub(super) published: Published,
 }
 
 /// Files opened for reading, and when each was used.
@@ -40,7 +43,7 @@ impl std::fmt::Debug for Shared {
 
 impl Shared {
     pub(super) fn new(storage: Storage, index: Index) -> Shared {
-        Shared { storage, index, tail: Mutex::default(), files: Mutex::default(), gate: RwLock::default() }
+        Shared { storage, index, tail: Mutex::default(), files: Mutex::default(), gate: RwLock::default(), published: Published::default() }
     }
 
     pub(super) fn tail(&self) -> MutexGuard<'_, Tail> {
