@@ -8,7 +8,7 @@ use crate::tool::Random;
 use crate::view::{self, View};
 use crate::viewlist::hex;
 use crate::writer::{Ready, Request};
-use borg::cache::{REFCOUNT_STICKY, write_chunks_index};
+use borg::cache::{REFCOUNT_STICKY, write_chunks_index_of};
 use borg::manifest::{Manifest, manifest_id};
 use borg::{Id, KeyType, keyblob, time};
 use model::token::Token;
@@ -161,7 +161,8 @@ fn chunks_cache(view: &[&Reference]) -> Result<(File, u64, u64), Failure> {
     let file = unix::fdpass::memfd("chunks").map_err(|e| of_state(&e))?;
     let mut out = BufWriter::with_capacity(1 << 20, file);
     let failed = |e: String| internal(format!("the client's cache cannot be made: {e}"));
-    write_chunks_index(view.iter().map(|r| (Id(r.id), REFCOUNT_STICKY, r.size, r.csize)), &mut out).map_err(|e| failed(e.to_string()))?;
+    let entry = |r: &&Reference| (Id(r.id), REFCOUNT_STICKY, r.size, r.csize);
+    write_chunks_index_of(view, entry, &mut out).map_err(|e| failed(e.to_string()))?;
     out.flush().map_err(|e| failed(e.to_string()))?;
     let file = out.into_inner().map_err(|e| failed(e.to_string()))?;
     let size = file.metadata().map_err(|e| failed(e.to_string()))?.len();

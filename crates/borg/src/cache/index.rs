@@ -108,52 +108,68 @@ fn home(id: &Id, buckets: u32) -> u32 {
     u32::from_le_bytes([a, b, c, d]) % buckets
 }
 
+/// An entry as it is written: id, reference count, size, stored size.
+type Entry = (Id, u32, u32, u32);
+
 /// Writes an index of `(id, reference count, size, stored size)`.
 ///
-/// Needs 44 bytes of memory for each entry and none for the table, which is written in one pass: sorted by the place an
-/// entry hashes to, entries fall into place one after the other, and only those that run over the end come first.
-pub fn write_chunks_index(entries: impl IntoIterator<Item = (Id, u32, u32, u32)>, mut out: impl Write) -> Result<(), IndexError> {
-    let mut entries: Vec<(Id, u32, u32, u32)> = entries.into_iter().collect();
+/// Needs 48 bytes of memory for each entry; [`write_chunks_index_of`] does without the entries.
+pub fn write_chunks_index(entries: impl IntoIterator<Item = (Id, u32, u32, u32)>, out: impl Write) -> Result<(), IndexError> {
+    let entries: Vec<Entry> = entries.into_iter().collect();
+    write_chunks_index_of(&entries, |entry| *entry, out)
+}
+
+/// The same of whatever has such entries.
+///
+/// Needs 4 bytes of memory for each entry and none for the table, which is written in one pass: in the order of the places that entries hash
+/// to, they fall into place one after the other, and only those that run over the end come first.
+pub fn write_chunks_index_of<E>(entries: &[E], entry: impl Fn(&E) -> (Id, u32, u32, u32), mut out: impl Write) -> Result<(), IndexError> {
     let buckets = buckets_for(entries.len()).ok_or(IndexError::TooMany(entries.len()))?;
-    if let Some((id, ..)) = entries.iter().find(|(_, refcount, ..)| *refcount > super::REFCOUNT_STICKY) {
-        return Err(IndexError::Refcount(*id));
+    if let Some((id, ..)) = entries.iter().map(&entry).find(|(_, refcount, ..)| *refcount > super::REFCOUNT_STICKY) {
+        return Err(IndexError::Refcount(id));
     }
-    entries.sort_unstable_by_key(|(id, ..)| (home(id, buckets), *id));
-    if let Some(pair) = entries.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        return Err(IndexError::Duplicate(pair[0].0));
+    // `buckets_for` has bounded how many there are.
+    let mut order: Vec<u32> = (0..entries.len() as u32).collect();
+    let at = |number: &u32| entry(&entries[*number as usize]);
+    order.sort_unstable_by_key(|number| {
+        let (id, ..) = at(number);
+        (home(&id, buckets), id)
+    });
+    if let Some(pair) = order.windows(2).find(|pair| at(&pair[0]).0 == at(&pair[1]).0) {
+        return Err(IndexError::Duplicate(at(&pair[0]).0));
     }
 
-    let (ordered, wrapped) = entries.split_at(entries.len() - overrun(&entries, buckets));
+    let (ordered, wrapped) = order.split_at(order.len() - overrun(order.iter().map(|number| at(number).0), buckets));
     out.write_all(MAGIC)?;
     // At most three quarters of 543 million: both fit into the i32 of the format.
     out.write_all(&(entries.len() as u32).to_le_bytes())?;
     out.write_all(&buckets.to_le_bytes())?;
     out.write_all(&[KEY as u8, VALUE as u8])?;
-    let (mut ordered, mut wrapped) = (ordered.iter().peekable(), wrapped.iter());
+    let (mut ordered, mut wrapped) = (ordered.iter().map(at).peekable(), wrapped.iter().map(at));
     for bucket in 0..buckets {
         let next = match ordered.next_if(|(id, ..)| home(id, buckets) <= bucket) {
             Some(entry) => Some(entry),
             None => wrapped.next(),
         };
-        out.write_all(&next.map_or_else(empty, packed))?;
+        out.write_all(&next.as_ref().map_or_else(empty, packed))?;
     }
     Ok(())
 }
 
-/// How many of the entries, sorted by home, find no bucket between their home and the end of the table.
-fn overrun(entries: &[(Id, u32, u32, u32)], buckets: u32) -> usize {
+/// How many of these, sorted by home, find no bucket between their home and the end of the table.
+fn overrun(ids: impl Iterator<Item = Id>, buckets: u32) -> usize {
     let mut free = 0u64;
-    let mut fitting = 0;
-    for (id, ..) in entries {
-        free = free.max(u64::from(home(id, buckets))) + 1;
-        if free <= u64::from(buckets) {
-            fitting += 1;
+    let mut over = 0;
+    for id in ids {
+        free = free.max(u64::from(home(&id, buckets))) + 1;
+        if free > u64::from(buckets) {
+            over += 1;
         }
     }
-    entries.len() - fitting
+    over
 }
 
-fn packed((id, refcount, size, csize): &(Id, u32, u32, u32)) -> [u8; BUCKET] {
+fn packed((id, refcount, size, csize): &Entry) -> [u8; BUCKET] {
     let mut bucket = [0; BUCKET];
     bucket[..32].copy_from_slice(&id.0);
     bucket[32..36].copy_from_slice(&refcount.to_le_bytes());

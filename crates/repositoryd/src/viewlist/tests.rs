@@ -137,8 +137,8 @@ fn damage_anywhere_in_a_chain_is_seen() {
         // The client uploads more: its view is what the others say. Garbage keeps everything.
         let union = lists.union(&[named.clone(), other.clone()]).unwrap();
         assert_eq!((union.references, union.lost.len()), (vec![reference(700, 1)], 1));
-        assert!(lists.unreferenced(&[other.clone()], &[named.clone()]).is_err());
-        assert!(lists.unreferenced(&[named.clone()], &[other.clone()]).is_err());
+        assert!(lists.unreferenced(std::slice::from_ref(&other), std::slice::from_ref(&named)).is_err());
+        assert!(lists.unreferenced(std::slice::from_ref(&named), std::slice::from_ref(&other)).is_err());
         // And the next list builds on nothing that is lost.
         let next = save(&lists, 1003, &second, Some(&named));
         assert_eq!(lists.read(&next).unwrap(), second);
