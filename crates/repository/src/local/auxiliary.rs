@@ -6,9 +6,13 @@ use super::storage::Storage;
 use crate::error::{Error, Result};
 use crate::index::write_borg_index;
 use borg::hints::{Hints, pack_integrity};
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const KINDS: [&str; 3] = ["index.", "hints.", "integrity."];
+
+/// Up to so many objects, writing the files takes about a second; for more it has to be worth it.
+const FEW: u64 = 1_000_000;
 
 /// The newest transaction that has an index.
 pub(super) fn newest_index(storage: &Storage) -> Result<Option<u32>> {
@@ -51,12 +55,14 @@ impl Local {
         self.check_alive()?;
         self.checkpoint()?;
         match self.transaction {
-            Some(transaction) if self.auxiliary != Some(transaction) => self.write_auxiliary(transaction).inspect_err(|_| {
-                // Half of them are worse than none; without them Borg reads the segments.
-                if let Err(e) = remove_others(&self.shared.storage, None) {
-                    ::log::warn!("{e}");
-                }
-            }),
+            Some(transaction) if self.auxiliary.is_none_or(|old| is_worth_it(&self.shared.index.counts(), old, transaction, FEW)) => {
+                self.write_auxiliary(transaction).inspect_err(|_| {
+                    // Half of them are worse than none; without them Borg reads the segments.
+                    if let Err(e) = remove_others(&self.shared.storage, None) {
+                        ::log::warn!("{e}");
+                    }
+                })
+            }
             _ => Ok(()),
         }
     }
@@ -97,6 +103,14 @@ impl Local {
     }
 }
 
+/// Whether files of the transaction `old` are to be replaced. They are as large as the repository has objects. Borg itself reads the segments
+/// that came after them when it opens the repository, which is cheaper as long as these hold little.
+fn is_worth_it(objects: &BTreeMap<u32, u64>, old: u32, transaction: u32, few: u64) -> bool {
+    let all: u64 = objects.values().sum();
+    let newer: u64 = objects.range(old.saturating_add(1)..).map(|(_, count)| count).sum();
+    old != transaction && (all <= few || newer > all / 10)
+}
+
 fn hints(statistics: &Statistics) -> Hints {
     let segments = statistics.iter().map(|(segment, state)| (*segment, state.live)).collect();
     let compact = statistics.iter().filter_map(|(segment, state)| {
@@ -105,4 +119,18 @@ fn hints(statistics: &Statistics) -> Hints {
     });
     let stored = statistics.values().map(|state| state.size.saturating_sub(8)).sum();
     Hints { segments, compact: compact.collect(), storage_quota_use: stored }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_repositories_do_not_get_a_new_index_for_a_few_objects() {
+        let objects = BTreeMap::from([(3, 900), (7, 50), (9, 50)]);
+        assert!(is_worth_it(&objects, 3, 9, 1000), "small");
+        assert!(!is_worth_it(&objects, 3, 9, 999), "a tenth is new");
+        assert!(is_worth_it(&objects, 2, 9, 999));
+        assert!(!is_worth_it(&objects, 9, 9, 1000), "nothing is new");
+    }
 }
