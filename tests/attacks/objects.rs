@@ -319,8 +319,11 @@ fn a40_claims_by_hash() {
     let job = world.job("hostile");
     let mut client = job.open();
     let chunk = secret(&client);
-    let own = client.key.id_hash(CONTENT);
-    assert!(in_cache(&job.ticket.cache, &own) && !in_cache(&job.ticket.cache, &chunk.id));
+    assert!(!in_cache(&job.ticket.cache, &chunk.id));
+    // What it has proved it may refer to without sending it.
+    let own = ChunkRef { id: client.key.id_hash(CONTENT), size: CONTENT.len() as u32, csize: 90 };
+    assert!(matches!(refer(&mut client, own), Said::Value(_)));
+    assert!(matches!(client.call(call::rollback), Said::Value(_)));
     assert_eq!(refer(&mut client, chunk).broke(), "unknown-chunk");
     drop(client);
     job.end(2).expect_rule("unknown-chunk");
