@@ -6,6 +6,7 @@ mod afterwards;
 mod archives;
 mod hostile;
 mod objects;
+mod oracle;
 mod protocol;
 mod resources;
 mod rules;

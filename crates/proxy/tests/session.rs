@@ -301,6 +301,50 @@ fn deadlines() {
     assert_eq!(puppet.quit, Some(1));
 }
 
+#[test]
+fn a29_a_message_has_to_come_to_its_end() {
+    let mut puppet = Puppet::new();
+    puppet.owner.opened.limits.grace_seconds = 10;
+    puppet.owner.opened.limits.bytes_per_second = 100;
+    puppet.do_open();
+    let seconds = Duration::from_secs;
+    puppet.session.partial(seconds(20), 5);
+    assert_eq!(puppet.session.deadline(), seconds(30));
+    // What comes buys time, and only as much as it is worth.
+    puppet.session.partial(seconds(25), 1000);
+    assert_eq!(puppet.session.deadline(), seconds(40));
+    // Complete.
+    puppet.now = seconds(28);
+    puppet.chunk(b"x");
+    assert!(puppet.session.deadline() > seconds(1000));
+    puppet.session.partial(seconds(50), 5);
+    puppet.session.partial(seconds(51), 0);
+    assert!(puppet.session.deadline() > seconds(1000), "nothing is under way");
+    puppet.session.partial(seconds(60), 5);
+    puppet.now = seconds(70);
+    puppet.event(Event::Tick);
+    assert_eq!(puppet.owner.end.clone().unwrap().failure.unwrap().cause, Cause::TooSlow);
+}
+
+#[test]
+fn a20_proposals_have_a_rate() {
+    let mut puppet = Puppet::new();
+    puppet.owner.opened.limits.proposals_per_minute = 6;
+    puppet.do_open();
+    let manifest = puppet.prepare(ARCHIVE, &[directory("d")]);
+    for n in 0..40 {
+        puppet.now = Duration::from_secs(10 * n);
+        puppet.ok(put_manifest(&manifest));
+        puppet.ok(Method::Rollback);
+    }
+    // 71 by now.
+    for _ in 40..71 {
+        puppet.ok(put_manifest(&manifest));
+        puppet.ok(Method::Rollback);
+    }
+    assert_eq!(puppet.fails(put_manifest(&manifest)), "quota-exceeded");
+}
+
 /// Every cell of the table, tried out: a permitted call gets an answer, any other ends the session.
 #[test]
 fn every_row_of_the_table() {
