@@ -171,9 +171,8 @@ fn items() {
         size: Some(chunks.iter().map(|chunk| u64::from(chunk.size)).sum()),
         chunks: Some(chunks),
         user: Some(Some(b"root".to_vec())),
-        group: Some(None),
         ctime: Some(5),
-        atime: Some(1 << 70),
+        atime: Some(6),
         ..directory(path)
     };
     let stream = |items: &[Item]| Writer::packed(|writer| items.iter().for_each(|item| item.write(writer)));
@@ -195,6 +194,11 @@ fn items() {
     }
     seed("items", "healthy", &stream(&[healthy]));
     seed("items", "many", &stream(&(0..40).map(|n| file(&format!("d/{n}"), vec![chunk(n)])).collect::<Vec<_>>()));
+    seed("items", "late", &stream(&[Item { atime: Some(1 << 70), ..file("d/f", vec![chunk(1)]) }]));
+    for (name, path) in [("parent", "../"), ("dots", "a/../"), ("absolute", "/et")] {
+        seed("items", &format!("hostile-{name}"), &stream(&[file(path, vec![chunk(1), chunk(2)])]));
+    }
+    seed("items", "hostile-size", &stream(&[Item { size: Some(3001), ..file("d/f", vec![chunk(1), chunk(2)]) }]));
     seed("items", "empty", b"");
     seed("msgpack", "items", &[&[1][..], &stream(&all)].concat());
     let values = b"\x98\xc0\xc2\xc3\x7f\xff\xcb\x40\x09\x21\xfb\x54\x44\x2d\x18\xda\x00\x03abc\x82\xa1a\x91\x90\xa1b\xcf\xff\xff\xff\xff\xff\xff\xff\xff";
@@ -406,6 +410,17 @@ fn sessions() {
     seed("session", "unencrypted", &[&[2][..], &whole[1..]].concat());
     let raw: Vec<u8> = [call::negotiate(1, &[1, 4, 5, -1]), call::load_key(2)].concat();
     seed("session", "raw", &[&[0, 0xd0, raw.len() as u8][..], &raw].concat());
+    for (name, calls) in [
+        ("features", [&chunk[..], &stream, &archive(0), &[136, 0, 0, 0xff, 0, 5], &commit].concat()),
+        ("two-archives", [&chunk[..], &stream, &archive(0), &[136, 7, 0, 0xff, 15, 0, 0, 0, 5], &commit].concat()),
+        ("foreign-stream", [&chunk[..], &[104, 0, 1, 0xff, 0, 0, 4, 2], &manifest, &commit].concat()),
+        ("foreign-manifest", [&chunk[..], &stream, &archive(0), &[136, 0, 0, 0, 31, 5], &commit].concat()),
+        ("commit", commit.to_vec()),
+        ("delete", [&chunk[..], &[168, 0]].concat()),
+        ("get", [&chunk[..], &[40, 0]].concat()),
+    ] {
+        seed("session", &format!("hostile-{name}"), &[&start[..], &calls].concat());
+    }
     for choice in 192..200u8 {
         seed("session", &format!("forbidden-{choice}"), &[&start[..], &[choice]].concat());
     }

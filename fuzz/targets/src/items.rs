@@ -45,6 +45,12 @@ pub fn items(data: &[u8]) {
     }
 }
 
+/// How many references a stream proposes that is accepted.
+#[must_use]
+pub fn accepted(stream: &[u8]) -> Option<usize> {
+    examined(&[stream]).ok().map(|references| references.len())
+}
+
 /// What an accepted item never has, whatever the rules are called.
 pub fn assert_sane(item: &Item) {
     let path = &item.path;

@@ -103,3 +103,14 @@ fn seeds_of_the_session_get_as_far_as_commits() {
     assert_eq!((commits("backup"), commits("slow-owner"), commits("blake2"), commits("unencrypted")), (1, 1, 1, 1));
     assert_eq!((commits("checkpoints"), commits("rollback"), commits("after-the-end")), (3, 1, 1));
 }
+
+/// Else nothing behind the first rule would be looked at.
+#[test]
+fn seeds_of_items_are_accepted() {
+    let accepted = |name: &str| {
+        let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../corpus/items").join(name);
+        fuzz_targets::items::accepted(&std::fs::read(file).unwrap())
+    };
+    assert_eq!((accepted("all"), accepted("many"), accepted("one-1")), (Some(4), Some(40), Some(2)));
+    assert_eq!((accepted("hostile-parent"), accepted("hostile-size"), accepted("late")), (None, None, None));
+}
