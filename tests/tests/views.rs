@@ -7,7 +7,7 @@ use testkit::borgs::Borg;
 use testkit::system::TestSystem;
 use testkit::tree::{Spec, make, modify};
 use testkit::world::BorgWorld;
-use tests::{newest_archive, newest_job, number, text};
+use tests::{assert_failed, newest_archive, newest_job, number, start, text, wait_for_end};
 
 const PASSPHRASE: &str = "a view of one's own";
 
@@ -87,4 +87,41 @@ fn kept_caches_of_client_1_2_4() {
 #[test]
 fn kept_caches_of_client_1_4_5() {
     keeps_its_cache(Borg::v1_4_5(), "1.4.5");
+}
+
+#[test]
+fn a_lost_chunk_ends_in_one_retry_with_a_whole_cache() {
+    let system = TestSystem::start();
+    system.cli_ok(&["client", "add", "host", "--local"]);
+    let repository = system.add_repository("main", "repokey", Some(PASSPHRASE));
+    let source = system.join("source");
+    make(&source, Spec::default());
+    system.add_config("host", "all", "main", &[], &[&source]);
+    assert!(!run(&system, "host/all").0);
+    assert!(run(&system, "host/all").0);
+    let archive = newest_archive(&system);
+    system.settle();
+    // Somebody's disk loses a chunk of a file; the lists, and the client's cache, still have it.
+    let (world, tool) = (BorgWorld::with_passphrase(PASSPHRASE), Borg::judges().pop().unwrap());
+    let dump = system.join("dump.json");
+    let of = format!("{}::{}", repository.display(), text(&archive, "name"));
+    tool.run(&world, ["debug", "dump-archive", &of, dump.to_str().unwrap()]).unwrap();
+    let dump: serde_json::Value = serde_json::from_str(&fs::read_to_string(dump).unwrap()).unwrap();
+    let items = dump["_items"].as_array().unwrap();
+    let chunk = items.iter().find_map(|item| item["chunks"][0][0].as_str()).expect("a file with a chunk");
+    // Borg marks what it shows as hexadecimal.
+    let chunk = chunk.trim_start_matches('\u{7f}');
+    let said = tool.run(&world, ["debug", "delete-obj", repository.to_str().unwrap(), chunk]).unwrap();
+    assert!(said.contains("deleted"), "{said}");
+
+    let first = start(&system, "host/all");
+    assert_failed(&wait_for_end(&system, first), "view-stale");
+    let again = wait_for_end(&system, first + 1);
+    assert_eq!((text(&again, "state"), number(&again, "retry_of")), ("done", first));
+    let log = |job: u64| system.cli_ok(&["job", "log", &job.to_string()]);
+    assert!(log(first).contains("keeps its chunks cache"), "{}", log(first));
+    assert!(log(first + 1).contains("gets a chunks cache"), "{}", log(first + 1));
+    judge(&system, &repository, &source);
+    assert!(run(&system, "host/all").0);
+    assert_eq!(number(&newest_job(&system), "number"), first + 2, "once is enough");
 }

@@ -1,6 +1,6 @@
 //! What a client gets for one job: a key, a manifest, a cache, a token. Nothing of it opens the repository.
 
-use crate::failures::{internal, of_state, of_store};
+use crate::failures::{internal, of_repository, of_state, of_store};
 use crate::jobs::{Job, Parts};
 use crate::limits;
 use crate::owner::Owner;
@@ -13,6 +13,7 @@ use borg::manifest::{Manifest, manifest_id};
 use borg::{Id, KeyType, keyblob, time};
 use model::token::Token;
 use model::{Cause, Failure, JobState, Timestamp};
+use repository::Reader;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -26,6 +27,12 @@ use wire::session::{Opened, Prepare, Prepared, Reference, VERSION};
 fn token_seconds() -> i64 {
     i64::try_from(crate::writer::seconds("BORGCUBE_TOKEN_SECONDS", 600).as_secs()).unwrap_or(i64::MAX)
 }
+
+/// Chunks that are looked at under a lock at a time.
+const SLICE: usize = 4096;
+
+/// How many entries of an index are read in order in the time that one is looked up.
+const WORTH_READING_ALL: u64 = 16;
 
 /// A prepared job: what the worker gets, and the job itself.
 pub struct Made {
@@ -147,13 +154,42 @@ fn pin(owner: &Owner, mut view: View, parts: impl Fn(View) -> Parts) -> Result<A
 /// The job's view as a chunks cache, sealed, with how many entries and bytes it has. Only what is there and stays: what got lost, the
 /// client sends again, and what another session has sent again may go with it.
 pub fn cache(job: &Job) -> Result<(File, u64, u64), Failure> {
-    let mut there = vec![];
-    for reference in job.view.references.iter() {
-        if job.opening.stays(&Id(reference.id))? {
-            there.push(reference);
+    match job.opening.reader() {
+        Some(reader) if (job.view.references.len() as u64).saturating_mul(WORTH_READING_ALL) > reader.count() => {
+            chunks_cache(&all_there(job, &reader).map_err(|e| of_repository(&e))?)
+        }
+        _ => {
+            let mut there = vec![];
+            for reference in job.view.references.iter() {
+                if job.opening.stays(&Id(reference.id))? {
+                    there.push(reference);
+                }
+            }
+            chunks_cache(&there)
         }
     }
-    chunks_cache(&there)
+}
+
+/// The same, from the whole index in its order.
+fn all_there<'a>(job: &'a Job, reader: &Reader) -> repository::Result<Vec<&'a Reference>> {
+    let mut there = vec![];
+    let mut ids = reader.ids()?;
+    let mut next = ids.next().transpose()?;
+    for part in job.view.references.chunks(SLICE) {
+        let begin = there.len();
+        for reference in part {
+            while next.as_ref().is_some_and(|(id, _)| id.0 < reference.id) {
+                next = ids.next().transpose()?;
+            }
+            if next.as_ref().is_some_and(|(id, _)| id.0 == reference.id) {
+                there.push(reference);
+            }
+        }
+        let known = job.opening.known();
+        let staying = there.drain(begin..).filter(|reference| !known.is_fresh(&Id(reference.id))).collect::<Vec<_>>();
+        there.extend(staying);
+    }
+    Ok(there)
 }
 
 /// The chunks index in memory, with how many entries and bytes it has.
