@@ -298,6 +298,16 @@ impl Hostile {
         self.call(|msgid| call::commit(msgid, false, 0.1, false))
     }
 
+    /// Commits, where it may be that nobody listens any more.
+    pub fn commit_if_heard(&mut self) {
+        let soon = Some(Duration::from_secs(2));
+        self.peek.as_ref().expect("over the socket").set_read_timeout(soon).expect("a timeout");
+        let msgid = self.next();
+        self.send(&call::commit(msgid, false, 0.1, false));
+        // Whatever it says, if anything.
+        while matches!(self.replies.read(&mut [0; 64]), Ok(64)) {}
+    }
+
     /// Puts an archive of these items, and asks for it.
     pub fn propose(&mut self, name: &str, items: &[Item]) -> Said {
         let stream = self.items(items);

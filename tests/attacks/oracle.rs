@@ -1,7 +1,9 @@
 //! Whether the time of an answer tells what others have stored.
 
 use crate::hostile::{Said, directory, file};
-use crate::world::World;
+use crate::world::{SECRET, World};
+use borg::Id;
+use borg::compress::{Compression, compress};
 use borg::msgpack::OwnedValue;
 use borg::rpc::call;
 use std::time::{Duration, Instant};
@@ -41,26 +43,35 @@ fn r28_time_tells_nothing() {
     assert_eq!(job.end(0).state, "done");
 
     let mut times = [Vec::with_capacity(CHUNKS), Vec::with_capacity(CHUNKS)];
+    // What is asked next may have to wait for what was asked before: the answer for a chunk that says nothing by itself.
+    let mut behind = [Vec::with_capacity(CHUNKS), Vec::with_capacity(CHUNKS)];
     let verdict = world.attack(|client| {
+        let key = client.key.clone();
+        let seal = |plaintext: &[u8]| key.seal(&compress(Compression::Lz4, plaintext), 0);
+        let neutral = client.chunk(SECRET).id;
         // Both in turn, in an order that nobody can follow, so that a slow second of this machine meets both alike.
         let mut order = Random::new(5);
+        let mut ask = |id: &Id, envelope: &[u8]| {
+            let begin = Instant::now();
+            assert_eq!(client.ok(|msgid| call::put(msgid, id, envelope)), OwnedValue::Nil);
+            begin.elapsed()
+        };
         let (mut left, mut next) = ([present.iter(), absent.iter()], 0);
         while left.iter().any(|kind| kind.len() > 0) {
             if order.bytes(1)[0] & 1 == 1 || left[next].len() == 0 {
                 next = 1 - next;
             }
             let Some(chunk) = left[next].next() else { continue };
-            let (id, envelope) = (client.key.id_hash(chunk), client.seal(chunk));
-            let begin = Instant::now();
-            assert_eq!(client.ok(|msgid| call::put(msgid, &id, &envelope)), OwnedValue::Nil);
-            times[next].push(begin.elapsed());
+            times[next].push(ask(&key.id_hash(chunk), &seal(chunk)));
+            behind[next].push(ask(&neutral, &seal(SECRET)));
         }
     });
     verdict.expect_cause("client-borg-failed", "");
-    let [present, absent] = times;
-    let area = area_under_curve(&present, &absent);
-    println!("R28: area under the curve {area:.3} over {} present and {} absent chunks", present.len(), absent.len());
-    assert!((0.25..0.75).contains(&area), "{area}: the time of an answer tells what is stored");
+    let area = |[present, absent]: &[Vec<Duration>; 2]| area_under_curve(present, absent);
+    let (area, behind) = (area(&times), area(&behind));
+    println!("R28: area under the curve over {CHUNKS} present and {CHUNKS} absent chunks: {area:.3}, behind them {behind:.3}");
+    assert!((0.35..0.65).contains(&area), "{area}: the time of an answer tells what is stored");
+    // The owner works on while the next is asked, on processors that all share: nothing is promised there, see the threat model.
 }
 
 #[test]

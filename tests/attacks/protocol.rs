@@ -87,7 +87,7 @@ fn a14_calls_out_of_order() {
         let mut stranger = world.stranger();
         stranger.negotiate();
         assert!(["method-order", "method"].contains(&stranger.call(first).broke().as_str()));
-        assert_eq!(world.stranger().call(first).broke().is_empty(), false);
+        assert!(!world.stranger().call(first).broke().is_empty());
     }
     // After the end of the backup.
     let job = world.job("hostile");
@@ -165,7 +165,8 @@ fn a18_a23_messages_that_are_no_calls() {
     world.expect_deed(deed("message", "a18"));
     let id = || pack(|w| w.raw(&[1; 32]));
     let number = || pack(|w| w.uint(1));
-    let calls: [(&str, Vec<(&str, Vec<u8>)>); 6] = [
+    type Arguments = Vec<(&'static str, Vec<u8>)>;
+    let calls: [(&str, Arguments); 6] = [
         ("get", vec![("id", number())]),
         ("get", vec![("id", id()), ("id", id())]),
         ("get", vec![("id", id()), ("more", number())]),

@@ -4,7 +4,7 @@ use crate::link::Link;
 use crate::session::{Action, Ending, Event, OPEN_SECONDS, Session};
 use crate::stop::Stop;
 use crate::strangers::Stranger;
-use borg::rpc::{MAX_MESSAGE, ServerDecoder};
+use borg::rpc::{MAX_MESSAGE, Method, Request, ServerDecoder};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -22,6 +22,9 @@ const STEP: usize = 256 * 1024;
 
 /// A pipe that polls writable takes this much without blocking (POSIX: PIPE_BUF).
 const PIECE: usize = 4096;
+
+/// More than what a call has around its data.
+const AROUND: usize = 256;
 
 /// Replies are sent when this much is waiting, or when there is nothing else to do.
 const REPLIES: usize = 16 * 1024;
@@ -63,6 +66,7 @@ pub fn serve(
         stranger,
         opened,
         gone: false,
+        is_awaited: false,
         leaving: None,
         events: VecDeque::new(),
         began: Instant::now(),
@@ -115,6 +119,8 @@ struct Server {
     opened: Option<OwnedFd>,
     /// The owner is at the other end of `link` no longer; what it said before is still to be handed in.
     gone: bool,
+    /// Nothing is here behind the call that is being answered: its client waits.
+    is_awaited: bool,
     /// A connection on which everything is said.
     leaving: Option<Link>,
     events: VecDeque<Outside>,
@@ -170,6 +176,7 @@ impl Server {
         if !session.wants_client() {
             return false;
         }
+        let here = self.decoder.buffered();
         // The decoder is apart while a call borrows from it.
         let mut decoder = std::mem::replace(&mut self.decoder, ServerDecoder::new(0));
         let event = match decoder.next_request() {
@@ -181,6 +188,8 @@ impl Server {
         let found = event.is_some();
         match event {
             Some(event) => {
+                self.is_awaited =
+                    matches!(&event, Event::Request(Request { method: Method::Put { data, .. }, .. }) if here <= data.len() + AROUND);
                 let actions = session.handle(now, event);
                 self.perform(actions, session, owner);
             }
@@ -230,8 +239,9 @@ impl Server {
     }
 
     fn put(&mut self, id: &[u8; 32], size: u32, payload: &[u8], until: Instant) -> Result<(), WireError> {
-        if self.link.as_ref().is_some_and(|link| !link.has_credit(payload.len())) {
-            // The client need not wait for the owner.
+        // A client need not wait for the owner; and one that waits for this answer must not be able to tell by the clock how much the
+        // owner has to do with the chunk, so that it has its answer before the owner has the chunk.
+        if self.is_awaited || self.link.as_ref().is_some_and(|link| !link.has_credit(payload.len())) {
             self.flush(until);
         }
         self.listening().map_or(Ok(()), |link| link.put(id, size, payload, until))
