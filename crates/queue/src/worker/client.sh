@@ -97,7 +97,7 @@ error=$(rm -f "$cache/borgcube-mark" 2>&1) || fail client-cache "$error"
 for kept in "$cache"/txn.active/files*; do
     [ ! -f "$kept" ] || mv -f "$kept" "$cache/"
 done
-error=$(rm -rf "$cache/lock.exclusive" "$cache/lock.roster" "$cache/txn.active" "$cache/txn.tmp" "$cache/chunks.archive.d" 2>&1) ||
+error=$(rm -rf "$cache/lock.exclusive" "$cache/lock.roster" "$cache/txn.active" "$cache/txn.tmp" "$cache/chunks.archive.d" "$cache/pre12-meta" 2>&1) ||
     fail client-cache "$error"
 say "cache $found"
 answer=$(take 20)

@@ -149,7 +149,7 @@ impl Report {
                     self.warnings.push(bounded(message, 500));
                 }
             }
-            "error" => self.error = Some((bounded(msgid, 100), bounded(message.lines().next().unwrap_or(""), 800))),
+            "error" => self.error = Some((bounded(msgid, 100), bounded(headline(message), 800))),
             _ => {}
         }
     }
@@ -238,6 +238,16 @@ fn script_failure(word: &str, message: &str) -> Failure {
     }
 }
 
+/// What to tell of a message that may have many lines. A traceback of Python says last what it is about, and Borg describes the host behind it.
+fn headline(message: &str) -> &str {
+    let mut lines = message.lines();
+    let first = lines.next().unwrap_or("");
+    if !first.starts_with("Traceback (") {
+        return first;
+    }
+    lines.find(|line| !line.is_empty() && !line.starts_with(' ')).unwrap_or(first)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -312,5 +322,14 @@ mod tests {
         assert_eq!(at(0, 0), 0);
         assert_eq!(at(5, 5_000_000), 1_000_000);
         assert_eq!(at(20, 5_000_000), 0);
+    }
+
+    #[test]
+    fn a_traceback_is_told_by_its_exception() {
+        let traceback = "Traceback (most recent call last):\n  File \"cache.py\", line 1, in x\n    raise\nValueError: what is wrong\n\nPlatform: Linux\n";
+        assert_eq!(headline(traceback), "ValueError: what is wrong");
+        assert_eq!(headline("Traceback (most recent call last):"), "Traceback (most recent call last):");
+        assert_eq!(headline("one\ntwo"), "one");
+        assert_eq!(headline(""), "");
     }
 }
