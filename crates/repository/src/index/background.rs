@@ -15,6 +15,8 @@ const MANY: usize = 6;
 const ALIKE: usize = 4;
 /// Merged records between two looks at what else there is to do.
 const SLICE: u32 = 8192;
+/// Slices between two syncs, 25 MB of records: a checkpoint, for which a commit waits, must not find gigabytes that are still to be synced.
+const SYNCED: u32 = 64;
 
 /// Which runs to merge, given their sizes, the oldest first.
 ///
@@ -112,14 +114,17 @@ impl Shared {
         chosen.iter().rev().try_for_each(|run| self.noted(merge.add_run(run)))?;
         let expected = chosen.iter().map(|run| run.records).sum();
         let mut writer = Writer::create(&self.place, number, born, expected, oldest)?;
-        let mut slice = 0;
+        let (mut slice, mut slices) = (0, 0);
         while let Some(record) = self.noted(merge.next())? {
             if !oldest || record.1.is_some() {
                 writer.push(record)?;
             }
             slice += 1;
             if slice == SLICE {
-                slice = 0;
+                (slice, slices) = (0, slices + 1);
+                if self.durable && slices % SYNCED == 0 {
+                    writer.sync()?;
+                }
                 self.write_frozen();
                 if self.bell().quit || self.read().epoch != epoch {
                     return Ok(false);

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use borg::{Id, RepositoryId};
 
@@ -36,6 +37,9 @@ use run::{Place, Run};
 
 /// Changes that are collected before they are written. At most twice as many wait to be written, and twice as many come in meanwhile.
 const LIMIT: usize = 62_500;
+
+/// How long whoever has the index open may take to let go of it.
+const LETTING_GO: Duration = Duration::from_secs(2);
 
 /// What the index knew of the repository when it was made durable.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -170,10 +174,15 @@ impl Index {
         let dir = dir.to_owned();
         fs::create_dir_all(&dir).map_err(|error| failed("making", &dir, &error))?;
         let lock = File::create(dir.join("lock")).map_err(|error| failed("opening the lock in", &dir, &error))?;
-        lock.try_lock().map_err(|error| match error {
-            fs::TryLockError::WouldBlock => Error::Index(format!("the index in {} is open in another process", dir.display())),
-            fs::TryLockError::Error(error) => failed("locking", &dir, &error),
-        })?;
+        // A thread that was still reading when the repository was closed lets go in a moment.
+        let deadline = Instant::now() + LETTING_GO;
+        while let Err(error) = lock.try_lock() {
+            match error {
+                fs::TryLockError::Error(error) => return Err(failed("locking", &dir, &error)),
+                fs::TryLockError::WouldBlock if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+                fs::TryLockError::WouldBlock => return Err(Error::Index(format!("the index in {} is open already", dir.display()))),
+            }
+        }
 
         let place = Arc::new(Place { dir: dir.clone(), id, ours: AtomicBool::new(true) });
         let durable = Current::read(&dir, id).and_then(|current| match Durable::open(&place, current) {
@@ -516,7 +525,7 @@ impl Shared {
             (Arc::clone(&state.runs), current)
         };
         if self.durable {
-            runs.iter().try_for_each(|run| run.sync())?;
+            runs.iter().try_for_each(|run| self.noted(run.sync()))?;
             File::open(&self.place.dir).and_then(|dir| dir.sync_all()).map_err(|error| failed("writing", &self.place.dir, &error))?;
         }
         // From the renaming on they must not vanish. If it fails, nobody knows on which side of it: then both stay.

@@ -47,6 +47,8 @@ pub(super) struct Run {
     pub(super) born: u64,
     named: AtomicBool,
     synced: AtomicBool,
+    /// Syncing it failed once: nobody knows what of it is on the disk, whatever another sync says.
+    lost: AtomicBool,
 }
 
 /// What a checkpoint notes of a run.
@@ -101,9 +103,9 @@ impl Run {
         // Whatever is not in the other runs is looked for in the oldest one: there it would save least and cost most.
         let filter = if oldest { None } else { Filter::from_words(filter.as_chunks().0.iter().map(|b| u64::from_le_bytes(*b)).collect()) };
         let named = AtomicBool::new(true);
-        let synced = AtomicBool::new(true);
+        let (synced, lost) = (AtomicBool::new(true), AtomicBool::new(false));
         let place = Arc::clone(place);
-        Ok(Run { place, file, path, number: name.number, directory, filter, records, sum, born: name.born, named, synced })
+        Ok(Run { place, file, path, number: name.number, directory, filter, records, sum, born: name.born, named, synced, lost })
     }
 
     pub(super) fn name(&self) -> Name {
@@ -117,10 +119,18 @@ impl Run {
 
     /// Makes it durable, except for its name in the directory.
     pub(super) fn sync(&self) -> Result<()> {
-        if !self.synced.load(Ordering::Acquire) {
-            self.file.sync_data().map_err(|error| failed("writing", &self.path, &error))?;
-            self.synced.store(true, Ordering::Release);
+        if self.synced.load(Ordering::Acquire) {
+            return Ok(());
         }
+        if self.lost.load(Ordering::Acquire) {
+            return Err(damaged(&self.path));
+        }
+        if let Err(error) = self.file.sync_data() {
+            log::error!("{} cannot be synced: {error}", self.path.display());
+            self.lost.store(true, Ordering::Release);
+            return Err(damaged(&self.path));
+        }
+        self.synced.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -211,10 +221,10 @@ impl Writer {
         let path = path(&place.dir, number);
         let file =
             File::options().read(true).write(true).create_new(true).open(&path).map_err(|error| failed("creating", &path, &error))?;
-        let (named, synced) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (named, synced, lost) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
         let filter = (!oldest).then(|| Filter::for_ids(expected));
         let place = Arc::clone(place);
-        let run = Run { place, file, path, number, directory: Vec::new(), filter, records: 0, sum: 0, born, named, synced };
+        let run = Run { place, file, path, number, directory: Vec::new(), filter, records: 0, sum: 0, born, named, synced, lost };
         Ok(Writer { run, page: Vec::with_capacity(RECORDS), buffer: Vec::with_capacity(BATCH * PAGE), written: 0 })
     }
 
@@ -243,6 +253,11 @@ impl Writer {
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
+    }
+
+    /// Makes durable what is written so far, so that little is left for whoever waits for it.
+    pub(super) fn sync(&self) -> Result<()> {
+        self.run.file.sync_data().map_err(|error| failed("writing", &self.run.path, &error))
     }
 
     /// `None` if there were no records; no file stays then.
@@ -315,5 +330,25 @@ impl Cursor {
         self.records.extend((0..page.len()).map(|at| page.record(at)));
         self.at = (self.at.0 + 1, 0);
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_synced_once_is_not_said_to_be_synced_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Arc::new(Place { dir: dir.path().to_owned(), id: RepositoryId([3; 32]), ours: AtomicBool::new(true) });
+        let mut writer = Writer::create(&place, 1, 0, 1, true).unwrap();
+        writer.push((Id([1; 32]), None)).unwrap();
+        let run = writer.finish().unwrap().unwrap();
+        let mut run = Arc::into_inner(run).unwrap();
+        // What cannot be synced; and then, as after an error of a disk, what can.
+        let file = std::mem::replace(&mut run.file, File::open("/dev/null").unwrap());
+        assert!(matches!(run.sync(), Err(crate::Error::IndexDamaged(_))));
+        run.file = file;
+        assert!(matches!(run.sync(), Err(crate::Error::IndexDamaged(_))));
     }
 }

@@ -47,6 +47,8 @@ pub(super) struct Progress {
     copied: u64,
     /// Goes up when copies are discarded.
     discards: u64,
+    /// Goes up when what was emptied stays all the same.
+    failures: u64,
     removed: u64,
     removed_bytes: u64,
     copied_bytes: u64,
@@ -84,6 +86,7 @@ struct Current {
     size: u64,
     at: u64,
     keep_deletes: bool,
+    failures: u64,
 }
 
 /// What a step has come to.
@@ -206,6 +209,10 @@ impl Local {
             compaction.current = None;
             compaction.victims = self.victims(compaction.threshold, &compaction.skipped).0;
         }
+        if compaction.current.as_ref().is_some_and(|current| current.failures != self.compacting.failures) {
+            // DELETEs of it may have been dropped because an older segment would be gone, which stays now.
+            compaction.current = None;
+        }
         let mut bytes = 0;
         loop {
             if compaction.current.is_none() {
@@ -278,7 +285,7 @@ impl Local {
         let emptied = &self.compacting.emptied;
         let older = self.statistics.range(..segment).filter(|(older, _)| !emptied.contains_key(older));
         let keep_deletes = older.map(|(_, state)| superseded_puts(state)).any(|bytes| bytes >= PUT_HEADER as u64);
-        Ok(Some(Current { segment, file, size: state.size, at: 0, keep_deletes }))
+        Ok(Some(Current { segment, file, size: state.size, at: 0, keep_deletes, failures: self.compacting.failures }))
     }
 
     /// Empties a part of a segment; true if nothing is left in it.
@@ -355,6 +362,7 @@ impl Local {
         }
         if let Err(error) = self.remove_segments(&emptied) {
             log::error!("emptied segments stay for now: {error}");
+            self.compacting.failures += 1;
         }
         self.room.set_used(self.statistics.values().map(|state| state.size.saturating_sub(MAGIC.len() as u64)).sum());
         true

@@ -68,6 +68,11 @@ impl Lock {
         }
     }
 
+    /// The repository that it locks.
+    pub(crate) fn root(&self) -> &Path {
+        self.storage.root()
+    }
+
     /// Whether nobody broke it.
     pub(crate) fn is_held(&self) -> bool {
         !self.exclusive || self.storage.root().join(DIRECTORY).join(self.me.name()).exists()

@@ -172,10 +172,10 @@ impl Log {
     }
 
     fn begin_segment(&mut self, tail: &mut MutexGuard<'_, Tail>) -> Result<()> {
-        // Noted before it exists, so that it is removed whatever happens.
-        self.begun.push(tail.segment);
         tail.dirty = true;
         tail.file = Some(Arc::new(self.shared.storage.create(tail.segment)?));
+        // Not before: where there was one already, it is somebody else's.
+        self.begun.push(tail.segment);
         tail.written = 0;
         tail.gathered.clear();
         tail.gathered.extend_from_slice(&MAGIC);

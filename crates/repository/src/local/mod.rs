@@ -101,14 +101,8 @@ impl Local {
 
     pub(crate) fn check_alive(&mut self) -> Result<()> {
         self.check()?;
-        match &self.lock {
-            Some(lock) if !lock.is_held() => {
-                let location = self.shared.storage.root().display();
-                let error = Error::Io(format!("the lock of {location} was broken by somebody; nothing more is written"));
-                self.remember(Err(error))
-            }
-            _ => Ok(()),
-        }
+        let lost = self.lock.as_ref().and_then(lost);
+        self.remember(lost.map_or(Ok(()), Err))
     }
 
     pub(crate) fn list_ids(&mut self) -> Result<Vec<Id>> {
@@ -142,9 +136,15 @@ impl Local {
         if !log.is_dirty() && self.broken.is_none() {
             return Ok(());
         }
+        if let Some(error) = self.lock.as_ref().and_then(lost) {
+            // Whoever has the lock now has removed our segments, and has perhaps committed others under their numbers.
+            return self.remember(Err(error));
+        }
         let shared = Arc::clone(&self.shared);
         let _alone = shared.shut();
-        log.abandon()?;
+        if let Err(error) = log.abandon() {
+            return self.remember(Err(error));
+        }
         self.broken = None;
         self.compacting.discard();
         let caught_up = shared.index.reset().and_then(|checkpoint| self.catch_up(checkpoint.unwrap_or_default()));
@@ -166,6 +166,8 @@ impl Local {
 
     pub(crate) fn reserve_nonce(&mut self, next: u64, start: Option<u64>) -> Result<()> {
         self.for_writing()?;
+        // Somebody else may be about to use the same ones.
+        self.check_alive()?;
         if self.free_nonce()? != start {
             return Err(Error::Io("somebody else reserved nonces meanwhile".into()));
         }
@@ -233,8 +235,12 @@ impl Local {
         let (transaction, segments) = log.commit()?;
         self.transaction = Some(transaction);
         for segment in segments {
-            let Some(stamp) = self.shared.storage.stamp(segment)? else { continue };
-            note(&mut self.statistics, segment, |state| (state.size, state.mtime_ns) = (stamp.size, stamp.mtime_ns));
+            // It holds already: without a stamp the next opening builds the index anew.
+            match self.shared.storage.stamp(segment) {
+                Ok(Some(stamp)) => note(&mut self.statistics, segment, |state| (state.size, state.mtime_ns) = (stamp.size, stamp.mtime_ns)),
+                Ok(None) => {}
+                Err(e) => ::log::error!("{e}"),
+            }
         }
         note(&mut self.statistics, transaction, |state| state.freeable += borg::segment::HEADER as u64);
         // From here on it holds, whatever else fails.
@@ -278,6 +284,11 @@ impl Local {
         }
         result
     }
+}
+
+fn lost(lock: &Lock) -> Option<Error> {
+    let location = lock.root().display();
+    (!lock.is_held()).then(|| Error::Io(format!("the lock of {location} was broken by somebody; nothing more is written")))
 }
 
 fn reading_only() -> Error {

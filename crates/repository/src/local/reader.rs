@@ -49,3 +49,35 @@ impl Reader {
         self.shared.upgrade().ok_or_else(|| Error::Unsupported("the repository was closed".into()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{OpenOptions, Repository, Reserve};
+    use borg::Id;
+    use std::time::Duration;
+
+    #[test]
+    fn a_reader_that_is_not_done_yet_does_not_keep_the_next_opening_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = dir.path().join("repo").to_str().unwrap().to_owned();
+        let options = OpenOptions {
+            exclusive: true,
+            create: true,
+            index: Some(dir.path().join("index")),
+            reserve: Reserve::NONE,
+            ..OpenOptions::at(url)
+        };
+        let mut repository = Repository::open(&options).unwrap();
+        repository.put(&Id([1; 32]), b"x", 0).unwrap();
+        repository.commit().unwrap();
+        let reading = repository.reader().unwrap().shared().unwrap();
+        let reading = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(reading);
+        });
+        repository.close();
+        let mut again = Repository::open(&OpenOptions { create: false, ..options }).unwrap();
+        assert_eq!(again.get(&Id([1; 32])).unwrap(), b"x");
+        reading.join().unwrap();
+    }
+}

@@ -67,11 +67,19 @@ impl Shared {
                 self.index.get(id)?
             };
             let Some(entry) = entry else { return Ok(None) };
-            if let Some(data) = self.read(id, entry)? {
-                return Ok(Some(data));
+            match self.read(id, entry) {
+                Ok(None) => {}
+                // It may have been a copy that was discarded meanwhile; only if it is still said to be there, it is damaged.
+                Err(Error::Damaged(_)) if self.is_elsewhere(id, entry)? => {}
+                read => return read,
             }
         }
         Err(Error::Damaged(format!("the segment of object {id} is gone")))
+    }
+
+    fn is_elsewhere(&self, id: &Id, entry: Entry) -> Result<bool> {
+        let _inside = self.enter();
+        Ok(self.index.get(id)? != Some(entry))
     }
 
     /// An entry's data; None if there is no such segment any more.
@@ -131,5 +139,41 @@ impl Shared {
 
     fn files(&self) -> MutexGuard<'_, Files> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Entry, OpenOptions, Repository, Reserve};
+    use borg::Id;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    #[test]
+    fn a_copy_that_is_discarded_while_somebody_reads_it_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = dir.path().join("repo").to_str().unwrap().to_owned();
+        let options = OpenOptions { exclusive: true, create: true, reserve: Reserve::NONE, ..OpenOptions::at(url) };
+        let Repository::Local(mut local) = Repository::open(&options).unwrap() else { panic!("it is local") };
+        let id = Id([1; 32]);
+        local.put(&id, b"x", 0).unwrap();
+        local.commit().unwrap();
+        let shared = Arc::clone(&local.shared);
+        let good = shared.index.get(&id).unwrap().unwrap();
+        let copy = Entry { offset: good.offset + 1000, ..good };
+        shared.index.insert(id, copy).unwrap();
+        let tail = shared.tail();
+        let read = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| shared.get(&id));
+            // It has found the copy, and waits to see whether that is in memory.
+            std::thread::sleep(Duration::from_millis(200));
+            shared.index.insert(id, good).unwrap();
+            drop(tail);
+            reader.join().unwrap()
+        });
+        assert_eq!(read.unwrap().unwrap(), b"x");
+        // What stays there is damaged.
+        shared.index.insert(id, copy).unwrap();
+        assert!(matches!(shared.get(&id), Err(crate::Error::Damaged(_))));
     }
 }

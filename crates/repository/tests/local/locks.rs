@@ -155,3 +155,34 @@ fn without_an_id_the_host_is_called_as_borg_calls_it() {
     // The resolver may add a domain, which only costs the recognition of stale locks.
     assert_eq!(ours.split_once('@').unwrap().1, theirs.split_once('@').unwrap().1, "{ours} and {theirs}");
 }
+
+#[test]
+fn whoever_broke_the_lock_keeps_what_it_committed() {
+    for begun in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("repo");
+        let mut first = create(&path);
+        first.put(&id(1), b"one", 0).unwrap();
+        first.commit().unwrap();
+        if begun {
+            first.put(&id(2), b"never committed", 0).unwrap();
+        }
+        std::fs::remove_dir_all(path.join("lock.exclusive")).unwrap();
+        let mut other = Repository::open(&OpenOptions { host_id: Some("other@2".into()), ..options(&path) }).unwrap();
+        other.put(&id(3), b"three", 0).unwrap();
+        other.commit().unwrap();
+        other.close();
+        if !begun {
+            assert!(first.put(&id(2), b"where the other one has its segment", 0).is_err());
+        }
+        // Whatever the loser does now.
+        assert!(first.reserve_nonce(7, None).is_err());
+        assert!(first.check_alive().is_err());
+        assert!(first.discard().is_err());
+        assert!(first.put(&id(4), b"four", 0).is_err() && first.commit().is_err());
+        first.close();
+        let mut again = open(&path);
+        assert_eq!(again.get(&id(3)).unwrap(), b"three", "{begun}");
+        assert_eq!(again.get(&id(1)).unwrap(), b"one");
+    }
+}
