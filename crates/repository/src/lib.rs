@@ -7,6 +7,7 @@
 
 mod entry;
 mod error;
+mod ids;
 pub mod index;
 mod local;
 mod location;
@@ -16,6 +17,7 @@ mod served;
 
 pub use entry::Entry;
 pub use error::{Error, Result};
+pub use ids::{IdHash, IdHasher, IdMap, IdSet};
 pub use local::{CheckOptions, CheckReport, Compaction, Finding, Local, Reader, Step};
 pub use location::Location;
 pub use options::{OpenOptions, Reserve};

@@ -1,13 +1,13 @@
 //! Several sorted sources as one: of each id the newest record.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use borg::Id;
 
 use super::page::Record;
 use super::run::{Cursor, Run};
-use crate::{Entry, Result};
+use crate::{Entry, IdMap, Result};
 
 /// Segment, and the serial at which it was forgotten.
 pub(super) type Forgotten = BTreeMap<u32, u64>;
@@ -45,7 +45,7 @@ impl Merge {
         Merge { sources: Vec::new(), forgotten }
     }
 
-    pub(super) fn add_map(&mut self, map: &HashMap<Id, Option<Entry>>, born: u64) -> Result<()> {
+    pub(super) fn add_map(&mut self, map: &IdMap<Option<Entry>>, born: u64) -> Result<()> {
         let mut records: Vec<Record> = map.iter().map(|(id, entry)| (*id, *entry)).collect();
         records.sort_unstable_by_key(|(id, _)| *id);
         self.add(Source::Memory { records: records.into_iter(), born })

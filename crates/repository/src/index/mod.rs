@@ -18,7 +18,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use borg::{Id, RepositoryId};
 
-use crate::{Entry, Error, Result};
+use crate::{Entry, Error, IdMap, Result};
 pub use borg_index::{BorgIndex, Digests, write_borg_index};
 use current::Current;
 pub use merge::Entries;
@@ -95,7 +95,7 @@ struct Shared {
 /// What lookups see.
 #[derive(Default, Clone)]
 struct State {
-    changes: HashMap<Id, Option<Entry>>,
+    changes: IdMap<Option<Entry>>,
     /// Changes that are being written.
     frozen: Option<Arc<Frozen>>,
     /// Oldest first.
@@ -114,7 +114,7 @@ struct State {
 }
 
 struct Frozen {
-    changes: HashMap<Id, Option<Entry>>,
+    changes: IdMap<Option<Entry>>,
     born: u64,
 }
 
@@ -227,10 +227,17 @@ impl Index {
 
     /// The object is here from now on; tells where it was.
     pub fn insert(&self, id: Id, entry: Entry) -> Result<Option<Entry>> {
-        if entry.segment == page::REMOVED {
-            return Err(Error::Index(format!("there is no segment {}", entry.segment)));
-        }
+        is_place(entry)?;
         self.shared.change(id, Some(entry))
+    }
+
+    /// Like [`Index::insert`], for an object that was not here when the caller looked, who alone makes changes: nothing is looked up.
+    pub fn insert_absent(&self, id: Id, entry: Entry) -> Result<()> {
+        is_place(entry)?;
+        let _writer = self.shared.writer();
+        self.shared.make_room()?;
+        self.shared.set(id, Some(entry), None);
+        Ok(())
     }
 
     /// The object is gone; tells where it was.
@@ -331,6 +338,10 @@ impl Drop for Index {
     }
 }
 
+fn is_place(entry: Entry) -> Result<()> {
+    if entry.segment == page::REMOVED { Err(Error::Index(format!("there is no segment {}", entry.segment))) } else { Ok(()) }
+}
+
 /// Removes what no checkpoint names.
 fn sweep(dir: &Path, durable: Option<&Durable>) -> Result<()> {
     let keep: BTreeSet<PathBuf> = durable.into_iter().flat_map(|durable| &durable.runs).map(|run| run.path().to_owned()).collect();
@@ -428,9 +439,14 @@ impl Shared {
         let _writer = self.writer();
         self.make_room()?;
         let old = self.get(&id)?;
-        if entry.is_none() && old.is_none() {
-            return Ok(None);
+        if entry.is_some() || old.is_some() {
+            self.set(id, entry, old);
         }
+        Ok(old)
+    }
+
+    /// Notes a change of what was so before.
+    fn set(&self, id: Id, entry: Option<Entry>, old: Option<Entry>) {
         let mut state = self.write();
         if let Some(Entry { segment, .. }) = old
             && let Some(count) = state.counts.get_mut(&segment)
@@ -445,7 +461,6 @@ impl Shared {
         }
         state.changes.insert(id, entry);
         state.since += 1;
-        Ok(old)
     }
 
     /// Has the changes written when there are many, and waits only if the thread cannot keep up.

@@ -77,7 +77,12 @@ proptest! {
             match step {
                 Do::Insert(n, segment) => {
                     let entry = entry(segment, number as u32);
-                    prop_assert_eq!(index.insert(id(n), entry).unwrap(), now.insert(id(n), entry));
+                    let old = now.insert(id(n), entry);
+                    if old.is_none() && number % 2 == 0 {
+                        index.insert_absent(id(n), entry).unwrap();
+                    } else {
+                        prop_assert_eq!(index.insert(id(n), entry).unwrap(), old);
+                    }
                 }
                 Do::Remove(n) => prop_assert_eq!(index.remove(&id(n)).unwrap(), now.remove(&id(n))),
                 Do::Get(n) => prop_assert_eq!(index.get(&id(n)).unwrap(), now.get(&id(n)).copied()),

@@ -207,7 +207,7 @@ impl Local {
         let fresh = *id == Id::MANIFEST && !existing;
         let (segment, offset) = self.append(&put_header(id, envelope), envelope, fresh)?;
         let entry = Entry { segment, offset, size, csize: envelope.len() as u32 };
-        superseded(&mut self.statistics, self.shared.index.insert(*id, entry)?);
+        self.shared.index.insert_absent(*id, entry)?;
         note(&mut self.statistics, segment, |state| {
             state.live += 1;
             state.size += u64::from(entry.csize) + PUT_HEADER as u64;
