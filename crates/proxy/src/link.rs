@@ -20,9 +20,18 @@ const STEP: usize = 128 * 1024;
 /// A frame's length field and type.
 const HEAD: usize = 5;
 
+/// Chunks are gathered up to this size before they are sent: a client may send very small ones.
+const GATHERED: usize = 64 * 1024;
+
+/// Who was waiting for the client till the end of its time has not read what the owner says, which may be why the owner takes nothing: it
+/// gets this long beyond that time.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The connection to the owner.
 pub struct Link {
     stream: UnixStream,
+    /// Frames that are not sent yet.
+    output: Vec<u8>,
     input: Vec<u8>,
     /// What is received and not handed out.
     filled: Range<usize>,
@@ -36,7 +45,7 @@ impl Link {
     /// Takes over a connection.
     pub fn new(stream: UnixStream) -> Result<Link, WireError> {
         stream.set_nonblocking(true)?;
-        Ok(Link { stream, input: Vec::new(), filled: 0..0, early: VecDeque::new(), in_flight: 0 })
+        Ok(Link { stream, output: Vec::new(), input: Vec::new(), filled: 0..0, early: VecDeque::new(), in_flight: 0 })
     }
 
     /// For polling: readable means [`Link::receive`].
@@ -50,32 +59,62 @@ impl Link {
         self.in_flight == 0 || self.in_flight + charge(length) <= CREDIT
     }
 
-    /// Sends a chunk, when there is credit for it. An owner that has failed takes no more: what it said about that comes from
-    /// [`Link::next`].
+    /// Sends a chunk, when there is credit for it: soon, or with [`Link::flush`]. An owner that has failed takes no more: what it said
+    /// about that comes from [`Link::next`].
     pub fn put(&mut self, id: &[u8; 32], size: u32, payload: &[u8], until: Instant) -> Result<(), WireError> {
         while !self.has_credit(payload.len()) {
             if self.has_failed() {
                 return Ok(());
             }
+            // No credit comes back for what the owner has not got.
+            self.flush(until)?;
             self.wait(Interest::Read, until)?;
             self.receive()?;
             self.sort_early()?;
         }
         self.in_flight += charge(payload.len());
-        self.send(kind::PUT, &[id, &size.to_le_bytes(), payload], until)
+        self.head(kind::PUT, id.len() + size_of_val(&size) + payload.len())?;
+        self.output.extend_from_slice(id);
+        self.output.extend_from_slice(&size.to_le_bytes());
+        if self.output.len() + payload.len() <= GATHERED {
+            self.output.extend_from_slice(payload);
+            return Ok(());
+        }
+        self.write(payload, until)
     }
 
-    /// Sends a frame, unless the owner has failed.
-    pub fn send(&mut self, kind: u8, parts: &[&[u8]], until: Instant) -> Result<(), WireError> {
-        let size = 1 + parts.iter().map(|part| part.len()).sum::<usize>();
+    /// Sends a frame and the chunks before it, unless the owner has failed.
+    pub fn send(&mut self, kind: u8, payload: &[u8], until: Instant) -> Result<(), WireError> {
+        self.head(kind, payload.len())?;
+        self.write(payload, until)
+    }
+
+    /// Sends the chunks that were gathered, unless the owner has failed.
+    pub fn flush(&mut self, until: Instant) -> Result<(), WireError> {
+        if self.output.is_empty() { Ok(()) } else { self.write(&[], until) }
+    }
+
+    fn head(&mut self, kind: u8, payload: usize) -> Result<(), WireError> {
+        let size = 1 + payload;
         if size > MAX_FRAME {
             return Err(WireError::TooLarge { size, limit: MAX_FRAME });
         }
-        let mut head = [0; HEAD];
-        head[..4].copy_from_slice(&u32::try_from(size).unwrap_or(u32::MAX).to_le_bytes());
-        head[4] = kind;
-        let mut slices: Vec<IoSlice<'_>> = [&head[..]].iter().chain(parts).map(|part| IoSlice::new(part)).collect();
-        let mut rest = &mut slices[..];
+        self.output.extend_from_slice(&u32::try_from(size).unwrap_or(u32::MAX).to_le_bytes());
+        self.output.push(kind);
+        Ok(())
+    }
+
+    /// Sends what was gathered, and `more` after it.
+    fn write(&mut self, more: &[u8], until: Instant) -> Result<(), WireError> {
+        let gathered = std::mem::take(&mut self.output);
+        let written = self.write_all(&mut [IoSlice::new(&gathered), IoSlice::new(more)], until);
+        self.output = gathered;
+        self.output.clear();
+        written
+    }
+
+    fn write_all(&mut self, mut rest: &mut [IoSlice<'_>], until: Instant) -> Result<(), WireError> {
+        let mut patience = None;
         while !rest.is_empty() {
             match self.stream.write_vectored(rest) {
                 Ok(0) => return Err(WireError::Closed),
@@ -83,6 +122,7 @@ impl Link {
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == ErrorKind::WouldBlock && self.has_failed() => return Ok(()),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    let until = *patience.get_or_insert_with(|| until.max(Instant::now() + PATIENCE));
                     self.wait(Interest::ReadWrite, until)?;
                     self.receive()?;
                     self.sort_early()?;
@@ -245,10 +285,35 @@ mod tests {
         wire::frame::write(&mut owner, kind::FAILED, &[b"full"]).unwrap();
         drop(owner);
         let until = Instant::now() + Duration::from_secs(5);
-        assert!(matches!(link.put(&[1; 32], 1, b"x", until), Err(WireError::Closed)));
+        link.put(&[1; 32], 1, b"x", until).unwrap();
+        assert!(matches!(link.flush(until), Err(WireError::Closed)));
         link.take_rest();
         assert_eq!(link.next(|kind, payload| (kind, payload.to_vec())).unwrap(), Some((kind::FAILED, b"full".to_vec())));
         assert_eq!(link.next(|kind, _| kind).unwrap(), None);
+    }
+
+    #[test]
+    fn small_chunks_are_gathered_and_come_in_order() {
+        let (ours, mut owner) = UnixStream::pair().unwrap();
+        owner.set_nonblocking(true).unwrap();
+        let mut link = Link::new(ours).unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        link.put(&[1; 32], 1, b"x", until).unwrap();
+        link.put(&[2; 32], 2, b"yy", until).unwrap();
+        let mut payload = vec![];
+        assert!(matches!(wire::frame::read(&mut owner, &mut payload), Err(WireError::Io(e)) if e.kind() == ErrorKind::WouldBlock));
+        owner.set_nonblocking(false).unwrap();
+        let large = vec![7; GATHERED];
+        let reading = std::thread::spawn(move || {
+            let mut frame = || (wire::frame::read(&mut owner, &mut payload).unwrap(), payload.clone());
+            [frame(), frame(), frame(), frame()]
+        });
+        // What does not fit takes the rest along, and so does every other frame.
+        link.put(&[3; 32], 3, &large, until).unwrap();
+        link.put(&[4; 32], 4, b"z", until).unwrap();
+        link.flush(until).unwrap();
+        let expected = |n: u8, payload: &[u8]| (kind::PUT, [&[n; 32], &[n, 0, 0, 0][..], payload].concat());
+        assert_eq!(reading.join().unwrap(), [expected(1, b"x"), expected(2, b"yy"), expected(3, &large), expected(4, b"z")]);
     }
 
     #[test]

@@ -219,7 +219,7 @@ impl Server {
                     self.events.push_back(outcome);
                     Ok(())
                 }
-                Action::Owner(kind, payload) => self.listening().map_or(Ok(()), |link| link.send(kind, &[&payload], until)),
+                Action::Owner(kind, payload) => self.listening().map_or(Ok(()), |link| link.send(kind, &payload, until)),
                 Action::Put { id, size, payload } => self.put(&id, size, &payload, until),
                 Action::CloseOwner => {
                     self.leaving = self.link.take().map(Link::finish).or(self.leaving.take());
@@ -305,6 +305,9 @@ impl Server {
     fn wait(&mut self, session: &Session) {
         let until = self.began + session.deadline();
         self.flush(until);
+        if let Some(Err(error)) = self.listening().map(|link| link.flush(until)) {
+            self.owner_error(&error);
+        }
         if !self.events.is_empty() || self.gone || self.code.is_some() {
             return;
         }
