@@ -28,21 +28,28 @@ pub fn reconcile(owner: &Owner, manifest: &Manifest) -> Result<(), Failure> {
         log::warn!("the manifest is older than what was committed; the records of {} archives that it does not have stay", gone.len());
         kept.extend(gone.into_iter().map(|archive| archive.id));
     } else if !gone.is_empty() {
-        forget(owner, &gone)?;
+        let (rewritten, removed): (Vec<Archive>, Vec<Archive>) =
+            gone.into_iter().partition(|archive| manifest.archives.contains_key(archive.name.as_bytes()));
+        forget(owner, &removed, "removed from repository")?;
+        // `borg check --repair` and `borg recreate` do that. What they made has no view list, so it is an archive of other origin.
+        forget(owner, &rewritten, "rewritten by another borg in repository")?;
     }
     kept.extend(view::kept_files(owner)?);
     view::lists(owner).sweep(&kept);
     Ok(())
 }
 
-fn forget(owner: &Owner, gone: &[Archive]) -> Result<(), Failure> {
+fn forget(owner: &Owner, gone: &[Archive], what: &str) -> Result<(), Failure> {
+    if gone.is_empty() {
+        return Ok(());
+    }
     let mut names: Vec<&str> = gone.iter().map(|archive| archive.name.as_str()).take(NAMED).collect();
     let more = format!("{} more", gone.len().saturating_sub(NAMED));
     if gone.len() > NAMED {
         names.push(&more);
     }
-    let note = format!("no longer in repository {}: {}", owner.name, names.join(", "));
-    log::warn!("{note}; their records are removed");
+    let note = format!("{what} {}: {}", owner.name, names.join(", "));
+    log::warn!("{note}; BorgCube's records of them go");
     let removed = owner.store.write(&note, "repositoryd", |w| {
         for archive in gone {
             w.archives().remove(&ArchiveKey::of(archive))?;

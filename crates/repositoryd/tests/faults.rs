@@ -405,7 +405,7 @@ fn archives_that_another_borg_deleted_are_forgotten() {
     assert!(!view(&old.id).exists() && !view("aa").exists());
     let entry = system.store.read(|r| r.log().newest(100)).unwrap();
     let entry = entry.into_iter().find(|entry| entry.actor == "repositoryd").unwrap();
-    assert!(entry.note.contains("no longer in repository main: one"), "{}", entry.note);
+    assert!(entry.note.contains("removed from repository main: one"), "{}", entry.note);
     let mut client = system.open(&prepared.token).unwrap();
     assert_eq!(client.archive("f", &[&noise(1, 1000)], false), Verdict::Accepted);
     client.end();
