@@ -174,8 +174,12 @@ impl Cause {
         match self {
             RepositoryDoesNotExist => "See whether the repository's disk is mounted; `borgcube repository show` names the path.",
             RepositoryInvalid => "The path holds something else than a Borg 1.x repository; `borgcube repository edit --url` changes it.",
-            RepositoryCheckNeeded => "Run stock `borg check` on the repository and read its verdict before you repair anything.",
-            RepositoryEnospc => "Make room on the repository's file system; what was completed is kept, and the next run resumes.",
+            RepositoryCheckNeeded => {
+                "Run stock `borg check` on the repository and read its verdict; copy the repository before you repair anything, and never repair with a borg older than 1.4."
+            }
+            RepositoryEnospc => {
+                "Free space on the repository's file system by other means; then `archive delete` and `repository compact` can free more. Of this backup, what its last checkpoint holds is kept."
+            }
             RepositoryLockTimeout => {
                 "Another borg uses it: wait until it has ended. Only if that borg crashed and none runs any more, `borg break-lock` helps."
             }
@@ -184,7 +188,9 @@ impl Cause {
             RepositoryError => "`borgcube job log` has what the repository's borg said.",
             PassphraseWrong => "Set the right one with `borgcube repository edit NAME --passphrase-file FILE`.",
             KeyMissing => "Give the key with `borgcube repository edit NAME --key-file FILE`.",
-            RepositoryIntegrity => "Somebody without the key wrote to the repository, or it is damaged: run stock `borg check`.",
+            RepositoryIntegrity => {
+                "Somebody without the key wrote to the repository, or it is damaged: copy it, then look with stock `borg check`. Do not repair it: that may remove archives."
+            }
             DatabaseEnospc => "Make room on the file system of the state directory.",
             OwnerLost => "The repository's owner process ended; it starts again by itself. Run the config again.",
             ClientConnectionFailed => "Try `ssh` to the client by hand as the user that runs BorgCube.",
@@ -204,7 +210,7 @@ impl Cause {
             PathsOverlap => "Paths of the config disagree about what a name is; remove one of them with `borgcube config edit`.",
             ArchiveExists => "Choose another name, or none: BorgCube then makes one.",
             SessionLost => "The connection or its process ended early; run the config again, it resumes from the last checkpoint.",
-            ViewStale => "Run the config again; the client will get a fresh view.",
+            ViewStale => "BorgCube runs it again by itself once, with a fresh view; run the config again only if that failed, too.",
             BorgcubedRestart | WorkerCrashed => "Run the config again; it resumes from the last checkpoint.",
             PolicyViolation { .. } => "The client sent what no stock Borg sends. Look at that host before you trust it again.",
             QuotaExceeded { .. } => "Raise the limit, or back up less.",
@@ -235,6 +241,16 @@ mod tests {
             assert_eq!(serde_json::from_value::<Cause>(json).unwrap(), cause);
             assert!(cause.advice().ends_with('.'));
         }
+    }
+
+    /// Data were lost, or would have been, by what these sentences once said.
+    #[test]
+    fn advice_that_must_not_come_back() {
+        assert!(Cause::RepositoryCheckNeeded.advice().contains("never repair with a borg older than 1.4"));
+        assert!(Cause::RepositoryIntegrity.advice().contains("Do not repair it"));
+        assert!(Cause::RepositoryEnospc.advice().contains("by other means"));
+        assert!(Cause::RepositoryEnospc.advice().contains("what its last checkpoint holds is kept"));
+        assert!(Cause::ViewStale.advice().contains("by itself once"));
     }
 
     #[test]

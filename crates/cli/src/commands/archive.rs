@@ -1,6 +1,7 @@
 //! `borgcube archive`.
 
 use super::archive_delete::{self, Delete};
+use super::repository;
 use crate::complete;
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -67,32 +68,40 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
             context.list(&archives, lists::archives(&archives))
         }
         Command::Show(args) => {
-            let archive = find(context, &args.archive, args.repository)?;
+            let archive = find(context, &args.archive, args.repository)?.ok_or_else(|| unknown(&args.archive))?;
             context.show(&archive, &cards::archive(&archive))
         }
         Command::Delete(args) => archive_delete::run(args, context),
     }
 }
 
-/// The archive of this name, id or beginning of an id.
-pub fn find(context: &Context, name: &str, repository: Option<RepositoryName>) -> Result<Archive> {
+/// The archive of this name, id or beginning of an id, if there is a record of one.
+pub fn find(context: &Context, name: &str, repository: Option<RepositoryName>) -> Result<Option<Archive>> {
     let filter = ArchiveFilter { repository, name: Some(name.to_owned()), ..Default::default() };
     only(ask(context, filter)?, name)
 }
 
 fn ask(context: &Context, filter: ArchiveFilter) -> Result<Vec<Archive>> {
-    Ok(context.control()?.call::<Archives>(Call::ListArchives { filter })?.archives)
+    let repository = filter.repository.clone();
+    let archives = context.control()?.call::<Archives>(Call::ListArchives { filter })?.archives;
+    if let Some(name) = repository.filter(|_| archives.is_empty()) {
+        // Nothing is there: perhaps not even the repository.
+        repository::find(&mut context.control()?, &name)?;
+    }
+    Ok(archives)
 }
 
-fn only(mut archives: Vec<Archive>, name: &str) -> Result<Archive> {
+/// There is no such archive.
+pub fn unknown(name: &str) -> Error {
+    let error = Error::not_found(format!("there is no archive {name:?}"));
+    let short = name.len() < SHORTEST_ID && name.bytes().all(|b| b.is_ascii_hexdigit());
+    let error = if short { error.hint(format!("Of an id, give at least {SHORTEST_ID} digits.")) } else { error };
+    error.hint("borgcube archive list shows what there is; with --json also the ids.")
+}
+
+fn only(mut archives: Vec<Archive>, name: &str) -> Result<Option<Archive>> {
     match archives.len() {
-        0 => {
-            let error = Error::not_found(format!("there is no archive {name:?}"));
-            let short = name.len() < SHORTEST_ID && name.bytes().all(|b| b.is_ascii_hexdigit());
-            let error = if short { error.hint(format!("Of an id, give at least {SHORTEST_ID} digits.")) } else { error };
-            Err(error.hint("borgcube archive list shows what there is; with --json also the ids."))
-        }
-        1 => Ok(archives.remove(0)),
+        0 | 1 => Ok(archives.pop()),
         n => Err(Error::conflict(format!("{name:?} means {n} archives")).hint("Say which by --repository, or by more digits of its id.")),
     }
 }

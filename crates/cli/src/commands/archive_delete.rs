@@ -1,24 +1,23 @@
 //! `borgcube archive delete`.
 
-use super::{archive, wait};
+use super::{archive, confirm, wait};
 use crate::complete;
 use crate::context::Context;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::output::{bytes, count, lists, shown};
 use crate::owner_link::OwnerLink;
 use clap_complete::ArgValueCandidates;
 use model::{Archive, RepositoryName};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
-use unix::poll::{Interest, poll};
+use std::io::{self, IsTerminal};
 use unix::signals::Signals;
 use wire::maintenance::{Operation, Report};
 
 /// Options of `borgcube archive delete`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Backups go on meanwhile. The space comes back with: borgcube repository compact REPOSITORY
+#[command(after_help = "Archives that a stock borg made or rewrote are named in full, with --repository.
+Backups go on meanwhile. The space comes back with: borgcube repository compact REPOSITORY
 
 Examples:
   borgcube archive delete web1-etc-2026-11-01T02:00:00-17 --dry-run
@@ -53,8 +52,21 @@ struct Deleted {
 /// Deletes them, repository by repository; all are known to exist before the first goes.
 pub fn run(args: Delete, context: &Context) -> Result<()> {
     let mut found: Vec<Archive> = vec![];
+    let mut foreign: Vec<String> = vec![];
     for name in &args.archives {
-        let archive = archive::find(context, name, args.repository.clone())?;
+        let archive = match (archive::find(context, name, args.repository.clone())?, &args.repository) {
+            (Some(archive), _) => archive,
+            (None, Some(_)) => {
+                if !foreign.contains(name) {
+                    foreign.push(name.clone());
+                }
+                continue;
+            }
+            (None, None) => {
+                let error = archive::unknown(name);
+                return Err(error.hint("Archives that a stock borg made or rewrote need --repository REPOSITORY and their full name."));
+            }
+        };
         if !found.iter().any(|a| (&a.repository, &a.id) == (&archive.repository, &archive.id)) {
             found.push(archive);
         }
@@ -68,9 +80,13 @@ pub fn run(args: Delete, context: &Context) -> Result<()> {
     for archive in &found {
         by_repository.entry(archive.repository.clone()).or_default().push(archive.name.clone());
     }
+    if let Some(repository) = args.repository.filter(|_| !foreign.is_empty()) {
+        // The owner knows what is in the manifest, whoever wrote it.
+        by_repository.entry(repository).or_default().extend(foreign.iter().cloned());
+    }
     let mut interrupts = wait::interrupts()?;
     if asks {
-        ask(&found, &by_repository, &mut interrupts, context)?;
+        ask(&found, &foreign, &by_repository, &mut interrupts, context)?;
     }
     let mut done = vec![];
     for (repository, names) in &by_repository {
@@ -84,28 +100,22 @@ pub fn run(args: Delete, context: &Context) -> Result<()> {
 /// Shows what would go and asks a person.
 fn ask(
     found: &[Archive],
+    foreign: &[String],
     by_repository: &BTreeMap<RepositoryName, Vec<String>>,
     interrupts: &mut Signals,
     context: &Context,
 ) -> Result<()> {
-    let mut text = lists::archives(found).render(true);
+    let mut text = if found.is_empty() { String::new() } else { lists::archives(found).render(true) };
+    for name in foreign {
+        text.push_str(&format!("{}: BorgCube has no record of it\n", shown(name)));
+    }
     for (repository, names) in by_repository {
         text.push_str(&sentence(&delete(repository, names, true, interrupts, context)?));
         text.push('\n');
     }
-    text.push_str(&format!("Delete {}? [y/N] ", if found.len() == 1 { "it" } else { "them" }));
-    let failed = |e: io::Error| Error::failed(format!("cannot ask: {e}"));
-    let mut err = io::stderr();
-    err.write_all(text.as_bytes()).and_then(|()| err.flush()).map_err(failed)?;
-    if poll(&[(io::stdin().as_fd(), Interest::Read), (interrupts.as_fd(), Interest::Read)], None)?[1].any() {
-        return Err(Error::new(Kind::Interrupted, "interrupted; nothing was deleted"));
-    }
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(failed)?;
-    if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
-        return Ok(());
-    }
-    Err(Error::failed("nothing was deleted"))
+    text.push_str(&format!("Delete {}?", if found.len() + foreign.len() == 1 { "it" } else { "them" }));
+    let untouched = "nothing was deleted";
+    if confirm::ask(&text, untouched, interrupts)? { Ok(()) } else { Err(Error::failed(untouched)) }
 }
 
 fn delete(repository: &RepositoryName, names: &[String], dry_run: bool, interrupts: &mut Signals, context: &Context) -> Result<Deleted> {

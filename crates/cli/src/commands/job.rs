@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::output::{cards, lists, shown};
 use clap::Subcommand;
 use clap_complete::{ArgValueCandidates, CompletionCandidate};
-use model::{ClientName, Job, JobState, Label, RepositoryName};
+use model::{Cause, ClientName, Job, JobState, Label, RepositoryName};
 use serde::Serialize;
 use wire::control::{Call, JobDetail, JobFilter, JobLog, Jobs};
 use wire::worker::LogLine;
@@ -99,11 +99,36 @@ pub struct Flat<'a> {
     job: &'a Job,
     progress: &'a Option<model::progress::Progress>,
     waits: &'a Option<String>,
+    /// The job that does it once more.
+    retried_as: Option<u64>,
 }
 
-impl<'a> From<&'a JobDetail> for Flat<'a> {
-    fn from(detail: &'a JobDetail) -> Flat<'a> {
-        Flat { job: &detail.job, progress: &detail.progress, waits: &detail.waits }
+impl<'a> Flat<'a> {
+    /// Of a job, and the one that does it once more.
+    pub fn new(detail: &'a JobDetail, retried_as: Option<u64>) -> Flat<'a> {
+        Flat { job: &detail.job, progress: &detail.progress, waits: &detail.waits, retried_as }
+    }
+}
+
+/// The job that BorgCube made to do this one once more, if it did.
+pub fn retry(job: &Job, context: &Context) -> Result<Option<u64>> {
+    const PAGE: u32 = 100;
+    if job.retry_of.is_some() || !job.failure.as_ref().is_some_and(|f| f.cause == Cause::ViewStale) {
+        return Ok(None);
+    }
+    let mut before = None;
+    loop {
+        let filter =
+            JobFilter { client: Some(job.client.clone()), label: Some(job.label.clone()), before, limit: PAGE, ..Default::default() };
+        let jobs = context.control()?.call::<Jobs>(Call::ListJobs { filter })?.jobs;
+        if let Some(again) = jobs.iter().find(|other| other.retry_of == Some(job.number)) {
+            return Ok(Some(again.number));
+        }
+        // Newest first; a retry is newer than what it retries.
+        match jobs.last() {
+            Some(last) if jobs.len() == PAGE as usize && last.number > job.number => before = Some(last.number),
+            _ => return Ok(None),
+        }
     }
 }
 
@@ -118,10 +143,11 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
         }
         Command::Show(Number { job }) => {
             let detail: JobDetail = context.control()?.call(Call::GetJob { job })?;
-            context.show(&Flat::from(&detail), &cards::job(&detail))
+            let retried_as = retry(&detail.job, context)?;
+            context.show(&Flat::new(&detail, retried_as), &cards::job(&detail, retried_as))
         }
         Command::Log(args) => log(&args, context),
-        Command::Wait(Number { job }) => wait::until_end(job, wait::interrupts()?, context),
+        Command::Wait(Number { job }) => wait::until_end(job, &wait::interrupts()?, context),
         Command::Cancel(Cancel { job }) => {
             let mut control = context.control()?;
             control.tell(Call::CancelJob { job })?;
@@ -132,7 +158,7 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
                     format!("Job {job} is being cancelled; the client may still write a checkpoint. Watch it with: borgcube job wait {job}")
                 }
             };
-            context.done(&Flat::from(&detail), &sentence)
+            context.done(&Flat::new(&detail, None), &sentence)
         }
     }
 }
@@ -169,15 +195,17 @@ mod tests {
     use model::Timestamp;
 
     #[test]
-    fn a_job_in_json_is_the_record_with_two_more_fields() {
+    fn a_job_in_json_is_the_record_with_three_more_fields() {
         let job = Job::backup(7, &"web1/etc".parse().unwrap(), "main".parse().unwrap(), "root", Timestamp(5));
         let record = serde_json::to_value(&job).unwrap();
         let detail = JobDetail { job, progress: None, waits: Some("waits for job 6".into()) };
-        let mut json = serde_json::to_value(Flat::from(&detail)).unwrap();
+        let mut json = serde_json::to_value(Flat::new(&detail, Some(8))).unwrap();
         assert_eq!(json["waits"], "waits for job 6");
+        assert_eq!(json["retried_as"], 8);
         let fields = json.as_object_mut().unwrap();
         fields.remove("waits");
         fields.remove("progress");
+        fields.remove("retried_as");
         assert_eq!(json, record);
     }
 

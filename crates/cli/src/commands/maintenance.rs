@@ -60,6 +60,8 @@ struct Checked<'a> {
     bytes: u64,
     errors: &'a [String],
     error_count: u64,
+    /// What to do about them.
+    advice: &'a [String],
 }
 
 /// Gives space back.
@@ -93,12 +95,15 @@ pub fn check(args: &Check, context: &Context) -> Result<()> {
     let link = OwnerLink::ask(name, Operation::Check { verify_data: args.verify_data }, context)?;
     match link.report(&format!("check of {name}"), &mut interrupts, context)? {
         Report::Checked { objects, bytes: read, errors, error_count } => {
-            let record = Checked { repository: name, objects, bytes: read, errors: &errors, error_count };
+            let error_count = error_count.max(errors.len() as u64);
+            let advice = if error_count > 0 { advice(name, &errors) } else { vec![] };
             if context.json {
-                context.print_json(&record)?;
+                context.print_json(&Checked { repository: name, objects, bytes: read, errors: &errors, error_count, advice: &advice })?;
             }
-            if error_count > 0 || !errors.is_empty() {
-                return Err(damage(name, &errors, error_count.max(errors.len() as u64)));
+            if error_count > 0 {
+                let error = Error::failed(format!("repository {name} is damaged: {}", count(error_count, "error")));
+                // As JSON, the record has said the rest.
+                return Err(if context.json { error } else { in_detail(error, &errors, error_count, advice) });
             }
             context.say(&format!("Repository {name} is whole: {}, {} read.", count(objects, "object"), bytes(read)))
         }
@@ -106,8 +111,33 @@ pub fn check(args: &Check, context: &Context) -> Result<()> {
     }
 }
 
-fn damage(name: &RepositoryName, errors: &[String], error_count: u64) -> Error {
-    let mut error = Error::failed(format!("repository {name} is damaged: {}", count(error_count, "error")));
+/// What to do about damage. Borg 1.x: a repair by 1.2.4 and older cuts the item stream of archives anew and leaves their TAM as it was,
+/// which newer ones then take for a forgery; a repair by newer ones removes archives whose TAM is wrong or missing.
+fn advice(name: &RepositoryName, errors: &[String]) -> Vec<String> {
+    let mut advice = vec![
+        "Nothing was changed. See first whether the disk or the memory is to blame.".to_owned(),
+        "Before anything else, copy the repository to another disk; what is tried next, try on the copy.".to_owned(),
+    ];
+    if errors.iter().any(|error| error.contains("(TAM)")) {
+        advice.push(
+            "Archives are not authentic (TAM): do NOT repair. A repair by Borg 1.4 removes such archives; Borg 1.2.4 and older does not look at it and still reads them."
+                .to_owned(),
+        );
+        advice
+            .push(format!("Extract what you need of them: borgcube repository release {name} --with-passphrase -- borg extract ::ARCHIVE"));
+        advice.push("Ask who wrote them: an old borg's repair may have, or somebody without the key.".to_owned());
+    } else {
+        advice.push(
+            "Never repair with an old borg: `borg --version` must say 1.4 or newer. Older ones spoil archives that are healthy.".to_owned(),
+        );
+        advice.push(
+            "With such a borg, `borg check` through `borgcube repository release` tells more; its repair is for the copy first.".to_owned(),
+        );
+    }
+    advice
+}
+
+fn in_detail(mut error: Error, errors: &[String], error_count: u64, advice: Vec<String>) -> Error {
     for line in errors {
         error = error.hint(format!("- {}", shown(line)));
     }
@@ -115,9 +145,7 @@ fn damage(name: &RepositoryName, errors: &[String], error_count: u64) -> Error {
     if more > 0 {
         error = error.hint(format!("- and {more} more"));
     }
-    error.hint("Nothing was changed. See first whether the disk or the memory is to blame, and make a copy of the repository.").hint(
-        format!("Then let Borg repair what can be repaired: borgcube repository release {name} --with-passphrase -- borg check --repair"),
-    )
+    advice.into_iter().fold(error, Error::hint)
 }
 
 fn senseless(report: &Report) -> Error {
@@ -141,9 +169,22 @@ mod tests {
 
     #[test]
     fn damage_is_listed_with_what_to_do() {
-        let error = damage(&"main".parse().unwrap(), &["segment 5:\u{1b}[2J wrong checksum".into()], 7);
-        assert_eq!((error.kind().code(), error.message()), (1, "repository main is damaged: 7 errors"));
+        let errors = ["segment 5:\u{1b}[2J wrong checksum".to_owned()];
+        let error = in_detail(Error::failed("x"), &errors, 7, advice(&"main".parse().unwrap(), &errors));
         assert_eq!(error.hints()[..2], ["- segment 5:\\u{1b}[2J wrong checksum", "- and 6 more"]);
-        assert!(error.hints()[3].contains("borg check --repair"));
+        assert!(error.hints()[3].contains("copy the repository"));
+        assert!(error.hints()[4].contains("`borg --version` must say 1.4 or newer"));
+    }
+
+    /// Whoever types what this says must not lose an archive by it.
+    #[test]
+    fn the_advice_about_damage_destroys_nothing() {
+        let name: RepositoryName = "main".parse().unwrap();
+        let tam = borg::tam::TamError::Invalid.to_string();
+        let forged = advice(&name, &[format!("archive a: {tam}")]).join(" ");
+        assert!(forged.contains("do NOT repair") && forged.contains("borg extract"), "{forged}");
+        for text in [forged, advice(&name, &["object 00: wrong checksum".into()]).join(" ")] {
+            assert!(text.contains("copy the repository") && !text.contains("--repair"), "{text}");
+        }
     }
 }

@@ -84,6 +84,10 @@ pub fn error(failure: &Failure, name: &str) -> Error {
     let hint = match failure.cause {
         Cause::PassphraseWrong => "Give the right passphrase with --passphrase-file FILE or --passphrase-fd NUMBER.",
         Cause::KeyMissing => "Give the key with --key-file FILE; borg key export REPOSITORY FILE writes one.",
+        // Other sentences of the causes are about backups.
+        Cause::RepositoryEnospc => "Free that much on its file system by other means; then delete archives and compact.",
+        Cause::RepositoryError => "The log of the repository's owner may have more.",
+        Cause::OwnerLost => "The repository's owner process ended; it starts again by itself. Try again.",
         _ => failure.cause.advice(),
     };
     Error::new(kind, format!("repository {name}: {}", shown(&failure.line()))).hint(hint)

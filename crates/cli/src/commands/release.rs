@@ -1,6 +1,7 @@
 //! `borgcube repository release`: lends a repository to another program, and takes it back when that has ended.
 
-use super::repository;
+use super::repair::Repair;
+use super::{confirm, repair, repository, wait as waiting};
 use crate::complete;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
@@ -10,7 +11,7 @@ use clap_complete::ArgValueCandidates;
 use model::{Repository, RepositoryName};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -36,12 +37,13 @@ const NOT_STARTED: u8 = 126;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The command runs on this terminal with BORG_REPO and BORG_HOST_ID set, so that stock borg needs no REPOSITORY argument. Backups that run
-wait at their next chunk until it has ended; so keep it short. The exit code is the command's (127: not found, 126: not started,
+wait at their next chunk until it has ended; so keep it short. Never run borg check --repair with a borg older than 1.4: it spoils archives
+that are healthy. Whichever repairs, copy the repository first. The exit code is the command's (127: not found, 126: not started,
 128 + N: killed by signal N).
 
 Examples:
   borgcube repository release main -- borg list
-  borgcube repository release main --with-passphrase -- borg check --repair
+  borgcube repository release main --with-passphrase -- borg check
   borgcube repository release main -- sh -c 'borg prune --keep-daily 7 && borg compact'")]
 pub struct Release {
     /// Repository
@@ -53,6 +55,9 @@ pub struct Release {
     /// Let the command's borg read the passphrase (and key file) that BorgCube keeps
     #[arg(long)]
     with_passphrase: bool,
+    /// Do not ask before a borg check --repair by a borg that is older than 1.4 or not known
+    #[arg(long, short)]
+    yes: bool,
     /// Command to run while BorgCube leaves the repository alone
     #[arg(value_name = "COMMAND", last = true, required = true, value_hint = clap::ValueHint::CommandWithArguments)]
     command: Vec<OsString>,
@@ -61,13 +66,13 @@ pub struct Release {
 /// Runs the command; its exit code is ours.
 pub fn run(args: Release, context: &Context) -> Result<ExitCode> {
     let repository = repository::find(&mut context.control()?, &args.name)?;
+    confirm_repair(&args, context)?;
     let secrets = if args.with_passphrase { secrets(&repository, context)? } else { vec![] };
     let mut signals = Signals::new(&FORWARDED)?;
     let mut link = OwnerLink::ask(&args.name, Operation::Release { wait_seconds: args.wait }, context)?;
     let granted = link.granted(&mut signals, context)?;
     if granted.sessions > 0 {
-        let wait = if granted.sessions == 1 { "waits" } else { "wait" };
-        context.note(&format!("{} {wait} until the command has ended.", count(granted.sessions, "session")));
+        context.note(&waiting_sessions(granted.sessions));
     }
     if asks_for_passphrase(&repository, args.with_passphrase) {
         context.note("Borg will ask for the passphrase. --with-passphrase lets it read the one that BorgCube keeps.");
@@ -75,6 +80,46 @@ pub fn run(args: Release, context: &Context) -> Result<ExitCode> {
     let code = execute(&args.command, &granted, &secrets, &mut signals, &link, context)?;
     drop(link);
     Ok(ExitCode::from(code))
+}
+
+/// A repair that may spoil healthy archives needs a yes.
+fn confirm_repair(args: &Release, context: &Context) -> Result<()> {
+    let danger = match repair::of(&args.command) {
+        Repair::None => return Ok(()),
+        Repair::New => {
+            context.note("A repair removes archives whose authentication (TAM) is wrong or missing. Is there a copy of the repository?");
+            return Ok(());
+        }
+        Repair::Old(version) => format!("Borg {version} spoils healthy archives when it repairs: newer ones then refuse or remove them."),
+        Repair::Unknown => "It cannot be told which borg would repair; one older than 1.4 spoils healthy archives.".to_owned(),
+    };
+    let better = "Copy the repository first, and repair only with a borg whose `borg --version` says 1.4 or newer.";
+    // Also for those who want quiet: it is about their data.
+    let warning = format!("WARNING: {danger}\n{better}");
+    if args.yes {
+        Error::failed(format!("WARNING: {danger}")).hint(better).report(context.json);
+        return Ok(());
+    }
+    if !io::stdin().is_terminal() {
+        return Err(Error::usage(danger).hint(better).hint("--yes runs it all the same. The repository was not released."));
+    }
+    let untouched = "the repository was not released";
+    if confirm::ask(&format!("{warning}\nRun it all the same?"), untouched, &waiting::interrupts()?)? {
+        return Ok(());
+    }
+    Err(Error::failed(untouched))
+}
+
+/// Borg 1.x: what no archive refers to is an orphan, and a repair deletes it.
+fn waiting_sessions(sessions: u64) -> String {
+    let (wait, end) = match sessions {
+        1 => ("waits", "that backup"),
+        _ => ("wait", "those backups"),
+    };
+    format!(
+        "{} {wait} until the command has ended. Chunks sent so far look like orphans to `borg check`; `check --repair` would end {end}.",
+        count(sessions, "session")
+    )
 }
 
 fn asks_for_passphrase(repository: &Repository, given: bool) -> bool {
@@ -198,6 +243,14 @@ fn exit_code(status: ExitStatus) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_releases_learns_what_sessions_wait_for() {
+        let one = waiting_sessions(1);
+        assert!(one.starts_with("1 session waits until") && one.contains("look like orphans"), "{one}");
+        assert!(one.ends_with("`check --repair` would end that backup."), "{one}");
+        assert!(waiting_sessions(2).contains("those backups"));
+    }
 
     #[test]
     fn exit_codes_are_those_of_shells() {

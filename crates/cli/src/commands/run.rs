@@ -39,7 +39,7 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     match interrupts {
         Some(interrupts) => {
             context.note(&format!("Job {} is in the queue.", number.job));
-            wait::until_end(number.job, interrupts, context)
+            wait::until_end(number.job, &interrupts, context)
         }
         None => {
             let sentence = format!("Job {0} is in the queue. Follow it with: borgcube job wait {0}", number.job);

@@ -51,7 +51,7 @@ struct Sessions {
     /// Let at most so many of them be smaller than 64 bytes (default 1 million)
     #[arg(long, value_name = "COUNT")]
     small_objects: Option<u64>,
-    /// Let one backup send at most so much, compressed (default 64 TiB)
+    /// Let one backup send at most so much, compressed (default 70368744177664 (70.37 TB))
     #[arg(long, value_name = "BYTES")]
     bytes: Option<u64>,
     /// Let one backup make at most so many checkpoints (default 100000)
@@ -60,10 +60,10 @@ struct Sessions {
     /// Judge at most so many of them in a minute, beside the first 32 (default 60)
     #[arg(long, value_name = "COUNT")]
     proposals_per_minute: Option<u64>,
-    /// End a backup whose client was not heard for so long (default 4 hours)
+    /// End a backup whose client was not heard for so long (default 14400, 4 hours)
     #[arg(long, value_name = "SECONDS")]
     idle_seconds: Option<u64>,
-    /// End a backup that lasts longer (default 7 days)
+    /// End a backup that lasts longer (default 604800, 7 days)
     #[arg(long, value_name = "SECONDS")]
     total_seconds: Option<u64>,
     /// Give each message so long to arrive before its speed counts (default 300)
@@ -75,10 +75,10 @@ struct Sessions {
     /// Let one client have at most so many archives in a repository (default 20000)
     #[arg(long, value_name = "COUNT")]
     client_archives: Option<u64>,
-    /// Let one client's archives in a repository hold at most so much, compressed, what it shares with others counted in full (default 1 PiB)
+    /// Let one client's archives in a repository hold at most so much, compressed, what it shares with others counted in full (default 1125899906842624 (1.13 PB))
     #[arg(long, value_name = "BYTES")]
     client_bytes: Option<u64>,
-    /// Keep at most so much of what the client of one backup writes (default 64 MiB)
+    /// Keep at most so much of what the client of one backup writes (default 67108864 (67.11 MB))
     #[arg(long, value_name = "BYTES")]
     log_bytes: Option<u64>,
 }
@@ -119,4 +119,26 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
     something(&previous, &settings, "settings edit")?;
     control.tell(Call::UpdateSettings { previous, settings: settings.clone() })?;
     context.done(&settings, "Changed the settings.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::exactly;
+    use clap::Args as _;
+    use model::settings::SessionLimits;
+
+    /// Help and `settings show` speak of the same numbers in the same way.
+    #[test]
+    fn the_help_tells_the_defaults() {
+        let help = Sessions::augment_args(clap::Command::new("x")).render_help().to_string();
+        let flat = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let limits = SessionLimits::default();
+        for size in [limits.bytes, limits.client_bytes, limits.log_bytes] {
+            assert!(flat.contains(&format!("(default {})", exactly(size))), "{size}: {flat}");
+        }
+        for number in [limits.idle_seconds, limits.total_seconds, limits.grace_seconds, limits.bytes_per_second, limits.client_archives] {
+            assert!(flat.contains(&format!("(default {number}")), "{number}: {flat}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Waiting for a job's end, with live progress.
 
-use super::job::Flat;
+use super::job::{self, Flat};
 use crate::context::{Context, shell_word};
 use crate::control::{Next, Replies};
 use crate::error::{Error, Kind, Result};
@@ -22,22 +22,37 @@ pub fn interrupts() -> Result<Signals> {
     Ok(Signals::new(&[Signal::SIGINT, Signal::SIGTERM])?)
 }
 
-/// Shows progress until the job has ended and says how; a job that did not end well is an error.
-pub fn until_end(job: u64, interrupts: Signals, context: &Context) -> Result<()> {
-    let mut live = Live::new(context.quiet || context.json);
-    let watched = watch(job, &interrupts, context, &mut live);
-    live.end();
-    let last = watched?;
-    let detail: JobDetail = match (context.control().and_then(|mut control| control.call(Call::GetJob { job })), last) {
-        // BorgCube stopped right behind the job's end.
-        (Err(error), Some(job)) if error.kind() == Kind::Unreachable => JobDetail { job, progress: None, waits: None },
-        (detail, _) => detail?,
-    };
+/// Shows progress until the job has ended and says how; a job that did not end well is an error. A job that BorgCube itself runs once more
+/// has not ended before that one has.
+pub fn until_end(number: u64, interrupts: &Signals, context: &Context) -> Result<()> {
+    let detail = ended(number, interrupts, context)?;
+    // A server that was stopped tells no more; then this job's end is what there is.
+    let retried_as = job::retry(&detail.job, context).unwrap_or_else(|error| {
+        log::debug!("{}", error.message());
+        None
+    });
+    if let Some(again) = retried_as {
+        let why = detail.job.failure.as_ref().map(|f| shown(&f.line())).unwrap_or_default();
+        context.note(&format!("Job {number} failed ({why}) and is run again as job {again}."));
+        return until_end(again, interrupts, context);
+    }
     if context.json {
-        context.print_json(&Flat::from(&detail))?;
+        context.print_json(&Flat::new(&detail, None))?;
     }
     verdict(&detail.job)?;
     context.say(&cards::ended(&detail.job))
+}
+
+fn ended(job: u64, interrupts: &Signals, context: &Context) -> Result<JobDetail> {
+    let mut live = Live::new(context.quiet || context.json);
+    let watched = watch(job, interrupts, context, &mut live);
+    live.end();
+    let last = watched?;
+    match (context.control().and_then(|mut control| control.call(Call::GetJob { job })), last) {
+        // BorgCube stopped right behind the job's end.
+        (Err(error), Some(job)) if error.kind() == Kind::Unreachable => Ok(JobDetail { job, progress: None, waits: None }),
+        (detail, _) => detail,
+    }
 }
 
 /// Follows the job over restarts of the daemon; gives its record if it was told with its end.

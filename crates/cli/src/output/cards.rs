@@ -1,7 +1,7 @@
 //! One record with everything that is known of it.
 
 use super::lists::{length, road};
-use super::{Details, bytes, count, duration};
+use super::{Details, bytes, count, duration, exactly};
 use model::client::Connection;
 use model::progress::{Progress, Statistics};
 use model::{Archive, BackupConfig, Client, Job, JobState, Repository, Settings};
@@ -82,8 +82,10 @@ pub fn config(config: &BackupConfig) -> String {
 }
 
 /// A job.
-pub fn job(detail: &JobDetail) -> String {
+pub fn job(detail: &JobDetail, retried_as: Option<u64>) -> String {
     let job = &detail.job;
+    // A job that failed has made no archive of the name that was meant.
+    let made = job.archive.is_some() || !matches!(job.state, JobState::Failed | JobState::Cancelled);
     let history = job.history.iter().map(|step| format!("{} {}", step.time.to_local(), step.state));
     with_statistics(
         Details::new()
@@ -95,7 +97,7 @@ pub fn job(detail: &JobDetail) -> String {
             .maybe("Progress", detail.progress.as_ref().map(progress))
             .maybe("Failure", job.failure.as_ref().map(|f| f.line()))
             .maybe("What to do", job.failure.as_ref().map(|f| f.cause.advice()))
-            .maybe("Archive", job.archive_name.as_deref())
+            .maybe("Archive", job.archive_name.as_deref().filter(|_| made))
             .maybe("Archive id", job.archive.as_deref()),
         job.statistics.as_ref(),
     )
@@ -103,6 +105,7 @@ pub fn job(detail: &JobDetail) -> String {
     .maybe("Client's borg", job.client_borg.as_deref())
     .line("Asked for by", &job.actor)
     .maybe("Retries", job.retry_of.map(|n| format!("job {n}")))
+    .maybe("Retried as", retried_as.map(|n| format!("job {n}")))
     .many("History", history)
     .many("Warnings", &job.warnings)
     .maybe("", more_warnings(job))
@@ -157,7 +160,7 @@ pub fn settings(settings: &Settings) -> String {
         .line("Jobs in all", settings.limits.total.to_string())
         .line("A backup's objects", settings.sessions.objects.to_string())
         .line("A backup's small objects", settings.sessions.small_objects.to_string())
-        .line("A backup's bytes", bytes(settings.sessions.bytes))
+        .line("A backup's bytes", exactly(settings.sessions.bytes))
         .line("A backup's checkpoints", settings.sessions.checkpoints.to_string())
         .line("Proposals per minute", settings.sessions.proposals_per_minute.to_string())
         .line("Idle seconds", settings.sessions.idle_seconds.to_string())
@@ -165,8 +168,8 @@ pub fn settings(settings: &Settings) -> String {
         .line("Grace seconds", settings.sessions.grace_seconds.to_string())
         .line("Bytes per second", settings.sessions.bytes_per_second.to_string())
         .line("A client's archives", settings.sessions.client_archives.to_string())
-        .line("A client's bytes", bytes(settings.sessions.client_bytes))
-        .line("A backup's log", bytes(settings.sessions.log_bytes))
+        .line("A client's bytes", exactly(settings.sessions.client_bytes))
+        .line("A backup's log", exactly(settings.sessions.log_bytes))
         .render()
 }
 
@@ -220,7 +223,8 @@ mod tests {
         record.force_state(JobState::Failed, Failure::new(Cause::PassphraseWrong, "it does not open"), Timestamp(0)).unwrap();
         record.warnings = vec!["one".into()];
         record.warning_count = 3;
-        let text = job(&JobDetail { job: record, progress: None, waits: None }).replace(&Timestamp(0).to_local(), "T");
+        record.archive_name = Some("not-made".into());
+        let text = job(&JobDetail { job: record, progress: None, waits: None }, Some(9)).replace(&Timestamp(0).to_local(), "T");
         let advice = Cause::PassphraseWrong.advice();
         let expected = format!(
             "\
@@ -231,6 +235,7 @@ State:        failed
 Failure:      passphrase-wrong: it does not open
 What to do:   {advice}
 Asked for by: root
+Retried as:   job 9
 History:      T job_created
               T failed
 Warnings:     one

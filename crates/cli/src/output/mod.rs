@@ -8,7 +8,7 @@ pub mod size;
 pub mod tables;
 
 pub use details::Details;
-pub use size::{bytes, count, duration};
+pub use size::{bytes, count, duration, exactly};
 pub use tables::Table;
 
 use crate::error::{Error, Result};

@@ -13,6 +13,11 @@ pub fn bytes(size: u64) -> String {
     if unit == 0 { format!("{size} B") } else { format!("{value:.2} {}", UNITS[unit]) }
 }
 
+/// Bytes as `settings edit` takes them, and as people read them: `1024 (1.02 kB)`.
+pub fn exactly(size: u64) -> String {
+    format!("{size} ({})", bytes(size))
+}
+
 /// A number of things: `1 file`, `2 files`.
 pub fn count(number: u64, thing: &str) -> String {
     let plural = match thing.strip_suffix('y') {

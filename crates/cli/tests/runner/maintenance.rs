@@ -130,6 +130,26 @@ fn nothing_is_deleted_without_a_yes_or_when_a_name_is_wrong() {
     assert_eq!(owner.asked(), []);
 }
 
+/// Archives that a stock borg made or rewrote have no record here.
+#[test]
+fn an_archive_without_a_record_is_its_repositorys_owners_business() {
+    let owner = Owner::start(deleted);
+    let (code, _, err) = owner.run(&["archive", "delete", "foreign", "--yes"]);
+    assert_eq!(code, 3);
+    assert!(err.contains("made or rewrote need --repository REPOSITORY"), "{err}");
+    let (code, _, err) = owner.run(&["archive", "delete", "foreign", "-r", "nowhere", "--yes"]);
+    assert_eq!(code, 3);
+    assert!(err.contains("there is no repository nowhere"), "{err}");
+    assert_eq!(owner.asked(), []);
+    let (code, out, err) = owner.run(&["archive", "delete", "foreign", "one", "foreign", "-r", "main", "--yes"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.starts_with("Deleted 2 archives from repository main"), "{out}");
+    assert_eq!(owner.asked(), [Operation::Delete { archives: vec!["one".into(), "foreign".into()], dry_run: false }]);
+    let full = Owner::start(|_| vec![Say::Failed(Cause::RepositoryEnospc)]);
+    let (_, _, err) = full.run(&["archive", "delete", "one", "--yes"]);
+    assert!(err.contains("by other means; then delete archives and compact") && !err.contains("checkpoint"), "{err}");
+}
+
 /// A terminal of script(1): the question is asked after what would go is known.
 #[test]
 fn a_person_is_asked_and_may_say_no() {
@@ -189,8 +209,13 @@ fn damage_is_an_error_with_exit_code_1_and_in_json_a_report() {
     assert!(err.starts_with("borgcube: repository main is damaged: 1 error\n  - object 00ff: wrong id\n"), "{err}");
     let (code, out, err) = owner.run(&["repository", "check", "main", "--verify-data", "--json"]);
     assert_eq!(code, 1);
-    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["errors"], json!(["object 00ff: wrong id"]));
+    let record = serde_json::from_str::<Value>(&out).unwrap();
+    assert_eq!(record["errors"], json!(["object 00ff: wrong id"]));
+    assert!(record["advice"].to_string().contains("copy the repository"), "{record}");
     assert_eq!(serde_json::from_str::<Value>(&err).unwrap()["error"]["code"], 1);
+    assert!(!err.contains("00ff"), "an error is listed once: {err}");
+    let (_, out, _) = owner.run(&["repository", "check", "main", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["advice"], json!([]));
 }
 
 #[test]
@@ -227,7 +252,7 @@ fn a_released_repository_is_the_commands_and_its_exit_code_is_ours() {
     command.env_remove("BORG_PASSPHRASE").env_remove("BORG_PASSCOMMAND").env_remove("BORG_PASSPHRASE_FD");
     let (code, out, err) = said(&command.output().unwrap());
     assert_eq!((code, out.as_str()), (7, "/srv/main here@1 none none\n"));
-    assert!(err.contains("2 sessions wait until the command has ended."), "{err}");
+    assert!(err.contains("2 sessions wait until the command has ended. Chunks sent so far look like orphans to `borg check`"), "{err}");
     assert!(err.contains("--with-passphrase"), "{err}");
     assert_eq!(owner.asked(), [Operation::Release { wait_seconds: 9 }]);
     let (code, _, err) = owner.run(&["repository", "release", "main", "--", "/nonexistent/borg"]);
@@ -237,6 +262,34 @@ fn a_released_repository_is_the_commands_and_its_exit_code_is_ours() {
     let (code, _, _) = owner.run(&["repository", "release", "main", "--", "sh", "-c", "kill -KILL $$"]);
     assert_eq!(code, 137);
     assert_eq!(owner.run(&["repository", "release", "main"]).0, 2);
+}
+
+/// A repair by such a borg costs archives that are healthy.
+#[test]
+fn a_repair_by_an_old_borg_needs_a_yes() {
+    let owner = Owner::start(|_| vec![Say::Granted(0), Say::Wait]);
+    let borg = |version: &str| {
+        let path = owner.control.state().join(format!("borg-{version}"));
+        let script = format!("#!/bin/sh\nif [ \"$1\" = --version ]; then echo borg {version}; else echo ran $*; fi\n");
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (old, new) = (borg("1.2.4"), borg("1.4.5"));
+    let (code, out, err) = owner.run(&["repository", "release", "main", "--", &old, "check", "--repair"]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("Borg 1.2.4 spoils healthy archives") && err.contains("--yes"), "{err}");
+    let script = format!("{old} check --repair");
+    assert_eq!(owner.run(&["repository", "release", "main", "--", "sh", "-c", &script]).0, 2);
+    assert_eq!(owner.asked(), [], "the repository was released");
+    let (code, out, err) = owner.run(&["repository", "release", "main", "--yes", "--", &old, "check", "--repair"]);
+    assert_eq!((code, out.as_str()), (0, "ran check --repair\n"));
+    assert!(err.contains("WARNING: Borg 1.2.4 spoils"), "{err}");
+    for words in [[&new, "check", "--repair"], [&old, "check", "--verify-data"]] {
+        let (code, _, err) = owner.run(&[&["repository", "release", "main", "--"][..], &words].concat());
+        assert_eq!(code, 0, "{err}");
+        assert!(!err.contains("WARNING"), "{err}");
+    }
 }
 
 #[test]

@@ -89,6 +89,42 @@ fn failure_and_cancellation_have_exit_codes_of_their_own() {
     assert_eq!(cancelled.run(&["run", "web1/etc", "--wait"]).0, 11);
 }
 
+/// The server runs it once more by itself; its result is the one that counts.
+#[test]
+fn a_job_that_is_run_again_is_followed() {
+    let mut stale = job(JobState::JobCreated);
+    stale.force_state(JobState::Failed, Failure::new(Cause::ViewStale, "a chunk is gone"), Timestamp(5)).unwrap();
+    let mut again = job(JobState::Done);
+    again.number = 9;
+    again.retry_of = Some(7);
+    let fake = Fake::start(move |method, parameters, _| {
+        let asked = || if parameters["job"] == 7 { stale.clone() } else { again.clone() };
+        match method {
+            "RunConfig" => ok(json!({ "job": 7 })),
+            "Watch" => vec![json!({ "parameters": event(&asked()) })],
+            "GetJob" => ok(json!({ "job": asked(), "progress": null, "waits": null })),
+            "ListJobs" => {
+                let (filter, mut other) = (&parameters["filter"], again.clone());
+                assert_eq!((&filter["client"], &filter["label"]), (&json!("web1"), &json!("etc")));
+                (other.number, other.retry_of) = (10, None);
+                ok(json!({ "jobs": [other, again, stale] }))
+            }
+            other => panic!("{other} was not expected"),
+        }
+    });
+    let (code, out, err) = fake.run(&["run", "web1/etc", "--wait"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.starts_with("Job 9 done: archive web1-etc-1"), "{out}");
+    assert!(err.contains("Job 7 failed (view-stale: a chunk is gone) and is run again as job 9."), "{err}");
+    let (_, out, _) = fake.run(&["run", "web1/etc", "--wait", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["number"], 9);
+    let (_, out, _) = fake.run(&["job", "show", "7"]);
+    assert!(out.contains("Retried as:   job 9\n"), "{out}");
+    assert!(out.contains("by itself once"), "{out}");
+    let (_, out, _) = fake.run(&["job", "show", "9"]);
+    assert!(!out.contains("Retried as"), "{out}");
+}
+
 #[test]
 fn a_daemon_that_is_started_again_is_waited_for() {
     let watched = |before: usize| match before {
