@@ -7,6 +7,7 @@ use crate::writer::Request;
 use borg::Id;
 use model::Failure;
 use model::cause::Cause;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use wire::session::{Put, kind};
@@ -21,22 +22,19 @@ impl Session<'_> {
         let id = Id(put.id);
         let size = u32::try_from(put.payload.len()).unwrap_or(u32::MAX);
         let record = Sent { size: put.size, csize: size.saturating_add(CLIENT_OVERHEAD), new: false };
-        {
-            let mut sent = self.job.sent();
-            if sent.contains_key(&id) {
-                return Ok(());
-            }
-            // Before asking what is known: who deletes garbage looks here.
-            sent.insert(id, record);
-        }
+        // Before asking what is known: who deletes garbage looks here.
+        match self.job.sent().entry(id) {
+            Entry::Occupied(_) => return Ok(()),
+            Entry::Vacant(place) => place.insert(record),
+        };
         let opening = Arc::clone(&self.job.opening);
-        if opening.claim(&id)? {
+        let seen = opening.see(&id)?;
+        if opening.known().claim(&id, seen).map_err(|e| of_repository(&e))? {
             return Ok(());
         }
         let nonce = self.nonce(opening.key.nonce_blocks(put.payload.len()))?;
         let envelope = opening.key.seal(put.payload, nonce);
         let permit = self.owner.budget.take(envelope.len());
-        let seen = opening.see(&id)?;
         {
             // Known and queued in one step: who finds it known may commit right away, and that has to come behind it.
             let mut known = opening.known();

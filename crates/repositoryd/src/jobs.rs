@@ -5,7 +5,8 @@ use crate::view::View;
 use borg::Id;
 use model::progress::SessionCounters;
 use model::{Archive, ClientName, Failure, Label, Timestamp};
-use std::collections::{HashMap, HashSet};
+use repository::{IdMap, IdSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -69,8 +70,8 @@ pub struct Job {
     pub view: View,
     /// What the session is told.
     pub opened: Opened,
-    sent: Mutex<HashMap<Id, Sent>>,
-    relied: Mutex<HashSet<Id>>,
+    sent: Mutex<IdMap<Sent>>,
+    relied: Mutex<IdSet>,
     progress: Mutex<Progress>,
     changed: Condvar,
     released: AtomicBool,
@@ -130,13 +131,13 @@ impl Job {
     }
 
     /// What its session sent. Never locked while waiting for [`Opening::known`].
-    pub fn sent(&self) -> MutexGuard<'_, HashMap<Id, Sent>> {
+    pub fn sent(&self) -> MutexGuard<'_, IdMap<Sent>> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Fresh objects of other sessions that its proposals refer to: claimed like those that it sent. Never locked while waiting for
     /// [`Opening::known`].
-    pub fn relied(&self) -> MutexGuard<'_, HashSet<Id>> {
+    pub fn relied(&self) -> MutexGuard<'_, IdSet> {
         self.relied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -15,8 +15,8 @@
 //! [`crate::journal`].
 
 use borg::Id;
-use repository::{Reader, Result};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use repository::{IdMap, IdSet, Reader, Result};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -53,7 +53,7 @@ pub enum Tidying {
 #[derive(Debug)]
 enum Stored {
     /// Follows what the writer does.
-    Listed(HashSet<Id>),
+    Listed(IdSet),
     /// The index knows.
     Indexed(Reader),
 }
@@ -78,9 +78,9 @@ pub struct Seen {
 #[derive(Debug)]
 pub struct Known {
     stored: Stored,
-    fresh: HashMap<Id, Fresh>,
+    fresh: IdMap<Fresh>,
     /// Orphans that would be gone if the transaction were discarded, and whether the repository has them already.
-    passing: HashMap<Id, bool>,
+    passing: IdMap<bool>,
     /// Orphans that are durable.
     durable: BTreeSet<Id>,
     /// Durable orphans that this transaction deleted: if it is discarded, they are back.
@@ -88,7 +88,7 @@ pub struct Known {
     /// Handed to the repository since the last commit.
     unpublished: Vec<Id>,
     /// What the writer is deleting at this moment.
-    going: HashSet<Id>,
+    going: IdSet,
     /// Counts what makes a [`Seen`] void.
     epoch: Arc<AtomicU64>,
     /// Counts removals of what archives or sessions may refer to.
@@ -109,12 +109,12 @@ impl Known {
     fn of(stored: Stored) -> Known {
         Known {
             stored,
-            fresh: HashMap::new(),
-            passing: HashMap::new(),
+            fresh: IdMap::default(),
+            passing: IdMap::default(),
             durable: BTreeSet::new(),
             deleted: vec![],
             unpublished: vec![],
-            going: HashSet::new(),
+            going: IdSet::default(),
             epoch: Arc::default(),
             losses: 0,
         }

@@ -55,18 +55,12 @@ impl Opening {
         self.reader.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks the index, while nobody waits for it.
+    /// Asks the index, while nobody waits for it: the slow part of [`Known::claim`].
     pub fn see(&self, id: &Id) -> Result<Option<Seen>, Failure> {
         match &*self.reader.read().unwrap_or_else(PoisonError::into_inner) {
             Some(reader) => Known::see(&self.epoch, reader, id).map(Some).map_err(|e| of_repository(&e)),
             None => Ok(None),
         }
-    }
-
-    /// [`Known::claim`], with the slow part first and without the lock.
-    pub fn claim(&self, id: &Id) -> Result<bool, Failure> {
-        let seen = self.see(id)?;
-        self.known().claim(id, seen).map_err(|e| of_repository(&e))
     }
 
     /// Whether it is there, and belongs to archives.

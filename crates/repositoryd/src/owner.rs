@@ -7,7 +7,7 @@ use crate::writer::Request;
 use model::RepositoryName;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use store::Store;
 use unix::paths::Layout;
 
@@ -56,7 +56,7 @@ impl Owner {
     /// An owner that waits for its first connection.
     pub fn new(name: RepositoryName, layout: Layout, store: Store, writer: Sender<Request>) -> Owner {
         let jobs = Jobs::default();
-        let budget = Arc::new(Budget { free: Mutex::new(BUDGET), changed: Condvar::new() });
+        let budget = Arc::new(Budget::new());
         Owner {
             name,
             layout,
@@ -82,8 +82,14 @@ impl Owner {
 
 /// Bytes to be had before more is queued.
 pub struct Budget {
-    free: Mutex<usize>,
+    state: Mutex<Free>,
     changed: Condvar,
+}
+
+struct Free {
+    bytes: usize,
+    /// Threads that wait for more: if there are none, nobody has to be called.
+    waiting: usize,
 }
 
 /// A part of the budget; comes back when dropped.
@@ -93,22 +99,35 @@ pub struct Permit {
 }
 
 impl Budget {
+    fn new() -> Budget {
+        Budget { state: Mutex::new(Free { bytes: BUDGET, waiting: 0 }), changed: Condvar::new() }
+    }
+
+    fn free(&self) -> MutexGuard<'_, Free> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits until `bytes` are free, or what the smallest request counts. A single object always fits.
     pub fn take(self: &Arc<Self>, bytes: usize) -> Permit {
         let bytes = bytes.clamp(LEAST, BUDGET);
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        while *free < bytes {
+        let mut free = self.free();
+        while free.bytes < bytes {
+            free.waiting += 1;
             free = self.changed.wait(free).unwrap_or_else(PoisonError::into_inner);
+            free.waiting -= 1;
         }
-        *free -= bytes;
+        free.bytes -= bytes;
         Permit { budget: Arc::clone(self), bytes }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        *self.budget.free.lock().unwrap_or_else(PoisonError::into_inner) += self.bytes;
-        self.budget.changed.notify_all();
+        let mut free = self.budget.free();
+        free.bytes += self.bytes;
+        if free.waiting > 0 {
+            self.budget.changed.notify_all();
+        }
     }
 }
 
@@ -118,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_full_budget_makes_wait() {
-        let budget = Arc::new(Budget { free: Mutex::new(BUDGET), changed: Condvar::new() });
+        let budget = Arc::new(Budget::new());
         let first = budget.take(BUDGET - 1);
         let other = Arc::clone(&budget);
         let waiting = std::thread::spawn(move || drop(other.take(2)));
@@ -126,6 +145,7 @@ mod tests {
         assert!(!waiting.is_finished());
         drop(first);
         waiting.join().unwrap();
-        assert_eq!(*budget.free.lock().unwrap(), BUDGET);
+        let free = budget.free();
+        assert_eq!((free.bytes, free.waiting), (BUDGET, 0));
     }
 }
