@@ -173,7 +173,9 @@ fn helper_that_writes() {
         }
         if n % 3 == 0 {
             repository.commit().unwrap();
-            std::fs::write(path.with_extension("committed"), n.to_string()).unwrap();
+            // Whoever kills us must not find half of it.
+            std::fs::write(path.with_extension("new"), n.to_string()).unwrap();
+            std::fs::rename(path.with_extension("new"), path.with_extension("committed")).unwrap();
         }
     }
 }
