@@ -135,7 +135,14 @@ fn holders(storage: &Storage, me: &Holder) -> Option<String> {
         let roster = load(storage, me).ok()?;
         names = roster.shared.iter().chain(&roster.exclusive).map(Holder::name).collect();
     }
-    (!names.is_empty()).then(|| names.join(", "))
+    let told: Vec<String> = names.iter().map(|name| told(name, &me.host)).collect();
+    (!told.is_empty()).then(|| told.join(", "))
+}
+
+/// A holder of this host is a process that a person can look for.
+fn told(name: &str, host: &str) -> String {
+    let here = name.strip_prefix(host).and_then(|rest| rest.strip_prefix('.')?.split_once('-'));
+    here.map_or_else(|| name.to_owned(), |(pid, _)| format!("{name} (process {pid} on this host)"))
 }
 
 /// Tries once to become the owner of the directory, and removes what dead processes left of it.

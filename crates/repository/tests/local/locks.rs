@@ -32,7 +32,7 @@ fn theirs_keeps_us_out_and_ours_keeps_them_out() {
         borg.init(&world, &path, "none").unwrap();
         let mut child = held(&borg, &world, &path);
         let holder = refused(&options(&path));
-        assert!(holder.starts_with(&format!("test@1.{}-0", child.id())), "{holder}");
+        assert_eq!(holder, format!("test@1.{0}-0 (process {0} on this host)", child.id()));
         refused(&OpenOptions { exclusive: false, ..options(&path) });
         // Its command goes on without it; it must not stay.
         let sleeping = testkit::process::descendants(child.id() as i32);
@@ -40,7 +40,8 @@ fn theirs_keeps_us_out_and_ours_keeps_them_out() {
         child.wait().unwrap();
         testkit::process::kill_all(&sleeping);
         // Another host cannot know that it is dead, ours does.
-        refused(&OpenOptions { host_id: Some("other@1".into()), ..options(&path) });
+        let holder = refused(&OpenOptions { host_id: Some("other@1".into()), ..options(&path) });
+        assert!(!holder.contains("this host"), "{holder}");
         let repository = open(&path);
         let output = borg.command(&world).env("BORG_HOST_ID", "test@1").args(["--lock-wait=1", "list"]).arg(&path).output().unwrap();
         assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("lock"), "{output:?}");
@@ -94,7 +95,7 @@ fn what_a_killed_process_of_ours_left_is_taken_over() {
             for ours in [false, true] {
                 let mut child = holder(&path, shared);
                 let name = refused(&options(&path));
-                assert_eq!(name, format!("test@1.{}-0", child.id()));
+                assert_eq!(name, format!("test@1.{0}-0 (process {0} on this host)", child.id()));
                 child.kill().unwrap();
                 assert_eq!(child.wait().unwrap().signal(), Some(9));
                 assert!(path.join("lock.roster").exists());
