@@ -146,5 +146,15 @@ fn stock_borg_has_the_repository_while_a_backup_waits() {
     tap.close();
     let ended = wait_for_end(system, job);
     assert_eq!(text(&ended, "state"), "done", "{ended}\n{}", system.log());
-    scene.judge(&[&first, &"by-hand".to_owned(), &text(&ended, "archive_name").to_owned()]);
+    let second = text(&ended, "archive_name").to_owned();
+    scene.judge(&[&first, &"by-hand".to_owned(), &second]);
+
+    // BorgCube has no record of it, and deletes it all the same where it is told the repository.
+    let (code, said) = system.cli_fails(&["archive", "delete", "by-hand", "--yes"]);
+    assert_eq!(code, 3, "{said}");
+    let deleted = system.cli_ok(&["archive", "delete", "by-hand", "--repository", "main", "--yes"]);
+    assert!(deleted.contains("Some chunks stay"), "its chunks are on no list: {deleted}");
+    system.settle();
+    let world = BorgWorld::with_passphrase(PASSPHRASE);
+    assert_eq!(borg.archives(&world, &scene.repository).unwrap().into_iter().collect::<BTreeSet<_>>(), [first, second].into());
 }
