@@ -65,7 +65,7 @@ impl Session<'_> {
         }
     }
 
-    /// Sends back a chunk that this session sent, or that is in its client's view.
+    /// Has a chunk sent back that this session sent, or that is in its client's view.
     pub fn read(&mut self, id: Id) -> Result<Next, WireError> {
         if self.job.entry(&id).is_none() {
             frame::write(&mut self.output, kind::NOT_IN_VIEW, &[&id.0])?;
@@ -73,7 +73,7 @@ impl Session<'_> {
         }
         match self.fetch(id) {
             Ok(payload) => {
-                frame::write(&mut self.output, kind::OBJECT, &[&id.0, &payload])?;
+                self.fetched = Some((id, payload));
                 Ok(Next::More)
             }
             Err(failure) => {

@@ -96,6 +96,8 @@ pub struct Session<'a> {
     pub accepted: Option<Candidate>,
     /// New chunks of the last checkpoint.
     pub carried: Vec<Id>,
+    /// A chunk that was read, to be sent outside of the gate: whoever does not take it keeps nobody from the repository.
+    pub fetched: Option<(Id, Vec<u8>)>,
 }
 
 impl<'a> Session<'a> {
@@ -111,6 +113,7 @@ impl<'a> Session<'a> {
             deduplicated: 0,
             accepted: None,
             carried: vec![],
+            fetched: None,
         })
     }
 
@@ -135,10 +138,15 @@ impl<'a> Session<'a> {
                 return Ok(Ended::Called);
             }
             let owner = self.owner;
-            let Some(_inside) = owner.gate.pass(&self.bell) else {
+            let Some(inside) = owner.gate.pass(&self.bell) else {
                 return Ok(Ended::Called);
             };
-            match self.handle(kind, &payload)? {
+            let next = self.handle(kind, &payload)?;
+            drop(inside);
+            if let Some((id, payload)) = self.fetched.take() {
+                frame::write(&mut self.output, kind::OBJECT, &[&id.0, &payload])?;
+            }
+            match next {
                 Next::More => {}
                 Next::Fail => return Ok(Ended::Called),
                 Next::Stop => return Ok(Ended::Closed),
