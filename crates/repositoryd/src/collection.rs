@@ -8,6 +8,9 @@ use wire::session::{Reference, Violation};
 /// References that may pile up before duplicates are thrown out.
 const PILE: usize = 1 << 20;
 
+/// Chunks of an item stream that fit into an archive's metadata, which is one object (Borg 1.x: 34 bytes each).
+const ITEMS: usize = borg::MAX_PLAINTEXT / 34;
+
 /// The item stream and the references of one proposal.
 pub struct Collection {
     items: Vec<Id>,
@@ -26,6 +29,9 @@ impl Default for Collection {
 impl Collection {
     /// Chunks of the item stream, in order. They belong to what the archive refers to.
     pub fn items(&mut self, job: &Job, ids: &[[u8; 32]]) {
+        if self.items.len() + ids.len() > ITEMS {
+            return self.note("item-stream-size", format!("the item stream has more than {ITEMS} chunks"));
+        }
         for id in ids {
             let id = Id(*id);
             match job.entry(&id) {

@@ -25,6 +25,9 @@ const BATCH: usize = 1 << 16;
 
 const SUM: usize = 8;
 
+/// Bytes: two million ids.
+const LONG: u64 = 64 << 20;
+
 /// The journal of one repository.
 #[derive(Debug)]
 pub struct Journal {
@@ -34,6 +37,10 @@ pub struct Journal {
     end: u64,
     /// What was in it when the repository was opened and cannot be settled yet; stays when the rest is emptied.
     kept: u64,
+    /// A delete has noted ids that nobody else knows of.
+    noted: bool,
+    /// Its end when it was last written anew.
+    rewritten: u64,
 }
 
 impl Journal {
@@ -61,7 +68,7 @@ impl Journal {
             }
             Err(e) => return Err(failed(e)),
         }
-        let mut this = Journal { path, file, end: MAGIC.len() as u64, kept: MAGIC.len() as u64 };
+        let mut this = Journal { path, file, end: MAGIC.len() as u64, kept: MAGIC.len() as u64, noted: false, rewritten: 0 };
         this.end = this.each(|_| Ok(()))?;
         this.kept = this.end;
         Ok(this)
@@ -113,9 +120,32 @@ impl Journal {
         write().map_err(|e| failure(&self.path, &e))
     }
 
+    /// Adds ids that are to stay until [`Journal::settled`], durably.
+    pub fn note(&mut self, ids: &[Id]) -> Result<(), Failure> {
+        self.noted = true;
+        self.append(ids)
+    }
+
+    /// What was noted is deleted, or belongs to sessions.
+    pub fn settled(&mut self) {
+        self.noted = false;
+    }
+
     /// Nothing that was added since the opening belongs to nobody any more.
     pub fn empty(&mut self) {
-        self.shorten(self.kept);
+        if !self.noted {
+            self.shorten(self.kept);
+        }
+    }
+
+    /// Whether a delete has noted what nobody has looked after.
+    pub fn is_noted(&self) -> bool {
+        self.noted
+    }
+
+    /// Whether it is so long that it is worth while to write it anew, and nothing in it has to stay.
+    pub fn is_long(&self) -> bool {
+        !self.noted && self.kept <= MAGIC.len() as u64 && self.end > LONG.max(2 * self.rewritten)
     }
 
     /// Replaces everything by these.
@@ -125,6 +155,7 @@ impl Journal {
         let opened = OpenOptions::new().read(true).write(true).open(&self.path);
         self.file = opened.map_err(|e| failure(&self.path, &e))?;
         self.end = bytes.len() as u64;
+        self.rewritten = self.end;
         self.kept = MAGIC.len() as u64;
         Ok(())
     }
@@ -190,7 +221,11 @@ mod tests {
 
     fn all(journal: &Journal) -> Vec<u8> {
         let mut all = vec![];
-        journal.each(|ids| Ok(all.extend(ids.iter().map(|id| id.0[0])))).unwrap();
+        let each = journal.each(|ids| {
+            all.extend(ids.iter().map(|id| id.0[0]));
+            Ok(())
+        });
+        each.unwrap();
         all
     }
 
@@ -222,6 +257,10 @@ mod tests {
         journal.replace(&[Id([2; 32])]).unwrap();
         journal.append(&[Id([6; 32])]).unwrap();
         assert_eq!(all(&open()), [2, 6]);
+        journal.note(&[Id([7; 32])]).unwrap();
+        journal.empty();
+        assert_eq!(all(&open()), [2, 6, 7]);
+        journal.settled();
         journal.empty();
         assert!(open().is_empty());
         std::fs::write(&path, b"something else").unwrap();

@@ -193,8 +193,10 @@ impl Known {
         self.fresh.insert(id, Fresh { claims: 1, stored: false, published: false });
     }
 
-    /// An object that is stored and durable, and that no archive refers to any more, belongs to so many sessions now.
+    /// An object that is stored and durable, and that no archive refers to any more, belongs to so many sessions now. The next commit
+    /// notes it in the journal.
     pub fn adopt(&mut self, id: Id, claims: u32) {
+        self.unpublished.push(id);
         self.fresh.insert(id, Fresh { claims, stored: true, published: true });
     }
 
@@ -353,6 +355,12 @@ impl Known {
     /// Whether everything there is belongs to archives, durably.
     pub fn is_clean(&self) -> bool {
         !self.is_mixed() && self.durable.is_empty() && self.deleted.is_empty()
+    }
+
+    /// All that is durable although no archive refers to it.
+    pub fn published(&self) -> Vec<Id> {
+        let fresh = self.fresh.iter().filter(|(_, fresh)| fresh.published).map(|(id, _)| *id);
+        fresh.chain(self.durable.iter().copied()).chain(self.deleted.iter().copied()).collect()
     }
 
     /// Whether the transaction has deletions of orphans.

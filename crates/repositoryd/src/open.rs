@@ -176,10 +176,15 @@ impl Open {
         Ok(())
     }
 
-    /// Forgets the journal if all of it is settled.
+    /// Forgets the journal if all of it is settled, and what is settled if it has become long.
     pub fn empty_journal(&mut self) {
         if self.opening.known().is_clean() {
             self.journal.empty();
+        } else if self.journal.is_long() {
+            let ids = self.opening.known().published();
+            if let Err(failure) = self.journal.replace(&ids) {
+                log::warn!("it stays as it is: {}", failure.line());
+            }
         }
     }
 }

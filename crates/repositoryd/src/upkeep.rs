@@ -79,6 +79,8 @@ pub enum Upkeep {
     Commit {
         /// For this opening only.
         opening: Arc<Opening>,
+        /// All that was noted is looked after.
+        last: bool,
         /// The answer.
         reply: Reply<()>,
     },
@@ -92,6 +94,8 @@ pub struct Attached {
     pub archives: BTreeMap<String, Id>,
     /// Changes when archives are committed.
     pub generation: u64,
+    /// The journal has what a delete that broke off has noted.
+    pub is_noted: bool,
 }
 
 /// What became of a batch.
@@ -111,7 +115,7 @@ pub struct Collected {
 pub fn serve(owner: &Owner, open: &mut Option<Open>, request: Upkeep) {
     match request {
         Upkeep::Attach { reply } => answer(&reply, attach(owner, open)),
-        Upkeep::Note { opening, ids, reply } => answer(&reply, current(open, &opening).and_then(|open| open.journal.append(&ids))),
+        Upkeep::Note { opening, ids, reply } => answer(&reply, current(open, &opening).and_then(|open| open.journal.note(&ids))),
         Upkeep::Remove { opening, archives, records, reply } => {
             answer(&reply, step(open, &opening, |open| remove(owner, open, &archives, &records)));
         }
@@ -125,7 +129,7 @@ pub fn serve(owner: &Owner, open: &mut Option<Open>, request: Upkeep) {
         Upkeep::Compact { opening, compaction, reply } => {
             answer(&reply, current(open, &opening).and_then(|open| compact(open, compaction)));
         }
-        Upkeep::Commit { opening, reply } => answer(&reply, step(open, &opening, commit)),
+        Upkeep::Commit { opening, last, reply } => answer(&reply, step(open, &opening, |open| commit(open, last))),
     }
 }
 
@@ -137,7 +141,12 @@ fn step<T>(open: &mut Option<Open>, opening: &Arc<Opening>, work: impl FnOnce(&m
 fn attach(owner: &Owner, open: &mut Option<Open>) -> Result<Attached, Failure> {
     let open = reopen_if_changed(owner, open)?;
     let archives = open.manifest.archives.iter().map(|(name, entry)| (String::from_utf8_lossy(name).into_owned(), entry.id));
-    Ok(Attached { opening: Arc::clone(&open.opening), archives: archives.collect(), generation: open.generation })
+    Ok(Attached {
+        opening: Arc::clone(&open.opening),
+        archives: archives.collect(),
+        generation: open.generation,
+        is_noted: open.journal.is_noted(),
+    })
 }
 
 /// The records go after the manifest: should it end in between, the next opening finds records without an archive and forgets them.
@@ -231,12 +240,14 @@ fn compact(open: &mut Open, mut compaction: Compaction) -> Result<(Compaction, b
     }
 }
 
-fn commit(open: &mut Open) -> Result<(), Failure> {
-    if !open.opening.known().has_deleted() {
-        return Ok(());
+fn commit(open: &mut Open, last: bool) -> Result<(), Failure> {
+    if open.opening.known().has_deleted() {
+        open.commit(&|_| false)?;
+        open.opening.known().committed([]);
     }
-    open.commit(&|_| false)?;
-    open.opening.known().committed([]);
+    if last {
+        open.journal.settled();
+    }
     open.empty_journal();
     Ok(())
 }

@@ -4,7 +4,7 @@ use super::{Stop, Work};
 use crate::garbage;
 use crate::journal::Journal;
 use crate::orphans;
-use crate::upkeep::Upkeep;
+use crate::upkeep::{Attached, Upkeep};
 use wire::maintenance::Report;
 
 /// Compacts segments of which at least `threshold` per cent can be freed.
@@ -35,5 +35,7 @@ fn sweep(work: &Work<'_>) -> Result<u64, Stop> {
     {
         return Ok(0);
     }
+    // That is all there is in the journal.
+    let attached = Attached { is_noted: false, ..attached };
     Ok(work.collect(&attached, &records, ids)?.deleted)
 }

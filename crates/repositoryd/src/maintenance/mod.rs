@@ -145,11 +145,11 @@ impl Work<'_> {
             pending += done.deleted;
             if pending >= COMMIT_AFTER {
                 pending = 0;
-                self.ask(|reply| Upkeep::Commit { opening: opening.clone(), reply })?;
+                self.ask(|reply| Upkeep::Commit { opening: opening.clone(), last: false, reply })?;
             }
             self.progress("objects", sum.deleted, sum.deleted + (ids.len() - at) as u64)?;
         }
-        self.ask(|reply| Upkeep::Commit { opening: attached.opening.clone(), reply })?;
+        self.ask(|reply| Upkeep::Commit { opening: attached.opening.clone(), last: !attached.is_noted, reply })?;
         Ok(sum)
     }
 }
