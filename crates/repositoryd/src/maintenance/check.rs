@@ -1,9 +1,9 @@
 //! Everything is read beside the backups, and nothing is changed.
 //!
-//! Objects first, in parallel; then what refers to them: the manifest, the metadata of its archives, and the lists of the archives' chunks.
+//! The log and its objects first, in parallel; then what refers to them: the manifest, the metadata of its archives, and the lists of the archives' chunks.
 
 use super::{Stop, Work};
-use crate::failures::{internal, of_repository};
+use crate::failures::of_repository;
 use crate::opening::Opening;
 use crate::orphans;
 use crate::view;
@@ -12,32 +12,23 @@ use borg::archive::Archive as Metadata;
 use borg::manifest::Manifest;
 use borg::{Id, Key, MAX_PLAINTEXT};
 use model::{Archive, Cause, Failure};
-use repository::Reader;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use repository::{CheckOptions, Reader};
 use wire::maintenance::Report;
-
-/// Objects that a thread takes at a time.
-const PART: usize = 256;
-
-/// How often to look how far the threads are.
-const GLANCE: Duration = Duration::from_millis(50);
 
 /// What was found.
 #[derive(Default)]
 struct Findings {
-    errors: Mutex<(Vec<String>, u64)>,
-    objects: AtomicU64,
-    bytes: AtomicU64,
+    errors: Vec<String>,
+    count: u64,
+    objects: u64,
+    bytes: u64,
 }
 
 impl Findings {
-    fn add(&self, error: &str) {
-        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        errors.1 += 1;
-        if errors.0.len() < Report::MAX_ERRORS {
-            errors.0.push(unix::logging::escape(error));
+    fn add(&mut self, error: &str) {
+        self.count += 1;
+        if self.errors.len() < Report::MAX_ERRORS {
+            self.errors.push(unix::logging::escape(error));
         }
     }
 }
@@ -50,8 +41,8 @@ pub fn check(work: &Work<'_>, verify_data: bool) -> Result<Report, Stop> {
         let message = "a repository behind borg serve is checked with `borg check`; release it for that";
         return Err(Failure::new(Cause::RepositoryError, message).into());
     };
-    let findings = Findings::default();
-    objects(work, &reader, verify_data.then_some(&opening.key), &findings)?;
+    let mut findings = Findings::default();
+    objects(work, &reader, verify_data.then_some(&opening.key), &mut findings)?;
     if let Err(error) = manifest(&reader, &opening.key) {
         findings.add(&format!("the manifest: {error}"));
     }
@@ -71,69 +62,28 @@ pub fn check(work: &Work<'_>, verify_data: bool) -> Result<Report, Stop> {
             found.iter().for_each(|error| findings.add(&format!("archive {}: {error}", archive.name)));
         }
     }
-    let (errors, error_count) = findings.errors.into_inner().unwrap_or_else(PoisonError::into_inner);
-    log::info!("a check found {error_count} errors");
-    Ok(Report::Checked { objects: findings.objects.into_inner(), bytes: findings.bytes.into_inner(), errors, error_count })
+    let Findings { errors, count, objects, bytes } = findings;
+    log::info!("a check found {count} errors");
+    Ok(Report::Checked { objects, bytes, errors, error_count: count })
 }
 
-/// All objects, on all cores.
-fn objects(work: &Work<'_>, reader: &Reader, key: Option<&Key>, findings: &Findings) -> Result<(), Stop> {
-    let failed = |e: repository::Error| Stop::Failed(of_repository(&e));
-    let ids = Mutex::new(reader.ids().map_err(failed)?);
-    let total = reader.count();
-    let stop = AtomicBool::new(false);
-    let broken: Mutex<Option<Failure>> = Mutex::new(None);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let read = || {
-        while !stop.load(Ordering::Relaxed) {
-            let part: Result<Vec<Id>, _> = {
-                let mut ids = ids.lock().unwrap_or_else(PoisonError::into_inner);
-                ids.by_ref().take(PART).map(|entry| entry.map(|(id, _)| id)).collect()
-            };
-            match part {
-                Ok(part) if part.is_empty() => return,
-                Ok(part) => part.iter().for_each(|id| object(reader, key, id, findings)),
-                Err(e) => {
-                    broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| of_repository(&e));
-                    return;
-                }
-            }
-        }
+/// The log and all objects in it, on all cores, and whether the index says the same.
+fn objects(work: &Work<'_>, reader: &Reader, key: Option<&Key>, findings: &mut Findings) -> Result<(), Stop> {
+    let verify = key.map(|key| move |id: &Id, envelope: &[u8]| verify(key, id, envelope));
+    let options = CheckOptions { verify: verify.as_ref().map(|verify| verify as _), threads: 0 };
+    let mut stop = None;
+    let mut progress = |done, total| {
+        stop = work.progress("bytes", done, total).err();
+        stop.is_none()
     };
-    let told = std::thread::scope(|scope| {
-        let reading: Vec<_> = (0..threads).map(|_| scope.spawn(read)).collect();
-        while reading.iter().any(|thread| !thread.is_finished()) {
-            std::thread::sleep(GLANCE);
-            let told = work.progress("objects", findings.objects.load(Ordering::Relaxed), total);
-            if told.is_err() {
-                stop.store(true, Ordering::Relaxed);
-                return told;
-            }
-        }
-        if reading.into_iter().any(|thread| thread.join().is_err()) {
-            return Err(internal("a thread of the check failed").into());
-        }
-        Ok(())
-    });
-    told?;
-    broken.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), |failure| Err(failure.into()))
-}
-
-fn object(reader: &Reader, key: Option<&Key>, id: &Id, findings: &Findings) {
-    match reader.get(id) {
-        // Deleted since the list was made.
-        Ok(None) => return,
-        Ok(Some(envelope)) => {
-            findings.bytes.fetch_add(envelope.len() as u64, Ordering::Relaxed);
-            if let Some(key) = key
-                && let Err(error) = verify(key, id, &envelope)
-            {
-                findings.add(&format!("object {id}: {error}"));
-            }
-        }
-        Err(e) => findings.add(&format!("object {id}: {e}")),
+    let report = reader.check(&options, &mut progress).map_err(|e| of_repository(&e))?;
+    if let Some(stop) = stop {
+        return Err(stop);
     }
-    findings.objects.fetch_add(1, Ordering::Relaxed);
+    (findings.objects, findings.bytes) = (report.objects, report.bytes);
+    report.findings.iter().for_each(|finding| findings.add(&finding.to_string()));
+    findings.count += report.count.saturating_sub(report.findings.len() as u64);
+    Ok(())
 }
 
 /// Whether an envelope contains what its id promises.
