@@ -1,7 +1,6 @@
 //! Whoever does not take what it asked for keeps nobody from the repository.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
-#[allow(dead_code, reason = "other tests need more of it")]
 mod harness;
 
 use harness::{Maintenance, System, noise};
