@@ -165,7 +165,7 @@ fn is_compression(words: &[&str]) -> bool {
         ["zlib" | "lzma", text] => level(text, 0..=9),
         ["auto", inner @ ..] => !matches!(inner.first(), Some(&("auto" | "obfuscate"))) && is_compression(inner),
         ["obfuscate", spec, inner @ ..] => {
-            (level(spec, 1..=6) || level(spec, 110..=123)) && inner.first() != Some(&"obfuscate") && is_compression(inner)
+            (level(spec, 1..=6) || level(spec, 110..=123) || *spec == "250") && inner.first() != Some(&"obfuscate") && is_compression(inner)
         }
         _ => false,
     }
@@ -223,7 +223,18 @@ mod tests {
     #[test]
     fn compressions_are_those_of_borg() {
         let check = |compression: &str| BackupConfig { compression: Some(compression.into()), ..config() }.check();
-        for good in ["none", "lz4", "zstd", "zstd,22", "zlib,0", "lzma,9", "auto,zstd,7", "auto,lzma", "obfuscate,110,auto,zstd,3"] {
+        for good in [
+            "none",
+            "lz4",
+            "zstd",
+            "zstd,22",
+            "zlib,0",
+            "lzma,9",
+            "auto,zstd,7",
+            "auto,lzma",
+            "obfuscate,110,auto,zstd,3",
+            "obfuscate,250,lz4",
+        ] {
             assert_eq!(check(good), Ok(()));
         }
         for bad in

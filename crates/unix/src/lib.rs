@@ -15,6 +15,7 @@ pub mod fdpass;
 pub mod files;
 pub mod harden;
 pub mod logging;
+pub mod machine;
 pub mod notify;
 pub mod paths;
 pub mod pidfd;

@@ -136,8 +136,7 @@ impl Run {
 
     /// Asks for its pages to be read ahead.
     pub(super) fn will_need(&self) {
-        let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_WILLNEED;
-        if let Err(error) = nix::fcntl::posix_fadvise(&self.file, 0, 0, advice) {
+        if let Err(error) = unix::machine::read_ahead(&self.file) {
             log::debug!("{}: no reading ahead: {error}", self.path.display());
         }
     }

@@ -207,8 +207,8 @@ fn is_dead(storage: &Storage, holder: &Holder, me: &Holder, held: &Held) -> bool
     if holder.pid == me.pid {
         return !held.contains_key(&(storage.root().to_owned(), holder.clone()));
     }
-    let Some(pid) = i32::try_from(holder.pid).ok().and_then(rustix::process::Pid::from_raw) else { return false };
-    matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
+    // A number that no process can have says nothing.
+    i32::try_from(holder.pid).is_ok_and(|pid| pid > 0) && !unix::machine::process_exists(holder.pid)
 }
 
 /// The roster without the dead. To change it, one has to own the directory.
@@ -248,7 +248,7 @@ fn forget(storage: &Storage, me: &Holder) -> bool {
 /// This host as stock Borg calls it where nothing else is told: its name and the address of its network card. Borg asks the resolver for
 /// the full name, too; where the answers differ, a dead process's lock is not recognised and stays for a person to break.
 pub(crate) fn host_id() -> String {
-    let name = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = unix::machine::hostname().unwrap_or_default();
     let cards = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
     let mut cards: Vec<(bool, u64, u64)> = cards
         .filter_map(|card| {

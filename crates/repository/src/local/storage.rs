@@ -5,6 +5,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use unix::machine::Space;
 
 /// The directory of one repository.
 #[derive(Debug, Clone)]
@@ -19,13 +20,6 @@ pub(crate) struct Storage {
 pub(crate) struct Stamp {
     pub(crate) size: u64,
     pub(crate) mtime_ns: i64,
-}
-
-/// What the file system has, in bytes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Space {
-    pub(crate) total: u64,
-    pub(crate) available: u64,
 }
 
 impl Storage {
@@ -183,8 +177,7 @@ impl Storage {
 
     /// What the file system has.
     pub(crate) fn space(&self) -> Result<Space> {
-        let stat = rustix::fs::statvfs(&self.root).map_err(|e| failed("cannot look at", &self.root, &e.into()))?;
-        Ok(Space { total: stat.f_blocks.saturating_mul(stat.f_frsize), available: stat.f_bavail.saturating_mul(stat.f_frsize) })
+        unix::machine::space(&self.root).map_err(|e| failed("cannot look at", &self.root, &e))
     }
 
     fn directory(&self, segment: u32) -> PathBuf {
