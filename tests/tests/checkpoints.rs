@@ -20,7 +20,8 @@ struct Scene {
     tap: Option<Tap>,
 }
 
-/// A source whose first part is read at once and whose last part drips: `z-tap` comes last.
+/// Two directories: `a` is read at once; `z`, which is named last, holds a tap that drips. They are named one by one, because
+/// borg reads the entries of one directory in the order of their inode numbers, which is the file system's to choose.
 fn scene(borg: &Borg) -> Scene {
     let system = TestSystem::start();
     system.cli_ok(&["client", "add", "host", "--local", &format!("--remote-borg={}", borg.program.display())]);
@@ -34,9 +35,10 @@ fn scene_with(system: TestSystem) -> Scene {
     make(&source.join("a"), Spec { big: 6 << 20, ..Spec::default() });
     // Reading special files would block on the tree's own FIFOs.
     remove_fifos(&source);
-    let tap = Tap::open(&source.join("z-tap"), 1 << 20);
+    fs::create_dir(source.join("z")).unwrap();
+    let tap = Tap::open(&source.join("z/tap"), 1 << 20);
     let options = ["--read-special", "--checkpoint-interval=1", "--extra-option=--chunker-params=10,16,13,4095"];
-    system.add_config("host", "all", "main", &options, &[&source]);
+    system.add_config("host", "all", "main", &options, &[&source.join("a"), &source.join("z")]);
     Scene { system, repository, source, tap: Some(tap) }
 }
 
@@ -71,8 +73,8 @@ fn resumes(mut scene: Scene, borg: &Borg) {
 
     // The tap is gone: an ordinary file takes its place.
     scene.tap.take();
-    fs::remove_file(scene.source.join("z-tap")).unwrap();
-    fs::write(scene.source.join("z-new"), b"what is new").unwrap();
+    fs::remove_file(scene.source.join("z/tap")).unwrap();
+    fs::write(scene.source.join("z/new"), b"what is new").unwrap();
     scene.system.run_ok("host/all");
     let archive = newest_archive(&scene.system);
     assert_eq!(archive["incomplete"], false);
@@ -84,7 +86,9 @@ fn resumes(mut scene: Scene, borg: &Borg) {
     scene.system.settle();
     let judges = Borg::judges();
     for judge in &judges {
-        judge.judge(&world, &scene.repository, text(&archive, "name"), &scene.source).unwrap();
+        for directory in ["a", "z"] {
+            judge.judge(&world, &scene.repository, text(&archive, "name"), &scene.source.join(directory)).unwrap();
+        }
         let names = judge.archives(&world, &scene.repository).unwrap();
         assert_eq!(names, [text(&archive, "name")], "judge {}", judge.version);
     }
@@ -161,8 +165,10 @@ fn cancelled(borg: Borg) {
     let source = system.join("source");
     make(&source.join("a"), Spec { big: 6 << 20, ..Spec::default() });
     // An ordinary file, because a signal interrupts borg's reading of a FIFO; a hole, because it takes long and no space.
-    fs::File::create(source.join("z-tap")).unwrap().set_len(1 << 40).unwrap();
-    system.add_config("host", "all", "main", &["--checkpoint-interval=3600"], &[&source]);
+    fs::create_dir(source.join("z")).unwrap();
+    fs::File::create(source.join("z/tap")).unwrap().set_len(1 << 40).unwrap();
+    let paths: [&std::path::Path; 2] = [&source.join("a"), &source.join("z")];
+    system.add_config("host", "all", "main", &["--checkpoint-interval=3600"], &paths);
     let scene = Scene { system, repository, source, tap: None };
 
     let number = start(&scene.system, "host/all");
