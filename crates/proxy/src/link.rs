@@ -20,6 +20,9 @@ const STEP: usize = 128 * 1024;
 /// A frame's length field and type.
 const HEAD: usize = 5;
 
+/// A chunk's id and size, which come before it.
+const AROUND: usize = 36;
+
 /// Chunks are gathered up to this size before they are sent: a client may send very small ones.
 const GATHERED: usize = 64 * 1024;
 
@@ -54,9 +57,14 @@ impl Link {
     }
 
     /// Whether a chunk of this length may be sent at once.
-    pub fn has_credit(&self, length: usize) -> bool {
+    fn has_credit(&self, length: usize) -> bool {
         // One chunk may always be under way, however large.
         self.in_flight == 0 || self.in_flight + charge(length) <= CREDIT
+    }
+
+    /// Whether [`Link::put`] of a chunk of this length would send rather than gather it.
+    pub fn would_send(&self, length: usize) -> bool {
+        !self.has_credit(length) || self.output.len() + HEAD + AROUND + length > GATHERED
     }
 
     /// Sends a chunk, when there is credit for it: soon, or with [`Link::flush`]. An owner that has failed takes no more: what it said

@@ -23,11 +23,12 @@ const STEP: usize = 256 * 1024;
 /// A pipe that polls writable takes this much without blocking (POSIX: PIPE_BUF).
 const PIECE: usize = 4096;
 
-/// More than what a call has around its data.
-const AROUND: usize = 256;
-
 /// Replies are sent when this much is waiting, or when there is nothing else to do.
 const REPLIES: usize = 16 * 1024;
+
+/// Answers to chunks are held this long when the client sends no more: it hardly ever waits for one of them, and waking it, its ssh and
+/// sshd for each costs more than the chunk does.
+const HELD: Duration = Duration::from_millis(2);
 
 /// What a client's borg reads and writes.
 pub struct Client {
@@ -66,7 +67,7 @@ pub fn serve(
         stranger,
         opened,
         gone: false,
-        is_awaited: false,
+        held_until: None,
         leaving: None,
         events: VecDeque::new(),
         began: Instant::now(),
@@ -119,8 +120,8 @@ struct Server {
     opened: Option<OwnedFd>,
     /// The owner is at the other end of `link` no longer; what it said before is still to be handed in.
     gone: bool,
-    /// Nothing is here behind the call that is being answered: its client waits.
-    is_awaited: bool,
+    /// All replies that wait are answers to chunks, and wait no longer than until then.
+    held_until: Option<Instant>,
     /// A connection on which everything is said.
     leaving: Option<Link>,
     events: VecDeque<Outside>,
@@ -149,6 +150,7 @@ impl Server {
                 Ok(None) if self.gone => self.forget_owner(),
                 Ok(None) => {}
                 Ok(Some(actions)) => {
+                    self.held_until = None;
                     if session.job().is_some() {
                         self.opened = None;
                     }
@@ -176,7 +178,6 @@ impl Server {
         if !session.wants_client() {
             return false;
         }
-        let here = self.decoder.buffered();
         // The decoder is apart while a call borrows from it.
         let mut decoder = std::mem::replace(&mut self.decoder, ServerDecoder::new(0));
         let event = match decoder.next_request() {
@@ -188,10 +189,15 @@ impl Server {
         let found = event.is_some();
         match event {
             Some(event) => {
-                self.is_awaited =
-                    matches!(&event, Event::Request(Request { method: Method::Put { data, .. }, .. }) if here <= data.len() + AROUND);
+                let is_put = matches!(&event, Event::Request(Request { method: Method::Put { .. }, .. }));
+                let is_first = self.replies.is_empty();
                 let actions = session.handle(now, event);
                 self.perform(actions, session, owner);
+                if !is_put {
+                    self.held_until = None;
+                } else if is_first {
+                    self.held_until = Some(Instant::now() + HELD);
+                }
             }
             None => session.partial(now, decoder.buffered()),
         }
@@ -219,7 +225,10 @@ impl Server {
                     self.events.push_back(outcome);
                     Ok(())
                 }
-                Action::Owner(kind, payload) => self.listening().map_or(Ok(()), |link| link.send(kind, &payload, until)),
+                Action::Owner(kind, payload) => {
+                    self.flush(until);
+                    self.listening().map_or(Ok(()), |link| link.send(kind, &payload, until))
+                }
                 Action::Put { id, size, payload } => self.put(&id, size, &payload, until),
                 Action::CloseOwner => {
                     self.leaving = self.link.take().map(Link::finish).or(self.leaving.take());
@@ -240,8 +249,8 @@ impl Server {
 
     fn put(&mut self, id: &[u8; 32], size: u32, payload: &[u8], until: Instant) -> Result<(), WireError> {
         // A client need not wait for the owner; and one that waits for this answer must not be able to tell by the clock how much the
-        // owner has to do with the chunk, so that it has its answer before the owner has the chunk.
-        if self.is_awaited || self.link.as_ref().is_some_and(|link| !link.has_credit(payload.len())) {
+        // owner has to do with the chunk: the owner gets no chunk whose answer is still here.
+        if self.link.as_ref().is_some_and(|link| link.would_send(payload.len())) {
             self.flush(until);
         }
         self.listening().map_or(Ok(()), |link| link.put(id, size, payload, until))
@@ -304,9 +313,12 @@ impl Server {
     /// Waits for the client, the owner or the deadline, and takes what comes.
     fn wait(&mut self, session: &Session) {
         let until = self.began + session.deadline();
-        self.flush(until);
-        if let Some(Err(error)) = self.listening().map(|link| link.flush(until)) {
-            self.owner_error(&error);
+        let held_until = self.held_until.filter(|held| !self.replies.is_empty() && Instant::now() < *held);
+        if held_until.is_none() {
+            self.flush(until);
+            if let Some(Err(error)) = self.listening().map(|link| link.flush(until)) {
+                self.owner_error(&error);
+            }
         }
         if !self.events.is_empty() || self.gone || self.code.is_some() {
             return;
@@ -320,7 +332,8 @@ impl Server {
         if let Some(link) = self.link.as_ref().or(self.leaving.as_ref()) {
             fds.push((link.as_fd(), Interest::Read));
         }
-        let ready = match poll(&fds, Some(until.saturating_duration_since(Instant::now()))) {
+        let next = held_until.unwrap_or(until).min(until);
+        let ready = match poll(&fds, Some(next.saturating_duration_since(Instant::now()))) {
             Ok(ready) => ready,
             Err(error) => {
                 log::error!("{error}");
