@@ -23,8 +23,10 @@ pub mod job;
 pub mod names;
 pub mod progress;
 pub mod queue;
+pub mod recurrence;
 pub mod repository;
 pub mod settings;
+mod shorthand;
 pub mod time;
 pub mod token;
 
