@@ -39,7 +39,12 @@ pub fn live_jobs() -> Vec<CompletionCandidate> {
 fn job_numbers(wanted: impl Fn(&model::Job) -> bool) -> Vec<CompletionCandidate> {
     names(|c| {
         let jobs = c.call::<Jobs>(Call::ListJobs { filter: JobFilter { limit: 50, ..Default::default() } })?.jobs;
-        Ok(jobs.into_iter().filter(&wanted).map(|j| (j.number.to_string(), format!("{} {}", j.config(), j.state))).collect())
+        Ok(jobs
+            .into_iter()
+            .map(|listed| listed.job)
+            .filter(&wanted)
+            .map(|j| (j.number.to_string(), format!("{} {}", j.config(), j.state)))
+            .collect())
     })
 }
 

@@ -300,7 +300,20 @@ pub struct JobNumber {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Jobs {
     /// Newest first.
-    pub jobs: Vec<Job>,
+    pub jobs: Vec<ListedJob>,
+}
+/// A job in a listing: the record's fields, and beside them what a reader of the list wants to know at once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ListedJob {
+    /// The record.
+    #[serde(flatten)]
+    pub job: Job,
+    /// Why it waits.
+    #[serde(default)]
+    pub waits: Option<String>,
+    /// Who is having it cancelled: it still runs, but not for long.
+    #[serde(default)]
+    pub cancelled_by: Option<String>,
 }
 /// A job with what only memory knows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -311,6 +324,9 @@ pub struct JobDetail {
     pub progress: Option<Progress>,
     /// Why it waits.
     pub waits: Option<String>,
+    /// Who is having it cancelled: it still runs, but not for long.
+    #[serde(default)]
+    pub cancelled_by: Option<String>,
 }
 /// Part of a job's log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

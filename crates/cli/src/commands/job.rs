@@ -99,6 +99,7 @@ pub struct Flat<'a> {
     job: &'a Job,
     progress: &'a Option<model::progress::Progress>,
     waits: &'a Option<String>,
+    cancelled_by: &'a Option<String>,
     /// The job that does it once more.
     retried_as: Option<u64>,
 }
@@ -106,7 +107,7 @@ pub struct Flat<'a> {
 impl<'a> Flat<'a> {
     /// Of a job, and the one that does it once more.
     pub fn new(detail: &'a JobDetail, retried_as: Option<u64>) -> Flat<'a> {
-        Flat { job: &detail.job, progress: &detail.progress, waits: &detail.waits, retried_as }
+        Flat { job: &detail.job, progress: &detail.progress, waits: &detail.waits, cancelled_by: &detail.cancelled_by, retried_as }
     }
 }
 
@@ -121,12 +122,12 @@ pub fn retry(job: &Job, context: &Context) -> Result<Option<u64>> {
         let filter =
             JobFilter { client: Some(job.client.clone()), label: Some(job.label.clone()), before, limit: PAGE, ..Default::default() };
         let jobs = context.control()?.call::<Jobs>(Call::ListJobs { filter })?.jobs;
-        if let Some(again) = jobs.iter().find(|other| other.retry_of == Some(job.number)) {
-            return Ok(Some(again.number));
+        if let Some(again) = jobs.iter().find(|other| other.job.retry_of == Some(job.number)) {
+            return Ok(Some(again.job.number));
         }
         // Newest first; a retry is newer than what it retries.
         match jobs.last() {
-            Some(last) if jobs.len() == PAGE as usize && last.number > job.number => before = Some(last.number),
+            Some(last) if jobs.len() == PAGE as usize && last.job.number > job.number => before = Some(last.job.number),
             _ => return Ok(None),
         }
     }
@@ -195,16 +196,17 @@ mod tests {
     use model::Timestamp;
 
     #[test]
-    fn a_job_in_json_is_the_record_with_three_more_fields() {
+    fn a_job_in_json_is_the_record_with_four_more_fields() {
         let job = Job::backup(7, &"web1/etc".parse().unwrap(), "main".parse().unwrap(), "root", Timestamp(5));
         let record = serde_json::to_value(&job).unwrap();
-        let detail = JobDetail { job, progress: None, waits: Some("waits for job 6".into()) };
+        let detail = JobDetail { job, progress: None, waits: Some("waits for job 6".into()), cancelled_by: None };
         let mut json = serde_json::to_value(Flat::new(&detail, Some(8))).unwrap();
         assert_eq!(json["waits"], "waits for job 6");
         assert_eq!(json["retried_as"], 8);
         let fields = json.as_object_mut().unwrap();
         fields.remove("waits");
         fields.remove("progress");
+        fields.remove("cancelled_by");
         fields.remove("retried_as");
         assert_eq!(json, record);
     }

@@ -50,7 +50,9 @@ fn ended(job: u64, interrupts: &Signals, context: &Context) -> Result<JobDetail>
     let last = watched?;
     match (context.control().and_then(|mut control| control.call(Call::GetJob { job })), last) {
         // BorgCube stopped right behind the job's end.
-        (Err(error), Some(job)) if error.kind() == Kind::Unreachable => Ok(JobDetail { job, progress: None, waits: None }),
+        (Err(error), Some(job)) if error.kind() == Kind::Unreachable => {
+            Ok(JobDetail { job, progress: None, waits: None, cancelled_by: None })
+        }
         (detail, _) => detail,
     }
 }

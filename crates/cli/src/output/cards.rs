@@ -21,7 +21,8 @@ pub fn status(status: &Status) -> String {
         .render();
     for detail in &status.running {
         let progress = detail.progress.as_ref().map(|p| format!(": {}", progress(p))).unwrap_or_default();
-        text.push_str(&format!("Job {} {} {}{progress}\n", detail.job.number, detail.job.config(), detail.job.state));
+        let end = if detail.cancelled_by.is_some() { ", being cancelled" } else { "" };
+        text.push_str(&format!("Job {} {} {}{end}{progress}\n", detail.job.number, detail.job.config(), detail.job.state));
     }
     text
 }
@@ -94,6 +95,7 @@ pub fn job(detail: &JobDetail, retried_as: Option<u64>) -> String {
             .maybe("Repository", job.repository.as_ref().map(|r| r.as_str()))
             .line("State", job.state.as_str())
             .maybe("Waits", detail.waits.as_deref())
+            .maybe("Cancellation", detail.cancelled_by.as_deref().map(|by| format!("under way, asked for by {by}")))
             .maybe("Progress", detail.progress.as_ref().map(progress))
             .maybe("Failure", job.failure.as_ref().map(|f| f.line()))
             .maybe("What to do", job.failure.as_ref().map(|f| f.cause.advice()))
@@ -224,7 +226,8 @@ mod tests {
         record.warnings = vec!["one".into()];
         record.warning_count = 3;
         record.archive_name = Some("not-made".into());
-        let text = job(&JobDetail { job: record, progress: None, waits: None }, Some(9)).replace(&Timestamp(0).to_local(), "T");
+        let text = job(&JobDetail { job: record, progress: None, waits: None, cancelled_by: None }, Some(9))
+            .replace(&Timestamp(0).to_local(), "T");
         let advice = Cause::PassphraseWrong.advice();
         let expected = format!(
             "\

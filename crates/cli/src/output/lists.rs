@@ -5,7 +5,7 @@ use super::{Table, bytes, count, duration};
 use model::client::Connection;
 use model::progress::Statistics;
 use model::{Archive, BackupConfig, Client, Job, Repository};
-use wire::control::LogEntry;
+use wire::control::{ListedJob, LogEntry};
 
 /// Repositories.
 pub fn repositories(records: &[Repository]) -> Table {
@@ -39,7 +39,7 @@ pub fn configs(records: &[BackupConfig]) -> Table {
 }
 
 /// Jobs.
-pub fn jobs(records: &[Job]) -> Table {
+pub fn jobs(records: &[ListedJob]) -> Table {
     let columns = [
         Number("JOB"),
         Whole("STATE"),
@@ -51,7 +51,8 @@ pub fn jobs(records: &[Job]) -> Table {
         Number("NEW"),
         Text("REMARK"),
     ];
-    Table::new(&columns, records, |j| {
+    Table::new(&columns, records, |listed| {
+        let j = &listed.job;
         let figures = |f: fn(&Statistics) -> String| j.statistics.as_ref().map(f).unwrap_or_default();
         vec![
             j.number.to_string(),
@@ -62,7 +63,7 @@ pub fn jobs(records: &[Job]) -> Table {
             figures(|s| s.nfiles.to_string()),
             figures(|s| bytes(s.original_size)),
             figures(|s| bytes(s.deduplicated_size)),
-            remark(j),
+            remark(listed),
         ]
     })
 }
@@ -72,10 +73,13 @@ pub fn length(job: &Job) -> Option<f64> {
     Some(job.ended()?.seconds_since(job.started()?))
 }
 
-fn remark(job: &Job) -> String {
-    match (&job.failure, job.warning_count) {
+fn remark(listed: &ListedJob) -> String {
+    if let Some(by) = &listed.cancelled_by {
+        return format!("being cancelled by {by}");
+    }
+    match (&listed.job.failure, listed.job.warning_count) {
         (Some(failure), _) => failure.cause.word().to_owned(),
-        (None, 0) => String::new(),
+        (None, 0) => listed.waits.clone().unwrap_or_default(),
         (None, n) => count(n, "warning"),
     }
 }
@@ -130,6 +134,10 @@ mod tests {
         Job::backup(7, &"web1/etc".parse().unwrap(), "main".parse().unwrap(), "root", Timestamp(0))
     }
 
+    fn listed(job: Job) -> ListedJob {
+        ListedJob { job, waits: None, cancelled_by: None }
+    }
+
     #[test]
     fn jobs_in_each_kind_of_end() {
         let (queued, mut failed, mut warned) = (job(), job(), job());
@@ -138,12 +146,15 @@ mod tests {
         warned.state = JobState::Done;
         warned.warning_count = 2;
         warned.statistics = Some(Statistics { nfiles: 5, original_size: 1_500_000, compressed_size: 1000, deduplicated_size: 12 });
-        let text = jobs(&[queued, failed, warned]).render(false).replace(&Timestamp(0).to_local(), "T");
+        let queued = ListedJob { waits: Some("waits for job 6 of the same config".into()), ..listed(queued) };
+        let cancelled = ListedJob { cancelled_by: Some("user:ada".into()), ..listed(job()) };
+        let text = jobs(&[queued, listed(failed), listed(warned), cancelled]).render(false).replace(&Timestamp(0).to_local(), "T");
         let expected = "\
 JOB\tSTATE\tCONFIG\tCREATED\tTIME\tFILES\tSIZE\tNEW\tREMARK
-7\tjob_created\tweb1/etc\tT\t\t\t\t\t
+7\tjob_created\tweb1/etc\tT\t\t\t\t\twaits for job 6 of the same config
 7\tfailed\tweb1/etc\tT\t1 min 30 s\t\t\t\tpath-missing
 7\tdone\tweb1/etc\tT\t\t5\t1.50 MB\t12 B\t2 warnings
+7\tjob_created\tweb1/etc\tT\t\t\t\t\tbeing cancelled by user:ada
 ";
         assert_eq!(text, expected);
     }

@@ -5,7 +5,8 @@ use super::errors::{from_store, refuse};
 use model::{Archive, ConfigName, Job, JobState};
 use store::Read;
 use wire::control::{
-    ArchiveFilter, Archives, Clients, Configs, ControlError, ErrorKind, JobFilter, Jobs, LogEntries, LogEntry, Repositories, Status,
+    ArchiveFilter, Archives, Clients, Configs, ControlError, ErrorKind, JobFilter, Jobs, ListedJob, LogEntries, LogEntry, Repositories,
+    Status,
 };
 
 type Listed<T> = Result<T, ControlError>;
@@ -78,7 +79,10 @@ impl Daemon {
     pub(super) fn list_jobs(&self, filter: &JobFilter) -> Listed<Jobs> {
         let limit = limit(filter.limit, 100, MAX_JOBS);
         let jobs = self.store.read(|r| jobs(r, filter, limit)).map_err(from_store)?;
-        Ok(Jobs { jobs })
+        let running = self.running();
+        let listed =
+            jobs.into_iter().map(|job| ListedJob { waits: self.waits(&job, &running), cancelled_by: self.cancelled_by(job.number), job });
+        Ok(Jobs { jobs: listed.collect() })
     }
 
     pub(super) fn list_archives(&self, filter: &ArchiveFilter) -> Listed<Archives> {

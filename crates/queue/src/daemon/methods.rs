@@ -120,7 +120,12 @@ impl Daemon {
     /// The record with what only memory knows.
     pub(super) fn detail(&self, job: Job) -> JobDetail {
         let progress = self.workers.get(&job.number).and_then(|worker| worker.progress.clone());
-        JobDetail { waits: self.waits(&job), progress, job }
+        JobDetail { waits: self.waits(&job, &self.running()), progress, cancelled_by: self.cancelled_by(job.number), job }
+    }
+
+    /// Who is having a running job cancelled.
+    pub(super) fn cancelled_by(&self, number: u64) -> Option<String> {
+        self.workers.get(&number)?.cancelled_by.clone()
     }
 
     fn run_config(&mut self, name: &model::ConfigName, archive_name: Option<String>, actor: &str) -> Result<JobNumber, ControlError> {

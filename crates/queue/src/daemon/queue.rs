@@ -42,15 +42,15 @@ impl Daemon {
         workers.chain(self.leftovers.iter().map(|l| l.brief.clone())).collect()
     }
 
-    /// Why a queued job does not run.
-    pub(super) fn waits(&self, job: &Job) -> Option<String> {
+    /// Why a queued job does not run next to those that do.
+    pub(super) fn waits(&self, job: &Job, running: &[Brief]) -> Option<String> {
         if job.state != JobState::JobCreated {
             return None;
         }
         if self.stop != Stop::No {
             return Some("waits: borgcubed is stopping".into());
         }
-        let why = blocked(&Brief::from(job), &self.running(), &self.settings.limits);
+        let why = blocked(&Brief::from(job), running, &self.settings.limits);
         Some(match why.as_ref().map(Blocked::to_string) {
             Some(why) => why,
             None if self.retry_at.is_some() => "waits: the database cannot be written".into(),
