@@ -12,6 +12,7 @@ pub mod activation;
 pub mod credentials;
 mod error;
 pub mod fdpass;
+pub mod fdstore;
 pub mod files;
 pub mod harden;
 pub mod logging;

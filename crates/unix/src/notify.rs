@@ -15,6 +15,17 @@ pub fn status(text: &str) -> Result<()> {
     send(&[NotifyState::Status(&escape(text))])
 }
 
+/// The service looks at its configuration again; [`ready`] says when it has.
+pub fn reloading() -> Result<()> {
+    let now = NotifyState::monotonic_usec_now().map_err(|e| Error::io("cannot read the clock", e))?;
+    send(&[NotifyState::Reloading, now])
+}
+
+/// What is going on (a start, a stop) may take so long from now, whatever the unit says.
+pub fn extend_timeout(by: Duration) -> Result<()> {
+    send(&[NotifyState::ExtendTimeoutUsec(u32::try_from(by.as_micros()).unwrap_or(u32::MAX))])
+}
+
 /// The service is ending.
 pub fn stopping() -> Result<()> {
     send(&[NotifyState::Stopping])

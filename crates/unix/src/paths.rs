@@ -26,6 +26,8 @@ pub const ENV_LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
 pub const ENV_CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 /// systemd: where READY and friends are sent.
 pub const ENV_NOTIFY: &str = "NOTIFY_SOCKET";
+/// systemd: how many descriptors it keeps for this service (see [`crate::fdstore`]).
+pub const ENV_FDSTORE: &str = "FDSTORE";
 /// systemd: device and inode of the journal's stream, if stderr is one.
 pub const ENV_JOURNAL: &str = "JOURNAL_STREAM";
 /// Borg 1.x: the identity under which borg takes its locks.

@@ -1,11 +1,13 @@
 //! Processes held by a descriptor, so that a reused pid is never waited for or killed by mistake.
 
+use crate::poll::{Interest, poll};
 use crate::{Error, Result, Signal};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,20 @@ impl PidFd {
     /// A pidfd that came from elsewhere, such as the fd store of the service manager.
     pub fn from_fd(fd: OwnedFd) -> PidFd {
         PidFd { fd }
+    }
+
+    /// The number of the process, as the kernel says. An error if it has ended and was reaped.
+    pub fn pid(&self) -> Result<i32> {
+        let path = format!("/proc/self/fdinfo/{}", self.fd.as_raw_fd());
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(format!("cannot read {path}"), e))?;
+        let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+        pid.filter(|pid| *pid > 1).ok_or_else(|| Error::Invalid("the process has ended, or this is no pidfd".into()))
+    }
+
+    /// Whether the process has ended; also for those that are no children of ours.
+    pub fn has_ended(&self) -> Result<bool> {
+        let ready = poll(&[(self.fd.as_fd(), Interest::Read)], Some(Duration::ZERO))?;
+        Ok(ready.iter().any(|ready| ready.any()))
     }
 
     /// Waits until the process has ended and reaps it. For children of this process only, and once.
@@ -133,4 +149,21 @@ fn positive(pid: i32) -> Result<rustix::process::Pid> {
         .filter(|pid| *pid > 1)
         .and_then(rustix::process::Pid::from_raw)
         .ok_or_else(|| Error::Invalid(format!("{pid} is not the pid of a child")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pidfd_knows_its_process_and_its_end() {
+        let child = crate::spawn::Spawn::new("/bin/sleep").arg("60").spawn().unwrap();
+        assert_eq!(child.pidfd.pid().unwrap(), child.pid);
+        assert!(!child.pidfd.has_ended().unwrap());
+        assert!(child.kill_group(Signal::SIGKILL).unwrap());
+        child.wait().unwrap();
+        assert!(child.pidfd.has_ended().unwrap());
+        assert!(child.pidfd.pid().is_err());
+        assert!(PidFd::from_fd(std::fs::File::open("/dev/null").unwrap().into()).pid().is_err());
+    }
 }
