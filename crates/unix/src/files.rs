@@ -1,14 +1,20 @@
 //! Files that have to be complete, durable and private.
 
 use crate::{Error, Result, random};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use nix::libc;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Writes a file of mode 0600 that is afterwards either as before or complete, even after a power cut: written beside,
 /// synced, renamed over, and the directory synced.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with_mode(path, bytes, 0o600)
+}
+
+/// The same with another mode, whatever the umask is; the group is the directory's if that has the setgid bit.
+pub fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let failed = |e| Error::io(format!("cannot write {}", path.display()), e);
     let Some(name) = path.file_name() else {
         return Err(Error::Invalid(format!("\"{}\" names no file", path.display())));
@@ -17,7 +23,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     // The name is cut so that the random part fits behind the longest one.
     let hint: String = name.to_string_lossy().chars().take(32).collect();
     let temporary = directory.join(format!(".{hint}.{}.tmp", random::hex(8)?));
-    let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    let written = write_new(&temporary, bytes, mode).and_then(|()| fs::rename(&temporary, path));
     if let Err(e) = written {
         // The first error is the one to tell.
         let _ = fs::remove_file(&temporary);
@@ -26,10 +32,31 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     fsync_dir(directory)
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    if mode != 0o600 {
+        file.set_permissions(Permissions::from_mode(mode))?;
+    }
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// The content of a file of at most `most` bytes; None if there is none. Symbolic links, pipes and larger files are errors.
+pub fn read_small(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
+    let failed = |e| Error::io(format!("cannot read {}", path.display()), e);
+    // Not blocking: opening a pipe would otherwise wait for a writer before we can refuse it.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    let file = match opened {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(failed)?,
+    };
+    let meta = file.metadata().map_err(failed)?;
+    if !meta.is_file() || meta.len() > most {
+        return Err(Error::Invalid(format!("{} is not a file of at most {most} bytes", path.display())));
+    }
+    let mut content = Vec::new();
+    file.take(most).read_to_end(&mut content).map_err(failed)?;
+    Ok(Some(content))
 }
 
 /// Makes creations, renames and deletions in a directory durable.
@@ -49,7 +76,20 @@ fn parent(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_mode_is_kept_and_only_small_files_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
+        assert_eq!(read_small(&path, 10).unwrap(), None);
+        write_with_mode(&path, b"0123456789", 0o640).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(read_small(&path, 10).unwrap().unwrap(), b"0123456789");
+        assert!(read_small(&path, 9).is_err());
+        std::os::unix::fs::symlink(&path, directory.path().join("link")).unwrap();
+        assert!(read_small(&directory.path().join("link"), 10).is_err());
+        assert!(read_small(directory.path(), 10).is_err());
+    }
 
     fn names(directory: &Path) -> Vec<String> {
         fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()

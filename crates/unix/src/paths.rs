@@ -54,6 +54,7 @@ pub const ENV_KEPT: &[&str] = &[
     ENV_STATE,
     ENV_BORG,
     ENV_LOG,
+    ENV_JOURNAL,
     ENV_IDLE_SECONDS,
     ENV_CANCEL_SECONDS,
     ENV_STOP_SECONDS,
@@ -67,15 +68,23 @@ pub const USER_SSH: &str = "borgcube-ssh";
 pub const USER_REPOSITORY: &str = "borgcube-repo";
 /// Runs the status daemon.
 pub const USER_STATUS: &str = "borgcube-status";
+/// Runs sshd's AuthorizedKeysCommand.
+pub const USER_KEYS: &str = "borgcube-keys";
 /// Members may use the CLI.
 pub const GROUP_OPERATORS: &str = "borgcube";
 /// Members may open the database.
 pub const GROUP_DATABASE: &str = "borgcube-db";
+/// Sessions, each of which has a user of its own, are known by this group.
+pub const GROUP_SESSIONS: &str = "borgcube-session";
 
 /// Where an installed server keeps its state.
 pub const SYSTEM_STATE: &str = "/var/lib/borgcube";
 /// Where an installed server keeps its sockets.
 pub const SYSTEM_RUN: &str = "/run/borgcube";
+/// Where an installed server keeps configuration that is not in the database.
+pub const SYSTEM_CONFIGURATION: &str = "/etc/borgcube";
+/// Where sshd keeps its host keys.
+pub const SSH_CONFIGURATION: &str = "/etc/ssh";
 /// Where an installed server keeps the programs that nobody calls by hand.
 pub const SYSTEM_LIBEXEC: &str = "/usr/libexec/borgcube";
 
@@ -84,17 +93,24 @@ pub const SYSTEM_LIBEXEC: &str = "/usr/libexec/borgcube";
 pub struct Layout {
     state: PathBuf,
     run: PathBuf,
+    /// Directories belong to several users, and tmpfiles.d/borgcube.conf makes them.
+    installed: bool,
 }
 
 impl Layout {
     /// The embedded default below one directory, sockets in `state/run`.
     pub fn new(state: &Path) -> Layout {
-        Layout { state: state.to_owned(), run: state.join("run") }
+        Layout { state: state.to_owned(), run: state.join("run"), installed: false }
     }
 
     /// An installed server.
     pub fn system() -> Layout {
-        Layout { state: SYSTEM_STATE.into(), run: SYSTEM_RUN.into() }
+        Layout { state: SYSTEM_STATE.into(), run: SYSTEM_RUN.into(), installed: true }
+    }
+
+    /// Whether this is an installed server, with a user for each kind of process, and not the embedded default.
+    pub fn is_installed(&self) -> bool {
+        self.installed
     }
 
     /// [`Layout::new`] of `BORGCUBE_STATE`, or [`Layout::system`] if that is not set.
@@ -130,7 +146,20 @@ impl Layout {
         self.state.join("db")
     }
 
-    /// Directory of the secrets of one repository: `passphrase`, `key`. Becomes the owner's `CREDENTIALS_DIRECTORY`.
+    /// Held locked by the queue daemon: there is one for each state directory. On an installed server, directories that belong to root
+    /// lie around it.
+    pub fn daemon_lock(&self) -> PathBuf {
+        let directory = if self.installed { self.run.join("queue") } else { self.run.clone() };
+        directory.join("borgcubed.lock")
+    }
+
+    /// Spool of the timers: what `borgcube-scheduler` writes and `borgcube-timers` reads.
+    pub fn timers(&self) -> PathBuf {
+        self.state.join("timers")
+    }
+
+    /// Directory of the secrets of one repository: `passphrase`, `key`. Becomes the owner's `CREDENTIALS_DIRECTORY` in the embedded
+    /// default; on an installed server systemd makes that.
     pub fn credentials(&self, repo: &str) -> PathBuf {
         self.state.join("credentials").join(component(repo))
     }
@@ -186,9 +215,31 @@ impl Layout {
         Path::new("../repositories").join(component(&format!("{repo}.sock")))
     }
 
+    /// Directory of the keys of running jobs: files of one line of authorized_keys, named by the key's fingerprint.
+    pub fn job_keys(&self) -> PathBuf {
+        self.run.join("keys")
+    }
+
+    /// Directory of the permanent keys of clients, in the same form.
+    pub fn permanent_keys(&self) -> PathBuf {
+        self.state.join("keys")
+    }
+
+    /// Where to look for the public host keys that clients of this server shall expect (`*.pub`), the first directory that has any: one
+    /// that a person has filled, for a server behind another name or port, then sshd's own.
+    pub fn host_key_directories(&self) -> [PathBuf; 2] {
+        let own = if self.installed { PathBuf::from(SYSTEM_CONFIGURATION) } else { self.state.clone() };
+        [own.join("host-keys"), SSH_CONFIGURATION.into()]
+    }
+
     /// Makes all directories, mode 0700. Those below the state directory that exist and are open to others are closed
     /// to them; the state directory itself belongs to the user and keeps its mode.
+    ///
+    /// On an installed server they belong to several users, which no daemon could give them to: it only looks whether they are there.
     pub fn create_directories(&self) -> Result<()> {
+        if self.installed {
+            return [self.db(), self.state.join("log/jobs"), self.run.join("sessions")].iter().try_for_each(|path| is_there(path));
+        }
         make_private(&self.state)?;
         for directory in [
             self.state.join("db"),
@@ -197,9 +248,11 @@ impl Layout {
             self.state.join("index"),
             self.state.join("log"),
             self.state.join("log/jobs"),
+            self.permanent_keys(),
             self.run.clone(),
             self.run.join("repositories"),
             self.run.join("sessions"),
+            self.job_keys(),
         ] {
             make_private(&directory)?;
             close_to_others(&directory)?;
@@ -207,14 +260,20 @@ impl Layout {
         Ok(())
     }
 
-    /// Makes the directories of one repository, mode 0700.
+    /// Makes the directories of one repository, mode 0700. On an installed server only its owner may.
     pub fn create_repository_directories(&self, repo: &str) -> Result<()> {
-        for directory in [self.credentials(repo), self.views(repo), self.index(repo)] {
+        let credentials = (!self.installed).then(|| self.credentials(repo));
+        for directory in credentials.into_iter().chain([self.views(repo), self.index(repo)]) {
             make_private(&directory)?;
             close_to_others(&directory)?;
         }
         Ok(())
     }
+}
+
+fn is_there(path: &Path) -> Result<()> {
+    let failed = |e| Error::io(format!("cannot find {} (made by: systemd-tmpfiles --create borgcube.conf)", path.display()), e);
+    fs::metadata(path).map(drop).map_err(failed)
 }
 
 fn make_private(path: &Path) -> Result<()> {
@@ -291,9 +350,29 @@ mod tests {
             (layout.repository_socket("main"), "/s/run/repositories/main.sock"),
             (layout.session_link("00ff"), "/s/run/sessions/00ff"),
             (layout.session_link_target("main"), "../repositories/main.sock"),
+            (layout.daemon_lock(), "/s/run/borgcubed.lock"),
         ] {
             assert_eq!(path, Path::new(expected));
         }
+        assert!(!layout.is_installed());
+    }
+
+    #[test]
+    fn an_installed_server_does_not_make_its_directories() {
+        let state = tempfile::tempdir().unwrap();
+        let layout = Layout { installed: true, ..Layout::new(state.path()) };
+        assert_eq!(layout.daemon_lock(), state.path().join("run/queue/borgcubed.lock"));
+        let missing = layout.create_directories().unwrap_err();
+        assert!(missing.to_string().contains("systemd-tmpfiles --create"), "{missing}");
+        for directory in ["db", "log/jobs", "run/sessions"] {
+            let directory = state.path().join(directory);
+            fs::create_dir_all(&directory).unwrap();
+            fs::set_permissions(&directory, Permissions::from_mode(0o2770)).unwrap();
+        }
+        layout.create_directories().unwrap();
+        assert_eq!(fs::metadata(layout.db()).unwrap().permissions().mode() & 0o7777, 0o2770);
+        layout.create_repository_directories("main").unwrap();
+        assert!(layout.views("main").is_dir() && layout.index("main").is_dir() && !layout.credentials("main").exists());
     }
 
     #[test]
