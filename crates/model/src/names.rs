@@ -33,7 +33,7 @@ fn check(what: &'static str, name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
-// One definition of what a name type is; four types, so that a client can't be passed where a repository is meant.
+// One definition of what a name type is; several types, so that a client can't be passed where a repository is meant.
 macro_rules! name_type {
     ($(#[$doc:meta])* $type:ident, $what:literal) => {
         $(#[$doc])*
@@ -85,6 +85,11 @@ name_type!(
 name_type!(
     /// The label of a backup config, unique within its client.
     Label, "label"
+);
+
+name_type!(
+    /// A schedule's name; the instance of its timer unit, `borgcube-schedule@NAME.timer`.
+    ScheduleName, "schedule name"
 );
 
 /// A backup config's full name, `CLIENT/LABEL`.

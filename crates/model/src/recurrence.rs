@@ -4,6 +4,8 @@
 //! crate would take the machine's), finer than hourly, or without any run to come. A moment that a zone's clock skips is moved to the same
 //! distance behind the gap, as RFC 5545 section 3.3.10 has it; two occurrences that fall together there are one.
 
+use crate::blackout::Weekday;
+use crate::calendar::Calendar;
 use crate::shorthand;
 use crate::time::Timestamp;
 use rrule::{Frequency, NWeekday, RRuleSet};
@@ -140,8 +142,10 @@ impl Recurrence {
 
     /// The rule as one calendar expression of systemd.time(7), if it is one. Such a timer never runs dry. `now`: a rule that begins later is
     /// none, because calendar expressions have no beginning.
+    ///
+    /// The two do not agree about moments that the zone's clock skips: see [`Recurrence::moved`].
     #[must_use]
-    pub fn to_calendar(&self, now: Timestamp) -> Option<String> {
+    pub fn to_calendar(&self, now: Timestamp) -> Option<Calendar> {
         let [rule] = self.set.get_rrule().as_slice() else { return None };
         let plain = self.set.get_rdate().is_empty() && self.set.get_exdate().is_empty() && rule.get_interval() == 1;
         let endless = rule.get_count().is_none() && rule.get_until().is_none();
@@ -149,34 +153,42 @@ impl Recurrence {
         if !(plain && endless && simple) || stamp(self.set.get_dt_start()) > now {
             return None;
         }
-        let mut days = vec![];
+        let mut weekdays = vec![];
         for day in rule.get_by_weekday() {
             let NWeekday::Every(day) = day else { return None };
-            days.push(day.to_string());
+            weekdays.push(weekday(*day));
         }
-        if rule.get_by_month_day().iter().any(|day| *day < 1) {
-            return None;
-        }
-        let every = |needed: bool, numbers: Vec<String>| match numbers.is_empty() {
-            true if needed => None,
-            true => Some("*".to_owned()),
-            false => Some(numbers.join(",")),
-        };
-        let two = |number: &dyn fmt::Display| format!("{number:0>2}");
+        let days = rule.get_by_month_day().iter().map(|day| u8::try_from(*day).ok().filter(|day| *day > 0)).collect::<Option<Vec<u8>>>()?;
+        let months: Vec<u8> = rule.get_by_month().to_vec();
+        let hours: Vec<u8> = rule.get_by_hour().to_vec();
+        let (&[minute], &[second]) = (rule.get_by_minute(), rule.get_by_second()) else { return None };
         let frequency = rule.get_freq();
-        let month = every(frequency == Frequency::Yearly, rule.get_by_month().iter().map(|n| two(n)).collect())?;
-        let month_day = every(
-            matches!(frequency, Frequency::Yearly | Frequency::Monthly) && days.is_empty(),
-            rule.get_by_month_day().iter().map(|n| two(n)).collect(),
-        )?;
-        if frequency == Frequency::Weekly && days.is_empty() {
+        // What the expression would leave open although the rule takes it from DTSTART.
+        let open = match frequency {
+            Frequency::Yearly => months.is_empty() || (days.is_empty() && weekdays.is_empty()),
+            Frequency::Monthly => days.is_empty() && weekdays.is_empty(),
+            Frequency::Weekly => weekdays.is_empty(),
+            _ => false,
+        };
+        if open || (hours.is_empty() && frequency != Frequency::Hourly) {
             return None;
         }
-        let hour = every(frequency != Frequency::Hourly, rule.get_by_hour().iter().map(|n| two(n)).collect())?;
-        let minute = every(true, rule.get_by_minute().iter().map(|n| two(n)).collect())?;
-        let second = every(true, rule.get_by_second().iter().map(|n| two(n)).collect())?;
-        let days = if days.is_empty() { String::new() } else { format!("{} ", days.join(",")) };
-        Some(format!("{days}*-{month}-{month_day} {hour}:{minute}:{second} {}", self.zone()))
+        Some(Calendar { weekdays, months, days, hours, minute, second, zone: self.zone().to_owned() })
+    }
+
+    /// Occurrences in `(after, until]` that lie elsewhere than the rule says, because the zone's clock skips what it says. A timer with
+    /// the calendar expression leaves them out, so it needs them as moments of their own.
+    #[must_use]
+    pub fn moved(&self, after: Timestamp, until: Timestamp) -> Vec<Timestamp> {
+        let Some(calendar) = self.to_calendar(until) else { return vec![] };
+        let elsewhere = |occurrence: &Timestamp| match wall_clock(&calendar.zone, *occurrence) {
+            Some((_, minute)) => {
+                let hour = !calendar.hours.is_empty() && !calendar.hours.iter().any(|hour| u16::from(*hour) == minute / 60);
+                hour || u16::from(calendar.minute) != minute % 60
+            }
+            None => true,
+        };
+        self.between(after, until, usize::MAX).into_iter().filter(elsewhere).collect()
     }
 
     /// All of them, the earliest first.
@@ -215,6 +227,24 @@ impl ZoneName for chrono::DateTime<rrule::Tz> {
             rrule::Tz::Local(_) => "Local",
         }
     }
+}
+
+/// Whether `name` is a time zone of the IANA.
+pub(crate) fn is_zone(name: &str) -> bool {
+    name.parse::<chrono_tz::Tz>().is_ok()
+}
+
+/// The day of the week and the minute of the day at `moment` on a wall clock of `zone`. None: there is no such zone.
+pub(crate) fn wall_clock(zone: &str, moment: Timestamp) -> Option<(Weekday, u16)> {
+    use chrono::{Datelike, Timelike};
+    let zone: chrono_tz::Tz = zone.parse().ok()?;
+    let local = chrono::DateTime::from_timestamp_micros(moment.0)?.with_timezone(&zone);
+    let minute = u16::try_from(local.hour() * 60 + local.minute()).ok()?;
+    Some((weekday(local.weekday()), minute))
+}
+
+fn weekday(day: chrono::Weekday) -> Weekday {
+    Weekday::ALL[day.num_days_from_monday() as usize % 7]
 }
 
 fn stamp(moment: &chrono::DateTime<rrule::Tz>) -> Timestamp {
@@ -270,7 +300,7 @@ fn check_rule(value: &str, unreadable: &impl Fn(&str) -> RecurrenceError) -> Res
         match part.to_ascii_uppercase().as_str() {
             // The crate is wrong about some of these, and no backup needs them.
             "FREQ=MINUTELY" | "FREQ=SECONDLY" => return Err(unreadable("schedules are no finer than hourly")),
-            // The crate takes it for a rule without occurrences.
+            // To the crate it is a rule without occurrences.
             "INTERVAL=0" => return Err(unreadable("INTERVAL is at least 1")),
             _ => {}
         }
@@ -353,6 +383,17 @@ mod tests {
     }
 
     #[test]
+    fn what_a_clock_skips_is_known() {
+        let berlin = Recurrence::parse("daily 02:30", "Europe/Berlin", moment("2026-03-01T00:00:00Z")).unwrap();
+        let moved = berlin.moved(moment("2026-03-02T00:00:00Z"), moment("2028-03-01T00:00:00Z"));
+        assert_eq!(moved, ["2026-03-29T01:30:00Z", "2027-03-28T01:30:00Z"].map(moment));
+        for rule in ["daily 04:30", "daily 02:30 UTC", "hourly 15"] {
+            let recurrence = Recurrence::parse(rule, "Europe/Berlin", moment("2026-03-01T00:00:00Z")).unwrap();
+            assert_eq!(recurrence.moved(moment("2026-03-02T00:00:00Z"), moment("2028-03-01T00:00:00Z")), [], "{rule}");
+        }
+    }
+
+    #[test]
     fn stored_is_as_entered() {
         let recurrence = parse("daily 02:30").unwrap();
         assert_eq!(recurrence.text(), "daily 02:30 Europe/Berlin");
@@ -367,16 +408,17 @@ mod tests {
     fn simple_rules_are_one_calendar_expression() {
         // The first run of each is behind this moment.
         let later = NOW.plus_seconds(400 * 86_400);
-        let calendar = |text: &str| parse(text).unwrap().to_calendar(later);
+        let calendar = |text: &str| parse(text).unwrap().to_calendar(later).map(|c| c.to_string());
         assert_eq!(calendar("daily 02:30").as_deref(), Some("*-*-* 02:30:00 Europe/Berlin"));
         assert_eq!(calendar("hourly 15 UTC").as_deref(), Some("*-*-* *:15:00 UTC"));
-        assert_eq!(calendar("weekly sat,sun 03:00").as_deref(), Some("Sat,Sun *-*-* 03:00:00 Europe/Berlin"));
+        assert_eq!(calendar("weekly sat,sun 03:00").as_deref(), Some("sat,sun *-*-* 03:00:00 Europe/Berlin"));
         assert_eq!(calendar("monthly 1,15 03:00 UTC").as_deref(), Some("*-*-01,15 03:00:00 UTC"));
         assert_eq!(calendar("yearly 02-28 12:00 UTC").as_deref(), Some("*-02-28 12:00:00 UTC"));
         assert_eq!(calendar("monthly last 04:00"), None);
         assert_eq!(calendar("DTSTART:20260101T000000Z RRULE:FREQ=DAILY;INTERVAL=2"), None);
         assert_eq!(calendar("DTSTART:20260101T000000Z RRULE:FREQ=DAILY;UNTIL=20300101T000000Z"), None);
         assert_eq!(calendar("DTSTART:20260101T000000Z RRULE:FREQ=DAILY EXDATE:20270101T000000Z"), None);
+        assert_eq!(calendar("DTSTART:20260101T000000Z RRULE:FREQ=YEARLY;BYMONTHDAY=1"), None, "of each month or of one?");
         let future = "DTSTART:20990101T000000Z RRULE:FREQ=DAILY";
         assert_eq!(parse(future).unwrap().to_calendar(NOW), None);
     }

@@ -1,0 +1,240 @@
+//! Schedules: when, and which actions.
+
+use crate::names::{ClientName, ConfigName, Label, RepositoryName, ScheduleName};
+use crate::recurrence::Recurrence;
+use crate::time::Timestamp;
+use regex::{Regex, RegexBuilder};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// When something is done, and what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Its name here, and the instance of its timer unit.
+    pub name: ScheduleName,
+    /// Free text.
+    #[serde(default)]
+    pub description: String,
+    /// When.
+    pub recurrence: Recurrence,
+    /// Whether its occurrences lead to runs. While it is not, each is recorded as a skip.
+    pub enabled: bool,
+    /// What is done, in this order.
+    pub actions: Vec<Action>,
+    /// A run begins up to this many seconds behind its occurrence, so that not everything begins at once.
+    #[serde(default)]
+    pub jitter_seconds: u32,
+    /// All occurrences up to this moment are dealt with: each was run, or its skip is recorded.
+    pub handled: Timestamp,
+    /// When it was added.
+    pub created: Timestamp,
+}
+
+/// One thing that a schedule does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Action {
+    /// Runs one backup config.
+    RunConfig {
+        /// The config.
+        config: ConfigName,
+    },
+    /// Runs every backup config whose client and label match. The expressions are anchored: they match the whole name.
+    RunConfigs {
+        /// Regular expression for the client's name.
+        client: String,
+        /// Regular expression for the config's label.
+        label: String,
+    },
+    /// Checks a repository.
+    Check {
+        /// The repository.
+        repository: RepositoryName,
+    },
+    /// Compacts a repository.
+    Compact {
+        /// The repository.
+        repository: RepositoryName,
+    },
+    /// Removes archives that no retention policy keeps.
+    Prune {
+        /// The repository.
+        repository: RepositoryName,
+    },
+    /// Enables another schedule.
+    EnableSchedule {
+        /// The schedule.
+        schedule: ScheduleName,
+    },
+    /// Disables another schedule.
+    DisableSchedule {
+        /// The schedule.
+        schedule: ScheduleName,
+    },
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::RunConfig { config } => write!(f, "run {config}"),
+            Action::RunConfigs { client, label } => write!(f, "run all configs of clients /{client}/ with labels /{label}/"),
+            Action::Check { repository } => write!(f, "check repository {repository}"),
+            Action::Compact { repository } => write!(f, "compact repository {repository}"),
+            Action::Prune { repository } => write!(f, "prune repository {repository}"),
+            Action::EnableSchedule { schedule } => write!(f, "enable schedule {schedule}"),
+            Action::DisableSchedule { schedule } => write!(f, "disable schedule {schedule}"),
+        }
+    }
+}
+
+/// Characters of a regular expression, at most.
+const MAX_PATTERN: usize = 500;
+
+/// Bytes that a compiled regular expression may take: it is matched against names of 64 ASCII characters.
+const PATTERN_SIZE: usize = 1 << 18;
+
+/// Compiles a regular expression that has to match a whole name.
+fn pattern(what: &str, text: &str) -> Result<Regex, String> {
+    if text.len() > MAX_PATTERN {
+        return Err(format!("the regular expression for the {what} has more than {MAX_PATTERN} characters"));
+    }
+    let compiled = |text: &str| RegexBuilder::new(text).size_limit(PATTERN_SIZE).dfa_size_limit(PATTERN_SIZE).nest_limit(50).build();
+    // By itself first: `a)|(b` must not become whole by what is put around it.
+    let wrong = |e: regex::Error| format!("{text:?} is no usable regular expression for the {what} (`.*` matches all): {e}");
+    compiled(text).map_err(wrong)?;
+    // (?x) would make a comment of what follows on the same line.
+    compiled(&format!("^(?:{text}\n)$")).map_err(wrong)?;
+    compiled(&format!("^(?:{text})$")).map_err(wrong)
+}
+
+/// What an action of kind [`Action::RunConfigs`] matches.
+#[derive(Debug, Clone)]
+pub struct Matcher {
+    client: Regex,
+    label: Regex,
+}
+
+impl Matcher {
+    /// Compiles both expressions; the error is a sentence.
+    pub fn new(client: &str, label: &str) -> Result<Matcher, String> {
+        Ok(Matcher { client: pattern("client", client)?, label: pattern("label", label)? })
+    }
+
+    /// Whether both match the whole of their name.
+    #[must_use]
+    pub fn matches(&self, client: &ClientName, label: &Label) -> bool {
+        self.client.is_match(client.as_str()) && self.label.is_match(label.as_str())
+    }
+}
+
+impl Action {
+    /// Says what is wrong with an action before it is stored.
+    pub fn check(&self) -> Result<(), String> {
+        match self {
+            Action::RunConfigs { client, label } => Matcher::new(client, label).map(drop),
+            Action::Prune { repository } => Err(format!(
+                "repository {repository} can't be pruned by a schedule yet: this version of BorgCube has no retention policies to prune by"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Schedule {
+    /// Actions that one schedule may have.
+    pub const MAX_ACTIONS: usize = 100;
+
+    /// The longest jitter, in seconds: the finest recurrence is hourly, and an occurrence shall not begin behind the next day's.
+    pub const MAX_JITTER: u32 = 86_400;
+
+    /// Says what is wrong with a schedule before it is stored.
+    pub fn check(&self) -> Result<(), String> {
+        if self.actions.is_empty() {
+            return Err("a schedule needs at least one action, such as a config to run".into());
+        }
+        if self.actions.len() > Schedule::MAX_ACTIONS {
+            return Err(format!(
+                "a schedule has at most {} actions: run many configs by a regular expression instead",
+                Schedule::MAX_ACTIONS
+            ));
+        }
+        if self.description.len() > 1000 || self.description.chars().any(char::is_control) {
+            return Err("a description has at most 1000 characters, and no line breaks".into());
+        }
+        if self.jitter_seconds > Schedule::MAX_JITTER {
+            return Err("the jitter is at most one day, 86400 seconds".into());
+        }
+        for action in &self.actions {
+            action.check()?;
+            if let Action::EnableSchedule { schedule } | Action::DisableSchedule { schedule } = action
+                && *schedule == self.name
+            {
+                return Err("a schedule can't enable or disable itself".into());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(actions: Vec<Action>) -> Schedule {
+        let now = Timestamp(1_795_300_000_000_000);
+        Schedule {
+            name: "nightly".parse().unwrap(),
+            description: String::new(),
+            recurrence: Recurrence::parse("daily 02:30", "Europe/Berlin", now).unwrap(),
+            enabled: true,
+            actions,
+            jitter_seconds: 0,
+            handled: now,
+            created: now,
+        }
+    }
+
+    fn matching(client: &str, label: &str) -> Action {
+        Action::RunConfigs { client: client.into(), label: label.into() }
+    }
+
+    #[test]
+    fn expressions_match_whole_names() {
+        let hits = |client: &str, name: &str| Matcher::new(client, ".*").unwrap().matches(&name.parse().unwrap(), &"etc".parse().unwrap());
+        assert!(hits("web[0-9]+", "web12"));
+        assert!(!hits("web[0-9]+", "web12.example.net"));
+        assert!(!hits("web[0-9]+", "oldweb1"));
+        assert!(hits("a|b", "b") && !hits("a|b", "ba") && !hits("a|b", "ab"));
+        assert!(!Matcher::new("web1", "etc").unwrap().matches(&"web1".parse().unwrap(), &"etcetera".parse().unwrap()));
+    }
+
+    #[test]
+    fn expressions_that_hurt_are_refused() {
+        for bad in ["(", "a)|(b", "[", "*", "(?x) a #", r"\w{1000}{1000}", &"(".repeat(200), &"a".repeat(501)] {
+            let error = schedule(vec![matching(bad, ".*")]).check().unwrap_err();
+            assert!(error.contains("regular expression for the client"), "{bad}: {error}");
+            assert!(schedule(vec![matching(".*", bad)]).check().unwrap_err().contains("for the label"));
+        }
+    }
+
+    #[test]
+    fn what_a_schedule_needs() {
+        let good = schedule(vec![Action::RunConfig { config: "web1/etc".parse().unwrap() }, matching(".*", ".*")]);
+        assert_eq!(good.check(), Ok(()));
+        assert!(schedule(vec![]).check().unwrap_err().contains("at least one action"));
+        let prune = Action::Prune { repository: "main".parse().unwrap() };
+        assert!(schedule(vec![prune]).check().unwrap_err().contains("retention policies"));
+        let itself = Action::DisableSchedule { schedule: "nightly".parse().unwrap() };
+        assert!(schedule(vec![itself]).check().unwrap_err().contains("itself"));
+        assert!(Schedule { jitter_seconds: 86_401, ..good.clone() }.check().is_err());
+        assert!(Schedule { description: "a\nb".into(), ..good.clone() }.check().is_err());
+        let many = vec![matching(".*", ".*"); 101];
+        assert!(Schedule { actions: many, ..good }.check().unwrap_err().contains("at most 100"));
+    }
+
+    #[test]
+    fn json_is_flat() {
+        let json = serde_json::to_value(matching("web.*", ".*")).unwrap();
+        assert_eq!(json, serde_json::json!({"kind": "run-configs", "client": "web.*", "label": ".*"}));
+    }
+}
