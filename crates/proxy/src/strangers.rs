@@ -51,8 +51,8 @@ impl Stranger {
         times.push(millis(now));
         let kept = &times[times.len().saturating_sub(MISSES)..];
         let bytes: Vec<u8> = kept.iter().flat_map(|time| time.to_le_bytes()).collect();
-        // Two at once may lose one miss, which is no harm.
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.file)?.write_all(&bytes)
+        // Two at once may lose one miss, which is no harm. For the group, because on an installed server each session is a user of its own.
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o660).open(&self.file)?.write_all(&bytes)
     }
 
     fn misses(&self) -> Vec<u64> {

@@ -43,6 +43,7 @@ mod unlock;
 mod upkeep;
 mod view;
 mod viewlist;
+mod visitors;
 mod worker;
 mod writer;
 

@@ -2,7 +2,7 @@
 
 use crate::owner::Owner;
 use crate::writer::{self, Request};
-use crate::{maintenance, prepare, session, worker};
+use crate::{maintenance, prepare, session, visitors, worker};
 use anyhow::{Context, anyhow};
 use model::{Cause, Failure, RepositoryName};
 use std::os::fd::AsFd;
@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use store::Store;
 use unix::Signal;
-use unix::paths::{Layout, USER_DAEMON};
+use unix::paths::Layout;
 use unix::poll::{Interest, poll};
 use wire::session::kind;
 use wire::{WireError, frame};
@@ -121,16 +121,11 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Whether the other side runs as a user that workers run as: sessions, which share the socket, have users of their own.
-fn may_work(stream: &UnixStream) -> Result<bool, WireError> {
-    let failed = |e: unix::Error| WireError::Io(std::io::Error::other(e));
-    let peer = unix::socket::peer(stream).map_err(failed)?;
-    // The kernel's word for who we are; our entry in /proc belongs to root, because this process is undumpable.
-    let own = unix::socket::peer(&UnixStream::pair()?.0).map_err(failed)?.uid;
-    Ok(peer.uid == 0 || peer.uid == own || unix::socket::user_name(peer.uid).map_err(failed)?.as_deref() == Some(USER_DAEMON))
-}
-
 fn connection(owner: &Owner, mut stream: UnixStream) -> Result<(), WireError> {
+    let admitted = visitors::admit(&stream, owner.layout.is_installed());
+    let Some(visitor) = admitted.map_err(|e| WireError::Io(std::io::Error::other(e)))? else {
+        return Ok(());
+    };
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(INTRODUCTION))?;
     let mut payload = vec![];
@@ -142,10 +137,11 @@ fn connection(owner: &Owner, mut stream: UnixStream) -> Result<(), WireError> {
     };
     stream.set_read_timeout(None)?;
     match first {
-        kind::OPEN => session::run(owner, stream, &payload),
-        kind::PREPARE | kind::FINISH if may_work(&stream)? => worker::run(owner, stream, first, payload),
+        kind::OPEN if visitor.opens => session::run(owner, stream, &payload),
+        kind::OPEN => Err(WireError::Malformed("a process that is no session asked for one".into())),
+        kind::PREPARE | kind::FINISH if visitor.works => worker::run(owner, stream, first, payload),
         kind::PREPARE | kind::FINISH => Err(WireError::Malformed("a process that is no worker's asked for a session".into())),
-        kind::MAINTAIN if may_work(&stream)? => maintenance::run(owner, stream, &payload),
+        kind::MAINTAIN if visitor.works => maintenance::run(owner, stream, &payload),
         kind::MAINTAIN => Err(WireError::Malformed("a process of another user asked for maintenance".into())),
         other => Err(WireError::Malformed(format!("a connection began with a frame of type {other}"))),
     }

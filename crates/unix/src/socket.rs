@@ -1,6 +1,6 @@
 //! Unix sockets with a path, and who is at the other end.
 
-use crate::{Error, Result, random};
+use crate::{Error, Result, random, raw};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{Gid, Group, Uid, User};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
@@ -99,6 +99,32 @@ fn split(path: &Path) -> Result<(&Path, &Path)> {
 pub fn peer(stream: &UnixStream) -> Result<Peer> {
     let credentials = getsockopt(stream, sockopt::PeerCredentials).map_err(|e| Error::io("cannot tell who is connected", e))?;
     Ok(Peer { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() })
+}
+
+/// Who a peer of ours would see.
+#[must_use]
+pub fn own_uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// The groups of who is at the other end, as the kernel saw them when the connection was made: primary and supplementary ones.
+/// systemd's dynamic users have no others, because no user database knows them.
+pub fn peer_groups(stream: &UnixStream) -> Result<Vec<u32>> {
+    let mut groups = raw::peer_groups(stream.as_raw_fd()).map_err(|e| Error::io("cannot tell the groups of who is connected", e))?;
+    groups.push(peer(stream)?.gid);
+    Ok(groups)
+}
+
+/// The number of a group; None if the system knows none of that name.
+pub fn group_id(name: &str) -> Result<Option<u32>> {
+    let group = Group::from_name(name).map_err(|e| Error::io(format!("cannot look up the group {name}"), e))?;
+    Ok(group.map(|group| group.gid.as_raw()))
+}
+
+/// The number of a user; None if the system knows none of that name.
+pub fn user_id(name: &str) -> Result<Option<u32>> {
+    let user = User::from_name(name).map_err(|e| Error::io(format!("cannot look up the user {name}"), e))?;
+    Ok(user.map(|user| user.uid.as_raw()))
 }
 
 /// The name of a user; None if the system knows none for this uid.

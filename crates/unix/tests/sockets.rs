@@ -124,6 +124,23 @@ fn the_kernel_says_who_is_there() {
     assert_eq!(peer.uid, nix::unistd::geteuid().as_raw());
     assert_eq!(peer.gid, nix::unistd::getegid().as_raw());
     assert_eq!(peer.pid, std::process::id() as i32);
+    assert_eq!(peer.uid, socket::own_uid());
+}
+
+#[test]
+fn the_kernel_knows_all_groups_of_who_is_there() {
+    let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut groups = socket::peer_groups(&one).unwrap();
+    let mut expected: Vec<u32> = nix::unistd::getgroups().unwrap().iter().map(|group| group.as_raw()).collect();
+    expected.push(nix::unistd::getegid().as_raw());
+    for list in [&mut groups, &mut expected] {
+        list.sort_unstable();
+        list.dedup();
+    }
+    assert_eq!(groups, expected);
+    assert_eq!(socket::group_id("root").unwrap(), Some(0));
+    assert_eq!(socket::user_id("root").unwrap(), Some(0));
+    assert_eq!(socket::group_id("no-such-group-here").unwrap(), None);
 }
 
 #[test]
