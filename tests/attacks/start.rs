@@ -103,7 +103,7 @@ fn a03_of_a_thousand_racers_one_wins() {
     let job = world.job("hostile");
     let socket = unix::paths::Layout::new(&world.system.state()).repository_socket("main");
     let mut racers: Vec<UnixStream> = (0..1000).map(|_| unix::socket::connect(&socket).unwrap()).collect();
-    let ask = Open { version: VERSION, token: job.ticket.path[3..].to_owned(), client_version: "1.4.5".into() };
+    let ask = Open { version: VERSION, token: job.ticket.path[3..].to_owned(), client_version: "1.4.5".into(), client: None };
     racers.iter_mut().for_each(|racer| write_json(racer, kind::OPEN, &ask).unwrap());
     let mut buffer = Vec::new();
     let answers: Vec<u8> = racers.iter_mut().map(|racer| wire::frame::read(racer, &mut buffer).unwrap()).collect();

@@ -127,7 +127,7 @@ fn run(kind: KeyType, compression: Compression, half: bool, chunks: usize) -> Re
     let client = proxy::serve::Client::from([OwnedFd::from(calls_in), OwnedFd::from(replies_out), OwnedFd::from(notes)]);
     let session = thread::spawn(move || {
         let before = processor_time();
-        let code = proxy::serve::serve(client, [1; 16], |_| socket.clone(), None, None, |_| {});
+        let code = proxy::serve::serve(client, [1; 16], Default::default(), |_| socket.clone(), None, None, |_| {});
         (code, processor_time().zip(before).map(|(after, before)| after - before))
     });
     let reading = thread::spawn(move || -> Result<usize> {

@@ -2,6 +2,7 @@
 
 use crate::link::Link;
 use crate::session::{Action, Ending, Event, OPEN_SECONDS, Session};
+use crate::shim::Bound;
 use crate::stop::Stop;
 use crate::strangers::Stranger;
 use borg::rpc::{MAX_MESSAGE, Method, Request, ServerDecoder};
@@ -12,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
-use unix::paths::USER_SSH;
+use unix::paths::{USER_DAEMON, USER_SSH};
 use unix::poll::{Interest, poll};
 use wire::WireError;
 use wire::session::Violation;
@@ -54,6 +55,7 @@ const LAST_WORDS: Duration = Duration::from_secs(20);
 pub fn serve(
     client: Client,
     salt: [u8; 16],
+    bound: Bound,
     owner: impl Fn(&str) -> PathBuf,
     stranger: Option<Stranger>,
     opened: Option<OwnedFd>,
@@ -73,7 +75,7 @@ pub fn serve(
         began: Instant::now(),
         code: None,
     };
-    let mut session = Session::new(salt);
+    let mut session = Session::new(salt, bound);
     let code = server.run(&mut session, &owner);
     match session.ending() {
         Some(Ending::Stopped(Stop::Violation(v))) => log::warn!("{}", violation_line(v)),
@@ -455,17 +457,21 @@ pub fn serve_connection(
             log::info!("the shim did not wait for the end: {e}");
         }
     };
-    // Nothing behind the first byte: a client on this machine, which could do worse than guess.
-    let peer = word.get(1..).filter(|peer| !peer.is_empty());
-    let stranger = peer.map(|peer| Stranger::new(run, peer));
-    Ok(serve(Client::from(fds), salt, owner, stranger, opened, tell))
+    let Some((peer, bound)) = Bound::read(word.get(1..).unwrap_or_default()) else {
+        anyhow::bail!("the other side of the connection says nothing sensible of its client");
+    };
+    // No address: a client on this machine, which could do worse than guess.
+    let stranger = (!peer.is_empty()).then(|| Stranger::new(run, peer));
+    Ok(serve(Client::from(fds), salt, bound, owner, stranger, opened, tell))
 }
 
 /// The socket's mode says who may connect; should it ever be wrong, nobody else gets further than here.
 fn check_peer(connection: &UnixStream) -> anyhow::Result<()> {
     let peer = unix::socket::peer(connection)?;
     let own = unix::socket::peer(&UnixStream::pair()?.0)?.uid;
-    if peer.uid == 0 || peer.uid == own || unix::socket::user_name(peer.uid)?.as_deref() == Some(USER_SSH) {
+    // The daemon's user: a worker that carries its client's stream itself.
+    let name = unix::socket::user_name(peer.uid)?;
+    if peer.uid == 0 || peer.uid == own || matches!(name.as_deref(), Some(USER_SSH | USER_DAEMON)) {
         return Ok(());
     }
     anyhow::bail!("a process of the user {} connected, which may not", peer.uid)

@@ -660,5 +660,24 @@ fn random_bytes_end_in_a_rule_or_in_nothing() {
         assert!(broken(&puppet).is_none_or(|rule| names.contains(&rule)));
         assert_eq!(puppet.owner.commits, 0);
     }
-    drop(Session::new([0; 16]));
+    drop(Session::new([0; 16], Default::default()));
+}
+
+#[test]
+fn a04_the_key_of_one_job_with_the_token_of_another() {
+    let bound = |hash: &str| {
+        let mut puppet = Puppet::new();
+        puppet.session = proxy::session::Session::new([7; 16], proxy::shim::Bound { token_hash: Some(hash.into()), client: None });
+        puppet.ok(negotiate());
+        puppet
+    };
+    let mut other = bound(&"ab".repeat(32));
+    assert!(other.refused(open(TOKEN.as_bytes())).1.contains(": token-not-own: "));
+    // Nobody was asked, so that the other job keeps its token.
+    assert_eq!(other.connected_to, None);
+    let mut plain = Puppet::open();
+    let hash = plain.connected_to.take().unwrap();
+    let mut own = bound(&hash);
+    own.ok(open(TOKEN.as_bytes()));
+    assert_eq!(own.connected_to, Some(hash));
 }

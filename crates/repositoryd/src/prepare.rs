@@ -12,7 +12,7 @@ use borg::cache::{REFCOUNT_STICKY, write_chunks_index_of};
 use borg::manifest::{Manifest, manifest_id};
 use borg::{Id, KeyType, keyblob, time};
 use model::token::Token;
-use model::{Cause, Failure, JobState, Timestamp};
+use model::{Cause, ClientName, Failure, JobState, Timestamp};
 use repository::Reader;
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -236,10 +236,19 @@ pub fn withdraw(owner: &Owner, job: u64, hash: &str) {
     }
 }
 
-/// The job of a token, once: whoever asks second, or too late, gets the reason.
-pub fn claim(owner: &Owner, token: &Token) -> Result<Arc<Job>, Failure> {
+/// The job of a token, once: whoever asks second, or too late, gets the reason. Whoever comes with the key of `client` gets that
+/// client's jobs only, and uses up no other's token.
+pub fn claim(owner: &Owner, token: &Token, client: Option<&ClientName>) -> Result<Arc<Job>, Failure> {
     let refused = |why: &str| Failure::new(Cause::PolicyViolation { rule: "token".into() }, why);
     let hash = token_hash(token);
+    if let Some(client) = client {
+        let prepared = owner.store.read(|r| r.sessions().get(&hash)).map_err(|e| of_store(&e))?;
+        let job = prepared.and_then(|session| owner.jobs.get(session.job));
+        if let Some(job) = job.filter(|job| job.client != *client) {
+            let rule = Cause::PolicyViolation { rule: "token-not-own".into() };
+            return Err(Failure::new(rule, format!("the key of {client} came with the token of a job of {}", job.client)));
+        }
+    }
     let claimed = owner.store.write("a token is used", &owner.actor(), |w| w.sessions().claim(&hash, Timestamp::now()));
     let (session, _) = claimed.map_err(|e| of_store(&e))?;
     unlink(&owner.layout.session_link(&hash));

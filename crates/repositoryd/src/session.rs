@@ -68,7 +68,7 @@ fn admit(owner: &Owner, open: &Open) -> Result<Arc<Job>, Failure> {
     }
     let token = Token::from_hex(open.token.as_bytes());
     let token = token.ok_or_else(|| Failure::new(Cause::PolicyViolation { rule: "token".into() }, "this is no token"))?;
-    prepare::claim(owner, &token)
+    prepare::claim(owner, &token, open.client.as_ref())
 }
 
 /// Whether the session goes on.

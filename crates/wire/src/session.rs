@@ -111,6 +111,9 @@ pub struct Open {
     pub token: String,
     /// The client's borg, from `negotiate`.
     pub client_version: String,
+    /// Whose SSH key it came with, if that is a permanent key of a client.
+    #[serde(default)]
+    pub client: Option<model::ClientName>,
 }
 
 /// What a session needs to know; nothing in it opens the repository.

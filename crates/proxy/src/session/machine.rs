@@ -3,6 +3,7 @@
 use crate::intake::stream::Frame;
 use crate::rules::Rule;
 use crate::session::backup::Backup;
+use crate::shim::Bound;
 use crate::stop::{Stop, shown};
 use crate::table::{self, Permission, State};
 use borg::rpc::{ClientData, Method, Request, RequestError, RequestErrorKind, SERVER_VERSION, reply};
@@ -94,6 +95,7 @@ enum Phase {
 pub struct Session {
     phase: Phase,
     salt: [u8; 16],
+    bound: Bound,
     now: Duration,
     last_heard: Duration,
     /// Since when a part of a message is here, and how many bytes of it.
@@ -102,9 +104,9 @@ pub struct Session {
 }
 
 impl Session {
-    /// Nothing was said yet. `salt` must be random.
-    pub fn new(salt: [u8; 16]) -> Session {
-        Session { phase: Phase::New, salt, now: Duration::ZERO, last_heard: Duration::ZERO, begun: None, ending: None }
+    /// Nothing was said yet. `salt` must be random; `bound` is what the client's key is for.
+    pub fn new(salt: [u8; 16], bound: Bound) -> Session {
+        Session { phase: Phase::New, salt, bound, now: Duration::ZERO, last_heard: Duration::ZERO, begun: None, ending: None }
     }
 
     /// Whether the client's next call may be handed in. While this is false nothing may be read from the client: that is
@@ -263,9 +265,14 @@ impl Session {
             Rule::OpenArguments.breach("open for something else than a backup")?;
         }
         let token = Token::from_open_path(path).ok_or(Stop::Unknown)?;
-        let open = Open { version: VERSION, token: token.to_hex(), client_version: version.clone() };
+        let open = Open { version: VERSION, token: token.to_hex(), client_version: version.clone(), client: self.bound.client.clone() };
         let digest: [u8; 32] = Sha256::digest(token.bytes()).into();
-        actions.push(Action::Connect(borg::Id(digest).to_hex()));
+        let link = borg::Id(digest).to_hex();
+        // Before anybody is asked: the other job must not lose its token by this.
+        if self.bound.token_hash.as_ref().is_some_and(|own| *own != link) {
+            Rule::TokenNotOwn.breach("the token of another job")?;
+        }
+        actions.push(Action::Connect(link));
         self.phase = Phase::Opening { msgid, open };
         Ok(())
     }

@@ -41,7 +41,7 @@ impl Puppet {
 
     pub fn with_key(key: Key) -> Puppet {
         Puppet {
-            session: Session::new([7; 16]),
+            session: Session::new([7; 16], Default::default()),
             owner: Owner::new(key.clone()),
             key,
             now: Duration::from_secs(1),

@@ -107,7 +107,7 @@ impl World {
             ..Limits::default()
         };
         World {
-            session: Session::new([7; 16]),
+            session: Session::new([7; 16], Default::default()),
             now: Duration::from_secs(1),
             owner_is_slow: options & 0x80 != 0,
             quit: None,
