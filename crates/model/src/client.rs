@@ -1,6 +1,7 @@
 //! Clients: the hosts that are backed up, and how they are reached.
 
 use crate::names::ClientName;
+use crate::sshkey::ClientKey;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +15,33 @@ pub struct Client {
     pub description: String,
     /// How this server reaches it, and it this server.
     pub connection: Connection,
+    /// Its permanent SSH keys: with any of these it reaches a session here, and nothing else.
+    #[serde(default)]
+    pub keys: Vec<ClientKey>,
     /// When it was added.
     pub created: Timestamp,
+}
+
+/// The road on which the client's borg reaches this server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Road {
+    /// The client connects back by SSH.
+    #[default]
+    Back,
+    /// The worker's own connections carry the stream: for clients that cannot reach this server.
+    Carrier,
+}
+
+/// With which key the client connects back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyUse {
+    /// One that is made for each job and ends with it: nothing is kept on the client.
+    #[default]
+    Job,
+    /// The client's own, which somebody has put there.
+    Permanent,
 }
 
 /// The road to a client.
@@ -55,8 +81,15 @@ pub struct SshConnection {
     /// Where the client's Borg cache lives. None: `~/.cache/borgcube/SERVER-ID`.
     #[serde(default)]
     pub remote_cache_dir: Option<String>,
-    /// How the client reaches this server: `user@host[:port]` of the forced command's login.
+    /// How the client reaches this server: `user@host[:port]` of the forced command's login. Empty on the road [`Road::Carrier`].
+    #[serde(default)]
     pub server: String,
+    /// Who carries the client's stream.
+    #[serde(default)]
+    pub road: Road,
+    /// With which key the client comes.
+    #[serde(default)]
+    pub key: KeyUse,
     /// The client's SSH command for that road, as Borg's BORG_RSH. None: `ssh`.
     #[serde(default)]
     pub client_rsh: Option<String>,
@@ -97,7 +130,9 @@ impl Connection {
         let Connection::Ssh(ssh) = self else {
             return Ok(());
         };
-        for (what, host) in [("remote", &ssh.remote), ("server", &ssh.server)] {
+        // The carrier leads to no host at all.
+        let server = (ssh.road == Road::Back || !ssh.server.is_empty()).then_some(("server", &ssh.server));
+        for (what, host) in [("remote", &ssh.remote)].into_iter().chain(server) {
             let bad = host.is_empty()
                 || host.len() > 300
                 || host.starts_with(['-', '@'])
@@ -113,6 +148,12 @@ impl Connection {
             || ssh.client_rsh.as_deref().is_some_and(|o| o.chars().any(char::is_control))
         {
             return Err("SSH options must not contain control characters".into());
+        }
+        if ssh.road == Road::Back && ssh.key == KeyUse::Job && ssh.client_rsh.is_some() {
+            return Err(
+                "a client with an SSH command of its own to this server cannot use job keys: use --key permanent, or --clear client-rsh"
+                    .into(),
+            );
         }
         Ok(())
     }

@@ -34,7 +34,6 @@ pub mod schedule;
 pub mod settings;
 mod shorthand;
 pub mod sshkey;
-pub mod sshkey;
 pub mod time;
 pub mod token;
 pub mod trigger;

@@ -154,10 +154,15 @@ impl FromStr for Sources {
 
     fn from_str(text: &str) -> Result<Sources, KeyError> {
         let fits = |part: &str| {
-            !part.is_empty() && part != "!" && part.bytes().all(|b| b.is_ascii_alphanumeric() || b".:/*?-_!".contains(&b)) && !part[1..].contains('!')
+            !part.is_empty()
+                && part != "!"
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b".:/*?-_!".contains(&b))
+                && !part[1..].contains('!')
         };
         if text.len() > 1000 || !text.split(',').all(fits) {
-            return Err(KeyError("its sources are addresses, networks or host patterns separated by commas, such as 192.0.2.7,2001:db8::/64"));
+            return Err(KeyError(
+                "its sources are addresses, networks or host patterns separated by commas, such as 192.0.2.7,2001:db8::/64",
+            ));
         }
         // sshd ignores a pattern of nothing but exclusions, and refuses the key from everywhere.
         if text.split(',').all(|part| part.starts_with('!')) {

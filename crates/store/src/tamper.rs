@@ -14,6 +14,7 @@ fn client(name: &str, description: &str) -> Client {
         name: name.parse().unwrap(),
         description: description.into(),
         connection: Connection::Local { remote_borg: None, remote_cache_dir: None },
+        keys: vec![],
         created: Timestamp(0),
     }
 }

@@ -141,6 +141,24 @@ fn fields_that_may_be_absent_are_filled() {
     assert_eq!((job.created, job.repository, job.warning_count), (Timestamp(5), None, 0));
 }
 
+#[test]
+fn clients_from_before_job_keys_go_on_with_their_own() {
+    let ssh = |key: &str| {
+        format!(r#"{{"name":"web1","connection":{{"kind":"ssh","remote":"root@web1","server":"borgcube-ssh@backup"{key}}},"created":5}}"#)
+    };
+    let read = |version: u16, body: &str| {
+        let client = decode::<Client>("client web1", &seal(Client::KIND, version, body.as_bytes())).unwrap().record;
+        match client.connection {
+            model::Connection::Ssh(ssh) => (ssh.key, ssh.road, client.keys),
+            model::Connection::Local { .. } => panic!("not local"),
+        }
+    };
+    let back = model::client::Road::Back;
+    assert_eq!(read(1, &ssh("")), (model::client::KeyUse::Permanent, back, vec![]));
+    assert_eq!(read(2, &ssh("")), (model::client::KeyUse::Job, back, vec![]));
+    assert_eq!(read(2, &ssh(r#","key":"permanent""#)), (model::client::KeyUse::Permanent, back, vec![]));
+}
+
 fn write<R: Record>(record: &R) {
     let path = path(R::NAME, R::VERSION);
     if path.exists() {

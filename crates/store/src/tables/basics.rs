@@ -6,7 +6,7 @@ use super::kind;
 use crate::error::{Error, Result};
 use crate::handle::TableRef;
 use crate::key::{Key, KeyBytes, KeyParts};
-use crate::record::Record;
+use crate::record::{Evolution, Record};
 use crate::table::{Index, Table};
 
 /// Reads a validated name out of a key.
@@ -90,7 +90,20 @@ impl Record for Repository {
 impl Record for Client {
     const KIND: u16 = kind::CLIENT;
     const NAME: &'static str = "client";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
+    fn evolutions() -> &'static [Evolution] {
+        // Who was set up before there were job keys has a key of its own, and goes on with it.
+        &[Evolution { from: 1, to: 2, apply: |body| client_key(body, "permanent") }]
+    }
+}
+
+/// A client that is reached by SSH gets its choice of keys.
+fn client_key(body: &mut serde_json::Value, key: &str) -> std::result::Result<(), String> {
+    let connection = body.get_mut("connection").and_then(|c| c.as_object_mut()).ok_or("it has no connection")?;
+    if connection.get("kind").is_some_and(|kind| kind == "ssh") {
+        connection.insert("key".into(), key.into());
+    }
+    Ok(())
 }
 
 impl Record for BackupConfig {

@@ -42,6 +42,7 @@ pub fn client(name: &str) -> Client {
         name: client_name(name),
         description: "a host".into(),
         connection: Connection::Local { remote_borg: Some("/opt/borg".into()), remote_cache_dir: None },
+        keys: vec![],
         created: T0,
     }
 }
