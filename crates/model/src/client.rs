@@ -1,5 +1,6 @@
 //! Clients: the hosts that are backed up, and how they are reached.
 
+use crate::blackout::Blackout;
 use crate::names::ClientName;
 use crate::sshkey::ClientKey;
 use crate::time::Timestamp;
@@ -18,8 +19,19 @@ pub struct Client {
     /// Its permanent SSH keys: with any of these it reaches a session here, and nothing else.
     #[serde(default)]
     pub keys: Vec<ClientKey>,
+    /// When no scheduled backup of it begins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blackouts: Vec<Blackout>,
     /// When it was added.
     pub created: Timestamp,
+}
+
+impl Client {
+    /// The blackout that `moment` is in, if it is in one.
+    #[must_use]
+    pub fn blackout(&self, moment: Timestamp) -> Option<&Blackout> {
+        self.blackouts.iter().find(|blackout| blackout.contains(moment))
+    }
 }
 
 /// The road on which the client's borg reaches this server.

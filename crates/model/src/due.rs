@@ -70,6 +70,15 @@ pub fn due(schedule: &Schedule, now: Timestamp) -> Due {
     Due { run, skipped: skips(&occurrences, reason), handled }
 }
 
+/// What has to be recorded before a schedule gets another recurrence or is enabled: nothing of it is run.
+#[must_use]
+pub fn settle(schedule: &Schedule, now: Timestamp) -> Due {
+    let mut settled = due(schedule, now);
+    let reason = if schedule.enabled { SkipReason::RuleChanged } else { SkipReason::Disabled };
+    settled.skipped.extend(settled.run.take().map(|time| Skipped { first: time, last: time, count: 1, reason }));
+    settled
+}
+
 fn skips(occurrences: &[Timestamp], reason: SkipReason) -> Vec<Skipped> {
     let (older, newer) = occurrences.split_at(occurrences.len().saturating_sub(SINGLE_SKIPS));
     let several = older.first().zip(older.last()).map(|(&first, &last)| Skipped { first, last, count: older.len() as u64, reason });

@@ -8,7 +8,8 @@
 //! [`Job::update_state`] is a compare-and-set along the arrows to the right; [`Job::force_state`] is for failures, cancellation and crashes.
 
 use crate::cause::Failure;
-use crate::names::{ClientName, ConfigName, Label, RepositoryName};
+use crate::names::{ClientName, ConfigName, Label, RepositoryName, ScheduleName};
+use crate::occurrence::Origin;
 use crate::progress::Statistics;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -166,9 +167,24 @@ pub struct Job {
     pub actor: String,
     /// When it was asked for.
     pub created: Timestamp,
+    /// What asked for it.
+    #[serde(default)]
+    pub origin: Origin,
+    /// The schedule that asked for it, or through which a person or a trigger did.
+    #[serde(default)]
+    pub schedule: Option<ScheduleName>,
     /// The job whose failure this one retries.
     #[serde(default)]
     pub retry_of: Option<u64>,
+    /// It is tried again later when it fails for a cause that deserves it, see [`crate::retry`].
+    #[serde(default)]
+    pub retry: bool,
+    /// How often it was tried before this one: its place in the chain of [`Job::retry_of`].
+    #[serde(default)]
+    pub attempts: u32,
+    /// It does not start before this moment.
+    #[serde(default)]
+    pub not_before: Option<Timestamp>,
 }
 
 /// A state change that the rules do not allow.
@@ -219,7 +235,28 @@ impl Job {
             client_borg: None,
             actor: actor.to_owned(),
             created: now,
+            origin: Origin::Manual,
+            schedule: None,
             retry_of: None,
+            retry: false,
+            attempts: 0,
+            not_before: None,
+        }
+    }
+
+    /// The job that does the same once more; `not_before`: it waits until then.
+    pub fn again(&self, number: u64, repository: RepositoryName, now: Timestamp, not_before: Option<Timestamp>) -> Job {
+        // A name of the server's own has the first job's number in it.
+        let own = self.started().is_some_and(|started| self.archive_name.as_deref() == Some(&self.default_archive_name(started)));
+        Job {
+            archive_name: self.archive_name.clone().filter(|_| !own),
+            origin: self.origin,
+            schedule: self.schedule.clone(),
+            retry_of: Some(self.number),
+            retry: self.retry,
+            attempts: self.attempts.saturating_add(1),
+            not_before,
+            ..Job::backup(number, &self.config(), repository, &self.actor, now)
         }
     }
 

@@ -92,6 +92,8 @@ pub enum SkipReason {
     Blackout,
     /// A job of the same config was still queued or running.
     StillRunning,
+    /// The recurrence was changed before it was run.
+    RuleChanged,
     /// A note, no occurrence: the clock went back, so the schedule begins anew at the present moment.
     ClockWentBack,
     /// There is no such config, repository or schedule (any more), or the regular expressions match none.
@@ -100,11 +102,12 @@ pub enum SkipReason {
 
 impl SkipReason {
     /// All of them.
-    pub const ALL: [SkipReason; 6] = [
+    pub const ALL: [SkipReason; 7] = [
         SkipReason::Missed,
         SkipReason::Disabled,
         SkipReason::Blackout,
         SkipReason::StillRunning,
+        SkipReason::RuleChanged,
         SkipReason::ClockWentBack,
         SkipReason::NothingToRun,
     ];
@@ -117,6 +120,7 @@ impl SkipReason {
             SkipReason::Disabled => "disabled",
             SkipReason::Blackout => "blackout",
             SkipReason::StillRunning => "still-running",
+            SkipReason::RuleChanged => "rule-changed",
             SkipReason::ClockWentBack => "clock-went-back",
             SkipReason::NothingToRun => "nothing-to-run",
         }
@@ -132,6 +136,7 @@ impl SkipReason {
             SkipReason::Disabled => "The schedule was disabled; `borgcube schedule enable` changes that.",
             SkipReason::Blackout => "The client was in one of its blackouts, see `borgcube client show`.",
             SkipReason::StillRunning => "A job of the same config was still queued or running.",
+            SkipReason::RuleChanged => "The schedule got another recurrence before the occurrence of the old one was run.",
             SkipReason::ClockWentBack => {
                 "The clock was set back by more than an hour; occurrences from then on count again, unless they ran."
             }

@@ -15,6 +15,7 @@ fn client(name: &str, description: &str) -> Client {
         description: description.into(),
         connection: Connection::Local { remote_borg: None, remote_cache_dir: None },
         keys: vec![],
+        blackouts: vec![],
         created: Timestamp(0),
     }
 }

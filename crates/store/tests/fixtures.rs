@@ -6,7 +6,7 @@ mod common;
 use std::fmt::Debug;
 use std::path::PathBuf;
 
-use model::{Archive, BackupConfig, Client, Job, Repository, Settings, Timestamp};
+use model::{Archive, BackupConfig, Client, Job, Occurrence, Repository, Schedule, Settings, Timestamp, Trigger};
 use store::record::{decode, encode, seal};
 use store::{Change, Entry, Intent, PreparedSession, Record, TransactionNumber};
 
@@ -102,6 +102,21 @@ fn intent() {
 }
 
 #[test]
+fn schedule() {
+    check::<Schedule>(common::schedule("nightly"));
+}
+
+#[test]
+fn occurrence() {
+    check::<Occurrence>(common::occurrence(7));
+}
+
+#[test]
+fn trigger() {
+    check::<Trigger>(common::trigger());
+}
+
+#[test]
 fn log_entry() {
     check::<Entry>(entry());
 }
@@ -118,10 +133,13 @@ fn kinds_are_unique() {
         Settings::KIND,
         PreparedSession::KIND,
         Intent::KIND,
+        Schedule::KIND,
+        Occurrence::KIND,
+        Trigger::KIND,
     ];
-    assert_eq!(kinds, [1, 2, 3, 4, 5, 6, 7, 8, 9], "a kind's number never changes");
+    assert_eq!(kinds, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], "a kind's number never changes");
     kinds.dedup();
-    assert_eq!(kinds.len(), 9);
+    assert_eq!(kinds.len(), 12);
 }
 
 #[test]
@@ -181,5 +199,8 @@ fn write_missing_fixtures() {
     write(&common::settings());
     write(&common::session(&"9a".repeat(32), 7));
     write(&common::intent(7));
+    write(&common::schedule("nightly"));
+    write(&common::occurrence(7));
+    write(&common::trigger());
     write(&entry());
 }

@@ -154,7 +154,14 @@ fn add(args: Add, context: &Context) -> Result<()> {
         None => Connection::Local { remote_borg: args.road.remote_borg, remote_cache_dir: args.road.remote_cache_dir },
     };
     connection.check().map_err(Error::usage)?;
-    let client = Client { name: args.name, description: args.description.unwrap_or_default(), connection, keys: vec![], created: Timestamp::now() };
+    let client = Client {
+        name: args.name,
+        description: args.description.unwrap_or_default(),
+        connection,
+        keys: vec![],
+        blackouts: vec![],
+        created: Timestamp::now(),
+    };
     context.control()?.tell(Call::AddClient { client: client.clone() })?;
     context.done(&client, &format!("Added client {}.", client.name))
 }
@@ -275,6 +282,8 @@ mod tests {
                 remote_borg: Some("/opt/borg".into()),
                 ..Default::default()
             }),
+            blackouts: vec![],
+            keys: vec![],
             created: Timestamp(0),
         }
     }

@@ -172,7 +172,7 @@ mod tests {
         use model::{BackupConfig, Client, EncryptionMode, Job, Repository, Timestamp};
         let now = Timestamp(0);
         let job = Job::backup(5, &"host/etc".parse().unwrap(), "main".parse().unwrap(), "root", now);
-        let client = Client { name: "host".parse().unwrap(), description: String::new(), connection, keys: vec![], created: now };
+        let client = Client { name: "host".parse().unwrap(), description: String::new(), connection, keys: vec![], blackouts: vec![], created: now };
         let config = BackupConfig {
             client: client.name.clone(),
             label: "etc".parse().unwrap(),

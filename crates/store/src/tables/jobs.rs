@@ -8,13 +8,17 @@ use crate::error::Result;
 use crate::handle::{TableMut, TableRef};
 use crate::key::{Key, KeyBytes};
 use crate::page::{Union, intersect_down};
-use crate::record::Record;
+use crate::record::{Evolution, Record};
 use crate::table::{Index, Table};
 
 impl Record for Job {
     const KIND: u16 = kind::JOB;
     const NAME: &'static str = "job";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
+    fn evolutions() -> &'static [Evolution] {
+        // Whoever asked for a job before there were schedules was a person.
+        &[Evolution { from: 1, to: 2, apply: |_| Ok(()) }]
+    }
 }
 
 /// `jobs`: [`Job`] by number.

@@ -10,16 +10,21 @@
 //! | `settings`     | the only one            |                                                |
 //! | `sessions`     | hash of the token       | job                                            |
 //! | `intents`      | repository, job         |                                                |
+//! | `schedules`    | name                    |                                                |
+//! | `occurrences`  | number                  | schedule; schedule and time                    |
+//! | `triggers`     | id                      |                                                |
 
 mod archives;
 mod basics;
 mod jobs;
 mod owner;
+mod schedules;
 
 pub use archives::{ArchiveFilter, ArchiveKey, Archives};
 pub use basics::{Clients, Configs, Repositories, SettingsTable};
 pub use jobs::{JobFilter, Jobs};
 pub use owner::{Intent, IntentKey, Intents, PreparedSession, Sessions};
+pub use schedules::{OccurrenceFilter, Occurrences, Schedules, Triggers};
 
 use crate::error::Result;
 use crate::handle::{TableMut, TableRef};
@@ -37,6 +42,9 @@ mod kind {
     pub const SETTINGS: u16 = 7;
     pub const SESSION: u16 = 8;
     pub const INTENT: u16 = 9;
+    pub const SCHEDULE: u16 = 10;
+    pub const OCCURRENCE: u16 = 11;
+    pub const TRIGGER: u16 = 12;
 }
 
 /// All tables.
@@ -50,6 +58,9 @@ pub(crate) fn all() -> Vec<TableDef> {
         TableDef::of::<SettingsTable>(),
         TableDef::of::<Sessions>(),
         TableDef::of::<Intents>(),
+        TableDef::of::<Schedules>(),
+        TableDef::of::<Occurrences>(),
+        TableDef::of::<Triggers>(),
     ]
 }
 
@@ -93,6 +104,21 @@ impl<'t> Read<'t> {
     pub fn intents(&self) -> TableRef<'t, Intents> {
         self.table()
     }
+
+    /// The schedules by name.
+    pub fn schedules(&self) -> TableRef<'t, Schedules> {
+        self.table()
+    }
+
+    /// What became of the schedules' occurrences, by number.
+    pub fn occurrences(&self) -> TableRef<'t, Occurrences> {
+        self.table()
+    }
+
+    /// The triggers by id.
+    pub fn triggers(&self) -> TableRef<'t, Triggers> {
+        self.table()
+    }
 }
 
 impl<'t> Write<'t> {
@@ -133,6 +159,21 @@ impl<'t> Write<'t> {
 
     /// What the owners are about to commit.
     pub fn intents(&mut self) -> TableMut<'_, 't, Intents> {
+        self.table()
+    }
+
+    /// The schedules by name.
+    pub fn schedules(&mut self) -> TableMut<'_, 't, Schedules> {
+        self.table()
+    }
+
+    /// What became of the schedules' occurrences, by number.
+    pub fn occurrences(&mut self) -> TableMut<'_, 't, Occurrences> {
+        self.table()
+    }
+
+    /// The triggers by id.
+    pub fn triggers(&mut self) -> TableMut<'_, 't, Triggers> {
         self.table()
     }
 }

@@ -2,11 +2,13 @@
 #![allow(dead_code, missing_docs, reason = "each test file uses a part of it")]
 
 use model::cause::{Cause, Failure};
+use model::occurrence::LeftOut;
 use model::progress::{SessionCounters, Statistics};
 use model::queue::Limits;
+use model::trigger::{AccessContext, TriggerTarget};
 use model::{
-    Archive, BackupConfig, Client, ClientName, ConfigName, Connection, EncryptionMode, Job, JobState, Repository, RepositoryName, Settings,
-    Timestamp,
+    Action, Archive, BackupConfig, Client, ClientName, ConfigName, Connection, EncryptionMode, Job, JobState, Occurrence, Origin, Outcome,
+    Recurrence, Repository, RepositoryName, Schedule, Settings, SkipReason, Timestamp, Trigger, TriggerId,
 };
 use store::{Intent, PreparedSession, Store};
 use tempfile::TempDir;
@@ -43,6 +45,7 @@ pub fn client(name: &str) -> Client {
         description: "a host".into(),
         connection: Connection::Local { remote_borg: Some("/opt/borg".into()), remote_cache_dir: None },
         keys: vec![],
+        blackouts: vec![],
         created: T0,
     }
 }
@@ -124,4 +127,48 @@ pub fn session(hash: &str, job: u64) -> PreparedSession {
 
 pub fn intent(job: u64) -> Intent {
     Intent { archive: archive("main", "web1/etc", job, 0), removes: vec!["ef".repeat(32)], time: T0 }
+}
+
+pub fn schedule(name: &str) -> Schedule {
+    Schedule {
+        name: name.parse().unwrap(),
+        description: "at night".into(),
+        recurrence: Recurrence::parse("daily 02:30", "Europe/Berlin", T0).unwrap(),
+        enabled: true,
+        actions: vec![
+            Action::RunConfig { config: config_name("web1/etc") },
+            Action::RunConfigs { client: "db[0-9]+".into(), label: ".*".into() },
+            Action::EnableSchedule { schedule: "weekend".parse().unwrap() },
+        ],
+        jitter_seconds: 600,
+        handled: T0,
+        created: T0,
+    }
+}
+
+pub fn occurrence(number: u64) -> Occurrence {
+    let left_out = vec![LeftOut { what: "db1/data".into(), reason: SkipReason::StillRunning, job: Some(4) }];
+    Occurrence {
+        number,
+        schedule: "nightly".parse().unwrap(),
+        time: T0,
+        first: T0,
+        count: 1,
+        origin: Origin::Schedule,
+        outcome: Outcome::Run { jobs: vec![5, 6], done: vec!["schedule weekend enabled".into()], left_out },
+        recorded: T0.plus_seconds(1),
+        actor: "schedule:nightly".into(),
+    }
+}
+
+pub fn trigger() -> Trigger {
+    Trigger {
+        id: TriggerId::from_random([0xa5; 16]),
+        access: AccessContext::AnonymousWeb,
+        enabled: true,
+        comment: "the deploy job".into(),
+        target: TriggerTarget::Config { config: config_name("web1/etc") },
+        created: T0,
+        last_used: Some(T0.plus_seconds(9)),
+    }
 }

@@ -1,0 +1,390 @@
+//! The transactions of scheduling: what is due becomes jobs and history in one step, so that two schedulers at once, a timer that fires
+//! twice or a process that is killed leave each occurrence with one run or one recorded skip.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::due::{self, Due, Skipped};
+use model::occurrence::LeftOut;
+use model::schedule::Matcher;
+use model::trigger::{AccessContext, TriggerRefusal, TriggerTarget};
+use model::{
+    Action, Blackout, ClientName, ConfigName, Job, JobState, Occurrence, Origin, Outcome, Schedule, ScheduleName, SkipReason, Timestamp,
+    Trigger, TriggerId,
+};
+
+use crate::error::{Error, Result};
+use crate::txn::Write;
+
+/// Entries of history that a schedule keeps.
+const KEEP: usize = 2_000;
+
+/// What a run has led to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ran {
+    /// The jobs that were created.
+    pub jobs: Vec<u64>,
+    /// What else was done, in sentences.
+    pub done: Vec<String>,
+    /// What was left out, and why.
+    pub left_out: Vec<LeftOut>,
+    /// Schedules that were enabled or disabled: their timers have to follow.
+    pub changed: Vec<ScheduleName>,
+}
+
+impl Ran {
+    /// Why nothing at all came of it, None if something did.
+    #[must_use]
+    pub fn skipped(&self) -> Option<SkipReason> {
+        if !self.jobs.is_empty() || !self.done.is_empty() {
+            return None;
+        }
+        Some(self.left_out.first().map_or(SkipReason::NothingToRun, |part| part.reason))
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self.skipped() {
+            None => Outcome::Run { jobs: self.jobs.clone(), done: self.done.clone(), left_out: self.left_out.clone() },
+            Some(reason) => Outcome::Skip { reason, left_out: self.left_out.clone() },
+        }
+    }
+}
+
+/// What a trigger has led to.
+pub type Fired = std::result::Result<Ran, TriggerRefusal>;
+
+/// Who asks for a run, and when.
+#[derive(Debug, Clone, Copy)]
+struct Asked<'a> {
+    origin: Origin,
+    actor: &'a str,
+    now: Timestamp,
+}
+
+impl Write<'_> {
+    /// Adds a schedule. Its first occurrence is one behind `now`.
+    pub fn add_schedule(&mut self, schedule: &Schedule, now: Timestamp) -> Result<()> {
+        schedule.check().map_err(Error::caller)?;
+        let schedule = Schedule { handled: now, created: now, ..schedule.clone() };
+        self.schedules().insert(&schedule)
+    }
+
+    /// Puts `schedule` in the place of `previous`, if that is still what is stored (but for what the scheduler notes in it).
+    ///
+    /// What was due under another recurrence and not run is recorded as skipped. A disabled schedule that is enabled does not catch up.
+    pub fn update_schedule(&mut self, previous: &Schedule, schedule: &Schedule, now: Timestamp, actor: &str) -> Result<()> {
+        schedule.check().map_err(Error::caller)?;
+        if schedule.name != previous.name {
+            return Err(Error::caller("a schedule can't be renamed: its timer and its history bear its name; add another one"));
+        }
+        let stored = self.schedules().require(&schedule.name)?;
+        if (Schedule { handled: previous.handled, ..stored.clone() }) != *previous {
+            let what = "somebody changed it in the meantime; look at it again";
+            return Err(Error::Conflict { record: format!("schedule {}", schedule.name), what: what.to_owned() });
+        }
+        let mut handled = stored.handled;
+        if stored.recurrence != schedule.recurrence || (schedule.enabled && !stored.enabled) {
+            let settled = due::settle(&stored, now);
+            self.record_skips(&stored, &settled, actor, now)?;
+            handled = if stored.recurrence == schedule.recurrence { settled.handled } else { now };
+        }
+        self.schedules().put(&Schedule { handled, created: stored.created, ..schedule.clone() })
+    }
+
+    /// Removes a schedule; its history stays. Refused while a trigger or another schedule names it.
+    pub fn remove_schedule(&mut self, name: &ScheduleName) -> Result<Schedule> {
+        let target = TriggerTarget::Schedule { schedule: name.clone() };
+        if let Some(trigger) = self.view().triggers().list()?.into_iter().find(|trigger| trigger.target == target) {
+            return Err(Error::caller(format!("trigger {}… starts schedule {name}: remove the trigger first", trigger.id.short())));
+        }
+        let names = |action: &Action| matches!(action, Action::EnableSchedule { schedule } | Action::DisableSchedule { schedule } if schedule == name);
+        if let Some(other) = self.view().schedules().list()?.into_iter().find(|other| other.actions.iter().any(names)) {
+            return Err(Error::caller(format!("schedule {} enables or disables {name}: change that first", other.name)));
+        }
+        self.schedules().remove(name)
+    }
+
+    /// Deals with everything of a schedule that is due at `now`: at most one run, and the skips. None: nothing was due.
+    pub fn run_due(&mut self, name: &ScheduleName, now: Timestamp, actor: &str) -> Result<Option<Occurrence>> {
+        let schedule = self.schedules().require(name)?;
+        let due = due::due(&schedule, now);
+        if due.is_empty() {
+            return Ok(None);
+        }
+        self.record_skips(&schedule, &due, actor, now)?;
+        self.schedules().update(name, |schedule| {
+            schedule.handled = due.handled;
+            Ok(())
+        })?;
+        let Some(time) = due.run else { return self.view().occurrences().last(name) };
+        if self.view().occurrences().has_run(name, time)? {
+            return Ok(None);
+        }
+        let asked = Asked { origin: Origin::Schedule, actor, now };
+        let ran = self.run_actions(&schedule, asked)?;
+        self.record(&schedule, time, asked, ran.outcome()).map(Some)
+    }
+
+    /// Runs the actions of a schedule now, whatever its recurrence says and whether it is enabled or not. It does not change what is due.
+    pub fn run_by_hand(&mut self, name: &ScheduleName, now: Timestamp, actor: &str) -> Result<Ran> {
+        let schedule = self.schedules().require(name)?;
+        let asked = Asked { origin: Origin::Manual, actor, now };
+        let ran = self.run_actions(&schedule, asked)?;
+        self.record(&schedule, now, asked, ran.outcome())?;
+        Ok(ran)
+    }
+
+    /// Adds a trigger. Its schedule or config must exist.
+    pub fn add_trigger(&mut self, trigger: &Trigger) -> Result<()> {
+        self.check_trigger(trigger)?;
+        self.triggers().insert(trigger)
+    }
+
+    /// Changes a trigger. Its schedule or config must exist.
+    pub fn update_trigger(&mut self, trigger: &Trigger) -> Result<()> {
+        self.check_trigger(trigger)?;
+        let stored = self.triggers().require(&trigger.id)?;
+        self.triggers().put(&Trigger { created: stored.created, last_used: stored.last_used, ..trigger.clone() })
+    }
+
+    fn check_trigger(&mut self, trigger: &Trigger) -> Result<()> {
+        trigger.check().map_err(Error::caller)?;
+        match &trigger.target {
+            TriggerTarget::Schedule { schedule } => self.schedules().require(schedule).map(drop),
+            TriggerTarget::Config { config } => self.configs().require(config).map(drop),
+        }
+    }
+
+    /// What a trigger starts, if it may be used from `context`. A refusal changes nothing, nor does a use of which nothing came: who knows
+    /// an id can fill the queue and the history no further than its configs are many.
+    pub fn fire_trigger(&mut self, id: &TriggerId, context: AccessContext, now: Timestamp) -> Result<Fired> {
+        let Some(trigger) = self.triggers().get(id)? else { return Ok(Err(TriggerRefusal::Unknown)) };
+        if let Err(refusal) = trigger.permit(context) {
+            return Ok(Err(refusal));
+        }
+        let actor = format!("trigger:{}", id.short());
+        let asked = Asked { origin: Origin::Trigger, actor: &actor, now };
+        let ran = match &trigger.target {
+            TriggerTarget::Schedule { schedule } => {
+                let Some(schedule) = self.schedules().get(schedule)? else { return Ok(Err(TriggerRefusal::TargetMissing)) };
+                if !schedule.enabled {
+                    return Ok(Err(TriggerRefusal::ScheduleDisabled));
+                }
+                let ran = self.run_actions(&schedule, asked)?;
+                if ran.skipped().is_none() {
+                    self.record(&schedule, now, asked, ran.outcome())?;
+                }
+                ran
+            }
+            TriggerTarget::Config { config } => {
+                if !self.view().configs().exists(config)? {
+                    return Ok(Err(TriggerRefusal::TargetMissing));
+                }
+                let mut run = Run::new(self, None, asked)?;
+                run.config(config)?;
+                run.ran
+            }
+        };
+        if ran.skipped().is_none() {
+            self.triggers().put(&Trigger { last_used: Some(now), ..trigger })?;
+        }
+        Ok(Ok(ran))
+    }
+
+    fn run_actions(&mut self, schedule: &Schedule, asked: Asked<'_>) -> Result<Ran> {
+        let mut run = Run::new(self, Some(&schedule.name), asked)?;
+        for action in &schedule.actions {
+            run.action(action)?;
+        }
+        Ok(run.ran)
+    }
+
+    fn record_skips(&mut self, schedule: &Schedule, due: &Due, actor: &str, now: Timestamp) -> Result<()> {
+        if due.clock_went_back() {
+            self.forget_the_future(schedule, now)?;
+        }
+        let asked = Asked { origin: Origin::Schedule, actor, now };
+        for skip in &due.skipped {
+            // What ran while the clock was ahead has its entry.
+            let known = match skip.count {
+                0 => 0,
+                _ => self.runs_within(&schedule.name, skip)?,
+            };
+            if skip.count > 0 && skip.count == known {
+                continue;
+            }
+            let outcome = Outcome::Skip { reason: skip.reason, left_out: vec![] };
+            self.add_entry(schedule, (skip.first, skip.last), skip.count - known, asked, outcome)?;
+        }
+        Ok(())
+    }
+
+    fn runs_within(&self, schedule: &ScheduleName, skip: &Skipped) -> Result<u64> {
+        let just_before = Timestamp(skip.first.0.saturating_sub(1));
+        let entries = self.view().occurrences().behind(schedule, just_before)?;
+        let runs = entries.iter().filter(|entry| entry.time <= skip.last && is_run_of_the_rule(entry));
+        Ok(runs.count() as u64)
+    }
+
+    /// Removes skips of moments that have not come: they were recorded while the clock was ahead. What ran stays, and does not run again.
+    fn forget_the_future(&mut self, schedule: &Schedule, now: Timestamp) -> Result<()> {
+        for entry in self.view().occurrences().behind(&schedule.name, now)? {
+            if entry.origin != Origin::Schedule || entry.count == 0 || is_run_of_the_rule(&entry) {
+                continue;
+            }
+            let just_before = Timestamp(entry.first.0.saturating_sub(1));
+            let past = schedule.recurrence.between(just_before, now, usize::MAX);
+            match past.last() {
+                Some(&time) if entry.count > 1 => {
+                    let skip = Skipped { first: entry.first, last: time, count: past.len() as u64, reason: SkipReason::Missed };
+                    let count = skip.count.saturating_sub(self.runs_within(&schedule.name, &skip)?);
+                    self.occurrences().put(&Occurrence { time, count, ..entry })?;
+                }
+                _ => self.occurrences().remove(&entry.number).map(drop)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, schedule: &Schedule, time: Timestamp, asked: Asked<'_>, outcome: Outcome) -> Result<Occurrence> {
+        let count = u64::from(asked.origin == Origin::Schedule);
+        self.add_entry(schedule, (time, time), count, asked, outcome)
+    }
+
+    fn add_entry(
+        &mut self,
+        schedule: &Schedule,
+        (first, time): (Timestamp, Timestamp),
+        count: u64,
+        asked: Asked<'_>,
+        outcome: Outcome,
+    ) -> Result<Occurrence> {
+        let entry = Occurrence {
+            number: self.next_number::<crate::tables::Occurrences>()?,
+            schedule: schedule.name.clone(),
+            time,
+            first,
+            count,
+            origin: asked.origin,
+            outcome,
+            recorded: asked.now,
+            actor: asked.actor.to_owned(),
+        };
+        self.occurrences().insert(&entry)?;
+        for number in self.view().occurrences().beyond(&schedule.name, KEEP, 10)? {
+            // Runs ahead of the clock must not be forgotten before it has passed them.
+            if self.occurrences().require(&number)?.time <= asked.now {
+                self.occurrences().remove(&number)?;
+            }
+        }
+        Ok(entry)
+    }
+}
+
+fn is_run_of_the_rule(entry: &Occurrence) -> bool {
+    entry.origin == Origin::Schedule && matches!(entry.outcome, Outcome::Run { .. })
+}
+
+/// One run of a schedule's actions.
+struct Run<'w, 't, 'a> {
+    write: &'w mut Write<'t>,
+    schedule: Option<&'a ScheduleName>,
+    asked: Asked<'a>,
+    /// What is queued or running, with its job.
+    busy: BTreeMap<ConfigName, u64>,
+    blackouts: BTreeMap<ClientName, Vec<Blackout>>,
+    /// What this run has dealt with: two actions may name the same config.
+    seen: BTreeSet<ConfigName>,
+    ran: Ran,
+}
+
+impl<'w, 't, 'a> Run<'w, 't, 'a> {
+    fn new(write: &'w mut Write<'t>, schedule: Option<&'a ScheduleName>, asked: Asked<'a>) -> Result<Self> {
+        let view = write.view();
+        let jobs = [view.jobs().in_state(JobState::JobCreated)?, view.jobs().running()?].concat();
+        let busy = jobs.into_iter().map(|job| (job.config(), job.number)).collect();
+        let clients = view.clients().list()?.into_iter();
+        let blackouts = clients.map(|client| (client.name, client.blackouts)).collect();
+        Ok(Run { write, schedule, asked, busy, blackouts, seen: BTreeSet::new(), ran: Ran::default() })
+    }
+
+    fn action(&mut self, action: &Action) -> Result<()> {
+        match action {
+            Action::RunConfig { config } => self.config(config),
+            Action::RunConfigs { client, label } => self.configs(client, label, action),
+            Action::EnableSchedule { schedule } => self.switch(schedule, true, action),
+            Action::DisableSchedule { schedule } => self.switch(schedule, false, action),
+            // Refused at entry.
+            Action::Check { .. } | Action::Compact { .. } | Action::Prune { .. } => {
+                self.leave_out(action.to_string(), SkipReason::NothingToRun, None);
+                Ok(())
+            }
+        }
+    }
+
+    fn configs(&mut self, client: &str, label: &str, action: &Action) -> Result<()> {
+        let matching: Vec<ConfigName> = match Matcher::new(client, label) {
+            Ok(matcher) => {
+                let all = self.write.view().configs().list()?.into_iter();
+                all.filter(|config| matcher.matches(&config.client, &config.label)).map(|config| config.name()).collect()
+            }
+            // It was checked at entry, perhaps by another version.
+            Err(_) => vec![],
+        };
+        if matching.is_empty() {
+            self.leave_out(action.to_string(), SkipReason::NothingToRun, None);
+        }
+        matching.iter().try_for_each(|config| self.config(config))
+    }
+
+    fn config(&mut self, name: &ConfigName) -> Result<()> {
+        if !self.seen.insert(name.clone()) {
+            return Ok(());
+        }
+        let Some(config) = self.write.configs().get(name)? else {
+            self.leave_out(name.to_string(), SkipReason::NothingToRun, None);
+            return Ok(());
+        };
+        if let Some(job) = self.busy.get(name).copied() {
+            self.leave_out(name.to_string(), SkipReason::StillRunning, Some(job));
+            return Ok(());
+        }
+        let blackouts = self.blackouts.get(&name.client).map(Vec::as_slice).unwrap_or_default();
+        // A person who asks for a run now means now.
+        if self.asked.origin != Origin::Manual && blackouts.iter().any(|blackout| blackout.contains(self.asked.now)) {
+            self.leave_out(name.to_string(), SkipReason::Blackout, None);
+            return Ok(());
+        }
+        let Asked { origin, actor, now } = self.asked;
+        let schedule = self.schedule.cloned();
+        let job = self.write.jobs().create(|number| Job {
+            origin,
+            schedule,
+            retry: origin != Origin::Manual,
+            ..Job::backup(number, name, config.repository, actor, now)
+        })?;
+        self.busy.insert(name.clone(), job.number);
+        self.ran.jobs.push(job.number);
+        Ok(())
+    }
+
+    fn switch(&mut self, name: &ScheduleName, enable: bool, action: &Action) -> Result<()> {
+        let Some(stored) = self.write.schedules().get(name)? else {
+            self.leave_out(action.to_string(), SkipReason::NothingToRun, None);
+            return Ok(());
+        };
+        let word = if enable { "enabled" } else { "disabled" };
+        if stored.enabled == enable {
+            self.ran.done.push(format!("schedule {name} was {word} already"));
+            return Ok(());
+        }
+        let changed = Schedule { enabled: enable, ..stored.clone() };
+        self.write.update_schedule(&stored, &changed, self.asked.now, self.asked.actor)?;
+        self.ran.done.push(format!("schedule {name} {word}"));
+        self.ran.changed.push(name.clone());
+        Ok(())
+    }
+
+    fn leave_out(&mut self, what: String, reason: SkipReason, job: Option<u64>) {
+        self.ran.left_out.push(LeftOut { what, reason, job });
+    }
+}
