@@ -16,7 +16,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("proxy", &["borg", "model", "unix", "wire"]),
     ("repositoryd", &["borg", "model", "repository", "store", "unix", "wire"]),
     ("cli", &["model", "unix", "wire"]),
-    ("testkit", &[]),
+    ("testkit", &["unix"]),
     // Not shipped: it reaches into programs to test what parses.
     ("fuzz-targets", &["borg", "model", "proxy", "queue", "wire"]),
     ("tests", &["testkit"]),

@@ -8,6 +8,7 @@
 //! panic where a test should fail.
 
 pub mod borgs;
+pub mod manager;
 pub mod process;
 pub mod retry;
 pub mod sshd;
@@ -16,6 +17,7 @@ pub mod tree;
 pub mod world;
 
 pub use borgs::Borg;
+pub use manager::Manager;
 pub use retry::retry_until;
 pub use sshd::Sshd;
 pub use system::TestSystem;

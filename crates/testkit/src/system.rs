@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::process;
-use crate::{Sshd, retry_until};
+use crate::{Manager, Sshd, retry_until};
 
 /// How long `borgcube up` may take until it answers, on a loaded machine.
 const READY: Duration = Duration::from_secs(60);
@@ -26,6 +26,7 @@ pub struct TestSystem {
     directory: TempDir,
     variables: Vec<(String, String)>,
     up: Option<Child>,
+    manager: Option<Manager>,
 }
 
 /// The directory of the programs that cargo built beside this test.
@@ -55,15 +56,52 @@ impl TestSystem {
 
     /// The same with further environment variables, such as `BORGCUBE_BORG`.
     pub fn start_with(variables: &[(&str, &str)]) -> Self {
+        let mut system = Self::new(variables);
+        system.up();
+        system
+    }
+
+    /// The same without `borgcube up`: a service manager runs the daemons, see [`manager`](Self::manager).
+    ///
+    /// # Panics
+    /// When `borgcubed` does not answer, with everything it wrote.
+    pub fn managed(variables: &[(&str, &str)]) -> Self {
+        let mut system = Self::new(variables);
+        let environment: Vec<(String, String)> = {
+            let command = system.command("borgcubed");
+            let set = command.get_envs().filter_map(|(name, value)| Some((name.to_str()?.to_owned(), value?.to_str()?.to_owned())));
+            let kept = ["PATH", "LANG", "TMPDIR"].into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)));
+            let state = ("BORGCUBE_STATE".to_owned(), system.state().display().to_string());
+            set.chain(kept).chain([state]).collect()
+        };
+        let log = system.join("up.log");
+        system.manager = Some(Manager::start(system.directory.path(), &programs(), &environment, &log));
+        let mut last = String::new();
+        let ready = retry_until(READY, || {
+            let output = system.cli(&["status"]);
+            last = String::from_utf8_lossy(&output.stderr).into_owned();
+            output.status.success().then_some(())
+        });
+        assert!(ready.is_some(), "borgcubed does not answer: {last}\n{}", system.log());
+        system
+    }
+
+    /// What runs the daemons of a [`managed`](Self::managed) system.
+    ///
+    /// # Panics
+    /// When `borgcube up` does.
+    pub fn manager(&self) -> &Manager {
+        self.manager.as_ref().expect("a service manager")
+    }
+
+    fn new(variables: &[(&str, &str)]) -> Self {
         // A short name: the path of a Unix socket ends after 107 bytes, and a session's has 64 hex digits in it.
         let directory = tempfile::Builder::new().prefix("bc-").tempdir().expect("a temporary directory can be made");
         for name in ["state", "home"] {
             fs::create_dir(directory.path().join(name)).expect("a directory can be made");
         }
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let mut system = Self { directory, variables, up: None };
-        system.up();
-        system
+        Self { directory, variables, up: None, manager: None }
     }
 
     /// The state directory.
@@ -140,6 +178,7 @@ impl TestSystem {
         if let Some(mut up) = self.up.take() {
             process::end_tree(&mut up, Duration::from_secs(10));
         }
+        self.manager = None;
         self.kill_the_rest();
     }
 

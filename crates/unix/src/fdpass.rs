@@ -50,14 +50,14 @@ pub fn send_fds(stream: &UnixStream, fds: &[BorrowedFd<'_>], data: &[u8]) -> Res
 /// More than `max` are an error, and all of them are closed. On a stream the data may be shorter than what was sent,
 /// and bytes that were sent *before* the message with the descriptors may stand in front: let the protocol make sure
 /// that nothing else is under way.
-pub fn recv_fds(stream: &UnixStream, max: usize) -> Result<(Vec<OwnedFd>, Vec<u8>)> {
+pub fn recv_fds(socket: impl AsFd, max: usize) -> Result<(Vec<OwnedFd>, Vec<u8>)> {
     let max = max.min(MAX_FDS);
     let mut space = vec![MaybeUninit::uninit(); if max == 0 { 0 } else { rustix::cmsg_space!(ScmRights(max)) }];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut data = vec![0; MAX_DATA];
     let received = loop {
         let mut into = [IoSliceMut::new(&mut data)];
-        match rustix::net::recvmsg(stream, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC) {
+        match rustix::net::recvmsg(&socket, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC) {
             Err(Errno::INTR) => {}
             Err(e) => return Err(Error::io("cannot receive descriptors", e)),
             Ok(received) => break received,

@@ -20,6 +20,16 @@ pub enum ToWorker {
         /// Who wants it.
         by: String,
     },
+    /// The oldest [`FromWorker::Log`] that was not confirmed is written. Only to a worker that outlives its `borgcubed`.
+    Logged,
+    /// The job's end is in the database. Only to a worker that outlives its `borgcubed`.
+    Recorded,
+    /// Another `borgcubed` has taken over, and does not know what the one before has read of this worker's messages. To be answered by
+    /// [`FromWorker::Here`]; then everything is said again that was neither answered nor confirmed.
+    Adopted {
+        /// What the answer repeats.
+        mark: String,
+    },
 }
 
 /// All that a worker needs to know; it has no database.
@@ -39,6 +49,9 @@ pub struct Task {
     pub expected: Option<Statistics>,
     /// Bytes of the job's log that what the client writes may fill.
     pub log_bytes: u64,
+    /// A restart of `borgcubed` does not close the socket: the worker goes on, and waits for [`ToWorker::Recorded`] at its end.
+    #[serde(default)]
+    pub outlives: bool,
 }
 
 /// From a worker to `borgcubed`.
@@ -58,6 +71,13 @@ pub enum FromWorker {
     Log(Vec<LogLine>),
     /// The last message.
     Finished(Box<Finished>),
+    /// Answer to [`ToWorker::Adopted`]. What came before it, half messages included, counts for nothing.
+    Here {
+        /// That of the question.
+        mark: String,
+        /// Who had the job cancelled.
+        cancelled: Option<String>,
+    },
 }
 
 /// How a job ended.

@@ -84,6 +84,11 @@ impl Channel {
         Ok(self.flush()?)
     }
 
+    /// Ends a message that somebody before us may have left unfinished.
+    pub fn begin_anew(&mut self) {
+        self.out.push(0);
+    }
+
     /// Sends what the socket takes.
     pub fn flush(&mut self) -> io::Result<()> {
         while self.sent < self.out.len() {

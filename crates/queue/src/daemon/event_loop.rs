@@ -13,6 +13,12 @@ use wire::control as wire_control;
 /// Calls of one connection before others have their turn; each may be a commit.
 const CALLS: usize = 16;
 
+/// How long workers that live on may take to read what we still have to say to them.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// What an end of all jobs takes besides their patience.
+const MARGIN: Duration = Duration::from_secs(30);
+
 /// Everything that can happen.
 #[derive(Debug)]
 enum Event {
@@ -60,6 +66,7 @@ impl Daemon {
     fn is_finished(&self) -> bool {
         match self.stop {
             Stop::No => false,
+            Stop::Leaving(until) => until <= Instant::now() || self.workers.values().all(|worker| worker.is_told()),
             // Ends of jobs that wait for room on the disk get the same time as the jobs.
             Stop::Waiting(_) => self.workers.is_empty() && self.unrecorded.is_empty(),
             Stop::Cancelled => self.workers.is_empty(),
@@ -101,7 +108,7 @@ impl Daemon {
             return Some(Instant::now());
         }
         let stop = match self.stop {
-            Stop::Waiting(until) => Some(until),
+            Stop::Waiting(until) | Stop::Leaving(until) => Some(until),
             _ => None,
         };
         let connections = self.connections.values().filter_map(Connection::deadline);
@@ -137,16 +144,21 @@ impl Daemon {
         let now = Instant::now();
         if signal == Signal::SIGHUP {
             log::info!("SIGHUP: looking at settings and queue again");
+            notified(unix::notify::reloading());
             match settings::load(&self.store) {
                 Ok(settings) => self.settings = settings,
                 Err(e) => log::error!("{e:#}"),
             }
             self.queue_changed = true;
-            return;
+            return notified(unix::notify::ready());
         }
         self.stop = match self.stop {
             Stop::No => {
-                log::info!("{signal}: stopping; {} running jobs have {:?}", self.workers.len(), self.options.stop);
+                let leaves = !self.workers.is_empty() && self.workers.values().all(|worker| worker.outlives());
+                match leaves {
+                    true => log::info!("{signal}: stopping; {} jobs go on, the next borgcubed finds them", self.workers.len()),
+                    false => log::info!("{signal}: stopping; {} running jobs have {:?}", self.workers.len(), self.options.stop),
+                }
                 self.listener = None;
                 if let Some(path) = self.own_socket.take()
                     && let Err(e) = std::fs::remove_file(&path)
@@ -154,8 +166,13 @@ impl Daemon {
                     log::warn!("{} cannot be removed: {e}", path.display());
                 }
                 notified(unix::notify::stopping());
+                if leaves {
+                    return self.stop = Stop::Leaving(now + LAST_WORDS);
+                }
+                notified(unix::notify::extend_timeout(self.options.stop + self.options.cancel + MARGIN));
                 Stop::Waiting(now + self.options.stop)
             }
+            Stop::Leaving(_) => Stop::Now,
             Stop::Waiting(_) => {
                 log::info!("{signal} again: running jobs are cancelled now");
                 Stop::Waiting(now)
@@ -322,6 +339,7 @@ impl Daemon {
     fn report_status(&mut self) {
         let status = match (self.stop, self.workers.len()) {
             (Stop::No, 0) => "no job runs".to_owned(),
+            (Stop::Leaving(_), running) => format!("stopping; jobs that go on: {running}"),
             (Stop::No, running) => format!("jobs running: {running}"),
             (_, running) => format!("stopping; jobs still running: {running}"),
         };
@@ -339,6 +357,14 @@ impl Daemon {
         let now = Instant::now();
         for connection in self.connections.values_mut() {
             connection.farewell(now);
+        }
+        if self.keeps_workers {
+            // What the service manager has not read when we are gone, it does not believe.
+            match unix::fdstore::barrier(LAST_WORDS) {
+                Ok(true) => {}
+                Ok(false) => log::warn!("the service manager does not answer; running jobs may be lost"),
+                Err(e) => log::warn!("{e}"),
+            }
         }
         log::info!("stopped");
     }

@@ -68,6 +68,8 @@ struct Daemon {
     listener: Option<UnixListener>,
     /// The socket's path, if the daemon made it itself.
     own_socket: Option<PathBuf>,
+    /// The service manager keeps descriptors for the daemon after this one: workers live on.
+    keeps_workers: bool,
     /// No descriptors left: accept again then.
     accept_at: Option<Instant>,
     connections: BTreeMap<u64, Connection>,
@@ -95,6 +97,8 @@ struct Daemon {
 enum Stop {
     /// Not asked for.
     No,
+    /// Workers go on without us; they are told what we owe them, until then.
+    Leaving(Instant),
     /// Running jobs may go on until then.
     Waiting(Instant),
     /// They were asked to end.
@@ -114,7 +118,8 @@ pub fn main() -> ExitCode {
         Some(_) => {
             println!(
                 "borgcubed, BorgCube's queue daemon. It takes no arguments; the state directory comes by BORGCUBE_STATE, the control socket\n\
-                 by socket activation (otherwise it is made). SIGTERM stops gracefully, a second one sooner; SIGHUP looks at settings and queue."
+                 by socket activation (otherwise it is made). SIGTERM stops gracefully, a second one sooner; SIGHUP looks at settings and queue.\n\
+                 Where the service manager keeps descriptors (FileDescriptorStoreMax=, KillMode=process), SIGTERM leaves the running jobs to the next borgcubed."
             );
             return ExitCode::from(2);
         }
@@ -135,7 +140,7 @@ pub fn main() -> ExitCode {
 
 /// Everything up to the moment when calls are answered.
 fn start() -> anyhow::Result<Daemon> {
-    let mut handed = unix::activation::listen_fds()?;
+    let (kept, mut handed): (Vec<_>, Vec<_>) = unix::activation::listen_fds()?.into_iter().partition(|(_, name)| name.starts_with("job-"));
     unix::signals::ignore_sigpipe()?;
     // Before anything else, so that a stop during the start is not lost.
     let signals = Signals::new(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])?;
@@ -164,6 +169,7 @@ fn start() -> anyhow::Result<Daemon> {
         signals,
         listener: Some(listener),
         own_socket,
+        keeps_workers: unix::fdstore::capacity() > 0,
         accept_at: None,
         connections: BTreeMap::new(),
         last_connection: 0,
@@ -180,7 +186,7 @@ fn start() -> anyhow::Result<Daemon> {
         complained_at: None,
         _lock: lock,
     };
-    daemon.recover()?;
+    daemon.recover(kept)?;
     unix::notify::ready()?;
     Ok(daemon)
 }
@@ -194,7 +200,7 @@ fn effective_uid() -> anyhow::Result<u32> {
 
 /// Two daemons would take each other's running jobs for lost ones.
 fn lock(layout: &Layout) -> anyhow::Result<File> {
-    let path = layout.run().join("borgcubed.lock");
+    let path = layout.daemon_lock();
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

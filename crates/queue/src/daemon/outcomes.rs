@@ -3,9 +3,12 @@
 use super::errors::is_final;
 use super::joblog::{self, JobLog};
 use super::leftovers::Leftovers;
-use super::workers::{Wish, bounded};
+use super::workers::{self, Part, Wish, Worker, bounded};
 use super::{ACTOR, Daemon};
+use model::queue::Brief;
 use model::{Cause, Failure, Job, JobState, Timestamp};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 use store::{JobFilter, Write};
 use wire::control::Event;
@@ -22,12 +25,33 @@ pub struct Outcome {
 }
 
 impl Daemon {
-    /// Jobs that a daemon before this one left running: their workers ended with it.
-    pub(super) fn recover(&mut self) -> anyhow::Result<()> {
+    /// Jobs that a daemon before this one left running. Those whose workers the service manager has kept go on, the others were lost with it.
+    pub(super) fn recover(&mut self, kept: Vec<(OwnedFd, String)>) -> anyhow::Result<()> {
+        let mut kept = sorted(kept);
         for job in self.store.read(|r| r.jobs().running())? {
-            let message = format!("borgcubed ended while the job was in state {}", job.state);
-            log::warn!("job {}: {message}", job.number);
-            self.end_job(job.number, JobState::Failed, Some(Failure::new(Cause::BorgcubedRestart, message)), None);
+            let number = job.number;
+            if let Some((Some(socket), Some(pidfd))) = kept.remove(&number) {
+                let (brief, path) = (Brief::from(&job), self.layout.job_log(number));
+                match Worker::adopt(&self.options, brief, (socket, pidfd), &path, self.settings.sessions.log_bytes) {
+                    Ok(worker) => {
+                        self.workers.insert(number, worker);
+                        continue;
+                    }
+                    Err(e) => log::error!("job {number}: its worker cannot be taken over: {e:#}"),
+                }
+            }
+            let mut message = format!("borgcubed ended while the job was in state {}", job.state);
+            if let Some(archive) = self.store.read(|r| r.archives().of_job(number))?.iter().find(|archive| !archive.incomplete) {
+                message.push_str(&format!("; its archive {} is complete", archive.name));
+            }
+            log::warn!("job {number}: {message}");
+            workers::forget(number);
+            self.end_job(number, JobState::Failed, Some(Failure::new(Cause::BorgcubedRestart, message)), None);
+        }
+        // Jobs that have ended: their workers see the end of their sockets.
+        kept.keys().for_each(|number| workers::forget(*number));
+        if !self.workers.is_empty() {
+            log::info!("{} jobs of the borgcubed before this one go on", self.workers.len());
         }
         Ok(())
     }
@@ -58,11 +82,17 @@ impl Daemon {
         } else {
             self.store.write_at(now, &note, ACTOR, |w| w.jobs().update_state(number, previous, to, now)).map(|(job, _)| job)
         };
+        let done = matches!(&result, Err(e) if is_final(e)) && self.is_in_state(number, to);
         let Some(worker) = self.workers.get_mut(&number) else { return };
         match result {
             Ok(job) => {
                 worker.answer_state(None);
                 self.job_changed(job);
+            }
+            // Done, but the daemon before this one could not say so any more.
+            Err(e) if done => {
+                log::debug!("job {number}: {e}");
+                worker.answer_state(None);
             }
             Err(e) if is_final(&e) => {
                 log::warn!("job {number}: its worker may not go from {previous} to {to}: {e}");
@@ -74,6 +104,10 @@ impl Daemon {
                 self.try_again_later(&note, &e);
             }
         }
+    }
+
+    fn is_in_state(&self, number: u64, state: JobState) -> bool {
+        self.store.read(|r| r.jobs().get(&number)).is_ok_and(|job| job.is_some_and(|job| job.state == state))
     }
 
     fn finished(&mut self, number: u64, finished: Finished) {
@@ -104,7 +138,7 @@ impl Daemon {
         self.leftovers.extend(leftovers);
         self.queue_changed = true;
         if !worker.finished {
-            let (to, failure) = worker.end_without_result(status);
+            let (to, failure) = worker.end_without_result(&status);
             self.end_job(number, to, Some(failure), None);
         }
     }
@@ -143,17 +177,28 @@ impl Daemon {
                     Some(failure) if job.state == JobState::Cancelled => log::info!("job {number}: {}", failure.message),
                     Some(failure) => log::info!("job {number}: failed: {}", failure.line()),
                 }
+                self.recorded(number);
                 self.job_changed(job);
                 if let Some(again) = again {
                     log::info!("job {number}: tried again once, as job {}", again.number);
                     self.job_changed(again);
                 }
             }
-            Err(e) if is_final(&e) => log::error!("job {number}: its end cannot be recorded: {e}"),
+            Err(e) if is_final(&e) => {
+                log::error!("job {number}: its end cannot be recorded: {e}");
+                self.recorded(number);
+            }
             Err(e) => {
                 self.unrecorded.insert(number, outcome);
                 self.try_again_later(&format!("the end of job {number} cannot be recorded"), &e);
             }
+        }
+    }
+
+    /// Its worker is not needed any more.
+    fn recorded(&mut self, number: u64) {
+        if let Some(worker) = self.workers.get_mut(&number) {
+            worker.recorded(Instant::now());
         }
     }
 
@@ -167,6 +212,19 @@ impl Daemon {
             self.update_state(number, previous, to);
         }
     }
+}
+
+/// By job, of those that the service manager has kept for us.
+fn sorted(kept: Vec<(OwnedFd, String)>) -> BTreeMap<u64, (Option<OwnedFd>, Option<OwnedFd>)> {
+    let mut jobs: BTreeMap<u64, (Option<OwnedFd>, Option<OwnedFd>)> = BTreeMap::new();
+    for (fd, name) in kept {
+        match Part::of(&name) {
+            Some((job, Part::Socket)) => jobs.entry(job).or_default().0 = Some(fd),
+            Some((job, Part::Pidfd)) => jobs.entry(job).or_default().1 = Some(fd),
+            None => log::warn!("a descriptor named {} was handed over; nobody knows what for", unix::logging::escape(&name)),
+        }
+    }
+    jobs
 }
 
 /// The job's last transaction; unused tokens of its sessions are void with it. A stale view is nobody's fault: the second job gets a

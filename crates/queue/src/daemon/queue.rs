@@ -75,7 +75,7 @@ impl Daemon {
         };
         let job = task.job.clone();
         log::info!("job {number}: {} into {}, asked for by {}", job.config(), task.repository.name, job.actor);
-        let worker = Worker::start(&self.options, &self.layout.job_log(number), *task);
+        let worker = Worker::start(&self.options, &self.layout.job_log(number), *task, self.keeps_workers);
         self.job_changed(job);
         match worker {
             Ok(worker) => {
@@ -130,7 +130,7 @@ fn prepare(w: &mut Write<'_>, number: u64, settings: &Settings, now: Timestamp) 
         Ok(job.clone())
     })?;
     let (server_id, log_bytes) = (settings.server_id.clone(), settings.sessions.log_bytes);
-    Ok(Started::Task(Box::new(Task { job, client, config, repository, server_id, expected, log_bytes })))
+    Ok(Started::Task(Box::new(Task { job, client, config, repository, server_id, expected, log_bytes, outlives: false })))
 }
 
 /// Totals of the config's last whole archive.

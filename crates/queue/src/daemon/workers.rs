@@ -7,14 +7,14 @@ use super::settings::Options;
 use model::progress::{Progress, Statistics};
 use model::queue::Brief;
 use model::{Cause, Failure, JobState};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use unix::Signal;
 use unix::paths::ENV_KEPT;
-use unix::pidfd::ExitStatus;
-use unix::spawn::{Child, Spawn};
+use unix::pidfd::{PidFd, kill_group};
+use unix::spawn::Spawn;
 use wire::worker::{Finished, FromWorker, LogLine, Task, ToWorker};
 
 /// Longest message of a worker.
@@ -33,7 +33,11 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 pub struct Worker {
     /// What the queue's rules look at.
     pub brief: Brief,
-    child: Child,
+    process: Process,
+    /// What the service manager keeps for our successor has this worker's descriptors.
+    kept: bool,
+    /// Taken over from a daemon before us: what it says counts from its answer to this on.
+    awaited: Option<String>,
     channel: Option<Channel>,
     log: Option<JobLog>,
     /// What the job's watchers saw last.
@@ -51,6 +55,55 @@ pub struct Worker {
     pub finished: bool,
     /// What it did wrong.
     fault: Option<String>,
+    /// How long it may take to end when it is cancelled.
+    patience: Duration,
+}
+
+/// A worker's process: our child, or that of a daemon before us.
+#[derive(Debug)]
+struct Process {
+    pid: i32,
+    pidfd: PidFd,
+    is_child: bool,
+}
+
+/// Where the service manager keeps what belongs to a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Our end of the socket pair.
+    Socket,
+    /// The process.
+    Pidfd,
+}
+
+impl Part {
+    /// The name of a kept descriptor.
+    pub fn name(self, job: u64) -> String {
+        match self {
+            Part::Socket => format!("job-{job}-socket"),
+            Part::Pidfd => format!("job-{job}-process"),
+        }
+    }
+
+    /// What a kept descriptor is; None if it is none of ours.
+    pub fn of(name: &str) -> Option<(u64, Part)> {
+        let (job, part) = name.strip_prefix("job-")?.split_once('-')?;
+        let part = match part {
+            "socket" => Part::Socket,
+            "process" => Part::Pidfd,
+            _ => return None,
+        };
+        Some((job.parse().ok()?, part))
+    }
+}
+
+/// Nobody needs the descriptors of that job any more.
+pub fn forget(job: u64) {
+    for part in [Part::Socket, Part::Pidfd] {
+        if let Err(e) = unix::fdstore::forget(&part.name(job)) {
+            log::warn!("job {job}: {e}");
+        }
+    }
 }
 
 /// What a worker wants from the daemon.
@@ -75,47 +128,102 @@ pub enum Wish {
 const BESIDE: u64 = 1 << 20;
 
 impl Worker {
-    /// Starts the program for `task`; its first message is under way.
-    pub fn start(options: &Options, log_path: &Path, task: Task) -> anyhow::Result<Worker> {
+    /// Starts the program for `task`; its first message is under way. With `keep`, the service manager keeps it for our successor.
+    pub fn start(options: &Options, log_path: &Path, mut task: Task, keep: bool) -> anyhow::Result<Worker> {
         let (ours, theirs) = UnixStream::pair()?;
-        let channel = Channel::new(ours, MAX_MESSAGE)?;
         let brief = Brief::from(&task.job);
-        let child = Spawn::new(&options.worker)
+        // Before it runs: a worker that nobody finds again has to see the end of its socket.
+        let kept = keep && is_kept(brief.number, Part::Socket, ours.as_fd());
+        task.outlives = kept;
+        let channel = Channel::new(ours, MAX_MESSAGE)?;
+        let spawned = Spawn::new(&options.worker)
             .arg(brief.number.to_string())
             .keep_env(ENV_KEPT)
             .fd(theirs.as_fd(), "worker")
             .stderr(unix::spawn::Stdio::Inherit)
-            .spawn()?;
+            .spawn();
+        let child = spawned.inspect_err(|_| {
+            if kept {
+                forget(brief.number)
+            }
+        })?;
         drop(theirs);
-        let log = JobLog::with_cap(log_path, task.log_bytes.saturating_mul(2).saturating_add(BESIDE))
-            .inspect_err(|e| log::warn!("job {}: {} cannot be written: {e}", brief.number, log_path.display()));
-        let mut worker = Worker {
+        if kept {
+            is_kept(brief.number, Part::Pidfd, child.pidfd.as_fd());
+        }
+        let process = Process { pid: child.pid, pidfd: child.pidfd, is_child: true };
+        let log = open_log(log_path, brief.number, task.log_bytes);
+        let mut worker = Worker::new(brief, process, channel, log);
+        worker.kept = kept;
+        worker.expected = task.expected;
+        worker.send(&ToWorker::Start(Box::new(task)));
+        Ok(worker)
+    }
+
+    /// Takes over a worker that a daemon before us has started.
+    pub fn adopt(
+        options: &Options,
+        brief: Brief,
+        (socket, pidfd): (OwnedFd, OwnedFd),
+        log_path: &Path,
+        log_bytes: u64,
+    ) -> anyhow::Result<Worker> {
+        let pidfd = PidFd::from_fd(pidfd);
+        // One that has ended meanwhile has no number any more, and nobody to be signalled.
+        let pid = pidfd.pid().unwrap_or(0);
+        let channel = Channel::new(UnixStream::from(socket), MAX_MESSAGE)?;
+        let log = open_log(log_path, brief.number, log_bytes);
+        let mut worker = Worker::new(brief, Process { pid, pidfd, is_child: false }, channel, log);
+        worker.kept = true;
+        worker.patience = options.cancel;
+        let mark = unix::random::hex(8)?;
+        worker.awaited = Some(mark.clone());
+        if let Some(channel) = &mut worker.channel {
+            channel.begin_anew();
+        }
+        worker.send(&ToWorker::Adopted { mark });
+        Ok(worker)
+    }
+
+    fn new(brief: Brief, process: Process, channel: Channel, log: Option<JobLog>) -> Worker {
+        Worker {
             brief,
-            child,
+            process,
+            kept: false,
+            awaited: None,
             channel: Some(channel),
-            log: log.ok(),
+            log,
             progress: None,
             last_progress: None,
-            expected: task.expected,
+            expected: None,
             pending: None,
             refused: 0,
             ending: Ending::default(),
             cancelled_by: None,
             finished: false,
             fault: None,
-        };
-        worker.send(&ToWorker::Start(Box::new(task)));
-        Ok(worker)
+            patience: GRACE,
+        }
+    }
+
+    /// Whether everything that we have to say is said.
+    pub fn is_told(&self) -> bool {
+        self.channel.as_ref().is_none_or(|channel| channel.waiting() == 0)
+    }
+
+    /// Whether it goes on without us.
+    pub fn outlives(&self) -> bool {
+        self.kept && self.channel.is_some()
     }
 
     /// Its pid.
     pub fn pid(&self) -> i32 {
-        self.child.pid
+        self.process.pid
     }
 
     /// Readable when it has ended.
     pub fn pidfd(&self) -> &unix::pidfd::PidFd {
-        &self.child.pidfd
+        &self.process.pidfd
     }
 
     /// Its socket, while that is open.
@@ -177,8 +285,9 @@ impl Worker {
                 Step::Kill => Signal::SIGKILL,
             };
             log::warn!("job {}: sending {signal} to the worker's process group", self.brief.number);
-            // Not reaped yet, so the number still is this group's.
-            if let Err(e) = self.child.kill_group(signal) {
+            // Not reaped yet, so the number still is this group's. Init reaps those of a daemon before us: they are asked whether they live.
+            let lives = self.process.is_child || matches!(self.process.pidfd.has_ended(), Ok(false));
+            if lives && let Err(e) = kill_group(self.process.pid, signal) {
                 log::error!("job {}: {e}", self.brief.number);
             }
         }
@@ -191,6 +300,20 @@ impl Worker {
         let moved = channel.flush().and_then(|()| channel.fill());
         // What arrived before an error counts.
         while let Some(channel) = &mut self.channel {
+            if let Some(mark) = &self.awaited {
+                match channel.next_document() {
+                    Ok(Some(document)) => {
+                        if let Ok(FromWorker::Here { mark: answer, cancelled }) = wire::json::decode(&document)
+                            && answer == *mark
+                        {
+                            self.here(cancelled, now);
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(e) => self.misbehaved(&e.to_string()),
+                }
+                continue;
+            }
             match channel.next_document().and_then(|document| document.map(|d| wire::json::decode(&d)).transpose()) {
                 Ok(Some(message)) => wishes.extend(self.take(message, now)),
                 Ok(None) => break,
@@ -203,6 +326,24 @@ impl Worker {
             self.ending.expect_by(now + GRACE);
         }
         wishes
+    }
+
+    /// It has heard that we have taken over, and begins anew.
+    fn here(&mut self, cancelled: Option<String>, now: Instant) {
+        log::info!("job {}: its worker goes on", self.brief.number);
+        self.awaited = None;
+        if let Some(by) = cancelled {
+            self.cancelled_by = Some(by);
+            self.ending.expect_by(now + self.patience);
+        }
+    }
+
+    /// The job's end is in the database: the worker may end as well.
+    pub fn recorded(&mut self, now: Instant) {
+        if self.kept && self.finished {
+            self.send(&ToWorker::Recorded);
+            self.ending.expect_by(now + GRACE);
+        }
     }
 
     fn take(&mut self, message: FromWorker, now: Instant) -> Option<Wish> {
@@ -230,12 +371,21 @@ impl Worker {
             }
             FromWorker::Log(lines) => {
                 self.log_with(|log| log.write(lines));
+                if self.kept {
+                    self.send(&ToWorker::Logged);
+                }
                 Some(Wish::Logged)
             }
             FromWorker::Finished(finished) => {
                 self.finished = true;
-                self.ending.expect_by(now + GRACE);
+                if !self.kept {
+                    self.ending.expect_by(now + GRACE);
+                }
                 Some(Wish::Finished(finished))
+            }
+            FromWorker::Here { .. } => {
+                self.misbehaved("it answers what nobody asked");
+                None
             }
         }
     }
@@ -252,22 +402,33 @@ impl Worker {
         }
     }
 
-    /// Reaps it, once its pidfd says that it has ended.
-    pub fn reap(&mut self) -> Option<ExitStatus> {
-        match self.child.pidfd.try_wait() {
-            Ok(status) => status,
-            Err(e) => {
-                log::error!("job {}: {e}", self.brief.number);
-                Some(ExitStatus::Exited(-1))
-            }
+    /// Reaps it, once its pidfd says that it has ended, and says how. None: not yet.
+    pub fn reap(&mut self) -> Option<String> {
+        let status = if self.process.is_child {
+            self.process.pidfd.try_wait().map(|status| status.map(|status| status.to_string()))
+        } else {
+            // Init knows how.
+            self.process.pidfd.has_ended().map(|ended| ended.then(|| "ended".to_owned()))
+        };
+        let status = status.unwrap_or_else(|e| {
+            log::error!("job {}: {e}", self.brief.number);
+            Some("ended".to_owned())
+        });
+        if self.kept && status.is_some() {
+            forget(self.brief.number);
         }
+        status
     }
 
-    /// How a job ends whose worker ended with `status` and without a last message.
-    pub fn end_without_result(&self, status: ExitStatus) -> (JobState, Failure) {
+    /// How a job ends whose worker ended, as `status` says, and without a last message.
+    pub fn end_without_result(&self, status: &str) -> (JobState, Failure) {
         if let Some(by) = &self.cancelled_by {
             let message = format!("cancelled by {by}; its worker {status} before it had cleaned up");
             return (JobState::Cancelled, Failure::new(Cause::Cancelled { by: by.clone() }, message));
+        }
+        if self.awaited.is_some() {
+            let message = format!("borgcubed was restarted, and meanwhile the job's worker {status}");
+            return (JobState::Failed, Failure::new(Cause::BorgcubedRestart, message));
         }
         let message = match &self.fault {
             Some(fault) => format!("the job's worker misbehaved: {fault}; it {status}"),
@@ -275,6 +436,23 @@ impl Worker {
         };
         (JobState::Failed, Failure::new(Cause::WorkerCrashed, unix::logging::escape(&message)))
     }
+}
+
+/// Gives a descriptor to the service manager. Whatever happens then, a job that is not kept ends with us.
+fn is_kept(job: u64, part: Part, fd: BorrowedFd<'_>) -> bool {
+    match unix::fdstore::keep(&part.name(job), fd) {
+        Ok(()) => true,
+        Err(e) => {
+            log::warn!("job {job}: a restart of borgcubed will end it: {e}");
+            false
+        }
+    }
+}
+
+fn open_log(path: &Path, job: u64, log_bytes: u64) -> Option<JobLog> {
+    JobLog::with_cap(path, log_bytes.saturating_mul(2).saturating_add(BESIDE))
+        .inspect_err(|e| log::warn!("job {job}: {} cannot be written: {e}", path.display()))
+        .ok()
 }
 
 /// The last message of a worker, cut to what a record holds.
@@ -294,6 +472,16 @@ pub fn bounded(mut finished: Finished) -> Finished {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kept_descriptors_have_names() {
+        for part in [Part::Socket, Part::Pidfd] {
+            assert_eq!(Part::of(&part.name(17)), Some((17, part)));
+        }
+        for other in ["control", "job-", "job-1", "job-x-socket", "job-1-other", "borgcubed.socket"] {
+            assert_eq!(Part::of(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn a_last_message_is_cut_to_measure() {

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use unix::paths::{Layout, sibling_program};
 use verdict::Evidence;
 use wire::session::{self, Prepare, Prepared};
-use wire::worker::{Finished, FromWorker, Task, ToWorker};
+use wire::worker::{Finished, Task, ToWorker};
 
 /// How often progress and log lines are passed on.
 const TICK: Duration = Duration::from_millis(250);
@@ -60,6 +60,8 @@ pub fn run() -> Result<()> {
         state: JobState::ClientPreparing,
         report: Report::new(task.expected, task.log_bytes),
         cancelled: None,
+        outlives: task.outlives,
+        lost: false,
     };
 
     let result = backup(&mut worker, &layout, &task, sender);
@@ -69,7 +71,7 @@ pub fn run() -> Result<()> {
         Err(Stop::Broken(e)) => return Err(e),
     };
     worker.flush()?;
-    worker.channel.send(&FromWorker::Finished(Box::new(finished)))
+    worker.channel.finish(finished)
 }
 
 /// Why a backup stops before its end.
@@ -178,6 +180,10 @@ struct Worker {
     state: JobState,
     report: Report,
     cancelled: Option<String>,
+    /// A `borgcubed` that is restarted finds this worker again.
+    outlives: bool,
+    /// There is no `borgcubed` any more; the next one will say that the job was lost.
+    lost: bool,
 }
 
 impl Worker {
@@ -216,7 +222,12 @@ impl Worker {
                 Some(Event::Control(other)) => bail!("borgcubed sent {other:?} out of turn"),
                 Some(Event::ControlLost) => {
                     client.ask_to_stop();
-                    bail!("borgcubed is gone");
+                    if !self.outlives {
+                        bail!("borgcubed is gone");
+                    }
+                    // It was stopped and not restarted. The client's borg has its minute for a checkpoint.
+                    log::warn!("borgcubed was stopped; the client is asked to end");
+                    self.lost = true;
                 }
                 None => {}
             }
@@ -275,6 +286,7 @@ impl Worker {
     fn advance(&mut self, to: JobState) -> Result<()> {
         while self.state < to
             && let Some(next) = self.state.next()
+            && !self.lost
         {
             self.channel.update_state(self.state, next, &self.events, &mut self.waiting)?;
             self.state = next;
@@ -290,10 +302,10 @@ impl Worker {
     fn flush(&mut self) -> Result<()> {
         let lines = self.report.take_lines();
         if !lines.is_empty() {
-            self.channel.send(&FromWorker::Log(lines))?;
+            self.channel.log(lines);
         }
         if let Some(progress) = self.report.progress.take() {
-            self.channel.send(&FromWorker::Progress(progress))?;
+            self.channel.progress(progress);
         }
         Ok(())
     }

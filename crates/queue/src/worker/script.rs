@@ -198,7 +198,7 @@ mod tests {
             rsh: None,
             created: now,
         };
-        Task { job, client, config, repository, server_id: "sid".into(), expected: None, log_bytes: 1 << 20 }
+        Task { job, client, config, repository, server_id: "sid".into(), expected: None, log_bytes: 1 << 20, outlives: false }
     }
 
     #[test]
