@@ -1,6 +1,6 @@
 //! The global options and the tree of commands. Each command's own options are in its file under [`crate::commands`].
 
-use crate::commands::{archive, client, completions, config, job, log, repository, run, settings, status};
+use crate::commands::{archive, client, completions, config, doctor, job, log, repository, run, settings, setup, status};
 use crate::error::EXIT_CODES;
 use crate::up;
 use clap::{Parser, Subcommand, ValueHint};
@@ -63,6 +63,10 @@ pub enum Command {
     /// Show and edit what holds for the whole server
     #[command(subcommand)]
     Settings(settings::Command),
+    /// Set up the first repository and the first client, test the connection, and run the first backup
+    Setup(Box<setup::Args>),
+    /// Find what is wrong with this installation, and how to mend it
+    Doctor(doctor::Args),
     /// Print the shell's completion script
     Completions(completions::Args),
 }

@@ -13,6 +13,7 @@
 //! | [`context`] | what every command has at hand: layout, connection, output |
 //! | [`control`] | the control socket, seen from the caller |
 //! | [`owner_link`] | the socket of a repository's owner: delete, compact, check, release |
+//! | [`road`], [`tools`] | other people's programs: ssh to a client and back, systemctl, sshd |
 //! | [`output`] | records as tables, details and JSON; pure functions |
 //! | [`error`] | every way to fail: sentence, hint, exit code |
 //! | [`complete`] | names for the shell's completion, from the running server |
@@ -27,7 +28,9 @@ pub mod control;
 pub mod error;
 pub mod output;
 pub mod owner_link;
+pub mod road;
 pub mod secrets;
+pub mod tools;
 pub mod up;
 
 use args::Args;

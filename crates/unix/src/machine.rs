@@ -20,6 +20,12 @@ pub fn space(path: &Path) -> io::Result<Space> {
     Ok(Space { total: stat.f_blocks.saturating_mul(stat.f_frsize), available: stat.f_bavail.saturating_mul(stat.f_frsize) })
 }
 
+/// The inodes of the file system that `path` is on: in all, and still to be had. (0, 0) where they are not counted, as on Btrfs.
+pub fn inodes(path: &Path) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok((stat.f_files, stat.f_favail))
+}
+
 /// Whether there is a process of that number. One that belongs to somebody else counts, too.
 #[must_use]
 pub fn process_exists(pid: u32) -> bool {

@@ -6,6 +6,7 @@ pub mod client;
 pub mod completions;
 pub mod config;
 pub mod confirm;
+pub mod doctor;
 pub mod edit;
 pub mod job;
 pub mod log;
@@ -17,6 +18,7 @@ pub mod repository;
 pub mod repository_edit;
 pub mod run;
 pub mod settings;
+pub mod setup;
 pub mod status;
 pub mod wait;
 
@@ -39,6 +41,8 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Log(args) => log::show(&args, context),
         Command::Undo(args) => log::undo(&args, context),
         Command::Settings(command) => settings::run(command, context),
+        Command::Setup(args) => setup::run(*args, context),
+        Command::Doctor(args) => return doctor::run(&args, context),
         Command::Completions(args) => completions::run(&args),
     };
     done.map(|()| ExitCode::SUCCESS)

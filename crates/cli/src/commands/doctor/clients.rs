@@ -1,0 +1,150 @@
+//! Clients behind SSH: host keys, keys, and with `--client` a real connection both ways.
+
+use super::finding::Finding;
+use super::{hostkeys, machine};
+use crate::context::Context;
+use crate::road::{self, Back, Caller};
+use model::client::SshConnection;
+use model::{Client, Connection};
+use std::fs;
+
+/// The host key of every client behind SSH, and the key this server has for it. Nothing is connected.
+pub fn look(clients: &[Client], context: &Context) -> Vec<Finding> {
+    let remote: Vec<_> = clients.iter().filter_map(|client| Some((client.name.as_str(), over_ssh(client)?))).collect();
+    if remote.is_empty() {
+        return vec![Finding::skipped("host-keys", "there is no client behind SSH")];
+    }
+    let caller = match road::caller(context) {
+        Ok(caller) => caller,
+        Err(error) => return vec![Finding::skipped("host-keys", error.message().to_owned())],
+    };
+    let mut findings = vec![];
+    for (name, ssh) in remote {
+        findings.push(host_key(name, ssh, caller));
+        findings.extend(identity(name, ssh));
+    }
+    findings
+}
+
+fn over_ssh(client: &Client) -> Option<&SshConnection> {
+    match &client.connection {
+        Connection::Ssh(ssh) => Some(ssh),
+        Connection::Local { .. } => None,
+    }
+}
+
+fn host_key(name: &str, ssh: &SshConnection, caller: Caller) -> Finding {
+    let target = match road::settings(ssh, caller).tool().run() {
+        Ok(said) if said.success => hostkeys::target(&said.out),
+        _ => None,
+    };
+    let Some(target) = target else {
+        let program = ssh.rsh.as_deref().unwrap_or("ssh");
+        return Finding::skipped("host-keys", format!("client {name}: {program} does not tell its settings (ssh -G)"));
+    };
+    let known = target.files.iter().any(|file| {
+        let said = road::as_caller("ssh-keygen", caller)
+            .args(["-F".to_owned(), target.lookup.clone(), "-f".to_owned(), file.clone()])
+            .tool()
+            .run();
+        said.is_ok_and(|said| said.success)
+    });
+    hostkeys::check(name, &target, known)
+}
+
+/// The private key to the client: there, and nobody else's business.
+fn identity(name: &str, ssh: &SshConnection) -> Option<Finding> {
+    use std::os::unix::fs::MetadataExt;
+    let file = ssh.ssh_identity_file.as_deref()?;
+    match fs::metadata(file) {
+        Ok(meta) if meta.mode() & 0o077 != 0 => Some(
+            Finding::problem("ssh-keys", format!("client {name}: others may read {file}, so ssh does not use it"))
+                .mend(format!("chmod 0600 {file}")),
+        ),
+        Ok(_) => None,
+        Err(error) => Some(Finding::problem("ssh-keys", format!("client {name}: the key {file} cannot be used: {error}")).mend(format!(
+            "borgcube client edit {name} --ssh-identity-file FILE, or make it again: ssh-keygen -t ed25519 -N '' -f {file}"
+        ))),
+    }
+}
+
+/// Connects to a client as a worker would, asks for its borg, and from there back to this server.
+pub fn visit(client: &Client, context: &Context) -> Vec<Finding> {
+    let name = client.name.as_str();
+    let ssh = match &client.connection {
+        Connection::Ssh(ssh) => ssh,
+        Connection::Local { remote_borg, .. } => return vec![local(name, remote_borg.as_deref())],
+    };
+    let caller = match road::caller(context) {
+        Ok(caller) => caller,
+        Err(error) => return vec![Finding::skipped("connection", error.message().to_owned())],
+    };
+    let said = match road::run_there(ssh, caller, &road::borg_script(ssh)) {
+        Ok(said) => said,
+        Err(error) => return vec![Finding::problem("connection", format!("client {name}: {}", error.message()))],
+    };
+    let borg_missing = !said.success && (said.err.contains("not found") || said.ending.contains("127"));
+    if !said.success && !borg_missing {
+        let finding = Finding::problem("connection", format!("client {name} cannot be reached: {}", said.reason()));
+        return vec![road::mend_there(&said, ssh, caller).into_iter().fold(finding, Finding::mend)];
+    }
+    let text = if said.success { said.out.clone() } else { said.reason() };
+    vec![
+        Finding::ok("connection", format!("client {name} is reached as {}", ssh.remote)),
+        machine::borg(
+            &format!("client {name}"),
+            &text,
+            &format!("On {name}: apt install borgbackup, or borgcube client edit {name} --remote-borg PROGRAM"),
+        ),
+        back(name, ssh, caller),
+    ]
+}
+
+fn local(name: &str, borg: Option<&str>) -> Finding {
+    let borg = borg.unwrap_or("borg");
+    let mend = format!("apt install borgbackup, or borgcube client edit {name} --remote-borg PROGRAM");
+    match crate::tools::Tool::new(borg).arg("--version").run() {
+        Ok(said) if said.success => machine::borg(&format!("client {name}"), &said.out, &mend),
+        Ok(said) => machine::borg(&format!("client {name}"), &said.reason(), &mend),
+        Err(error) => machine::borg(&format!("client {name}"), error.message(), &mend),
+    }
+}
+
+/// From the client to this server.
+pub fn back(name: &str, ssh: &SshConnection, caller: Caller) -> Finding {
+    if ssh.server.is_empty() {
+        return Finding::skipped("way-back", format!("client {name} needs no way back: the worker carries its stream"));
+    }
+    let said = match road::run_there(ssh, caller, &road::back_script(ssh, &host_keys())) {
+        Ok(said) => said,
+        Err(error) => return Finding::problem("way-back", format!("client {name}: {}", error.message())),
+    };
+    match road::judge_back(&said, &ssh.server) {
+        Back::Open { accepted: true } => Finding::ok("way-back", format!("client {name} reaches {} with its key", ssh.server)),
+        Back::Open { accepted: false } if ssh.client_rsh.is_none() => {
+            Finding::ok("way-back", format!("client {name} reaches {}; its key comes with each job", ssh.server))
+        }
+        Back::Open { accepted: false } => {
+            Finding::problem("way-back", format!("client {name} reaches {}, but its key is not accepted", ssh.server))
+                .mend("Its public key belongs into this server, with the forced command borgcube-proxy; see docs/install.md")
+        }
+        Back::Shut { why, mend } => Finding::problem("way-back", format!("client {name}: {why}")).mend(mend),
+    }
+}
+
+/// The host keys of this server, as a job brings them to its client.
+pub fn host_keys() -> Vec<String> {
+    let files = fs::read_dir("/etc/ssh").into_iter().flatten().flatten().map(|entry| entry.path());
+    let files = files.filter(|path| {
+        path.file_name().is_some_and(|name| {
+            let name = name.to_string_lossy();
+            name.starts_with("ssh_host_") && name.ends_with("_key.pub")
+        })
+    });
+    let mut keys: Vec<String> = files
+        .filter_map(|file| fs::read_to_string(file).ok())
+        .map(|text| text.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
+        .collect();
+    keys.sort();
+    keys
+}
