@@ -1,6 +1,8 @@
 //! The global options and the tree of commands. Each command's own options are in its file under [`crate::commands`].
 
-use crate::commands::{archive, client, completions, config, doctor, job, log, repository, run, settings, setup, status};
+use crate::commands::{
+    archive, client, completions, config, doctor, job, log, repository, run, schedule, settings, setup, status, trigger,
+};
 use crate::error::EXIT_CODES;
 use crate::up;
 use clap::{Parser, Subcommand, ValueHint};
@@ -53,6 +55,12 @@ pub enum Command {
     /// List, show, follow and cancel jobs
     #[command(subcommand)]
     Job(job::Command),
+    /// Say when which backups run: add, list, show, edit and run schedules
+    #[command(subcommand)]
+    Schedule(schedule::Command),
+    /// Let others start a schedule or a backup by an id
+    #[command(subcommand)]
+    Trigger(trigger::Command),
     /// List and show archives
     #[command(subcommand)]
     Archive(archive::Command),

@@ -1,7 +1,7 @@
 //! Names for the shell's completion, asked for at the running server. Where nothing answers there are no names, and no complaint: the
 //! person is in the middle of typing.
 
-use crate::commands::{client, config, repository};
+use crate::commands::{client, config, repository, schedule, trigger};
 use crate::control::Control;
 use crate::error::Result;
 use clap_complete::CompletionCandidate;
@@ -24,6 +24,16 @@ pub fn repositories() -> Vec<CompletionCandidate> {
 /// Backup configs.
 pub fn configs() -> Vec<CompletionCandidate> {
     names(|c| Ok(config::all(c)?.into_iter().map(|x| (x.name().to_string(), x.paths.join(" "))).collect()))
+}
+
+/// Schedules.
+pub fn schedules() -> Vec<CompletionCandidate> {
+    names(|c| Ok(schedule::all(c)?.into_iter().map(|x| (x.schedule.name.to_string(), x.schedule.recurrence.to_string())).collect()))
+}
+
+/// Triggers.
+pub fn triggers() -> Vec<CompletionCandidate> {
+    names(|c| Ok(trigger::all(c)?.into_iter().map(|x| (x.id.to_string(), format!("{} {}", x.target, x.comment))).collect()))
 }
 
 /// Jobs, newest first.

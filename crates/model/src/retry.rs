@@ -59,6 +59,12 @@ fn plan(cause: &Cause) -> Option<Plan> {
     Some(Plan { attempts, first, longest })
 }
 
+/// How often a job that failed with `cause` is tried again at most.
+#[must_use]
+pub fn attempts(cause: &Cause) -> u32 {
+    plan(cause).map_or(0, |plan| plan.attempts)
+}
+
 /// When a job that failed with `cause` is tried again, None: not without a person.
 ///
 /// `attempts`: how often it was tried again already, 0 for the first failure. `seed`: anything that differs between jobs, such as the job's

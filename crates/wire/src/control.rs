@@ -3,9 +3,12 @@
 //! A request is `{"method": "org.borgcube.Control.RunConfig", "parameters": {..}, "more": true?}`, a reply
 //! `{"parameters": {..}, "continues": true?}` or `{"error": "org.borgcube.Control.NotFound", "parameters": {"message": ".."}}`.
 
+pub use crate::scheduling::{AddedTrigger, Due, History, ListedSchedule, OccurrenceFilter, Ran, Schedules, Triggers, Upcoming};
 use crate::worker::LogLine;
 use model::progress::Progress;
+use model::trigger::{AccessContext, TriggerTarget};
 use model::{Archive, BackupConfig, Client, ClientName, ConfigName, Job, JobState, Label, Repository, RepositoryName, Settings, Timestamp};
+use model::{Schedule, ScheduleName, Trigger, TriggerId};
 use serde::{Deserialize, Serialize};
 
 /// The interface's name.
@@ -132,6 +135,9 @@ pub enum Call {
         /// The archive's name, where the caller wants a certain one.
         #[serde(default)]
         archive_name: Option<String>,
+        /// Try it again later when it fails for a cause that deserves it.
+        #[serde(default)]
+        retry: bool,
     },
     /// -> [`Jobs`], newest first
     #[serde(rename = "org.borgcube.Control.ListJobs")]
@@ -196,6 +202,98 @@ pub enum Call {
         /// As they shall be.
         settings: Settings,
     },
+    /// -> [`Schedules`]
+    #[serde(rename = "org.borgcube.Control.ListSchedules")]
+    ListSchedules {},
+    /// -> {}
+    #[serde(rename = "org.borgcube.Control.AddSchedule")]
+    AddSchedule {
+        /// The new record.
+        schedule: Schedule,
+    },
+    /// -> {}; how far its occurrences are dealt with is the server's own business and not compared.
+    #[serde(rename = "org.borgcube.Control.UpdateSchedule")]
+    UpdateSchedule {
+        /// As the caller read it.
+        previous: Schedule,
+        /// As it shall be.
+        schedule: Schedule,
+    },
+    /// -> {}; refused while a trigger or another schedule names it.
+    #[serde(rename = "org.borgcube.Control.RemoveSchedule")]
+    RemoveSchedule {
+        /// Its name.
+        name: ScheduleName,
+    },
+    /// -> [`Ran`]: all of its actions, now, whatever its recurrence says.
+    #[serde(rename = "org.borgcube.Control.RunSchedule")]
+    RunSchedule {
+        /// Its name.
+        name: ScheduleName,
+    },
+    /// -> [`Upcoming`], the earliest first
+    #[serde(rename = "org.borgcube.Control.NextOccurrences")]
+    NextOccurrences {
+        /// Of this schedule, also if it is disabled. None: of all that are enabled.
+        #[serde(default)]
+        name: Option<ScheduleName>,
+        /// At most so many; 0: 10.
+        #[serde(default)]
+        count: u32,
+        /// Behind this moment. None: from now on.
+        #[serde(default)]
+        from: Option<Timestamp>,
+        /// Up to this moment.
+        #[serde(default)]
+        until: Option<Timestamp>,
+    },
+    /// -> [`History`], newest first
+    #[serde(rename = "org.borgcube.Control.ListOccurrences")]
+    ListOccurrences {
+        /// Which.
+        filter: OccurrenceFilter,
+    },
+    /// -> [`Triggers`]
+    #[serde(rename = "org.borgcube.Control.ListTriggers")]
+    ListTriggers {},
+    /// -> [`AddedTrigger`], with the id that was made for it
+    #[serde(rename = "org.borgcube.Control.AddTrigger")]
+    AddTrigger {
+        /// From where it may be used.
+        access: AccessContext,
+        /// What it starts.
+        target: TriggerTarget,
+        /// Who got it, what for.
+        #[serde(default)]
+        comment: String,
+        /// Whether it may be used.
+        enabled: bool,
+    },
+    /// -> {}; when it was used last is not compared.
+    #[serde(rename = "org.borgcube.Control.UpdateTrigger")]
+    UpdateTrigger {
+        /// As the caller read it.
+        previous: Trigger,
+        /// As it shall be.
+        trigger: Trigger,
+    },
+    /// -> {}
+    #[serde(rename = "org.borgcube.Control.RemoveTrigger")]
+    RemoveTrigger {
+        /// Its id.
+        id: TriggerId,
+    },
+    /// -> [`Ran`]. Somebody anonymous gets one and the same error whatever the reason; the daemon's log has it.
+    #[serde(rename = "org.borgcube.Control.FireTrigger")]
+    FireTrigger {
+        /// As it was given.
+        id: String,
+        /// From where.
+        context: AccessContext,
+    },
+    /// -> {}: somebody else committed jobs, and they are not to wait until something else happens.
+    #[serde(rename = "org.borgcube.Control.Wake")]
+    Wake {},
 }
 
 /// Which jobs.
@@ -295,6 +393,9 @@ pub struct Configs {
 pub struct JobNumber {
     /// The number.
     pub job: u64,
+    /// What a person should know about it all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 /// Jobs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -386,6 +487,8 @@ pub enum Event {
     Repository(Box<Repository>),
     /// A repository was removed.
     RepositoryRemoved(RepositoryName),
+    /// Schedules were added, changed or removed: what is due next may be something else now.
+    SchedulesChanged,
 }
 
 /// A reply of [`Call::Watch`].
@@ -488,7 +591,7 @@ mod tests {
         let reply = error.to_reply();
         assert_eq!(reply.error.as_deref(), Some("org.borgcube.Control.NotFound"));
         assert_eq!(ControlError::from_reply(&reply), Some(error));
-        assert_eq!(ControlError::from_reply(&Reply::new(&JobNumber { job: 1 })), None);
+        assert_eq!(ControlError::from_reply(&Reply::new(&JobNumber { job: 1, warnings: vec![] })), None);
     }
 
     #[test]
@@ -518,6 +621,19 @@ mod tests {
             "Undo",
             "GetSettings",
             "UpdateSettings",
+            "ListSchedules",
+            "AddSchedule",
+            "UpdateSchedule",
+            "RemoveSchedule",
+            "RunSchedule",
+            "NextOccurrences",
+            "ListOccurrences",
+            "ListTriggers",
+            "AddTrigger",
+            "UpdateTrigger",
+            "RemoveTrigger",
+            "FireTrigger",
+            "Wake",
         ];
         for call in calls {
             assert!(DESCRIPTION.contains(&format!("method {call}(")), "{call}");

@@ -14,6 +14,7 @@ pub mod control;
 pub mod frame;
 pub mod json;
 pub mod maintenance;
+pub mod scheduling;
 pub mod session;
 pub mod tool;
 pub mod worker;

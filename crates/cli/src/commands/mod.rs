@@ -17,9 +17,13 @@ pub mod repair;
 pub mod repository;
 pub mod repository_edit;
 pub mod run;
+pub mod schedule;
+pub mod schedule_next;
+pub mod schedule_run;
 pub mod settings;
 pub mod setup;
 pub mod status;
+pub mod trigger;
 pub mod wait;
 
 use crate::args::Command;
@@ -38,6 +42,8 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Run(args) => run::run(args, context),
         Command::Job(command) => job::run(command, context),
         Command::Archive(command) => archive::run(command, context),
+        Command::Schedule(command) => schedule::run(command, context),
+        Command::Trigger(command) => trigger::run(command, context),
         Command::Log(args) => log::show(&args, context),
         Command::Undo(args) => log::undo(&args, context),
         Command::Settings(command) => settings::run(command, context),

@@ -4,6 +4,7 @@ use super::wait;
 use crate::complete;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::output::shown;
 use clap_complete::ArgValueCandidates;
 use model::ConfigName;
 use model::names::check_archive_name;
@@ -25,6 +26,9 @@ pub struct Args {
     /// Show progress until the job has ended; the exit code tells how
     #[arg(long, short)]
     wait: bool,
+    /// Try it again later if it fails for a cause that deserves it; without --wait that is a matter of course
+    #[arg(long)]
+    retry: bool,
 }
 
 /// Puts a job into the queue.
@@ -34,8 +38,11 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     }
     // Before the job exists: a Ctrl-C right behind it must not be lost.
     let interrupts = args.wait.then(wait::interrupts).transpose()?;
-    let call = Call::RunConfig { config: args.config.clone(), archive_name: args.name };
+    let call = Call::RunConfig { config: args.config.clone(), archive_name: args.name, retry: args.retry || !args.wait };
     let number: JobNumber = context.control()?.call(call)?;
+    for warning in &number.warnings {
+        context.note(&format!("Warning: {}", shown(warning)));
+    }
     match interrupts {
         Some(interrupts) => {
             context.note(&format!("Job {} is in the queue.", number.job));

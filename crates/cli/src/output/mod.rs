@@ -1,9 +1,11 @@
 //! Records as people and programs see them. Everything here is a pure function from values to text.
 
+pub mod calendar;
 pub mod cards;
 pub mod details;
 pub mod lists;
 pub mod live;
+pub mod plans;
 pub mod size;
 pub mod tables;
 

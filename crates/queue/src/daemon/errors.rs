@@ -43,7 +43,9 @@ pub fn from_store(error: Error) -> ControlError {
     match error {
         Error::Caller(inner) => match inner.downcast::<ControlError>() {
             Ok(error) => *error,
-            Err(other) => internal(&other),
+            // The store's own rules speak in sentences.
+            Err(other) if other.is::<store::Error>() => internal(&other),
+            Err(other) => refuse(ErrorKind::Conflict, other.to_string()),
         },
         error if kind == ErrorKind::Internal => internal(&error),
         error => refuse(kind, error.to_string()),

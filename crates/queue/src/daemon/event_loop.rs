@@ -114,7 +114,15 @@ impl Daemon {
         let connections = self.connections.values().filter_map(Connection::deadline);
         let workers = self.workers.values().filter_map(|worker| worker.deadline());
         let leftovers = self.leftovers.iter().filter_map(|l| l.deadline());
-        let own = [self.watchdog.map(|(_, at)| at), self.retry_at, self.accept_at, stop, Some(self.housekeeping_at)];
+        let own = [
+            self.watchdog.map(|(_, at)| at),
+            self.retry_at,
+            self.look_again_at,
+            self.timers.deadline(),
+            self.accept_at,
+            stop,
+            Some(self.housekeeping_at),
+        ];
         connections.chain(workers).chain(leftovers).chain(own.into_iter().flatten()).min()
     }
 
@@ -273,6 +281,11 @@ impl Daemon {
             self.retry_at = None;
             self.retry();
         }
+        self.timers.look(&self.layout);
+        if self.look_again_at.is_some_and(|at| at <= now) {
+            self.look_again_at = None;
+            self.queue_changed = true;
+        }
         if let Stop::Waiting(until) = self.stop
             && until <= now
         {
@@ -316,6 +329,8 @@ impl Daemon {
     }
 
     fn keep_house(&mut self) {
+        // A scheduler that died between its commit and its call leaves jobs that nobody has told us of.
+        self.queue_changed = true;
         let now = model::Timestamp::now();
         let kept = self.store.clear_stale_readers().and_then(|_| {
             let (expired, _) = self.store.write_at(now, "forget sessions that nobody opened", ACTOR, |w| w.sessions().expire(now))?;

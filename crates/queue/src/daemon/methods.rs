@@ -1,12 +1,12 @@
 //! The table of methods: who asks, what for, and which answer.
 
+use super::Daemon;
 use super::control::{LogStream, Stream, stranger};
 use super::errors::{from_store, refuse};
 use super::joblog::LogReader;
 use super::request::{Asked, SERVICE, SERVICE_DESCRIPTION, Unusable, parse, service_error};
 use super::workers::Worker;
-use super::{Daemon, Stop};
-use model::{Cause, Failure, Job, JobState, Timestamp};
+use model::{Cause, ConfigName, Failure, Job, JobState, Timestamp};
 use serde_json::json;
 use std::time::Instant;
 use store::TransactionNumber;
@@ -94,7 +94,7 @@ impl Daemon {
             Call::AddConfig { config } => self.add_config(config, actor).and_then(|()| nothing()),
             Call::UpdateConfig { previous, config } => self.update_config(&previous, config, actor).and_then(|()| nothing()),
             Call::RemoveConfig { name } => self.remove_config(&name, actor).and_then(|()| nothing()),
-            Call::RunConfig { config, archive_name } => one(&self.run_config(&config, archive_name, actor)?),
+            Call::RunConfig { config, archive_name, retry } => one(&self.run_config(&config, archive_name, retry, actor)?),
             Call::ListJobs { filter } => one(&self.list_jobs(&filter)?),
             Call::GetJob { job } => {
                 let job = self.job(job)?;
@@ -109,6 +109,19 @@ impl Daemon {
             Call::Undo { transaction } => one(&Undone { transaction: self.undo(TransactionNumber(transaction), actor)?.0 }),
             Call::GetSettings {} => one(&json!({ "settings": self.settings })),
             Call::UpdateSettings { previous, settings } => self.update_settings(&previous, settings, actor).and_then(|()| nothing()),
+            Call::ListSchedules {} => one(&self.list_schedules()?),
+            Call::AddSchedule { schedule } => self.add_schedule(&schedule, actor).and_then(|()| nothing()),
+            Call::UpdateSchedule { previous, schedule } => self.update_schedule(&previous, &schedule, actor).and_then(|()| nothing()),
+            Call::RemoveSchedule { name } => self.remove_schedule(&name, actor).and_then(|()| nothing()),
+            Call::RunSchedule { name } => one(&self.run_schedule(&name, actor)?),
+            Call::NextOccurrences { name, count, from, until } => one(&self.next_occurrences(name.as_ref(), count, from, until)?),
+            Call::ListOccurrences { filter } => one(&self.list_occurrences(&filter)?),
+            Call::ListTriggers {} => one(&self.list_triggers()?),
+            Call::AddTrigger { access, target, comment, enabled } => one(&self.add_trigger(access, target, comment, enabled, actor)?),
+            Call::UpdateTrigger { previous, trigger } => self.update_trigger(&previous, &trigger, actor).and_then(|()| nothing()),
+            Call::RemoveTrigger { id } => self.remove_trigger(&id, actor).and_then(|()| nothing()),
+            Call::FireTrigger { id, context } => one(&self.fire_trigger(&id, context, actor)?),
+            Call::Wake {} => self.wake().and_then(|()| nothing()),
         }
     }
 
@@ -128,20 +141,27 @@ impl Daemon {
         self.workers.get(&number)?.cancelled_by.clone()
     }
 
-    fn run_config(&mut self, name: &model::ConfigName, archive_name: Option<String>, actor: &str) -> Result<JobNumber, ControlError> {
-        if self.stop != Stop::No {
-            return Err(refuse(ErrorKind::Stopping, "borgcubed is stopping and takes no new jobs; try again when it is back"));
-        }
-        if let Some(archive) = &archive_name {
+    fn run_config(&mut self, name: &ConfigName, archive: Option<String>, retry: bool, actor: &str) -> Result<JobNumber, ControlError> {
+        self.takes_jobs()?;
+        if let Some(archive) = &archive {
             model::names::check_archive_name(archive).map_err(|e| refuse(ErrorKind::InvalidArgument, e.to_string()))?;
         }
         let now = Timestamp::now();
         let note = format!("run config {name}");
-        let written = self.store.write_at(now, &note, actor, |w| super::records::create_job(w, name, archive_name.as_deref(), actor, now));
+        let written = self.store.write_at(now, &note, actor, |w| {
+            let job = match super::records::bring_forward(w, name, archive.as_deref(), now)? {
+                Some(waiting) => return Ok(waiting),
+                None => super::records::create_job(w, name, archive.as_deref(), actor, now)?,
+            };
+            w.jobs().update(&job.number, |job| {
+                job.retry = retry;
+                Ok(job.clone())
+            })
+        });
         let (job, _) = written.map_err(from_store)?;
         let number = job.number;
         self.job_changed(job);
-        Ok(JobNumber { job: number })
+        Ok(JobNumber { job: number, warnings: self.blackout_warnings(&[number], now)? })
     }
 
     fn cancel_job(&mut self, number: u64, actor: &str) -> Result<(), ControlError> {

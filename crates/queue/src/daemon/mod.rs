@@ -7,6 +7,8 @@
 //! | `methods`, `records`, `lists`, `undo` | what people may ask for |
 //! | `queue` | from `job_created` to a worker |
 //! | `outcomes` | from a worker's end to the job's record |
+//! | `retries` | jobs that wait for a moment |
+//! | `scheduling`, `timers` | schedules and triggers, and systemd's timers for them |
 //! | `workers`, `ending`, `leftovers`, `joblog` | running jobs |
 //!
 //! The database is written here and by the owners (archives); nobody polls it: who commits tells the watchers.
@@ -24,7 +26,10 @@ mod outcomes;
 mod queue;
 mod records;
 pub mod request;
+mod retries;
+mod scheduling;
 mod settings;
+mod timers;
 mod undo;
 mod validate;
 mod workers;
@@ -80,6 +85,11 @@ struct Daemon {
     unrecorded: BTreeMap<u64, Outcome>,
     /// Something changed that may let a job start.
     queue_changed: bool,
+    /// A queued job waits for a moment: look at the queue again then.
+    look_again_at: Option<Instant>,
+    /// The largest number of a job that watchers have heard of.
+    newest_job: u64,
+    timers: timers::Timers,
     /// When to try again what the database refused.
     retry_at: Option<Instant>,
     stop: Stop,
@@ -177,6 +187,9 @@ fn start() -> anyhow::Result<Daemon> {
         leftovers: vec![],
         unrecorded: BTreeMap::new(),
         queue_changed: true,
+        look_again_at: None,
+        newest_job: 0,
+        timers: timers::Timers::default(),
         retry_at: None,
         stop: Stop::No,
         watchdog,

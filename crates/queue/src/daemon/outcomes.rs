@@ -10,7 +10,7 @@ use model::{Cause, Failure, Job, JobState, Timestamp};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
-use store::{JobFilter, Write};
+use store::Write;
 use wire::control::Event;
 use wire::worker::Finished;
 
@@ -180,7 +180,8 @@ impl Daemon {
                 self.recorded(number);
                 self.job_changed(job);
                 if let Some(again) = again {
-                    log::info!("job {number}: tried again once, as job {}", again.number);
+                    let when = again.not_before.map(|at| format!(", not before {}", at.to_local())).unwrap_or_default();
+                    log::info!("job {number}: tried again as job {}{when}", again.number);
                     self.job_changed(again);
                 }
             }
@@ -227,8 +228,7 @@ fn sorted(kept: Vec<(OwnedFd, String)>) -> BTreeMap<u64, (Option<OwnedFd>, Optio
     jobs
 }
 
-/// The job's last transaction; unused tokens of its sessions are void with it. A stale view is nobody's fault: the second job gets a
-/// fresh one.
+/// The job's last transaction; unused tokens of its sessions are void with it.
 fn end(w: &mut Write<'_>, number: u64, outcome: &Outcome) -> store::Result<(Job, Option<Job>)> {
     w.sessions().withdraw(number)?;
     let job = w.jobs().update(&number, |job| {
@@ -242,30 +242,8 @@ fn end(w: &mut Write<'_>, number: u64, outcome: &Outcome) -> store::Result<(Job,
         apply(job, outcome)?;
         Ok(job.clone())
     })?;
-    let again = is_worth_a_retry(&job).then(|| retry_job(w, &job, outcome.time)).transpose()?;
-    Ok((job, again.flatten()))
-}
-
-fn is_worth_a_retry(job: &Job) -> bool {
-    job.retry_of.is_none() && job.state == JobState::Failed && job.failure.as_ref().is_some_and(|f| f.cause == Cause::ViewStale)
-}
-
-/// The same once more, unless somebody has asked for it already.
-fn retry_job(w: &mut Write<'_>, job: &Job, now: Timestamp) -> store::Result<Option<Job>> {
-    let Some(repository) = job.repository.clone() else { return Ok(None) };
-    let queued = JobFilter { states: vec![JobState::JobCreated], config: Some(job.config()), ..Default::default() };
-    if !w.view().jobs().page(&queued, 1)?.is_empty() || !w.view().configs().exists(&job.config())? {
-        return Ok(None);
-    }
-    let created = w.jobs().create(|number| {
-        let mut again = Job::backup(number, &job.config(), repository, &job.actor, now);
-        // A name of the server's own has the first job's number in it.
-        let own = job.started().is_some_and(|started| job.archive_name.as_deref() == Some(&job.default_archive_name(started)));
-        again.archive_name = job.archive_name.clone().filter(|_| !own);
-        again.retry_of = Some(job.number);
-        again
-    })?;
-    Ok(Some(created))
+    let again = super::retries::after(w, &job, outcome.time)?;
+    Ok((job, again))
 }
 
 fn apply(job: &mut Job, outcome: &Outcome) -> Result<(), model::job::StateError> {

@@ -26,11 +26,10 @@ impl Daemon {
             return;
         }
         self.queue_changed = false;
-        let queued = match self.store.read(|r| r.jobs().in_state(JobState::JobCreated)) {
+        let queued = match self.ripe(Timestamp::now()) {
             Ok(queued) => queued,
             Err(e) => return self.try_again_later("the queue cannot be read", &e),
         };
-        let queued: Vec<Brief> = queued.iter().map(Brief::from).collect();
         for number in startable(&queued, &self.running(), &self.settings.limits) {
             self.start_job(number);
         }
@@ -49,6 +48,9 @@ impl Daemon {
         }
         if self.stop != Stop::No {
             return Some("waits: borgcubed is stopping".into());
+        }
+        if let Some(why) = self.held(job) {
+            return Some(why);
         }
         let why = blocked(&Brief::from(job), running, &self.settings.limits);
         Some(match why.as_ref().map(Blocked::to_string) {
@@ -104,6 +106,7 @@ impl Daemon {
         if job.state.is_final() || job.state == JobState::JobCreated {
             self.queue_changed = true;
         }
+        self.newest_job = self.newest_job.max(job.number);
         self.broadcast(&Event::Job(Box::new(job)));
     }
 }

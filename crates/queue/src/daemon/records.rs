@@ -2,7 +2,7 @@
 
 use super::errors::{from_store, refuse, refuse_in};
 use super::{Daemon, validate};
-use model::{BackupConfig, Client, ClientName, ConfigName, Job, JobState, Repository, RepositoryName, Settings, Timestamp};
+use model::{BackupConfig, Client, ClientName, ConfigName, Job, JobState, Origin, Repository, RepositoryName, Settings, Timestamp};
 use store::{ArchiveFilter, ArchiveKey, IntentKey, JobFilter, Read, Result, Write};
 use wire::control::{ControlError, ErrorKind, Event};
 
@@ -276,6 +276,24 @@ fn remove_contents(w: &mut Write<'_>, name: &RepositoryName) -> Result<()> {
         w.intents().remove(&IntentKey { repository: name.clone(), job: intent.archive.job })?;
     }
     Ok(())
+}
+
+/// A try that waits for its moment in the queue starts now, because a person wants the config to run now.
+pub(super) fn bring_forward(w: &mut Write<'_>, name: &ConfigName, archive: Option<&str>, now: Timestamp) -> Result<Option<Job>> {
+    let filter = JobFilter { states: vec![JobState::JobCreated], config: Some(name.clone()), ..Default::default() };
+    let queued = w.view().jobs().page(&filter, 1)?.pop();
+    let Some(job) = queued.filter(|_| archive.is_none()) else { return Ok(None) };
+    let in_blackout = || Ok::<_, store::Error>(w.view().clients().get(&job.client)?.is_some_and(|client| client.blackout(now).is_some()));
+    let waits = job.not_before.is_some_and(|at| at > now) || (job.origin != Origin::Manual && in_blackout()?);
+    if !waits {
+        return Ok(None);
+    }
+    w.jobs().update(&job.number, |job| {
+        job.not_before = None;
+        // What a person asked for waits for no blackout.
+        job.origin = Origin::Manual;
+        Ok(Some(job.clone()))
+    })
 }
 
 /// A job in the queue. Each config has at most one there.
