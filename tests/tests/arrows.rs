@@ -15,6 +15,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("queue", &["model", "store", "unix", "wire"]),
     ("proxy", &["borg", "model", "unix", "wire"]),
     ("repositoryd", &["borg", "model", "repository", "store", "unix", "wire"]),
+    ("scheduler", &["model", "store", "unix", "wire"]),
     ("cli", &["model", "unix", "wire"]),
     ("testkit", &["unix"]),
     // Not shipped: it reaches into programs to test what parses.

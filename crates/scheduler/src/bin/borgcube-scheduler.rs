@@ -1,0 +1,5 @@
+//! `borgcube-scheduler`: see the library.
+
+fn main() -> std::process::ExitCode {
+    scheduler::cli::main()
+}

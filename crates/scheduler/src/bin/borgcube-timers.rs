@@ -1,0 +1,5 @@
+//! `borgcube-timers`: see the library.
+
+fn main() -> std::process::ExitCode {
+    scheduler::timers::main()
+}
