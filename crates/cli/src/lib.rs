@@ -14,6 +14,7 @@
 //! | [`control`] | the control socket, seen from the caller |
 //! | [`owner_link`] | the socket of a repository's owner: delete, compact, check, release |
 //! | [`road`], [`tools`] | other people's programs: ssh to a client and back, systemctl, sshd |
+//! | [`installed`] | what only root does on an installed server: credentials, drop-ins, sockets of owners |
 //! | [`output`] | records as tables, details and JSON; pure functions |
 //! | [`error`] | every way to fail: sentence, hint, exit code |
 //! | [`complete`] | names for the shell's completion, from the running server |
@@ -26,6 +27,7 @@ pub mod complete;
 pub mod context;
 pub mod control;
 pub mod error;
+pub mod installed;
 pub mod output;
 pub mod owner_link;
 pub mod road;

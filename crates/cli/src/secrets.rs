@@ -28,6 +28,11 @@ pub struct PassphraseArgs {
 }
 
 impl PassphraseArgs {
+    /// Whether the options name one.
+    pub fn is_given(&self) -> bool {
+        self.passphrase_file.is_some() || self.passphrase_fd.is_some()
+    }
+
     /// The passphrase that the options name, if they do.
     pub fn read(&self) -> Result<Option<Secret>> {
         match (&self.passphrase_file, self.passphrase_fd) {

@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
+use crate::installed;
 use crate::output::shown;
 use crate::up::host_id;
 use model::{Cause, EncryptionMode, Failure};
@@ -41,7 +42,12 @@ pub fn inspect(place: &Place<'_>, credentials: &Path, context: &Context) -> Resu
 fn ask(action: &[&str], place: &Place<'_>, credentials: &Path, context: &Context) -> Result<std::result::Result<Facts, Failure>> {
     // A Ctrl-C ends the program below, which leaves nothing half done; we stay, to take back what we wrote.
     let mut interrupts = Signals::new(&[Signal::SIGINT, Signal::SIGTERM])?;
-    let mut spawn = Spawn::new(sibling_program("borgcube-repositoryd")).args(action).same_group().stdout(Stdio::Pipe).keep_env(ENV_KEPT);
+    let program = sibling_program("borgcube-repositoryd");
+    let mut spawn = match context.layout.is_installed() {
+        false => Spawn::new(program).keep_env(ENV_KEPT),
+        true => installed::as_owner(&program, credentials)?,
+    };
+    spawn = spawn.args(action).same_group().stdout(Stdio::Pipe);
     spawn = spawn.keep_env(&["SSH_AUTH_SOCK", "BORGCUBE_LOCK_WAIT"]).env(ENV_CREDENTIALS, credentials);
     if let Some(state) = &context.state {
         spawn = spawn.env(ENV_STATE, state);

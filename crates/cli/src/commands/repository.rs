@@ -8,6 +8,7 @@ use crate::complete;
 use crate::context::{Context, absolute};
 use crate::control::Control;
 use crate::error::{Error, Kind, Result};
+use crate::installed::{self, Vault};
 use crate::output::{cards, count, lists};
 use crate::secrets::{self, PassphraseArgs, Written};
 use clap::{ArgGroup, Subcommand};
@@ -55,6 +56,9 @@ pub struct Name {
 #[derive(Debug, clap::Args)]
 #[command(group = ArgGroup::new("origin").args(["encryption", "adopt"]), after_help = "\
 Whoever loses passphrase or key loses the backups. Keep copies of both elsewhere.
+
+On an installed server only root can add a repository: its directory is given to the user borgcube-repo, its secrets are kept as
+credentials of systemd, and borgcube-repositoryd@REPOSITORY gets a drop-in with both.
 
 Examples:
   borgcube repository add main /srv/borg/main --encryption repokey-blake2
@@ -122,19 +126,29 @@ fn add(args: Add, context: &Context) -> Result<()> {
             .hint("--encryption MODE creates a new one (repokey-blake2 is a good choice); --adopt takes over an existing one."));
     }
     let url = absolute_url(&args.url)?;
+    if context.layout.is_installed() {
+        installed::need_root("add a repository: its secrets become credentials of systemd")?;
+        installed::keep_host_id(&context.layout)?;
+    }
     if all(&mut context.control()?)?.iter().any(|r| r.name == args.name) {
         return Err(
             Error::conflict(format!("there is a repository {} already", args.name)).hint("borgcube repository list shows what there is.")
         );
     }
-    context.layout.create_repository_directories(args.name.as_str())?;
-    let directory = context.layout.credentials(args.name.as_str());
-    let mut written = Written::new(&directory);
+    let vault = Vault::open(&args.name, context)?;
+    let mut made = match &vault {
+        Vault::Directory(_) => None,
+        Vault::Copy(..) => Some(installed::prepare(&url, args.encryption.is_some())?),
+    };
+    let mut written = Written::new(vault.path());
     let place = Place { url: &url, remote_borg: args.remote_borg.as_deref(), rsh: args.rsh.as_deref() };
     let facts = match args.encryption {
-        Some(mode) => create(&args, mode, &place, &directory, &mut written, context)?,
-        None => adopt(&args, &place, &directory, &mut written, context)?,
+        Some(mode) => create(&args, mode, &place, &vault, &mut written, context)?,
+        None => adopt(&args, &place, vault.path(), &mut written, context)?,
     };
+    if let Some(made) = &mut made {
+        made.keep();
+    }
     let repository = Repository {
         name: args.name,
         url: url.clone(),
@@ -145,22 +159,41 @@ fn add(args: Add, context: &Context) -> Result<()> {
         rsh: args.rsh,
         created: Timestamp::now(),
     };
+    if let Vault::Copy(staging, _) = &vault {
+        installed::keep(&repository, staging, context).map_err(|e| match args.encryption {
+            Some(_) => e.hint(format!("The new repository at {url} is empty, and nobody has its secrets: remove it, then try again.")),
+            None => e,
+        })?;
+    }
     // A connection of its own: a person may have been asked for a passphrase for a long time.
     let stored = context.control().and_then(|mut c| c.tell(Call::AddRepository { repository: repository.clone() }));
     if let (Err(error), true) = (&stored, args.encryption.is_some()) {
         // Its key may lie nowhere else: nothing of a new repository is ever taken away.
-        let left = format!("The new repository at {url} and its secrets in {} are complete.", directory.display());
+        let left = format!("The new repository at {url} and its secrets are complete.");
         let again = format!("Finish with: borgcube repository add {} {url} --adopt", repository.name);
         return Err(error.clone().hint(left).hint(again));
     }
     stored?;
     written.keep();
-    wait_for_owner(&repository, context);
+    match &vault {
+        Vault::Directory(_) => wait_for_owner(&repository, context),
+        Vault::Copy(..) => installed::enable(&repository.name)?,
+    }
     context.done(&repository, &sentence(&repository, args.adopt.then_some(facts.archives)))?;
     if repository.encryption.has_key() {
-        context.note(&format!("Its secrets are in {}. Keep copies of passphrase and key elsewhere.", directory.display()));
+        context.note(&secrets_note(&repository.name, &vault)?);
     }
     Ok(())
+}
+
+fn secrets_note(name: &RepositoryName, vault: &Vault) -> Result<String> {
+    Ok(match vault {
+        Vault::Directory(path) => format!("Its secrets are in {}. Keep copies of passphrase and key elsewhere.", path.display()),
+        Vault::Copy(..) => {
+            let show = installed::earlier_secrets(name)?.iter().map(|kept| format!("\n  {}", kept.show())).collect::<String>();
+            format!("Its secrets are kept by systemd on this machine. Keep copies elsewhere; to see them:{show}")
+        }
+    })
 }
 
 fn sentence(repository: &Repository, adopted: Option<u64>) -> String {
@@ -171,16 +204,8 @@ fn sentence(repository: &Repository, adopted: Option<u64>) -> String {
     }
 }
 
-fn create(
-    args: &Add,
-    mode: EncryptionMode,
-    place: &Place<'_>,
-    directory: &Path,
-    written: &mut Written,
-    context: &Context,
-) -> Result<Facts> {
-    let old = ["passphrase", "key"].map(|n| directory.join(n)).into_iter().find(|p| p.exists());
-    if let Some(old) = old {
+fn create(args: &Add, mode: EncryptionMode, place: &Place<'_>, vault: &Vault, written: &mut Written, context: &Context) -> Result<Facts> {
+    if let Some(old) = vault.earlier().first() {
         return Err(Error::conflict(format!("{} belongs to an earlier repository of this name", old.display()))
             .hint("Move it to a safe place first; it may be the only copy."));
     }
@@ -196,7 +221,7 @@ fn create(
         return Err(Error::usage("a repository without encryption has no passphrase"));
     }
     written.expect("key");
-    let facts = owner::create(place, mode, directory, context)?.map_err(|failure| match failure.cause {
+    let facts = owner::create(place, mode, vault.path(), context)?.map_err(|failure| match failure.cause {
         Cause::PassphraseWrong => {
             Error::usage(format!("repository {}: {}", args.name, failure.message)).hint("--generate-passphrase makes a good one.")
         }
@@ -268,6 +293,19 @@ fn remove(name: &RepositoryName, context: &Context) -> Result<()> {
     let repository = find(&mut control, name)?;
     control.tell(Call::RemoveRepository { name: name.clone() })?;
     context.done(&repository, &format!("Forgot repository {name}. Its data stays in {}.", repository.url))?;
+    if context.layout.is_installed() {
+        if unix::socket::own_uid() == 0 {
+            installed::disable(name)?;
+            let kept = installed::earlier_secrets(name)?;
+            if !kept.is_empty() {
+                let files: Vec<String> = kept.iter().map(|kept| kept.path.display().to_string()).collect();
+                context.note(&format!("Its secrets stay in {}; they may be the only copies.", files.join(", ")));
+            }
+        } else {
+            context.note(&format!("Its owner still listens. To end it: {}", installed::disable_command(name)));
+        }
+        return Ok(());
+    }
     let directory = context.layout.credentials(name.as_str());
     if directory.join("passphrase").exists() || directory.join("key").exists() {
         context.note(&format!("Its passphrase and key stay in {}; they may be the only copies.", directory.display()));

@@ -6,6 +6,7 @@ use super::repository::{absolute_url, find};
 use crate::complete;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::installed::{self, Vault};
 use crate::output::shown;
 use crate::secrets::{self, PassphraseArgs, Written};
 use clap::ValueEnum;
@@ -70,32 +71,50 @@ pub fn run(args: Edit, context: &Context) -> Result<()> {
     let previous = find(&mut control, &args.name)?;
     let repository = edited(&previous, &args)?;
     let name = args.name.as_str();
-    context.layout.create_repository_directories(name)?;
-    let directory = context.layout.credentials(name);
-
+    let asked_secrets = args.passphrase_prompt || args.key_file.is_some() || args.passphrase.is_given();
+    // The rest is in the database alone.
+    let moves = asked_secrets || elsewhere(&previous, &repository);
+    if !moves {
+        if previous == repository {
+            return Err(nothing());
+        }
+        control.tell(Call::UpdateRepository { previous, repository: repository.clone() })?;
+        return context.done(&repository, &format!("Changed repository {name}."));
+    }
+    if context.layout.is_installed() {
+        installed::need_root("change where a repository is or what opens it")?;
+        installed::prepare(&repository.url, false)?;
+    }
+    let vault = Vault::open(&args.name, context)?;
     let passphrase = match args.passphrase_prompt {
         true => Some(secrets::ask(name)?),
         false => args.passphrase.read()?,
     };
     let key = args.key_file.as_deref().map(secrets::read_key_file).transpose()?;
     let secrets: Vec<_> = [("passphrase", passphrase), ("key", key)].into_iter().filter_map(|(n, s)| Some((n, s?))).collect();
-    if previous == repository && secrets.is_empty() {
-        return Err(Error::usage("nothing to change: everything is as it was asked for")
-            .hint("borgcube repository edit --help lists what can be changed."));
+    if !args.no_check {
+        check(&repository, &secrets, vault.path(), context)?;
     }
-    if !args.no_check && (!secrets.is_empty() || elsewhere(&previous, &repository)) {
-        check(&repository, &secrets, &directory, context)?;
-    }
-    let mut written = Written::new(&directory);
+    let mut written = Written::new(vault.path());
     for (name, secret) in &secrets {
         written.put(name, secret)?;
+    }
+    if let Vault::Copy(staging, _) = &vault {
+        installed::keep(&repository, staging, context)?;
     }
     if previous != repository {
         // The check may have taken longer than the daemon lets a connection wait.
         context.control()?.tell(Call::UpdateRepository { previous, repository: repository.clone() })?;
     }
     written.keep();
+    if context.layout.is_installed() {
+        installed::renew(&args.name)?;
+    }
     context.done(&repository, &format!("Changed repository {name}."))
+}
+
+fn nothing() -> Error {
+    Error::usage("nothing to change: everything is as it was asked for").hint("borgcube repository edit --help lists what can be changed.")
 }
 
 /// The record after the edit.

@@ -1,0 +1,150 @@
+//! What only root does on an installed server: secrets into systemd's credential store, a drop-in for the owner of each repository, its
+//! socket switched on. Adding a repository touches no other repository's owner.
+
+mod credstore;
+mod dropin;
+mod place;
+mod staging;
+mod vault;
+
+pub use credstore::{Kept, Store};
+pub use place::{MadeDirectory, prepare};
+pub use staging::{Staging, hand_over};
+pub use vault::Vault;
+
+use crate::context::{Context, shell_word};
+use crate::error::{Error, Kind, Result};
+use crate::tools::Tool;
+use crate::up::host_id;
+use model::{Repository, RepositoryName};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+use unix::paths::{ENV_KEPT, Layout, SYSTEM_STATE, USER_REPOSITORY};
+use unix::spawn::Spawn;
+
+/// Where administrators and programs in their name keep units.
+const UNITS: &str = "/etc/systemd/system";
+/// systemd starts and stops at most so long.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+/// Refuses everybody but root, and says what to type instead.
+pub fn need_root(what: &str) -> Result<()> {
+    if unix::socket::own_uid() == 0 {
+        return Ok(());
+    }
+    let words: Vec<String> = std::env::args().skip(1).map(|word| shell_word(Path::new(&word))).collect();
+    Err(Error::new(Kind::Permission, format!("only root can {what}")).hint(format!("Run: sudo borgcube {}", words.join(" "))))
+}
+
+/// How an owner finds its repository: the drop-in of its unit, with the secrets that are kept for it.
+pub fn write_drop_in(name: &RepositoryName, url: &str) -> Result<()> {
+    let kept = Store::system().all(&owner_of(name))?;
+    let text = dropin::repository(url, &kept)?;
+    dropin::write(Path::new(UNITS), &service(name), "50-repository.conf", &text)
+}
+
+/// Keeps the secrets that lie in `staging` for the owner of a repository; true if all of them are encrypted.
+pub fn keep_secrets(name: &RepositoryName, staging: &Staging) -> Result<bool> {
+    let store = Store::system();
+    let mut all_encrypted = true;
+    for (id, secret) in staging.secrets()? {
+        all_encrypted &= store.put(&owner_of(name), id, &secret)?.encrypted;
+    }
+    Ok(all_encrypted)
+}
+
+/// Where the store has secrets of an earlier repository of that name.
+pub fn earlier_secrets(name: &RepositoryName) -> Result<Vec<Kept>> {
+    Store::system().all(&owner_of(name))
+}
+
+/// The private key with which this server's workers log in to clients: a credential of the queue daemon, which passes it on.
+pub fn keep_ssh_key(key: &[u8]) -> Result<Kept> {
+    need_root("keep the server's SSH key")?;
+    let kept = Store::system().put("server", "ssh-key", key)?;
+    dropin::write(Path::new(UNITS), "borgcubed.service", "50-ssh-key.conf", &dropin::credentials(std::slice::from_ref(&kept)))?;
+    systemctl(&["daemon-reload"])?;
+    systemctl(&["try-restart", "borgcubed.service"])?;
+    Ok(kept)
+}
+
+/// The owner of a new repository listens from now on.
+pub fn enable(name: &RepositoryName) -> Result<()> {
+    systemctl(&["daemon-reload"])?;
+    // A socket that failed before would stay so; that there is nothing to reset is the rule.
+    if let Err(e) = systemctl(&["reset-failed", &socket(name), &service(name)]) {
+        log::debug!("{}", e.message());
+    }
+    systemctl(&["enable", "--now", "--quiet", &socket(name)])
+}
+
+/// An owner that runs takes over a changed drop-in; sessions go on.
+pub fn renew(name: &RepositoryName) -> Result<()> {
+    systemctl(&["daemon-reload"])?;
+    systemctl(&["try-restart", &service(name)])
+}
+
+/// The owner of a repository that was forgotten ends, and its drop-in goes. Its secrets stay.
+pub fn disable(name: &RepositoryName) -> Result<()> {
+    systemctl(&["disable", "--now", "--quiet", &socket(name)])?;
+    systemctl(&["stop", &service(name)])?;
+    dropin::remove(Path::new(UNITS), &service(name), "50-repository.conf")?;
+    systemctl(&["daemon-reload"])
+}
+
+/// What [`disable`] does, for a person who may.
+pub fn disable_command(name: &RepositoryName) -> String {
+    format!("sudo systemctl disable --now {} {}", socket(name), service(name))
+}
+
+/// This host's identity in Borg's locks, asked once. Owners read it in a sandbox, in which nobody could find it out.
+pub fn keep_host_id(layout: &Layout) -> Result<()> {
+    if host_id::ensure(layout, &unix::paths::borg_program()).is_some() {
+        let path = layout.host_id_file();
+        fs::set_permissions(&path, Permissions::from_mode(0o644))
+            .map_err(|e| Error::failed(format!("cannot let {USER_REPOSITORY} read {}: {e}", path.display())))?;
+    }
+    Ok(())
+}
+
+/// The installed server's part of adding a repository whose secrets lie in `staging`. The record is made after it.
+pub fn keep(repository: &Repository, staging: &Staging, context: &Context) -> Result<()> {
+    let encrypted = keep_secrets(&repository.name, staging)?;
+    write_drop_in(&repository.name, &repository.url)?;
+    if !encrypted {
+        context.note("This machine cannot encrypt credentials (systemd-creds): the secrets lie in /etc/credstore, for root alone.");
+    }
+    Ok(())
+}
+
+/// The owner's program as its unit would start it, with the secrets that lie in `credentials`: what it makes belongs to the right user, and
+/// what it cannot reach its owner could not reach either.
+pub fn as_owner(program: &Path, credentials: &Path) -> Result<Spawn<'static>> {
+    hand_over(credentials)?;
+    let user = ["--reuid", USER_REPOSITORY, "--regid", USER_REPOSITORY, "--init-groups", "--inh-caps=-all", "--"];
+    let spawn = Spawn::new("setpriv").args(user).arg(program).keep_env(ENV_KEPT);
+    Ok(spawn.env("HOME", Path::new(SYSTEM_STATE).join("owners")).current_dir("/"))
+}
+
+fn owner_of(name: &RepositoryName) -> String {
+    format!("repository.{name}")
+}
+
+fn service(name: &RepositoryName) -> String {
+    format!("borgcube-repositoryd@{name}.service")
+}
+
+fn socket(name: &RepositoryName) -> String {
+    format!("borgcube-repositoryd@{name}.socket")
+}
+
+fn systemctl(arguments: &[&str]) -> Result<()> {
+    let said = Tool::new("systemctl").args(arguments).patience(PATIENCE).run()?;
+    if said.success {
+        return Ok(());
+    }
+    let command = format!("systemctl {}", arguments.join(" "));
+    Err(Error::failed(format!("{command}: {}", said.reason())).hint(format!("When that is mended, run: sudo {command}")))
+}

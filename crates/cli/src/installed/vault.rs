@@ -1,0 +1,47 @@
+//! Where a command finds and leaves the secrets of a repository: the directory of the embedded default, or on an installed server a copy in
+//! memory of what systemd keeps.
+
+use super::{Kept, Staging, earlier_secrets, hand_over};
+use crate::context::Context;
+use crate::error::Result;
+use model::RepositoryName;
+use std::path::{Path, PathBuf};
+
+/// The secrets of one repository.
+#[derive(Debug)]
+pub enum Vault {
+    /// They are kept here.
+    Directory(PathBuf),
+    /// They are kept by systemd; this is a copy, for as long as the command runs.
+    Copy(Staging, Vec<Kept>),
+}
+
+impl Vault {
+    /// Opens it; on an installed server only root can.
+    pub fn open(name: &RepositoryName, context: &Context) -> Result<Vault> {
+        if !context.layout.is_installed() {
+            context.layout.create_repository_directories(name.as_str())?;
+            return Ok(Vault::Directory(context.layout.credentials(name.as_str())));
+        }
+        let kept = earlier_secrets(name)?;
+        let staging = Staging::with(&context.layout, &kept)?;
+        hand_over(staging.path())?;
+        Ok(Vault::Copy(staging, kept))
+    }
+
+    /// The directory with the secrets as files.
+    pub fn path(&self) -> &Path {
+        match self {
+            Vault::Directory(path) => path,
+            Vault::Copy(staging, _) => staging.path(),
+        }
+    }
+
+    /// The files in which they are kept that are there already.
+    pub fn earlier(&self) -> Vec<PathBuf> {
+        match self {
+            Vault::Directory(path) => ["passphrase", "key"].map(|id| path.join(id)).into_iter().filter(|path| path.exists()).collect(),
+            Vault::Copy(_, kept) => kept.iter().map(|kept| kept.path.clone()).collect(),
+        }
+    }
+}
