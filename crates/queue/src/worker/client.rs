@@ -73,8 +73,8 @@ impl Client {
         let stdout = child.stdout.take().context("no standard output")?;
         let stderr = child.stderr.take().context("no standard error")?;
         let stdin = child.stdin.take().context("no standard input")?;
-        read_lines(stdout, events.clone(), gate.clone(), Event::Step);
-        read_lines(stderr, events.clone(), gate.clone(), Event::Line);
+        read_lines(stdout, events.clone(), gate.clone(), Event::Step, Some(Event::Eof));
+        read_lines(stderr, events.clone(), gate.clone(), Event::Line, Some(Event::Eof));
         // A thread: the client may not read (yet), and we must hear what it says meanwhile.
         let (answer, answers) = channel();
         let feeder = std::thread::spawn(move || feed(stdin, &input.head, &answers));
@@ -112,7 +112,8 @@ impl Client {
     }
 }
 
-fn command(connection: &Connection, command: &str) -> Spawn<'static> {
+/// A command line of the client's shell, over a connection of its own.
+pub fn command(connection: &Connection, command: &str) -> Spawn<'static> {
     match connection {
         Connection::Local { .. } => Spawn::new("sh").arg("-c").arg(command),
         Connection::Ssh(ssh) => {
@@ -155,7 +156,14 @@ pub fn answer_line(word: &str) -> Vec<u8> {
     format!("{word:<width$}\n", width = ANSWER - 1).into_bytes()
 }
 
-fn read_lines(input: impl Read + Send + 'static, events: Sender<Event>, gate: Arc<Gate>, make: fn(Vec<u8>) -> Event) {
+/// Turns lines into events, and their end into `end`.
+pub fn read_lines(
+    input: impl Read + Send + 'static,
+    events: Sender<Event>,
+    gate: Arc<Gate>,
+    make: fn(Vec<u8>) -> Event,
+    end: Option<Event>,
+) {
     std::thread::spawn(move || {
         let mut input = BufReader::new(input);
         loop {
@@ -172,6 +180,8 @@ fn read_lines(input: impl Read + Send + 'static, events: Sender<Event>, gate: Ar
                 break;
             }
         }
-        drop(events.send(Event::Eof));
+        if let Some(end) = end {
+            drop(events.send(end));
+        }
     });
 }

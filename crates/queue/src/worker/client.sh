@@ -1,6 +1,6 @@
 # Runs on the client, one backup. What precedes this line was assigned by the worker: the size of what follows on standard input,
-# no secrets (everybody on the host can read the arguments of a process). Needs: sh, dd, mkdir, mv, rm, cat, kill, sleep; and stat, or
-# the chunks cache is sent each time.
+# no secrets (everybody on the host can read the arguments of a process). Needs: sh, dd, mkdir, mv, rm, cat, kill, sleep; mkfifo on the
+# carrier's road; and stat, or the chunks cache is sent each time.
 # Standard output carries one line a step to the worker, standard error is borg's.
 set -u
 umask 077
@@ -26,7 +26,17 @@ take() {
 }
 
 job_dir=
-cleanup() { [ -z "$job_dir" ] || rm -rf "$job_dir"; }
+# Whoever waits for the other end of the carrier's pipes waits no longer.
+let_go() {
+    for pipe in up down; do
+        [ ! -p "$job_dir/$pipe" ] || true <>"$job_dir/$pipe"
+    done
+}
+cleanup() {
+    [ -n "$job_dir" ] || return 0
+    let_go
+    rm -rf "$job_dir"
+}
 trap cleanup EXIT
 trap 'exit 1' HUP INT TERM PIPE
 
@@ -75,6 +85,15 @@ fi
 job_dir=$base/job-$repository_id-$job
 rm -rf "$base/job-$repository_id"-*
 error=$(mkdir "$job_dir" 2>&1) || fail client-cache "$error"
+# The way back: the SSH key of this job and what the server has to show, or the pipes of the carrier. All of it goes with the directory.
+borgcube_job_dir=$job_dir
+export borgcube_job_dir
+if [ "$key_size" -gt 0 ]; then
+    error=$({ take "$key_size" >"$job_dir/key" && take "$known_hosts_size" >"$job_dir/known_hosts"; } 2>&1) || fail client-cache "$error"
+fi
+if [ -n "$carrier" ]; then
+    error=$(mkfifo "$job_dir/up" "$job_dir/down" 2>&1) || fail client-cache "$error"
+fi
 
 BORG_BASE_DIR=$base
 BORG_CACHE_DIR=$base/cache
@@ -129,6 +148,7 @@ exec 3<&0
         waited=$((waited + 1))
     done
     read -r pid <"$job_dir/pid" || exit
+    let_go
     # At the first SIGINT borg 1.2 and newer write a checkpoint and then finish the file they read, however large;
     # a second one ends them. The cache's config is replaced when the checkpoint is complete.
     before=$(ls -i "$cache/config")

@@ -3,23 +3,28 @@
 //! It has no database and no repository key: state changes it asks of `borgcubed`, sessions of the repository's owner.
 //! [`run`] reads like the story of a backup.
 
+mod carrier;
 mod channel;
 mod client;
+mod keys;
 mod owner;
 pub mod report;
 mod script;
 mod verdict;
 
 use anyhow::{Context, Result, bail};
+use carrier::Carrier;
 use channel::Channel;
 use client::{Answer, Client, Gate};
-use model::client::Connection;
+use keys::JobKey;
+use model::client::{Connection, KeyUse, Road};
 use model::{Cause, Failure, JobState, Timestamp};
 use owner::Owner;
 use report::{Report, Step};
+use script::Way;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 use unix::paths::{Layout, sibling_program};
 use verdict::Evidence;
@@ -42,6 +47,8 @@ enum Event {
     Line(Vec<u8>),
     /// One of the client's two output streams ended.
     Eof,
+    /// The second connection to the client came to nothing.
+    CarrierLost(String),
 }
 
 /// The whole life of a worker.
@@ -94,7 +101,7 @@ impl From<anyhow::Error> for Stop {
     }
 }
 
-fn backup(worker: &mut Worker, layout: &Layout, task: &Task, sender: std::sync::mpsc::Sender<Event>) -> Result<Finished, Stop> {
+fn backup(worker: &mut Worker, layout: &Layout, task: &Task, sender: Sender<Event>) -> Result<Finished, Stop> {
     let job = &task.job;
     let start = job.started().unwrap_or_else(Timestamp::now);
     let archive_name = job.archive_name.clone().unwrap_or_else(|| job.default_archive_name(start));
@@ -111,14 +118,17 @@ fn backup(worker: &mut Worker, layout: &Layout, task: &Task, sender: std::sync::
 
     let shim =
         format!("{} --socket {}", script::quote(&path(&sibling_program("borgcube-proxy"))), script::quote(&path(&layout.session_socket())));
-    let input = script::build(task, &prepared, &arguments, &shim);
+    let way = way(task, layout, &prepared, shim)?;
+    let input = script::build(task, &prepared, &arguments, &way);
     let mut client = Client::start(&task.client.connection, input, &sender, &worker.gate)?;
     // The threads have their own; the channel must end with them.
-    drop(sender);
+    let sender = matches!(way, Way::Carrier).then_some(sender);
     // After a view that was stale, nothing on the client counts.
     let kept = prepared.kept.as_deref().filter(|_| job.retry_of.is_none());
-    worker.attend(&mut client, &mut Caches { owner: &mut owner, prepared: &prepared, kept })?;
+    worker.attend(&mut client, &mut Caches { owner: &mut owner, prepared: &prepared, kept, carrier: Carriage::of(sender, task, layout) })?;
     let connection = client.wait()?;
+    // From now on sshd knows the job's key no more.
+    drop(way);
 
     // An owner that ended right after the commit comes back and knows: whether there is an archive decides everything.
     let repository = task.repository.name.as_str();
@@ -157,6 +167,18 @@ fn backup(worker: &mut Worker, layout: &Layout, task: &Task, sender: std::sync::
     Ok(finished)
 }
 
+/// How the client's borg comes to a session.
+fn way(task: &Task, layout: &Layout, prepared: &Prepared, shim: String) -> Result<Way, Failure> {
+    Ok(match &task.client.connection {
+        Connection::Local { .. } => Way::Command(shim),
+        Connection::Ssh(ssh) if ssh.road == Road::Carrier => Way::Carrier,
+        Connection::Ssh(ssh) if ssh.key == KeyUse::Job => Way::Key(JobKey::make(layout, task.job.number, &prepared.token)?),
+        Connection::Ssh(ssh) => {
+            Way::Command(ssh.client_rsh.clone().unwrap_or_else(|| "ssh -o BatchMode=yes -o ServerAliveInterval=30".to_owned()))
+        }
+    })
+}
+
 fn path(path: &std::path::Path) -> String {
     path.to_string_lossy().into_owned()
 }
@@ -167,6 +189,23 @@ struct Caches<'a> {
     prepared: &'a Prepared,
     /// The mark of a cache that the client may keep.
     kept: Option<&'a str>,
+    /// On the road of the carrier.
+    carrier: Option<Carriage<'a>>,
+}
+
+/// What the second connection needs, and that connection when the client is ready for it.
+struct Carriage<'a> {
+    task: &'a Task,
+    socket: std::path::PathBuf,
+    /// Until the connection has it.
+    events: Option<Sender<Event>>,
+    carrier: Option<Carrier>,
+}
+
+impl<'a> Carriage<'a> {
+    fn of(events: Option<Sender<Event>>, task: &'a Task, layout: &Layout) -> Option<Carriage<'a>> {
+        events.map(|events| Carriage { task, socket: layout.session_socket(), events: Some(events), carrier: None })
+    }
 }
 
 /// A job's state as the worker sees it.
@@ -205,6 +244,10 @@ impl Worker {
                     self.gate.leave(line.len());
                     match self.report.step(&line, Timestamp::now()) {
                         Some(Step::Cache(mark)) => self.on_cache(&mark, client, caches),
+                        Some(Step::Prepared) => {
+                            self.carry(client, caches);
+                            self.on_step(Step::Prepared)?;
+                        }
                         Some(step) => self.on_step(step)?,
                         None => {}
                     }
@@ -214,6 +257,7 @@ impl Worker {
                     self.report.line(&line, Timestamp::now());
                 }
                 Some(Event::Eof) => open_streams -= 1,
+                Some(Event::CarrierLost(why)) => self.carrier_lost(client, &why),
                 Some(Event::Control(ToWorker::Cancel { by })) => {
                     self.note(&format!("cancelled by {by}: borg on the client may write a checkpoint"));
                     self.cancelled = Some(by);
@@ -236,7 +280,10 @@ impl Worker {
                 next_flush = Instant::now() + TICK;
             }
         }
-        Ok(())
+        match caches.carrier.take().and_then(|carriage| carriage.carrier) {
+            Some(carrier) => carrier.end(),
+            None => Ok(()),
+        }
     }
 
     /// The client says which chunks cache it has. Whether that is true is its own affair: what it may refer to, the owner decides.
@@ -259,6 +306,22 @@ impl Worker {
                 client.ask_to_stop();
             }
         }
+    }
+
+    /// The client has made its pipes: the second connection begins. A client that says so twice gets no third.
+    fn carry(&mut self, client: &mut Client, caches: &mut Caches<'_>) {
+        let Some(carriage) = &mut caches.carrier else { return };
+        let Some(events) = carriage.events.take() else { return };
+        match Carrier::start(carriage.task, caches.prepared, carriage.socket.clone(), &events, &self.gate) {
+            Ok(carrier) => carriage.carrier = Some(carrier),
+            Err(e) => self.carrier_lost(client, &format!("{e:#}")),
+        }
+    }
+
+    fn carrier_lost(&mut self, client: &mut Client, why: &str) {
+        self.note(why);
+        self.report.script_failure.get_or_insert(Failure::new(Cause::ClientConnectionFailed, why));
+        client.ask_to_stop();
     }
 
     fn on_step(&mut self, step: Step) -> Result<()> {

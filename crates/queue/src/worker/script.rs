@@ -3,6 +3,8 @@
 //! The script's text is the argument of a shell and therefore no secret; settings (token, passphrase) and the chunks cache
 //! travel over standard input, the latter after an answer to what the client says it has.
 
+use super::carrier;
+use super::keys::JobKey;
 use model::client::Connection;
 use std::fmt::Write;
 use wire::session::Prepared;
@@ -18,9 +20,19 @@ pub struct Input {
     pub head: Vec<u8>,
 }
 
-/// Builds the client's side of a job. `shim` is the command by which a local client reaches the session socket.
-pub fn build(task: &Task, prepared: &Prepared, borg_arguments: &[String], shim: &str) -> Input {
-    let settings = settings(task, prepared, borg_arguments, shim);
+/// How the client's borg comes to a session.
+pub enum Way {
+    /// By this command: the shim for a client on this machine, or the SSH command of one that has a key of its own.
+    Command(String),
+    /// By ssh with a key of this job only.
+    Key(JobKey),
+    /// By a second connection of ours.
+    Carrier,
+}
+
+/// Builds the client's side of a job.
+pub fn build(task: &Task, prepared: &Prepared, borg_arguments: &[String], way: &Way) -> Input {
+    let settings = settings(task, prepared, borg_arguments, way);
     let mut script = String::new();
     let mut assign = |name: &str, value: String| {
         // Writing to a String can't fail.
@@ -32,16 +44,23 @@ pub fn build(task: &Task, prepared: &Prepared, borg_arguments: &[String], shim: 
     let command = format!("exec sh -c 's=$(dd bs=1 count={} 2>/dev/null); eval \"$s\"'", script.len());
     let mut head = script.into_bytes();
     head.extend_from_slice(settings.as_bytes());
+    if let Way::Key(key) = way {
+        head.extend_from_slice(key.private.as_bytes());
+        head.extend_from_slice(key.known_hosts.as_bytes());
+    }
     Input { command, head }
 }
 
-fn settings(task: &Task, prepared: &Prepared, borg_arguments: &[String], shim: &str) -> String {
+fn settings(task: &Task, prepared: &Prepared, borg_arguments: &[String], way: &Way) -> String {
     let connection = &task.client.connection;
-    let (server, rsh) = match connection {
-        Connection::Local { .. } => ("borgcube-ssh@localhost", shim),
-        Connection::Ssh(ssh) => {
-            (ssh.server.as_str(), ssh.client_rsh.as_deref().unwrap_or("ssh -o BatchMode=yes -o ServerAliveInterval=30"))
-        }
+    let server = match (connection, way) {
+        (Connection::Local { .. }, _) | (_, Way::Carrier) => "borgcube-ssh@localhost",
+        (Connection::Ssh(ssh), _) => ssh.server.as_str(),
+    };
+    let (rsh, key_size, known_hosts_size) = match way {
+        Way::Command(command) => (command.clone(), 0, 0),
+        Way::Key(key) => (JobKey::rsh(), key.private.len(), key.known_hosts.len()),
+        Way::Carrier => (carrier::RSH.to_owned(), 0, 0),
     };
     let config = &task.config;
     let mut text = String::new();
@@ -56,7 +75,10 @@ fn settings(task: &Task, prepared: &Prepared, borg_arguments: &[String], shim: &
     assign("manifest_id", &prepared.manifest_id);
     assign("mark", &prepared.mark);
     assign("BORG_REPO", &format!("ssh://{server}/./{}", prepared.token));
-    assign("BORG_RSH", rsh);
+    assign("BORG_RSH", &rsh);
+    assign("key_size", &key_size.to_string());
+    assign("known_hosts_size", &known_hosts_size.to_string());
+    assign("carrier", if matches!(way, Way::Carrier) { "yes" } else { "" });
     assign("BORG_PASSPHRASE", &prepared.passphrase);
     assign("BORG_FILES_CACHE_SUFFIX", config.label.as_str());
     for yes in ["BORG_RELOCATED_REPO_ACCESS_IS_OK", "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK"] {
@@ -139,7 +161,7 @@ mod tests {
             kept: None,
             warnings: vec![],
         };
-        let input = build(&task, &prepared, &task.config.borg_arguments("a"), "shim 'x y'");
+        let input = build(&task, &prepared, &task.config.borg_arguments("a"), &Way::Command("shim 'x y'".into()));
         let mut child = Command::new("sh")
             .args(["-c", &input.command])
             .env_clear()
@@ -172,7 +194,8 @@ mod tests {
         use model::{BackupConfig, Client, EncryptionMode, Job, Repository, Timestamp};
         let now = Timestamp(0);
         let job = Job::backup(5, &"host/etc".parse().unwrap(), "main".parse().unwrap(), "root", now);
-        let client = Client { name: "host".parse().unwrap(), description: String::new(), connection, keys: vec![], blackouts: vec![], created: now };
+        let client =
+            Client { name: "host".parse().unwrap(), description: String::new(), connection, keys: vec![], blackouts: vec![], created: now };
         let config = BackupConfig {
             client: client.name.clone(),
             label: "etc".parse().unwrap(),
