@@ -9,7 +9,7 @@ SECONDS ?= 60
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench fuzz proof clean clean-state clean-tests
+.PHONY: help run test check bench fuzz proof dist man deb clean clean-state clean-tests
 
 help: ## print this list
 	@echo 'BorgCube. The targets:'
@@ -39,6 +39,16 @@ fuzz: ## every fuzz target for SECONDS (default: 60) each
 proof: ## the long versions of the tests; takes hours, docs/testing.md says what is in it
 	@scripts/setup test
 	@scripts/proof
+
+dist: ## dist/borgcube-VERSION.tar.gz, from which everything builds without a network; the same commit gives the same bytes
+	@scripts/dist
+
+man: ## the man pages, in target/man
+	cargo build --workspace --bins --locked
+	cargo run --quiet --package cli --example man --locked -- target/man target/debug docs/man
+
+deb: ## the Debian packages, in the directory above (needs debhelper; takes minutes)
+	dpkg-buildpackage --build=binary --unsigned-source --unsigned-changes
 
 clean: ## remove what cargo built
 	cargo clean
