@@ -24,6 +24,10 @@ run: ## back up SOURCE with stock borg through BorgCube, and prove that stock bo
 test: ## format, lints, and every test, with the real borgs and a real sshd
 	@scripts/setup test
 	@scripts/test
+	@scripts/machines
+
+machines: ## Debian 12 and 13 hosts booted with BorgCube on them (root; says NOT RUN otherwise); ONLY=test_server.Bookworm
+	@scripts/machines $(ONLY)
 
 check: ## format and lints only
 	cargo fmt --all --check
@@ -57,4 +61,4 @@ clean-state: ## remove STATE, the demo's repository and its backups with it
 	@scripts/run --remove-state '$(STATE)'
 
 clean-tests: ## remove the borg versions built for the tests (they take minutes to build again)
-	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/borgcube-tests"
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/borgcube-tests" "$${MACHINES_DIR:-/var/tmp/borgcube-machines}"
