@@ -9,7 +9,7 @@ use crate::output::{cards, lists};
 use clap::{ArgGroup, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
 use model::client::SshConnection;
-use model::{Client, ClientName, Connection, Timestamp};
+use model::{Blackout, Client, ClientName, Connection, Timestamp};
 use std::path::Path;
 use wire::control::{Call, Clients};
 
@@ -55,6 +55,9 @@ pub struct Add {
     remote: Option<String>,
     #[command(flatten)]
     road: Road,
+    /// Begin no scheduled backup of it in this time, such as 'mon-fri 08:00-18:00 Europe/Berlin'; repeatable
+    #[arg(long, value_name = "WINDOW")]
+    blackout: Vec<Blackout>,
     /// Keep a note with it
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
@@ -93,6 +96,7 @@ pub struct Road {
 Examples:
   borgcube client edit web1 --remote-borg /usr/local/bin/borg
   borgcube client edit web1 --rsh-option=-4 --rsh-option=-oConnectTimeout=20 --clear description
+  borgcube client edit web1 --blackout 'mon-fri 08:00-18:00 Europe/Berlin' --blackout '02:00-03:00 UTC'
   borgcube client edit web1 --local")]
 pub struct Edit {
     /// Client
@@ -106,6 +110,12 @@ pub struct Edit {
     remote: Option<String>,
     #[command(flatten)]
     road: Road,
+    /// Begin no scheduled backup of it in this time; repeatable, and instead of the windows it has
+    #[arg(long, value_name = "WINDOW", conflicts_with = "no_blackout")]
+    blackout: Vec<Blackout>,
+    /// Let scheduled backups of it begin at any time
+    #[arg(long)]
+    no_blackout: bool,
     /// Keep a note with it
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
@@ -159,7 +169,7 @@ fn add(args: Add, context: &Context) -> Result<()> {
         description: args.description.unwrap_or_default(),
         connection,
         keys: vec![],
-        blackouts: vec![],
+        blackouts: args.blackout,
         created: Timestamp::now(),
     };
     context.control()?.tell(Call::AddClient { client: client.clone() })?;
@@ -196,6 +206,9 @@ fn edit(args: Edit, context: &Context) -> Result<()> {
 fn edited(previous: &Client, args: Edit) -> Result<Client> {
     let mut client = previous.clone();
     put(&mut client.description, args.description);
+    if args.no_blackout || !args.blackout.is_empty() {
+        client.blackouts = args.blackout;
+    }
     client.connection = match (client.connection, args.remote) {
         (Connection::Ssh(ssh), None) if !args.local => Connection::Ssh(with_road(ssh, args.road)),
         (Connection::Ssh(ssh), Some(remote)) => Connection::Ssh(with_road(SshConnection { remote, ..ssh }, args.road)),
@@ -297,6 +310,22 @@ mod tests {
         assert_eq!(ssh.rsh_options, ["-6"]);
         assert_eq!(ssh.remote_borg, None);
         assert_eq!(after.description, "old");
+    }
+
+    #[test]
+    fn blackouts_are_replaced_as_a_whole() {
+        let edit = |words: &[&str]| match Cli::try_parse_from([&["x", "edit", "web1"], words].concat()).map(|c| c.command) {
+            Ok(Command::Edit(edit)) => *edit,
+            _ => panic!("not an edit"),
+        };
+        let with = edited(&client(), edit(&["--blackout", "mon-fri 08:00-18:00 UTC", "--blackout", "02:00-03:00 UTC"])).unwrap();
+        let texts: Vec<String> = with.blackouts.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["mon,tue,wed,thu,fri 08:00-18:00 UTC", "02:00-03:00 UTC"]);
+        assert_eq!(edited(&with, edit(&["--description", "x"])).unwrap().blackouts.len(), 2);
+        assert_eq!(edited(&with, edit(&["--blackout", "00:00-01:00 UTC"])).unwrap().blackouts.len(), 1);
+        assert!(edited(&with, edit(&["--no-blackout"])).unwrap().blackouts.is_empty());
+        let refused = Cli::try_parse_from(["x", "edit", "web1", "--blackout", "08:00-18:00"]).map(drop).unwrap_err().to_string();
+        assert!(refused.contains("mon-fri 08:00-18:00 Europe/Berlin"), "{refused}");
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub fn client(client: &Client) -> String {
     details
         .maybe("Borg program", client.connection.remote_borg())
         .maybe("Borg's cache", client.connection.remote_cache_dir())
+        .many("Blackouts", client.blackouts.iter().map(ToString::to_string))
         .line("Added", client.created.to_local())
         .render()
 }

@@ -7,6 +7,7 @@ pub mod host_id;
 mod news;
 mod owner;
 mod programs;
+mod scheduler;
 mod supervisor;
 
 use crate::context::{Context, absolute, shell_word, write_out};

@@ -45,6 +45,11 @@ impl Programs {
         Ok(self.program("borgcubed").fd(listener.as_fd(), "control").spawn()?)
     }
 
+    /// The scheduler, which turns what is due into jobs.
+    pub fn scheduler(&self) -> Result<Child> {
+        Ok(self.program("borgcube-scheduler").args(["loop"]).spawn()?)
+    }
+
     /// A session with its connection; it closes `opened` when its client has shown a good token.
     pub fn session(&self, connection: &UnixStream, opened: &UnixStream) -> Result<Child> {
         let program = self.program("borgcube-session");

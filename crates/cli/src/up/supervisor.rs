@@ -4,6 +4,7 @@ use super::borgcubed::Borgcubed;
 use super::news::{News, Which};
 use super::owner::Owner;
 use super::programs::Programs;
+use super::scheduler::Scheduler;
 use crate::error::{Error, Result};
 use model::RepositoryName;
 use std::collections::{BTreeMap, VecDeque};
@@ -40,6 +41,8 @@ enum Event {
     SessionEnded(i32),
     /// The queue daemon has ended.
     BorgcubedEnded,
+    /// The scheduler has ended.
+    SchedulerEnded,
     /// The queue daemon says something.
     News(Which),
     /// Somebody connected to a repository's socket.
@@ -68,6 +71,7 @@ pub struct Supervisor {
     programs: Programs,
     signals: SignalsBox,
     borgcubed: Borgcubed,
+    scheduler: Scheduler,
     news: News,
     session_listener: UnixListener,
     sessions: BTreeMap<i32, Child>,
@@ -104,6 +108,7 @@ impl Supervisor {
             programs,
             signals,
             borgcubed,
+            scheduler: Scheduler::new(),
             session_listener,
             sessions: BTreeMap::new(),
             strangers: VecDeque::new(),
@@ -134,7 +139,10 @@ impl Supervisor {
 
     fn is_over(&self) -> bool {
         let idle = self.owners.values().all(|o| o.child.is_none()) && self.orphans.is_empty();
-        matches!(self.phase, Phase::Rest(_) | Phase::Killed) && idle && self.sessions.is_empty() && self.borgcubed.child.is_none()
+        matches!(self.phase, Phase::Rest(_) | Phase::Killed) && idle
+            && self.sessions.is_empty()
+            && self.borgcubed.child.is_none()
+            && self.scheduler.child.is_none()
     }
 
     fn wait(&self) -> Result<Vec<Event>> {
@@ -148,6 +156,7 @@ impl Supervisor {
         let now = Instant::now();
         let mut sources = vec![(self.signals.0.as_fd(), Event::Signals)];
         sources.extend(self.borgcubed.child.iter().map(|c| (c.pidfd.as_fd(), Event::BorgcubedEnded)));
+        sources.extend(self.scheduler.child.iter().map(|c| (c.pidfd.as_fd(), Event::SchedulerEnded)));
         sources.extend(self.news.links().map(|(which, fd)| (fd, Event::News(which))));
         sources.extend(self.sessions.iter().map(|(pid, c)| (c.pidfd.as_fd(), Event::SessionEnded(*pid))));
         sources.extend(self.strangers.iter().map(|(pid, opened)| (opened.as_fd(), Event::Opened(*pid))));
@@ -169,6 +178,7 @@ impl Supervisor {
     fn timeout(&self) -> Option<Duration> {
         let mut moments: Vec<Instant> = self.owners.values().filter_map(Owner::rest_ends).collect();
         moments.extend(self.borgcubed.start_at);
+        moments.extend(self.scheduler.start_at);
         moments.extend(self.news.retry_at());
         if let Phase::Rest(deadline) = self.phase {
             moments.push(deadline);
@@ -186,6 +196,7 @@ impl Supervisor {
             Event::Opened(pid) => self.strangers.retain(|(stranger, _)| *stranger != pid),
             Event::SessionEnded(pid) => self.session_ended(pid)?,
             Event::BorgcubedEnded => return self.borgcubed_ended(),
+            Event::SchedulerEnded => self.scheduler_ended()?,
             Event::News(which) => {
                 if let Some(names) = self.news.arrived(which) {
                     self.reconcile(&names);
@@ -227,6 +238,8 @@ impl Supervisor {
             self.phase = Phase::Queue;
         }
         self.borgcubed.start_at = None;
+        // Nothing new begins.
+        self.scheduler.signal(Signal::SIGTERM);
         if !self.borgcubed.signal(Signal::SIGTERM) && self.borgcubed.child.is_none() {
             self.end_the_rest();
         }
@@ -243,6 +256,7 @@ impl Supervisor {
     fn kill(&mut self) {
         self.phase = Phase::Killed;
         self.borgcubed.signal(Signal::SIGKILL);
+        self.scheduler.signal(Signal::SIGKILL);
         self.signal_the_rest(Signal::SIGKILL);
     }
 
@@ -310,6 +324,16 @@ impl Supervisor {
         Ok(())
     }
 
+    fn scheduler_ended(&mut self) -> Result<()> {
+        let Some(child) = &self.scheduler.child else { return Ok(()) };
+        let status = child.wait()?;
+        match self.phase {
+            Phase::Running => self.scheduler.ended(status),
+            _ => self.scheduler.child = None,
+        }
+        Ok(())
+    }
+
     /// Sockets for the repositories that there are.
     fn reconcile(&mut self, names: &[RepositoryName]) {
         let gone: Vec<RepositoryName> = self.owners.keys().filter(|n| !names.contains(n)).cloned().collect();
@@ -329,6 +353,9 @@ impl Supervisor {
         }
         if !self.ready {
             self.ready = true;
+            if self.phase == Phase::Running {
+                self.scheduler.start(&self.programs);
+            }
             log::info!("BorgCube is ready in {}", self.layout.state().display());
         }
     }
@@ -349,6 +376,9 @@ impl Supervisor {
         if self.phase == Phase::Running {
             if self.borgcubed.start_at.is_some_and(|at| at <= now) {
                 self.borgcubed.restart(&self.programs);
+            }
+            if self.scheduler.start_at.is_some_and(|at| at <= now) {
+                self.scheduler.start(&self.programs);
             }
             if self.news.retry_at().is_some_and(|at| at <= now) {
                 self.news.connect();

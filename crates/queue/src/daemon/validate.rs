@@ -1,6 +1,6 @@
 //! What a record must be like before it is stored. Pure; the sentences say what to write instead.
 
-use model::{BackupConfig, Client, Repository, Settings};
+use model::{BackupConfig, Blackout, Client, Repository, Settings};
 
 /// Longest description.
 const DESCRIPTION: usize = 1000;
@@ -25,6 +25,10 @@ pub fn repository(repository: &Repository) -> Checked {
 /// A client.
 pub fn client(client: &Client) -> Checked {
     client.connection.check()?;
+    if client.blackouts.len() > Blackout::MAX {
+        return Err(format!("a client has at most {} blackouts", Blackout::MAX));
+    }
+    client.blackouts.iter().try_for_each(Blackout::check)?;
     description(&client.description)
 }
 
