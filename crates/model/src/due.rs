@@ -34,6 +34,8 @@ pub struct Due {
     pub skipped: Vec<Skipped>,
     /// The schedule's new [`Schedule::handled`].
     pub handled: Timestamp,
+    /// The schedule's new [`Schedule::ahead`]. While there is one, an occurrence may have its entry already.
+    pub ahead: Option<Timestamp>,
 }
 
 impl Due {
@@ -42,32 +44,31 @@ impl Due {
     pub fn is_empty(&self) -> bool {
         self.run.is_none() && self.skipped.is_empty()
     }
-
-    /// Whether the clock went back, so that skips recorded for moments behind `handled` tell of a future that has not come.
-    #[must_use]
-    pub fn clock_went_back(&self) -> bool {
-        self.skipped.iter().any(|skip| skip.reason == SkipReason::ClockWentBack)
-    }
 }
 
 /// What is due at `now`, see [`Due`].
 ///
-/// Of several occurrences that were missed the newest is run, once. A schedule that is not enabled runs nothing. If the schedule is ahead
-/// of the clock by more than [`CLOCK_TOLERANCE`], then the clock was wrong when it was handled (or is now): it begins anew at `now`, and
-/// whoever records that sees to it that no occurrence runs that has run.
+/// Of several occurrences that were missed the newest is run, once. A schedule that is not enabled runs nothing.
+///
+/// If what was handled lies ahead of the clock by more than [`CLOCK_TOLERANCE`], then the clock was wrong then, or is now; nobody can know.
+/// So the schedule goes on from `now`, or it would not run until the clock is there again, and remembers how far it was. When the clock
+/// is past that moment, it goes on from there, so that a clock that was wrong for a while repeats nothing.
 #[must_use]
 pub fn due(schedule: &Schedule, now: Timestamp) -> Due {
     if schedule.handled > now.plus_seconds(CLOCK_TOLERANCE) {
         let note = Skipped { first: now, last: now, count: 0, reason: SkipReason::ClockWentBack };
-        return Due { run: None, skipped: vec![note], handled: now };
+        return Due { run: None, skipped: vec![note], handled: now, ahead: schedule.ahead.max(Some(schedule.handled)) };
     }
-    let mut occurrences = schedule.recurrence.between(schedule.handled, now, usize::MAX);
-    let handled = occurrences.last().copied().unwrap_or(schedule.handled);
+    let ahead = schedule.ahead.filter(|ahead| *ahead > now);
+    // Past that moment, or never behind it.
+    let from = schedule.ahead.filter(|ahead| *ahead <= now).map_or(schedule.handled, |ahead| ahead.max(schedule.handled));
+    let mut occurrences = schedule.recurrence.between(from, now, usize::MAX);
+    let handled = occurrences.last().copied().unwrap_or(from);
     let (run, reason) = match schedule.enabled {
         true => (occurrences.pop(), SkipReason::Missed),
         false => (None, SkipReason::Disabled),
     };
-    Due { run, skipped: skips(&occurrences, reason), handled }
+    Due { run, skipped: skips(&occurrences, reason), handled, ahead }
 }
 
 /// What has to be recorded before a schedule gets another recurrence or is enabled: nothing of it is run.
@@ -115,13 +116,14 @@ mod tests {
             actions: vec![Action::RunConfig { config: "web1/etc".parse().unwrap() }],
             jitter_seconds: 0,
             handled: created,
+            ahead: None,
             created,
         }
     }
 
     fn at(schedule: &mut Schedule, now: &str) -> (Option<String>, Vec<(String, SkipReason)>) {
         let due = due(schedule, moment(now));
-        schedule.handled = due.handled;
+        (schedule.handled, schedule.ahead) = (due.handled, due.ahead);
         let skipped = due.skipped.iter().map(|s| (s.last.to_rfc3339(), s.reason)).collect();
         (due.run.map(Timestamp::to_rfc3339), skipped)
     }
@@ -192,6 +194,20 @@ mod tests {
         assert_eq!(at(&mut s, "2026-11-01T13:00:00Z"), (None, vec![("2026-11-01T13:00:00Z".to_owned(), SkipReason::ClockWentBack)]));
         assert_eq!(at(&mut s, "2026-11-01T13:00:01Z"), nothing());
         assert_eq!(at(&mut s, "2026-11-02T01:30:00Z"), ran("2026-11-02T01:30:00Z"));
+    }
+
+    #[test]
+    fn a_clock_that_was_wrong_for_a_while_repeats_nothing() {
+        let mut s = schedule("daily 02:30", "2026-11-01T12:00:00Z");
+        assert_eq!(at(&mut s, "2026-11-02T01:30:00Z"), ran("2026-11-02T01:30:00Z"));
+        // A battery is empty.
+        assert_eq!(at(&mut s, "1970-01-01T00:00:09Z").1.len(), 1);
+        assert_eq!(s.ahead, Some(moment("2026-11-02T01:30:00Z")));
+        assert_eq!(at(&mut s, "1970-01-01T00:00:10Z"), nothing());
+        let (run, skipped) = at(&mut s, "2026-11-04T12:00:00Z");
+        assert_eq!(run.as_deref(), Some("2026-11-04T01:30:00Z"));
+        assert_eq!(skipped, [("2026-11-03T01:30:00Z".to_owned(), SkipReason::Missed)]);
+        assert_eq!(s.ahead, None);
     }
 
     #[test]

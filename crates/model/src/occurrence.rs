@@ -18,7 +18,7 @@ pub struct Occurrence {
     /// The first one of several occurrences in one entry; otherwise the same as `time`.
     pub first: Timestamp,
     /// How many occurrences of the rule the entry stands for: one, none for runs by hand and for notes about the clock, many for the far end
-    /// of a long time without the scheduler.
+    /// of a long time without the scheduler. Of those many, what has an entry of its own does not count.
     pub count: u64,
     /// What asked for it.
     pub origin: Origin,
@@ -94,7 +94,7 @@ pub enum SkipReason {
     StillRunning,
     /// The recurrence was changed before it was run.
     RuleChanged,
-    /// A note, no occurrence: the clock went back, so the schedule begins anew at the present moment.
+    /// A note, no occurrence: the clock went back, so the schedule goes on from the present moment.
     ClockWentBack,
     /// There is no such config, repository or schedule (any more), or the regular expressions match none.
     NothingToRun,

@@ -202,16 +202,25 @@ impl Recurrence {
         self.occurrences().last()
     }
 
+    /// The least number of seconds between two occurrences; None if there is one only. Looks at as many occurrences as show the pattern.
+    #[must_use]
+    pub fn shortest_distance(&self) -> Option<i64> {
+        let (first, second) = self.closest()?;
+        Some((second.0 - first.0) / 1_000_000)
+    }
+
+    fn closest(&self) -> Option<(Timestamp, Timestamp)> {
+        let occurrences: Vec<Timestamp> = self.occurrences().take(PATTERN).collect();
+        occurrences.iter().copied().zip(occurrences.iter().copied().skip(1)).min_by_key(|(first, second)| second.0 - first.0)
+    }
+
     fn check_distance(&self) -> Result<(), RecurrenceError> {
-        let mut previous: Option<Timestamp> = None;
-        for occurrence in self.occurrences().take(PATTERN) {
-            if let Some(previous) = previous.replace(occurrence)
-                && occurrence < previous.plus_seconds(FINEST)
-            {
-                return Err(RecurrenceError::TooFine(previous.to_rfc3339(), occurrence.to_rfc3339()));
+        match self.closest() {
+            Some((first, second)) if second < first.plus_seconds(FINEST) => {
+                Err(RecurrenceError::TooFine(first.to_rfc3339(), second.to_rfc3339()))
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -26,6 +26,10 @@ pub struct Schedule {
     pub jitter_seconds: u32,
     /// All occurrences up to this moment are dealt with: each was run, or its skip is recorded.
     pub handled: Timestamp,
+    /// The latest [`Schedule::handled`] before the clock went back. Up to it there are entries of what was run or skipped while the clock
+    /// was ahead (if it was): what ran does not run again, what was skipped may run after all. None: the clock is not behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<Timestamp>,
     /// When it was added.
     pub created: Timestamp,
 }
@@ -144,7 +148,7 @@ impl Schedule {
     /// Actions that one schedule may have.
     pub const MAX_ACTIONS: usize = 100;
 
-    /// The longest jitter, in seconds: the finest recurrence is hourly, and an occurrence shall not begin behind the next day's.
+    /// The longest jitter, in seconds.
     pub const MAX_JITTER: u32 = 86_400;
 
     /// Says what is wrong with a schedule before it is stored.
@@ -163,6 +167,10 @@ impl Schedule {
         }
         if self.jitter_seconds > Schedule::MAX_JITTER {
             return Err("the jitter is at most one day, 86400 seconds".into());
+        }
+        let distance = self.recurrence.shortest_distance().unwrap_or(i64::MAX);
+        if i64::from(self.jitter_seconds) >= distance {
+            return Err(format!("the jitter must be less than the {distance} seconds between two occurrences, or the next one overtakes"));
         }
         for action in &self.actions {
             action.check()?;
@@ -190,6 +198,7 @@ mod tests {
             actions,
             jitter_seconds: 0,
             handled: now,
+            ahead: None,
             created: now,
         }
     }
@@ -228,6 +237,10 @@ mod tests {
         assert!(schedule(vec![itself]).check().unwrap_err().contains("itself"));
         assert!(Schedule { jitter_seconds: 86_401, ..good.clone() }.check().is_err());
         assert!(Schedule { description: "a\nb".into(), ..good.clone() }.check().is_err());
+        let hourly = Recurrence::parse("hourly UTC", "UTC", good.created).unwrap();
+        let overtaken = Schedule { jitter_seconds: 3600, recurrence: hourly, ..good.clone() };
+        assert!(overtaken.check().unwrap_err().contains("overtakes"));
+        assert_eq!(Schedule { jitter_seconds: 3599, ..overtaken }.check(), Ok(()));
         let many = vec![matching(".*", ".*"); 101];
         assert!(Schedule { actions: many, ..good }.check().unwrap_err().contains("at most 100"));
     }

@@ -8,6 +8,9 @@
 use crate::recurrence::RecurrenceError;
 use crate::time::Timestamp;
 
+/// Before this program was written.
+const ANCHOR: chrono::NaiveDate = chrono::NaiveDate::from_ymd_opt(2026, 1, 1).expect("a day of the calendar");
+
 /// Text with its zone, and the lines of RFC 5545 that it stands for; None if it is no shorthand.
 type Expanded = Option<(String, Vec<String>)>;
 
@@ -33,8 +36,9 @@ pub(crate) fn expand(text: &str, zone: &str, now: Timestamp) -> Result<Expanded,
     let named = own.unwrap_or(zone);
     let parsed: chrono_tz::Tz = named.parse().map_err(|_| RecurrenceError::UnknownZone(named.to_owned()))?;
     let moment = chrono::DateTime::from_timestamp_micros(now.0).ok_or_else(unreadable)?;
-    // The day before, so that today's first run counts, at a moment that no zone's clock skips.
-    let start = moment.with_timezone(&parsed).date_naive().pred_opt().ok_or_else(unreadable)?;
+    // The day before, so that today's first run counts, at a moment that no zone's clock skips. Not later than a day that has passed for
+    // sure: the clock may be ahead now, and the rule would then begin when it is there again.
+    let start = moment.with_timezone(&parsed).date_naive().pred_opt().ok_or_else(unreadable)?.min(ANCHOR);
     let start = format!("{}T120000", start.format("%Y%m%d"));
     let start = if parsed == chrono_tz::Tz::UTC { format!("DTSTART:{start}Z") } else { format!("DTSTART;TZID={parsed}:{start}") };
     let text = if own.is_some() { text.to_owned() } else { format!("{text} {parsed}") };

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::txn::Write;
 
 /// Entries of history that a schedule keeps.
-const KEEP: usize = 2_000;
+const KEEP: usize = 5_000;
 
 /// What a run has led to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Write<'_> {
     /// Adds a schedule. Its first occurrence is one behind `now`.
     pub fn add_schedule(&mut self, schedule: &Schedule, now: Timestamp) -> Result<()> {
         schedule.check().map_err(Error::caller)?;
-        let schedule = Schedule { handled: now, created: now, ..schedule.clone() };
+        let schedule = Schedule { handled: now, ahead: None, created: now, ..schedule.clone() };
         self.schedules().insert(&schedule)
     }
 
@@ -77,17 +77,17 @@ impl Write<'_> {
             return Err(Error::caller("a schedule can't be renamed: its timer and its history bear its name; add another one"));
         }
         let stored = self.schedules().require(&schedule.name)?;
-        if (Schedule { handled: previous.handled, ..stored.clone() }) != *previous {
+        if (Schedule { handled: previous.handled, ahead: previous.ahead, ..stored.clone() }) != *previous {
             let what = "somebody changed it in the meantime; look at it again";
             return Err(Error::Conflict { record: format!("schedule {}", schedule.name), what: what.to_owned() });
         }
-        let mut handled = stored.handled;
+        let (mut handled, mut ahead) = (stored.handled, stored.ahead);
         if stored.recurrence != schedule.recurrence || (schedule.enabled && !stored.enabled) {
             let settled = due::settle(&stored, now);
             self.record_skips(&stored, &settled, actor, now)?;
-            handled = if stored.recurrence == schedule.recurrence { settled.handled } else { now };
+            (handled, ahead) = if stored.recurrence == schedule.recurrence { (settled.handled, settled.ahead) } else { (now, None) };
         }
-        self.schedules().put(&Schedule { handled, created: stored.created, ..schedule.clone() })
+        self.schedules().put(&Schedule { handled, ahead, created: stored.created, ..schedule.clone() })
     }
 
     /// Removes a schedule; its history stays. Refused while a trigger or another schedule names it.
@@ -112,11 +112,11 @@ impl Write<'_> {
         }
         self.record_skips(&schedule, &due, actor, now)?;
         self.schedules().update(name, |schedule| {
-            schedule.handled = due.handled;
+            (schedule.handled, schedule.ahead) = (due.handled, due.ahead);
             Ok(())
         })?;
         let Some(time) = due.run else { return self.view().occurrences().last(name) };
-        if self.view().occurrences().has_run(name, time)? {
+        if due.ahead.is_some() && !self.make_way(name, time)? {
             return Ok(None);
         }
         let asked = Asked { origin: Origin::Schedule, actor, now };
@@ -199,50 +199,46 @@ impl Write<'_> {
     }
 
     fn record_skips(&mut self, schedule: &Schedule, due: &Due, actor: &str, now: Timestamp) -> Result<()> {
-        if due.clock_went_back() {
-            self.forget_the_future(schedule, now)?;
-        }
         let asked = Asked { origin: Origin::Schedule, actor, now };
         for skip in &due.skipped {
-            // What ran while the clock was ahead has its entry.
-            let known = match skip.count {
-                0 => 0,
-                _ => self.runs_within(&schedule.name, skip)?,
+            let count = match due.ahead {
+                Some(_) if skip.count > 0 => self.without_entry(schedule, skip)?,
+                _ => skip.count,
             };
-            if skip.count > 0 && skip.count == known {
-                continue;
+            if count > 0 || skip.count == 0 {
+                let outcome = Outcome::Skip { reason: skip.reason, left_out: vec![] };
+                self.add_entry(schedule, (skip.first, skip.last), count, asked, outcome)?;
             }
-            let outcome = Outcome::Skip { reason: skip.reason, left_out: vec![] };
-            self.add_entry(schedule, (skip.first, skip.last), skip.count - known, asked, outcome)?;
         }
         Ok(())
     }
 
-    fn runs_within(&self, schedule: &ScheduleName, skip: &Skipped) -> Result<u64> {
+    /// How many of these occurrences have no entry yet, from when the clock was ahead.
+    fn without_entry(&self, schedule: &Schedule, skip: &Skipped) -> Result<u64> {
+        let entries = self.view().occurrences().of_the_rule(&schedule.name, skip.first)?;
+        let singles: BTreeSet<Timestamp> = entries.iter().filter(|entry| entry.first == entry.time).map(|entry| entry.time).collect();
+        let groups: Vec<_> = entries.iter().filter(|entry| entry.first < entry.time).map(|entry| entry.first..=entry.time).collect();
         let just_before = Timestamp(skip.first.0.saturating_sub(1));
-        let entries = self.view().occurrences().behind(schedule, just_before)?;
-        let runs = entries.iter().filter(|entry| entry.time <= skip.last && is_run_of_the_rule(entry));
-        Ok(runs.count() as u64)
+        let all = schedule.recurrence.between(just_before, skip.last, usize::MAX).into_iter();
+        Ok(all.filter(|time| !singles.contains(time) && !groups.iter().any(|group| group.contains(time))).count() as u64)
     }
 
-    /// Removes skips of moments that have not come: they were recorded while the clock was ahead. What ran stays, and does not run again.
-    fn forget_the_future(&mut self, schedule: &Schedule, now: Timestamp) -> Result<()> {
-        for entry in self.view().occurrences().behind(&schedule.name, now)? {
-            if entry.origin != Origin::Schedule || entry.count == 0 || is_run_of_the_rule(&entry) {
-                continue;
+    /// Takes away that the occurrence at `time` was skipped while the clock was ahead. False: it was run, and is not run again.
+    fn make_way(&mut self, schedule: &ScheduleName, time: Timestamp) -> Result<bool> {
+        let entries = self.view().occurrences().of_the_rule(schedule, time)?;
+        if let Some(entry) = entries.iter().find(|entry| entry.first == time && entry.time == time) {
+            if matches!(entry.outcome, Outcome::Run { .. }) {
+                return Ok(false);
             }
-            let just_before = Timestamp(entry.first.0.saturating_sub(1));
-            let past = schedule.recurrence.between(just_before, now, usize::MAX);
-            match past.last() {
-                Some(&time) if entry.count > 1 => {
-                    let skip = Skipped { first: entry.first, last: time, count: past.len() as u64, reason: SkipReason::Missed };
-                    let count = skip.count.saturating_sub(self.runs_within(&schedule.name, &skip)?);
-                    self.occurrences().put(&Occurrence { time, count, ..entry })?;
-                }
-                _ => self.occurrences().remove(&entry.number).map(drop)?,
+            self.occurrences().remove(&entry.number)?;
+        } else if let Some(group) = entries.into_iter().find(|entry| (entry.first..=entry.time).contains(&time)) {
+            // What has an entry of its own does not count.
+            match group.count {
+                0 | 1 => drop(self.occurrences().remove(&group.number)?),
+                count => self.occurrences().put(&Occurrence { count: count - 1, ..group })?,
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn record(&mut self, schedule: &Schedule, time: Timestamp, asked: Asked<'_>, outcome: Outcome) -> Result<Occurrence> {
@@ -278,10 +274,6 @@ impl Write<'_> {
         }
         Ok(entry)
     }
-}
-
-fn is_run_of_the_rule(entry: &Occurrence) -> bool {
-    entry.origin == Origin::Schedule && matches!(entry.outcome, Outcome::Run { .. })
 }
 
 /// One run of a schedule's actions.

@@ -279,13 +279,13 @@ fn history_is_kept_within_bounds() {
     store
         .write("many", "root", |w| {
             let mut now = moment(created);
-            for _ in 0..2100 {
+            for _ in 0..5100 {
                 now = now.plus_seconds(3600);
                 w.run_due(&"hourly".parse().unwrap(), now, "scheduler")?;
             }
             Ok(())
         })
         .unwrap();
-    assert_eq!(store.read(|r| r.occurrences().count()).unwrap(), 2000);
+    assert_eq!(store.read(|r| r.occurrences().count()).unwrap(), 5000);
     verify(&store);
 }

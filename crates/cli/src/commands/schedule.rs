@@ -225,6 +225,7 @@ fn added(args: Add, now: Timestamp) -> Result<Schedule> {
         actions: args.actions.list(),
         jitter_seconds: args.jitter,
         handled: now,
+        ahead: None,
         created: now,
     };
     schedule.check().map_err(Error::usage)?;

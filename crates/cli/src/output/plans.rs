@@ -200,6 +200,7 @@ Left out web1/etc: A job of the same config was still queued or running. (job 7)
             actions: vec![Action::RunConfig { config: "web1/etc".parse().unwrap() }],
             jitter_seconds: 90,
             handled: NOW,
+            ahead: None,
             created: NOW,
         };
         let listed = ListedSchedule { schedule: schedule_record, next: None, last: None };

@@ -1,6 +1,6 @@
 //! Schedules, what became of their occurrences, and triggers.
 
-use model::{Occurrence, Origin, Outcome, Schedule, ScheduleName, Timestamp, Trigger, TriggerId};
+use model::{Occurrence, Origin, Schedule, ScheduleName, Timestamp, Trigger, TriggerId};
 
 use super::basics::name;
 use super::kind;
@@ -149,26 +149,17 @@ impl TableRef<'_, Occurrences> {
         Ok(self.page(&filter, 1)?.pop())
     }
 
-    /// Whether the occurrence of `schedule` at `time` has been run.
-    pub fn has_run(&self, schedule: &ScheduleName, time: Timestamp) -> Result<bool> {
-        for entry in self.read.scan(BY_TIME, &time_front(schedule, time)?)? {
-            let occurrence = self.indexed(entry?.1)?;
-            if occurrence.origin == Origin::Schedule && matches!(occurrence.outcome, Outcome::Run { .. }) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// The entries of `schedule` about moments behind `time`.
-    pub(crate) fn behind(&self, schedule: &ScheduleName, time: Timestamp) -> Result<Vec<Occurrence>> {
+    /// The entries of `schedule` that stand for occurrences at `time` or later.
+    pub(crate) fn of_the_rule(&self, schedule: &ScheduleName, time: Timestamp) -> Result<Vec<Occurrence>> {
         let mut found = Vec::new();
         for entry in self.read.scan_back(BY_TIME, &schedule.encode()?)? {
             let occurrence = self.indexed(entry?.1)?;
-            if occurrence.time <= time {
+            if occurrence.time < time {
                 break;
             }
-            found.push(occurrence);
+            if occurrence.origin == Origin::Schedule && occurrence.count > 0 {
+                found.push(occurrence);
+            }
         }
         Ok(found)
     }

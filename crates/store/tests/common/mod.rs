@@ -133,7 +133,7 @@ pub fn schedule(name: &str) -> Schedule {
     Schedule {
         name: name.parse().unwrap(),
         description: "at night".into(),
-        recurrence: Recurrence::parse("daily 02:30", "Europe/Berlin", T0).unwrap(),
+        recurrence: Recurrence::parse("DTSTART;TZID=Europe/Berlin:20261101T023000 RRULE:FREQ=DAILY", "UTC", T0).unwrap(),
         enabled: true,
         actions: vec![
             Action::RunConfig { config: config_name("web1/etc") },
@@ -142,6 +142,7 @@ pub fn schedule(name: &str) -> Schedule {
         ],
         jitter_seconds: 600,
         handled: T0,
+        ahead: None,
         created: T0,
     }
 }
