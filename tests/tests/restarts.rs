@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 use testkit::borgs::Borg;
-use testkit::manager::BORGCUBED;
+use testkit::manager::{BORGCUBED, owner};
 use testkit::process;
 use testkit::retry::retry_until;
 use testkit::system::TestSystem;
@@ -211,6 +211,97 @@ fn a_worker_that_is_killed_while_borgcubed_is_away() {
     scene.system.manager().kill(BORGCUBED);
     let record = wait_for_end(&scene.system, number);
     tests::assert_failed(&record, "borgcubed-restart");
+}
+
+#[test]
+fn a_restart_of_the_owner_three_times_in_a_row() {
+    let mut scene = Scene::new(&[]);
+    let number = scene.running();
+    let session = scene.system.wait_for("borgcube-session", PATIENCE);
+    for _ in 0..3 {
+        scene.system.manager().restart(&owner("main"));
+        // What is not to be found twice is gone from the store.
+        assert!(scene.system.manager().kept(&owner("main")).is_empty());
+        scene.grows(number);
+        assert_eq!(scene.system.pids("borgcube-session"), [session]);
+    }
+    assert_eq!(scene.system.manager().exits(&owner("main")), ["exited with code 0"; 3]);
+    let record = scene.ends_well(number);
+    // Every chunk was sent once, and all of them count.
+    let archive = tests::newest_archive(&scene.system);
+    let (new, all) = (&archive["statistics"]["deduplicated_size"], &archive["statistics"]["original_size"]);
+    assert!(new.as_u64().unwrap() > all.as_u64().unwrap() / 2, "{archive}");
+    assert_eq!(record["statistics"], archive["statistics"]);
+    assert!(!scene.system.log().contains("chunks that no archive refers to"), "{}", scene.system.log());
+}
+
+#[test]
+fn the_owner_and_borgcubed_at_once_and_before_the_client_comes() {
+    let mut scene = Scene::new(&[]);
+    let number = start(&scene.system, PAIR);
+    // Whatever it is doing: preparing, waiting for the client, at work.
+    for pause in [0, 30, 60, 120, 250, 500] {
+        std::thread::sleep(Duration::from_millis(pause));
+        if scene.system.manager().pid(&owner("main")).is_some() {
+            scene.system.manager().restart(&owner("main"));
+        }
+        scene.system.manager().restart(BORGCUBED);
+    }
+    wait_for_state(&scene.system, number, "client_in_progress");
+    scene.grows(number);
+    scene.ends_well(number);
+}
+
+#[test]
+fn a_checkpoint_before_the_restart_and_the_end_right_after_it() {
+    let mut scene = Scene::new(&["--checkpoint-interval=1"]);
+    let number = scene.running();
+    let checkpoint = || {
+        let archives = scene.system.cli_json(&["archive", "list"]);
+        archives.as_array().unwrap().iter().any(|archive| archive["incomplete"] == true).then_some(())
+    };
+    assert!(retry_until(PATIENCE, checkpoint).is_some(), "no checkpoint\n{}", scene.system.log());
+    scene.system.manager().restart(&owner("main"));
+    scene.ends_well(number);
+    let archives = scene.system.cli_json(&["archive", "list"]);
+    assert_eq!(archives.as_array().unwrap().len(), 1, "the checkpoint outlived the success");
+}
+
+#[test]
+fn the_owner_is_restarted_again_and_again_until_the_end() {
+    let mut scene = Scene::new(&["--checkpoint-interval=2"]);
+    let number = scene.running();
+    scene.tap.take().unwrap().close();
+    // The end of a backup is when references are judged and archives committed.
+    let mut restarts = 0;
+    while text(&job(&scene.system, number), "state") != "done" {
+        if scene.system.manager().pid(&owner("main")).is_some() {
+            scene.system.manager().restart(&owner("main"));
+            restarts += 1;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        let state = text(&job(&scene.system, number), "state").to_owned();
+        assert!(state != "failed", "{}\n{}", job(&scene.system, number), scene.system.log());
+    }
+    assert!(restarts > 0);
+    scene.judge(&job(&scene.system, number));
+}
+
+#[test]
+fn a_real_stop_of_the_owner_ends_the_job_with_a_reason() {
+    let mut scene = Scene::new(&[]);
+    let number = scene.running();
+    scene.system.manager().stop(&owner("main"));
+    scene.system.manager().begin(&owner("main"));
+    let record = wait_for_end(&scene.system, number);
+    tests::assert_failed(&record, "owner-lost");
+    // What it had sent goes, and the next one is a backup like any other.
+    scene.tap.take();
+    let tap = scene.system.join("source/tap");
+    fs::remove_file(&tap).unwrap();
+    fs::write(&tap, b"no tap any more").unwrap();
+    scene.system.run_ok(PAIR);
+    scene.judge(&tests::newest_job(&scene.system));
 }
 
 #[test]

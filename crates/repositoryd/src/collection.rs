@@ -75,6 +75,17 @@ impl Collection {
         self.violation.get_or_insert_with(|| Violation { rule: rule.to_owned(), detail });
     }
 
+    /// What was left of a collection.
+    pub fn of(items: Vec<Id>, references: Vec<Reference>, violation: Option<Violation>) -> Collection {
+        let pile = PILE.max(references.len() * 2);
+        Collection { items, references, pile, violation }
+    }
+
+    /// For [`Collection::of`].
+    pub fn parts(self) -> (Vec<Id>, Vec<Reference>, Option<Violation>) {
+        (self.items, self.references, self.violation)
+    }
+
     /// The item stream, and all references sorted, each id once.
     pub fn finish(mut self) -> Result<(Vec<Id>, Vec<Reference>), Violation> {
         if let Some(violation) = self.violation {

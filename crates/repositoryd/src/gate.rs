@@ -1,7 +1,6 @@
 //! Who waits for whom: sessions while the repository is lent, maintenance for maintenance.
 
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
@@ -24,14 +23,15 @@ pub struct Closed<'a> {
 }
 
 impl Gate {
-    /// Goes in, waiting while it is closed. None if somebody rings the bell meanwhile.
-    pub fn pass(&self, bell: &UnixStream) -> Option<RwLockReadGuard<'_, ()>> {
+    /// Goes in, waiting while it is closed. None if somebody rings a bell meanwhile.
+    pub fn pass(&self, bells: &[BorrowedFd<'_>]) -> Option<RwLockReadGuard<'_, ()>> {
         loop {
             if let Some(inside) = self.try_pass() {
                 return Some(inside);
             }
-            match poll(&[(bell.as_fd(), Interest::Read)], Some(GLANCE)) {
-                Ok(ready) if !ready[0].any() => {}
+            let waiting: Vec<_> = bells.iter().map(|bell| (*bell, Interest::Read)).collect();
+            match poll(&waiting, Some(GLANCE)) {
+                Ok(ready) if !ready.iter().any(|ready| ready.any()) => {}
                 _ => return None,
             }
         }
@@ -97,12 +97,14 @@ impl Drop for Held<'_> {
 mod tests {
     use super::*;
     use std::net::Shutdown;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
 
     #[test]
     fn whoever_is_inside_leaves_first_and_whoever_waits_hears_the_bell() {
         let gate = Gate::default();
         let (bell, ringer) = UnixStream::pair().unwrap();
-        let inside = gate.pass(&bell).unwrap();
+        let inside = gate.pass(&[bell.as_fd()]).unwrap();
         std::thread::scope(|scope| {
             let closing = scope.spawn(|| {
                 let closed = gate.close();
@@ -119,7 +121,7 @@ mod tests {
         });
         assert!(gate.try_pass().is_some());
         let closed = gate.close();
-        assert!(gate.pass(&bell).is_none());
+        assert!(gate.pass(&[bell.as_fd()]).is_none());
         drop(closed);
     }
 

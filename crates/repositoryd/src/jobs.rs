@@ -47,7 +47,8 @@ pub struct Progress {
     pub failure: Option<Failure>,
     /// What it counted.
     pub counters: SessionCounters,
-    opened: bool,
+    /// Whether a client ever came.
+    pub opened: bool,
 }
 
 /// One job.
@@ -125,6 +126,14 @@ impl Job {
         }
     }
 
+    /// One whose beginning another process of this owner has seen.
+    pub fn inherited(parts: Parts, sent: impl IntoIterator<Item = (Id, Sent)>, relied: impl IntoIterator<Item = Id>) -> Job {
+        let job = Job::new(parts);
+        job.sent().extend(sent);
+        job.relied().extend(relied);
+        job
+    }
+
     /// What changes.
     pub fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
@@ -191,6 +200,11 @@ impl Job {
     pub fn end(&self) {
         self.progress().phase = Phase::Ended;
         self.changed.notify_all();
+    }
+
+    /// Nobody came yet.
+    pub fn is_prepared(&self) -> bool {
+        self.progress().phase == Phase::Prepared
     }
 
     /// Nobody may come any more, if nobody came yet. Then the job is over.

@@ -113,7 +113,7 @@ pub fn lend(owner: &Owner, open: &mut Option<Open>, lend: Lend) {
 }
 
 /// At a commit, with everything that sessions have sent so far.
-fn close(owner: &Owner, open: &mut Option<Open>) -> Result<(Granted, Option<Arc<Opening>>), Failure> {
+pub fn close(owner: &Owner, open: &mut Option<Open>) -> Result<(Granted, Option<Arc<Opening>>), Failure> {
     let record = owner.store.read(|r| r.repositories().require(&owner.name)).map_err(|e| of_store(&e))?;
     let mut granted = Granted { url: record.url.clone(), host_id: options(owner, &record).host_id, sessions: 0 };
     let Some(mut current) = open.take() else { return Ok((granted, None)) };

@@ -15,6 +15,7 @@ use borg::Id;
 use borg::manifest::Manifest;
 use model::{Archive, Failure};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use store::ArchiveFilter;
 
 /// Ids that are compared with all view lists at a time.
@@ -56,7 +57,9 @@ pub fn settle(owner: &Owner, known: &mut Known, manifest: &Manifest, journal: &m
     if !is_sure {
         return Ok(());
     }
-    if !orphans.is_empty() {
+    if owner.inherits.load(Ordering::SeqCst) {
+        log::info!("{} chunks belong to sessions that go on, or to nobody", orphans.len());
+    } else if !orphans.is_empty() {
         log::warn!("{} chunks that no archive refers to were left behind; they are to go", orphans.len());
     }
     journal.replace(&orphans)?;

@@ -2,6 +2,8 @@
 
 use crate::gate::{Gate, Turn};
 use crate::jobs::Jobs;
+use crate::leaving::{Estate, Leaving};
+use crate::pulse::Pulse;
 use crate::view::Views;
 use crate::writer::Request;
 use model::RepositoryName;
@@ -45,6 +47,16 @@ pub struct Owner {
     pub turn: Turn,
     /// The process is about to end.
     pub stopping: AtomicBool,
+    /// The process is about to end, and another one goes on with its sessions.
+    pub leaving: Leaving,
+    /// What that one gets.
+    pub estate: Estate,
+    /// Sessions of a process before this one are about to go on.
+    pub inherits: AtomicBool,
+    /// Connections of those among them who ask for maintenance.
+    pub maintaining: AtomicUsize,
+    /// Whether the writer lives.
+    pub pulse: Pulse,
 }
 
 impl Owner {
@@ -54,10 +66,10 @@ impl Owner {
     }
 
     /// An owner that waits for its first connection.
-    pub fn new(name: RepositoryName, layout: Layout, store: Store, writer: Sender<Request>) -> Owner {
+    pub fn new(name: RepositoryName, layout: Layout, store: Store, writer: Sender<Request>) -> std::io::Result<Owner> {
         let jobs = Jobs::default();
         let budget = Arc::new(Budget::new());
-        Owner {
+        Ok(Owner {
             name,
             layout,
             store,
@@ -71,7 +83,12 @@ impl Owner {
             gate: Gate::default(),
             turn: Turn::default(),
             stopping: AtomicBool::new(false),
-        }
+            leaving: Leaving::new()?,
+            estate: Estate::default(),
+            inherits: AtomicBool::new(false),
+            maintaining: AtomicUsize::new(0),
+            pulse: Pulse::default(),
+        })
     }
 
     /// Whether nobody is connected and nothing is open.

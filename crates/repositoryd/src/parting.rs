@@ -30,6 +30,8 @@ pub fn conclude(job: &Job, stream: &mut UnixStream, served: &Result<Ended, WireE
     let why = match served {
         // No failure of the session: why the client ended, its borg says.
         Ok(Ended::Closed) => return,
+        // It goes on elsewhere.
+        Ok(Ended::Left) => return,
         Ok(Ended::Vanished) => "the session's process ended before the archive was complete".to_owned(),
         Ok(Ended::Called) => "the session was ended before the archive was complete, because its job is over".to_owned(),
         Err(e) => format!("the session ended before the archive was complete: {e}"),

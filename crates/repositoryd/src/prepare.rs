@@ -260,11 +260,11 @@ pub fn claim(owner: &Owner, token: &Token, client: Option<&ClientName>) -> Resul
     }
 }
 
-/// Removes what an earlier process of this owner prepared: nobody holds its keys any more.
+/// Removes what an earlier process of this owner prepared and did not leave to us: nobody holds its keys any more.
 pub fn forget_old_sessions(owner: &Owner) -> Result<(), Failure> {
     let done = owner.store.write("sessions of an owner that ended are void", &owner.actor(), |w| {
         let mut old = w.sessions().view().list()?;
-        old.retain(|session| session.repository == owner.name);
+        old.retain(|session| session.repository == owner.name && owner.jobs.get(session.job).is_none());
         for session in &old {
             w.sessions().remove(&session.token_hash)?;
         }

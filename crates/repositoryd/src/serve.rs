@@ -1,14 +1,16 @@
 //! `serve`: accepts connections until nobody needs this process any more.
 
 use crate::owner::Owner;
+use crate::succession::{Going, Inheritance};
 use crate::writer::{self, Request};
-use crate::{maintenance, prepare, session, visitors, worker};
+use crate::{maintenance, prepare, session, succession, visitors, worker};
 use anyhow::{Context, anyhow};
 use model::{Cause, Failure, RepositoryName};
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -25,26 +27,52 @@ const TICK: Duration = Duration::from_millis(500);
 /// How long a connection may take to say who it is.
 const INTRODUCTION: Duration = Duration::from_secs(30);
 
+/// How long a start with sessions to go on with, and a stop that leaves them, may take.
+const START: Duration = Duration::from_secs(3600);
+
+/// See above.
+const STOP: Duration = Duration::from_secs(180);
+
 /// The whole life of an owner.
 pub fn serve(name: &RepositoryName) -> anyhow::Result<()> {
     unix::harden::close_inherited()?;
-    let (socket, _) = unix::activation::listen_fds()?.into_iter().next().ok_or_else(|| anyhow!("no socket was handed over"))?;
+    let (left, handed): (Vec<_>, Vec<_>) = unix::activation::listen_fds()?.into_iter().partition(|(_, name)| succession::is_left(name));
+    let (socket, _) = handed.into_iter().next().ok_or_else(|| anyhow!("no socket was handed over"))?;
     let listener = UnixListener::from(socket);
     listener.set_nonblocking(true)?;
     let mut signals = unix::signals::Signals::new(&[Signal::SIGTERM, Signal::SIGINT])?;
     let layout = Layout::from_env()?;
     let store = Store::open(layout.db()).context("the database cannot be opened")?;
     let (requests, queue) = channel();
-    let owner = Arc::new(Owner::new(name.clone(), layout, store, requests));
-    prepare::forget_old_sessions(&owner).map_err(|failure| anyhow!(failure.line()))?;
+    let owner = Arc::new(Owner::new(name.clone(), layout, store, requests)?);
     let writing = Arc::clone(&owner);
     let writer = std::thread::Builder::new().name("writer".into()).spawn(move || writer::run(&writing, &queue))?;
+    go_on(&owner, succession::accept(left));
+    prepare::forget_old_sessions(&owner).map_err(|failure| anyhow!(failure.line()))?;
+    let watchdog = unix::notify::watchdog_interval();
+    let tick = watchdog.map_or(TICK, |interval| TICK.min(interval / 3));
+    let mut status = String::new();
+    unix::notify::ready()?;
 
     let limit = writer::seconds("BORGCUBE_EXIT_SECONDS", 300);
     let mut used = Instant::now();
     loop {
-        let ready = poll(&[(listener.as_fd(), Interest::Read), (signals.as_fd(), Interest::Read)], Some(TICK))?;
+        let ready = poll(&[(listener.as_fd(), Interest::Read), (signals.as_fd(), Interest::Read)], Some(tick))?;
+        if let Some(interval) = watchdog {
+            sign_of_life(&owner, interval);
+        }
+        report(&owner, &mut status);
         if ready[1].any() && !signals.take().is_empty() {
+            notified(unix::notify::stopping());
+            if succession::is_possible(&owner) {
+                log::info!("ending; {} jobs go on in the next process of this owner", owner.jobs.all().len());
+                notified(unix::notify::extend_timeout(STOP));
+                succession::leave(&owner, || {
+                    watchdog.into_iter().for_each(|interval| sign_of_life(&owner, interval));
+                    !signals.take().is_empty()
+                });
+                return writer.join().map_err(|_| anyhow!("the writing thread failed"));
+            }
             log::info!("ending as asked");
             owner.stopping.store(true, Ordering::SeqCst);
             stop(&owner);
@@ -64,6 +92,54 @@ pub fn serve(name: &RepositoryName) -> anyhow::Result<()> {
         }
     }
     end(&owner, writer)
+}
+
+/// Sessions of a process before this one.
+fn go_on(owner: &Arc<Owner>, inheritance: Inheritance) {
+    if !inheritance.heirs.is_empty() {
+        // Opening the repository may mean building its index.
+        notified(unix::notify::extend_timeout(START));
+    }
+    match succession::take_over(owner, inheritance.heirs) {
+        Ok(going) => {
+            for Going { job, worker, session } in going {
+                if let Some((stream, conversation)) = session {
+                    let job = Arc::clone(&job);
+                    serve_in_thread(owner, move |owner| session::resume(owner, &job, stream, conversation));
+                }
+                serve_in_thread(owner, move |owner| worker::resume(owner, job, worker));
+            }
+        }
+        Err(failure) => log::error!("the sessions of the process before this one end: {}", failure.line()),
+    }
+    for (stream, said) in inheritance.strangers {
+        serve_in_thread(owner, move |owner| connection(owner, stream, &said));
+    }
+}
+
+/// Without one, the service manager ends us and starts another.
+fn sign_of_life(owner: &Owner, interval: Duration) {
+    if owner.pulse.beats(interval) {
+        notified(unix::notify::watchdog());
+    } else {
+        log::error!("the thread that has the repository does not come to its next step");
+    }
+}
+
+fn report(owner: &Owner, status: &mut String) {
+    let open = if owner.is_open.load(Ordering::SeqCst) { "open" } else { "closed" };
+    let now = format!("the repository is {open}; jobs: {}", owner.jobs.all().len());
+    if now != *status {
+        notified(unix::notify::status(&now));
+        *status = now;
+    }
+}
+
+/// Without a service manager that listens we work all the same.
+fn notified(result: unix::Result<()>) {
+    if let Err(e) = result {
+        log::warn!("{e}");
+    }
 }
 
 fn end(owner: &Owner, writer: JoinHandle<()>) -> anyhow::Result<()> {
@@ -98,12 +174,16 @@ fn accept(listener: &UnixListener, owner: &Arc<Owner>) {
             return;
         }
     };
+    serve_in_thread(owner, move |owner| connection(owner, stream, &[]));
+}
+
+fn serve_in_thread(owner: &Arc<Owner>, serve: impl FnOnce(&Owner) -> Result<(), WireError> + Send + 'static) {
     owner.connections.fetch_add(1, Ordering::SeqCst);
     let serving = Arc::clone(owner);
     let started = std::thread::Builder::new().name("connection".into()).spawn(move || {
         // Counted down even if the thread panics, or the process would never end.
-        let _counted = Counted(&serving);
-        if let Err(e) = connection(&serving, stream) {
+        let _counted = Counted(&serving.connections);
+        if let Err(e) = serve(&serving) {
             log::warn!("a connection ended: {e}");
         }
     });
@@ -113,23 +193,32 @@ fn accept(listener: &UnixListener, owner: &Arc<Owner>) {
     }
 }
 
-struct Counted<'a>(&'a Owner);
+struct Counted<'a>(&'a AtomicUsize);
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::SeqCst);
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-fn connection(owner: &Owner, mut stream: UnixStream) -> Result<(), WireError> {
+/// `said` was read by a process before this one.
+fn connection(owner: &Owner, mut stream: UnixStream, said: &[u8]) -> Result<(), WireError> {
     let admitted = visitors::admit(&stream, owner.layout.is_installed());
     let Some(visitor) = admitted.map_err(|e| WireError::Io(std::io::Error::other(e)))? else {
         return Ok(());
     };
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(INTRODUCTION))?;
+    if said.is_empty() {
+        let waiting = [(stream.as_fd(), Interest::Read), (owner.leaving.as_fd(), Interest::Read)];
+        let ready = poll(&waiting, Some(INTRODUCTION)).map_err(|e| WireError::Io(std::io::Error::other(e)))?;
+        if !ready[0].any() && ready[1].any() {
+            owner.estate.leave_stranger(stream, vec![]);
+            return Ok(());
+        }
+    }
     let mut payload = vec![];
-    let first = match frame::read(&mut stream, &mut payload) {
+    let first = match frame::read(&mut said.chain(&mut stream), &mut payload) {
         Ok(first) => first,
         // Somebody only looked whether we are there.
         Err(WireError::Closed) => return Ok(()),
@@ -141,7 +230,11 @@ fn connection(owner: &Owner, mut stream: UnixStream) -> Result<(), WireError> {
         kind::OPEN => Err(WireError::Malformed("a process that is no session asked for one".into())),
         kind::PREPARE | kind::FINISH if visitor.works => worker::run(owner, stream, first, payload),
         kind::PREPARE | kind::FINISH => Err(WireError::Malformed("a process that is no worker's asked for a session".into())),
-        kind::MAINTAIN if visitor.works => maintenance::run(owner, stream, &payload),
+        kind::MAINTAIN if visitor.works => {
+            owner.maintaining.fetch_add(1, Ordering::SeqCst);
+            let _counted = Counted(&owner.maintaining);
+            maintenance::run(owner, stream, &payload)
+        }
         kind::MAINTAIN => Err(WireError::Malformed("a process of another user asked for maintenance".into())),
         other => Err(WireError::Malformed(format!("a connection began with a frame of type {other}"))),
     }

@@ -4,6 +4,8 @@ use crate::collection::Collection;
 use crate::commit::Candidate;
 use crate::failures::internal;
 use crate::jobs::Job;
+use crate::leaving::{Input, Pass};
+use crate::legacy::Conversation;
 use crate::opening::Line;
 use crate::owner::Owner;
 use crate::parting::{conclude, release};
@@ -12,7 +14,6 @@ use borg::Id;
 use model::Failure;
 use model::cause::Cause;
 use model::token::Token;
-use std::io::BufReader;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -35,10 +36,24 @@ pub fn run(owner: &Owner, mut stream: UnixStream, payload: &[u8]) -> Result<(), 
     };
     let (number, opening) = (job.number, Arc::clone(&job.opening));
     log::info!("job {number}: the client is here, with Borg {}", unix::logging::escape(&open.client_version));
-    let served = attend(owner, &job, &stream);
+    let served = attend(owner, &job, &stream, None);
     opening.leave(number);
-    conclude(&job, &mut stream, &served);
-    release(owner, &job);
+    over(owner, &job, stream, served)
+}
+
+/// Goes on with a session that another process of this owner began.
+pub fn resume(owner: &Owner, job: &Arc<Job>, stream: UnixStream, conversation: Conversation) -> Result<(), WireError> {
+    let served = attend(owner, job, &stream, Some(conversation));
+    job.opening.leave(job.number);
+    over(owner, job, stream, served)
+}
+
+fn over(owner: &Owner, job: &Job, mut stream: UnixStream, served: Result<Ended, WireError>) -> Result<(), WireError> {
+    if served.as_ref().is_ok_and(|ended| *ended == Ended::Left) {
+        return Ok(());
+    }
+    conclude(job, &mut stream, &served);
+    release(owner, job);
     job.end();
     served.map(drop)
 }
@@ -52,14 +67,31 @@ pub enum Ended {
     Vanished,
     /// We end it: the repository failed, the worker is gone, the owner stops.
     Called,
+    /// It does not end: the next process of this owner goes on with it.
+    Left,
 }
 
-fn attend(owner: &Owner, job: &Arc<Job>, stream: &UnixStream) -> Result<Ended, WireError> {
+fn attend(owner: &Owner, job: &Arc<Job>, stream: &UnixStream, conversation: Option<Conversation>) -> Result<Ended, WireError> {
     let (bell, ours) = UnixStream::pair()?;
-    if !job.opening.enter(job.number, Line { bell, connection: stream.try_clone()? }) {
+    if !job.opening.enter(job.number, Line { bell, connection: stream.try_clone()? }) || job.progress().failure.is_some() {
         return Ok(Ended::Called);
     }
-    Session::new(owner, job, stream, ours)?.serve()
+    let mut session = Session::new(owner, job, stream, ours)?;
+    match conversation {
+        None => write_json(&mut session.output, kind::OPENED, &job.opened)?,
+        Some(conversation) => {
+            if !session.take_up(conversation)? {
+                return Ok(Ended::Called);
+            }
+        }
+    }
+    let (ended, given_back) = session.serve()?;
+    if ended == Ended::Left {
+        let given_back = given_back.as_ref().map(|(kind, payload)| (*kind, payload.as_slice()));
+        let conversation = session.put_down(given_back)?;
+        owner.estate.leave_session(job.number, stream.try_clone()?, conversation);
+    }
+    Ok(ended)
 }
 
 fn admit(owner: &Owner, open: &Open) -> Result<Arc<Job>, Failure> {
@@ -83,7 +115,7 @@ pub enum Next {
 pub struct Session<'a> {
     pub owner: &'a Owner,
     pub job: &'a Arc<Job>,
-    input: BufReader<UnixStream>,
+    input: Input,
     /// Closed by whoever wants this session to end.
     bell: UnixStream,
     pub output: UnixStream,
@@ -105,7 +137,7 @@ impl<'a> Session<'a> {
         Ok(Session {
             owner,
             job,
-            input: BufReader::with_capacity(1 << 18, stream.try_clone()?),
+            input: Input::new(vec![], stream.try_clone()?),
             output: stream.try_clone()?,
             bell,
             credit: 0,
@@ -117,29 +149,59 @@ impl<'a> Session<'a> {
         })
     }
 
-    fn serve(&mut self) -> Result<Ended, WireError> {
-        write_json(&mut self.output, kind::OPENED, &self.job.opened)?;
+    /// Goes on where another process of this owner stopped. False if that is not possible; then the job knows why.
+    fn take_up(&mut self, conversation: Conversation) -> Result<bool, WireError> {
+        let Conversation { credit, deduplicated, violation, proposal, items, references, carried, unread } = conversation;
+        self.input = Input::new(unread, self.output.try_clone()?);
+        (self.credit, self.deduplicated, self.carried) = (credit, deduplicated, carried);
+        self.collected = Collection::of(items, references, violation);
+        // It was told already that this one is good.
+        Ok(proposal.is_none_or(|proposal| self.judge(proposal) == Verdict::Accepted))
+    }
+
+    /// For [`Session::take_up`], with a frame that was read and not dealt with.
+    fn put_down(&mut self, given_back: Option<(u8, &[u8])>) -> Result<Conversation, WireError> {
+        let unread = self.input.rest(given_back)?;
+        let (proposal, (items, references, violation)) = match self.accepted.take() {
+            Some(candidate) => (Some(candidate.proposal), (candidate.items, candidate.list.references, None)),
+            None => (None, std::mem::take(&mut self.collected).parts()),
+        };
+        let carried = std::mem::take(&mut self.carried);
+        Ok(Conversation { credit: self.credit, deduplicated: self.deduplicated, violation, proposal, items, references, carried, unread })
+    }
+
+    /// How it ended, and a frame that the next process of this owner has to deal with.
+    fn serve(&mut self) -> Result<(Ended, Option<(u8, Vec<u8>)>), WireError> {
         let mut payload = vec![];
         loop {
-            if self.input.buffer().is_empty() {
+            if self.owner.leaving.is_so() {
+                return Ok((Ended::Left, None));
+            }
+            if !self.input.has_some() {
                 self.give_credit()?;
-                let waiting = [(self.input.get_ref().as_fd(), Interest::Read), (self.bell.as_fd(), Interest::Read)];
+                let leaving = self.owner.leaving.as_fd();
+                let waiting = [(self.input.as_fd(), Interest::Read), (self.bell.as_fd(), Interest::Read), (leaving, Interest::Read)];
                 let ready = poll(&waiting, None).map_err(|e| WireError::Io(std::io::Error::other(e)))?;
                 if ready[1].any() {
-                    return Ok(Ended::Called);
+                    return Ok((Ended::Called, None));
+                }
+                if ready[2].any() {
+                    continue;
                 }
             }
             let kind = match frame::read(&mut self.input, &mut payload) {
                 Ok(kind) => kind,
-                Err(WireError::Closed) => return Ok(Ended::Vanished),
+                Err(WireError::Closed) => return Ok((Ended::Vanished, None)),
                 Err(e) => return Err(e),
             };
             if self.job.opening.failure().is_some() {
-                return Ok(Ended::Called);
+                return Ok((Ended::Called, None));
             }
             let owner = self.owner;
-            let Some(inside) = owner.gate.pass(&self.bell) else {
-                return Ok(Ended::Called);
+            let inside = match owner.pass(&self.bell) {
+                Pass::Inside(inside) => inside,
+                Pass::Called => return Ok((Ended::Called, None)),
+                Pass::Leaving => return Ok((Ended::Left, Some((kind, payload)))),
             };
             let next = self.handle(kind, &payload)?;
             drop(inside);
@@ -148,8 +210,8 @@ impl<'a> Session<'a> {
             }
             match next {
                 Next::More => {}
-                Next::Fail => return Ok(Ended::Called),
-                Next::Stop => return Ok(Ended::Closed),
+                Next::Fail => return Ok((Ended::Called, None)),
+                Next::Stop => return Ok((Ended::Closed, None)),
             }
         }
     }

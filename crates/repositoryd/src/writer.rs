@@ -9,9 +9,10 @@ use crate::opening::Opening;
 use crate::owner::{Owner, Permit};
 use crate::pauses::pause_for_tests;
 use crate::upkeep::{self, Upkeep};
-use crate::{lending, tidy};
+use crate::{lending, succession, tidy};
 use borg::Id;
 use model::{Cause, Failure};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
@@ -79,6 +80,18 @@ pub enum Request {
     Upkeep(Upkeep),
     /// Close the repository, so that another borg may use it, until it is given back.
     Lend(lending::Lend),
+    /// Commit everything that sessions have sent, close the repository, and end.
+    Leave {
+        /// The answer.
+        reply: Reply<()>,
+    },
+    /// Open the repository for sessions of an owner before this one.
+    Inherit {
+        /// What each job's session has sent or relies on.
+        claims: Vec<(u64, Vec<Id>)>,
+        /// The opening, and of each job a chunk that is not there any more, if there is one.
+        reply: Reply<(Arc<Opening>, HashMap<u64, Id>)>,
+    },
     /// Close the repository and end.
     Quit,
 }
@@ -110,7 +123,9 @@ pub fn run(owner: &Owner, requests: &Receiver<Request>) {
     let mut writer = Writer { owner, requests, next: None, open: None };
     let mut used = Instant::now();
     loop {
+        owner.pulse.step(false);
         let request = writer.next();
+        owner.pulse.step(request.as_ref().is_ok_and(takes_its_time));
         if let Some(current) = &writer.open {
             if current.opening.failure().is_some() {
                 // Whoever still has requests for it is told why.
@@ -130,6 +145,10 @@ pub fn run(owner: &Owner, requests: &Receiver<Request>) {
                 }
             }
             Err(RecvTimeoutError::Disconnected) | Ok(Request::Quit) => break,
+            Ok(Request::Leave { reply }) => {
+                answer(&reply, lending::close(owner, &mut writer.open).map(drop));
+                break;
+            }
             Ok(request) => {
                 writer.serve(request);
                 used = Instant::now();
@@ -139,6 +158,20 @@ pub fn run(owner: &Owner, requests: &Receiver<Request>) {
     }
     tidy::close(writer.open.take());
     owner.is_open.store(false, Ordering::SeqCst);
+}
+
+/// Whether nobody can say how long it takes: an index may have to be built, a person has the repository, every archive is read.
+fn takes_its_time(request: &Request) -> bool {
+    match request {
+        Request::Put { .. } | Request::Read { .. } | Request::Reserve { .. } | Request::Tidy | Request::Commit(_) => false,
+        Request::Prepare { .. }
+        | Request::Settle { .. }
+        | Request::Inherit { .. }
+        | Request::Upkeep(_)
+        | Request::Lend(_)
+        | Request::Leave { .. }
+        | Request::Quit => true,
+    }
 }
 
 /// A number of seconds from the environment.
@@ -158,6 +191,7 @@ impl Writer<'_> {
                 Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
                 Err(TryRecvError::Empty) => {}
             }
+            self.owner.pulse.step(false);
             if !self.open.as_mut().is_some_and(tidy::step) {
                 return self.requests.recv_timeout(Duration::from_secs(1));
             }
@@ -189,7 +223,8 @@ impl Writer<'_> {
             Request::Commit(first) => self.commit(first),
             Request::Upkeep(upkeep) => upkeep::serve(owner, open, upkeep),
             Request::Lend(lend) => lending::lend(owner, open, lend),
-            Request::Tidy | Request::Quit => {}
+            Request::Inherit { claims, reply } => answer(&reply, inherit(owner, open, &claims)),
+            Request::Tidy | Request::Leave { .. } | Request::Quit => {}
         }
     }
 
@@ -267,6 +302,13 @@ fn prepare(owner: &Owner, open: &mut Option<Open>, archive_name: &str) -> Result
         timestamp: current.manifest.timestamp_micros().unwrap_or(0),
         manifest_bytes: current.manifest.archives.keys().map(|name| name.len() + crate::limits::ENTRY).sum(),
     })
+}
+
+/// Before anybody could look after orphans, which is what everything here is at first.
+fn inherit(owner: &Owner, open: &mut Option<Open>, claims: &[(u64, Vec<Id>)]) -> Result<(Arc<Opening>, HashMap<u64, Id>), Failure> {
+    let opening = Arc::clone(&reopen_if_changed(owner, open)?.opening);
+    let gone = succession::claim(&opening, claims)?;
+    Ok((opening, gone))
 }
 
 /// Every opening begins with it, so an open repository has nothing to settle.

@@ -3,7 +3,8 @@
 //! systemd announces them by `LISTEN_FDS`, `LISTEN_FDNAMES` and `LISTEN_PID`. [`crate::spawn::Spawn::fd`] is the giving
 //! side for our own children. `LISTEN_PID` has to be the pid of the child, which only the child knows, and setting an
 //! environment variable between fork and exec is not async-signal-safe. So our parents set `BORGCUBE_LISTEN_PARENT` to
-//! their own pid instead, and the child compares it with its parent. It serves the same purpose: a grandchild that
+//! their own pid instead, and the child compares it with its parent. The parent may have been restarted meanwhile: it also says
+//! which file the first descriptor is (`PID:DEVICE:INODE`). Either serves the same purpose: a grandchild that
 //! inherits the environment by accident does not take descriptors that are not for it.
 
 use crate::paths::{ENV_LISTEN_FDNAMES, ENV_LISTEN_FDS, ENV_LISTEN_PARENT, ENV_LISTEN_PID};
@@ -61,16 +62,29 @@ fn announced() -> Result<Vec<String>> {
         },
         nix::unistd::getpid().as_raw(),
         nix::unistd::getppid().as_raw(),
+        raw::identity(FIRST_FD),
     )
 }
 
-fn names(announced: &Announced, pid: i32, parent: i32) -> Result<Vec<String>> {
+/// What a parent says of itself and of the first descriptor it hands over.
+pub(crate) fn from_parent(pid: u32, first: Option<(u64, u64)>) -> String {
+    match first {
+        Some((device, inode)) => format!("{pid}:{device}:{inode}"),
+        None => pid.to_string(),
+    }
+}
+
+fn names(announced: &Announced, pid: i32, parent: i32, first: Option<(u64, u64)>) -> Result<Vec<String>> {
     let Some(fds) = &announced.fds else {
         return Ok(Vec::new());
     };
     let for_us = match (&announced.pid, &announced.parent) {
         (Some(value), _) => number(ENV_LISTEN_PID, value)? == pid,
-        (None, Some(value)) => number(ENV_LISTEN_PARENT, value)? == parent,
+        (None, Some(value)) => {
+            let (who, what) = value.split_once(':').map_or((value.as_str(), None), |(who, what)| (who, Some(what)));
+            let same = first.is_some_and(|(device, inode)| what == Some(format!("{device}:{inode}").as_str()));
+            number(ENV_LISTEN_PARENT, who)? == parent || same
+        }
         (None, None) => false,
     };
     if !for_us {
@@ -99,7 +113,7 @@ mod tests {
 
     fn ask(fds: &str, pid: Option<&str>, parent: Option<&str>, list: Option<&str>) -> Result<Vec<String>> {
         let own = |value: Option<&str>| value.map(str::to_owned);
-        names(&Announced { fds: Some(fds.into()), pid: own(pid), parent: own(parent), names: own(list) }, 10, 9)
+        names(&Announced { fds: Some(fds.into()), pid: own(pid), parent: own(parent), names: own(list) }, 10, 9, Some((3, 77)))
     }
 
     #[test]
@@ -108,6 +122,11 @@ mod tests {
         assert_eq!(ask("2", None, Some("9"), Some("a:b")).unwrap(), ["a", "b"]);
         assert!(ask("2", Some("11"), None, None).unwrap().is_empty());
         assert!(ask("2", None, Some("8"), None).unwrap().is_empty());
+        // The parent is gone, but this is what it handed over.
+        assert_eq!(ask("1", None, Some("8:3:77"), Some("a")).unwrap(), ["a"]);
+        assert!(ask("1", None, Some("8:3:78"), None).unwrap().is_empty());
+        assert_eq!(ask("1", None, Some(&from_parent(9, Some((1, 2)))), Some("a")).unwrap(), ["a"]);
+        assert!(ask("1", None, Some("x:3:77"), None).is_err());
         assert!(ask("2", None, None, None).unwrap().is_empty());
         // systemd's word counts where both are present.
         assert!(ask("2", Some("11"), Some("9"), None).unwrap().is_empty());

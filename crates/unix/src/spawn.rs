@@ -207,7 +207,8 @@ impl<'fd> Spawn<'fd> {
             let names: Vec<&str> = self.fds.iter().map(|(_, name)| name.as_str()).collect();
             command.env(ENV_LISTEN_FDS, self.fds.len().to_string());
             command.env(ENV_LISTEN_FDNAMES, names.join(":"));
-            command.env(ENV_LISTEN_PARENT, process::id().to_string());
+            let first = self.fds.first().and_then(|(fd, _)| raw::identity(fd.as_raw_fd()));
+            command.env(ENV_LISTEN_PARENT, crate::activation::from_parent(process::id(), first));
         }
         let end = FIRST_FD + self.fds.len() as RawFd;
         // Held until the child runs, so that nothing new is opened in the range.

@@ -1,4 +1,6 @@
 //! Between `borgcubed` and a worker, over the socket pair that the worker has as descriptor 3.
+//!
+//! A worker outlives an upgrade: the other side may be of the version before. Messages may gain fields that have a default, and nothing else.
 
 use model::progress::{Progress, Statistics};
 use model::{BackupConfig, Client, Failure, Job, JobState, Repository, Timestamp};
