@@ -1,6 +1,10 @@
 //! Who waits for whom: sessions while the repository is lent, maintenance for maintenance.
 
+use std::fs::{File, Permissions};
+use std::io::Write;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
@@ -60,11 +64,17 @@ impl Drop for Closed<'_> {
 pub struct Turn {
     holder: Mutex<Option<&'static str>>,
     changed: Condvar,
+    /// Where others see who has it.
+    shown_at: Option<PathBuf>,
 }
 
 /// It is the holder's turn until this is dropped.
 #[derive(Debug)]
-pub struct Held<'a>(&'a Turn);
+pub struct Held<'a> {
+    turn: &'a Turn,
+    /// Locked as long as this process lives and holds the turn, so that what a killed owner leaves behind says nothing.
+    shown: Option<File>,
+}
 
 impl Turn {
     /// Waits for the turn: until `deadline`, and as long as `is_wanted` says so. Otherwise says who has it.
@@ -82,14 +92,39 @@ impl Turn {
             holder = self.changed.wait_timeout(holder, GLANCE).unwrap_or_else(PoisonError::into_inner).0;
         }
         *holder = Some(what);
-        Ok(Held(self))
+        Ok(Held { turn: self, shown: self.show(what) })
+    }
+
+    /// Nobody has it yet; who does is written to the file at `path`.
+    pub fn shown_at(path: PathBuf) -> Turn {
+        Turn { shown_at: Some(path), ..Turn::default() }
+    }
+
+    fn show(&self, what: &str) -> Option<File> {
+        let path = self.shown_at.as_ref()?;
+        let write = || -> std::io::Result<File> {
+            let mut file = File::create(path)?;
+            file.set_permissions(Permissions::from_mode(0o644))?;
+            file.lock()?;
+            writeln!(file, "{what}")?;
+            Ok(file)
+        };
+        // Nothing but `borgcube status` looks at it.
+        write().inspect_err(|e| log::warn!("cannot write {}: {e}", path.display())).ok()
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        *self.0.holder.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.0.changed.notify_all();
+        let mut holder = self.turn.holder.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(_), Some(path)) = (self.shown.take(), &self.turn.shown_at)
+            && let Err(e) = std::fs::remove_file(path)
+        {
+            log::debug!("cannot remove {}: {e}", path.display());
+        }
+        *holder = None;
+        drop(holder);
+        self.turn.changed.notify_all();
     }
 }
 

@@ -69,6 +69,7 @@ impl Owner {
     pub fn new(name: RepositoryName, layout: Layout, store: Store, writer: Sender<Request>) -> std::io::Result<Owner> {
         let jobs = Jobs::default();
         let budget = Arc::new(Budget::new());
+        let turn = Turn::shown_at(layout.repository_turn(name.as_str()));
         Ok(Owner {
             name,
             layout,
@@ -81,7 +82,7 @@ impl Owner {
             is_open: AtomicBool::new(false),
             committing: AtomicUsize::new(0),
             gate: Gate::default(),
-            turn: Turn::default(),
+            turn,
             stopping: AtomicBool::new(false),
             leaving: Leaving::new()?,
             estate: Estate::default(),

@@ -215,6 +215,12 @@ impl Layout {
         Path::new("../repositories").join(component(&format!("{repo}.sock")))
     }
 
+    /// Locked while a repository's owner is at something that others wait for, such as a release; says what. Beside the session links,
+    /// because that is the directory that owners write in.
+    pub fn repository_turn(&self, name: &str) -> PathBuf {
+        self.run.join("sessions").join(component(&format!("{name}.turn")))
+    }
+
     /// Directory of the keys of running jobs: files of one line of authorized_keys, named by the key's fingerprint.
     pub fn job_keys(&self) -> PathBuf {
         self.run.join("keys")

@@ -368,6 +368,22 @@ pub struct Status {
     pub configs: u32,
     /// The daemon stops: no new jobs.
     pub stopping: bool,
+    /// What is due next.
+    #[serde(default)]
+    pub upcoming: Vec<Due>,
+    /// Repositories that are lent, or at something that others wait for.
+    #[serde(default)]
+    pub occupied: Vec<Occupied>,
+}
+/// A repository that is lent, checked, compacted and so on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Occupied {
+    /// Which.
+    pub repository: RepositoryName,
+    /// By what: `a release`, `a check`.
+    pub by: String,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 /// Repositories.

@@ -5,7 +5,7 @@ use super::{Details, bytes, count, duration, exactly};
 use model::client::Connection;
 use model::progress::{Progress, Statistics};
 use model::{Archive, BackupConfig, Client, Job, JobState, Repository, Settings};
-use wire::control::{JobDetail, Status};
+use wire::control::{JobDetail, Occupied, Status};
 
 /// The server's state.
 pub fn status(status: &Status) -> String {
@@ -18,6 +18,8 @@ pub fn status(status: &Status) -> String {
         .line("Repositories", status.repositories.to_string())
         .line("Clients", status.clients.to_string())
         .line("Configs", status.configs.to_string())
+        .many("Due next", status.upcoming.iter().map(|due| format!("{} {}", due.time.to_local(), due.schedule)))
+        .many("Occupied", status.occupied.iter().map(occupied))
         .render();
     for detail in &status.running {
         let progress = detail.progress.as_ref().map(|p| format!(": {}", progress(p))).unwrap_or_default();
@@ -25,6 +27,15 @@ pub fn status(status: &Status) -> String {
         text.push_str(&format!("Job {} {} {}{end}{progress}\n", detail.job.number, detail.job.config(), detail.job.state));
     }
     text
+}
+
+/// A repository that backups may have to wait for.
+fn occupied(occupied: &Occupied) -> String {
+    let how = match occupied.by.as_str() {
+        "a release" => "is lent to another borg".to_owned(),
+        by => format!("is busy with {by}"),
+    };
+    format!("repository {} {how} since {}", occupied.repository, occupied.since.to_local())
 }
 
 /// A repository.
@@ -50,7 +61,8 @@ pub fn client(client: &Client) -> String {
     let details = match &client.connection {
         Connection::Local { .. } => details,
         Connection::Ssh(ssh) => details
-            .line("This server", &ssh.server)
+            .maybe("This server", Some(&ssh.server))
+            .line("Comes back", comes_back(ssh))
             .maybe("SSH program", ssh.rsh.as_deref())
             .many("SSH arguments", &ssh.rsh_options)
             .maybe("SSH key", ssh.ssh_identity_file.as_deref())
@@ -59,9 +71,20 @@ pub fn client(client: &Client) -> String {
     details
         .maybe("Borg program", client.connection.remote_borg())
         .maybe("Borg's cache", client.connection.remote_cache_dir())
+        .many("Permanent keys", client.keys.iter().map(|key| format!("{} {}", key.key.kind(), key.key.fingerprint())))
         .many("Blackouts", client.blackouts.iter().map(ToString::to_string))
         .line("Added", client.created.to_local())
         .render()
+}
+
+/// How a client's borg comes to this server.
+fn comes_back(ssh: &model::client::SshConnection) -> &'static str {
+    use model::client::{KeyUse, Road};
+    match (ssh.road, ssh.key) {
+        (Road::Carrier, _) => "over this server's own connection to it",
+        (Road::Back, KeyUse::Job) => "by SSH, with a key of each job",
+        (Road::Back, KeyUse::Permanent) => "by SSH, with a permanent key of its own",
+    }
 }
 
 /// A backup config.

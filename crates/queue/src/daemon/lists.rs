@@ -2,15 +2,20 @@
 
 use super::Daemon;
 use super::errors::{from_store, refuse};
-use model::{Archive, ConfigName, Job, JobState};
+use model::{Archive, ConfigName, Job, JobState, RepositoryName, Timestamp};
+use std::fs::{File, TryLockError};
+use std::io::Read as _;
 use store::Read;
+use unix::paths::Layout;
 use wire::control::{
-    ArchiveFilter, Archives, Clients, Configs, ControlError, ErrorKind, JobFilter, Jobs, ListedJob, LogEntries, LogEntry, Repositories,
-    Status,
+    ArchiveFilter, Archives, Clients, Configs, ControlError, ErrorKind, JobFilter, Jobs, ListedJob, LogEntries, LogEntry, Occupied,
+    Repositories, Status,
 };
 
 type Listed<T> = Result<T, ControlError>;
 
+/// Occurrences that the status names.
+const UPCOMING: u32 = 5;
 /// Most jobs in one answer; `before` leads to the next page.
 const MAX_JOBS: usize = 1000;
 /// Most archives in one answer.
@@ -46,7 +51,15 @@ impl Daemon {
             clients: clients as u32,
             configs: configs as u32,
             stopping: self.stop != super::Stop::No,
+            upcoming: self.next_occurrences(None, UPCOMING, None, None)?.occurrences,
+            occupied: self.occupied()?,
         })
+    }
+
+    /// What the owners have written down, as long as they live.
+    fn occupied(&self) -> Listed<Vec<Occupied>> {
+        let repositories = self.store.read(|r| r.repositories().list()).map_err(from_store)?;
+        Ok(repositories.into_iter().filter_map(|repository| occupied(&self.layout, repository.name)).collect())
     }
 
     /// Counted again only when something was written since.
@@ -173,9 +186,37 @@ fn fits(filter: &ArchiveFilter, archive: &Archive) -> bool {
         && filter.label.as_ref().is_none_or(|l| *l == archive.label)
 }
 
+/// Longest description of what an owner is at.
+const MAX_TURN: u64 = 100;
+
+fn occupied(layout: &Layout, repository: RepositoryName) -> Option<Occupied> {
+    let file = File::open(layout.repository_turn(repository.as_str())).ok()?;
+    // An owner that was killed has left the file, but not its lock.
+    if !matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {
+        return None;
+    }
+    let since = file.metadata().ok()?.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    let mut by = String::new();
+    file.take(MAX_TURN).read_to_string(&mut by).ok()?;
+    let since = Timestamp(i64::try_from(since.as_micros()).ok()?);
+    Some(Occupied { repository, by: unix::logging::escape(by.trim_end()), since })
+}
+
 /// `client web1` is a record in words: the kind, then the key.
 fn key_in(record: &str) -> &str {
-    let kinds = ["repository ", "client ", "backup config ", "job ", "archive ", "settings ", "prepared session ", "intent "];
+    let kinds = [
+        "repository ",
+        "client ",
+        "backup config ",
+        "job ",
+        "archive ",
+        "settings ",
+        "prepared session ",
+        "intent ",
+        "schedule ",
+        "occurrence ",
+        "trigger ",
+    ];
     kinds.iter().find_map(|kind| record.strip_prefix(kind)).unwrap_or(record)
 }
 
