@@ -24,6 +24,8 @@ pub const ENV_LISTEN_PID: &str = "LISTEN_PID";
 pub const ENV_LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
 /// systemd: the directory with this service's secrets.
 pub const ENV_CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+/// The private key with which workers log in to clients, as a credential of `borgcubed`.
+pub const CREDENTIAL_SSH_KEY: &str = "ssh-key";
 /// systemd: where READY and friends are sent.
 pub const ENV_NOTIFY: &str = "NOTIFY_SOCKET";
 /// systemd: how many descriptors it keeps for this service (see [`crate::fdstore`]).
@@ -87,6 +89,9 @@ pub const SYSTEM_CONFIGURATION: &str = "/etc/borgcube";
 pub const SSH_CONFIGURATION: &str = "/etc/ssh";
 /// Where an installed server keeps the programs that nobody calls by hand.
 pub const SYSTEM_LIBEXEC: &str = "/usr/libexec/borgcube";
+
+/// The private key with which workers log in to clients, as a file of `borgcubed` while that runs: for who tries a connection in its place.
+pub const SYSTEM_SSH_KEY: &str = "/run/credentials/borgcubed.service/ssh-key";
 
 /// Where everything lies.
 #[derive(Debug, Clone, PartialEq, Eq)]

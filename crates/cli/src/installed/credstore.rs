@@ -8,13 +8,14 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use unix::files::{read_small, write_private};
+use unix::paths::CREDENTIAL_SSH_KEY;
 use zeroize::Zeroizing;
 
 /// systemd's limit for all credentials of a service.
 const LARGEST: u64 = 1024 * 1024;
 
 /// The secrets that BorgCube keeps.
-const IDS: [&str; 3] = ["passphrase", "key", "ssh-key"];
+const IDS: [&str; 3] = ["passphrase", "key", CREDENTIAL_SSH_KEY];
 
 /// The two directories of the store.
 #[derive(Debug)]

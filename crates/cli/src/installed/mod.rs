@@ -21,8 +21,9 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
-use unix::paths::{ENV_KEPT, Layout, SYSTEM_STATE, USER_REPOSITORY};
+use unix::paths::{CREDENTIAL_SSH_KEY, ENV_KEPT, Layout, SYSTEM_STATE, USER_REPOSITORY};
 use unix::spawn::Spawn;
+use zeroize::Zeroizing;
 
 /// Where administrators and programs in their name keep units.
 const UNITS: &str = "/etc/systemd/system";
@@ -60,14 +61,32 @@ pub fn earlier_secrets(name: &RepositoryName) -> Result<Vec<Kept>> {
     Store::system().all(&owner_of(name))
 }
 
-/// The private key with which this server's workers log in to clients: a credential of the queue daemon, which passes it on.
-pub fn keep_ssh_key(key: &[u8]) -> Result<Kept> {
-    need_root("keep the server's SSH key")?;
-    let kept = Store::system().put("server", "ssh-key", key)?;
-    dropin::write(Path::new(UNITS), "borgcubed.service", "50-ssh-key.conf", &dropin::credentials(std::slice::from_ref(&kept)))?;
+/// Sees to it that this server has a private key with which its workers log in to clients: a credential of the queue daemon, which passes
+/// it on. As a file it is [`unix::paths::SYSTEM_SSH_KEY`]. True if it was made now.
+pub fn ensure_ssh_key(comment: &str) -> Result<bool> {
+    need_root("make the server's SSH key")?;
+    if !Store::system().all("server")?.is_empty() {
+        systemctl(&["start", "borgcubed.service"])?;
+        return Ok(false);
+    }
+    let staging = Staging::new(&Layout::system())?;
+    let path = staging.path().join(CREDENTIAL_SSH_KEY);
+    let said = Tool::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"]).arg(&path).run()?;
+    if !said.success {
+        return Err(Error::failed(format!("the SSH key cannot be made: {}", said.reason())));
+    }
+    let key = fs::read(&path).map_err(|e| Error::failed(format!("cannot read {}: {e}", path.display())))?;
+    keep_ssh_key(&Zeroizing::new(key))?;
+    Ok(true)
+}
+
+/// Keeps that key.
+fn keep_ssh_key(key: &[u8]) -> Result<()> {
+    let kept = Store::system().put("server", CREDENTIAL_SSH_KEY, key)?;
+    dropin::write(Path::new(UNITS), "borgcubed.service", "50-ssh-key.conf", &dropin::credentials(&[kept]))?;
     systemctl(&["daemon-reload"])?;
-    systemctl(&["try-restart", "borgcubed.service"])?;
-    Ok(kept)
+    // Running jobs go on.
+    systemctl(&["restart", "borgcubed.service"])
 }
 
 /// The owner of a new repository listens from now on.

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::process::ChildStdin;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use unix::paths::ENV_KEPT;
+use unix::paths::{CREDENTIAL_SSH_KEY, ENV_CREDENTIALS, ENV_KEPT};
 use unix::pidfd::ExitStatus;
 use unix::spawn::{Child, Spawn, Stdio};
 
@@ -124,12 +124,18 @@ pub fn command(connection: &Connection, command: &str) -> Spawn<'static> {
             {
                 spawn = spawn.arg(option);
             }
-            if let Some(file) = &ssh.ssh_identity_file {
-                spawn = spawn.args(["-i", file, "-oIdentitiesOnly=yes"]);
+            if let Some(file) = ssh.ssh_identity_file.clone().or_else(server_key) {
+                spawn = spawn.args(["-i", &file, "-oIdentitiesOnly=yes"]);
             }
             spawn.args(&ssh.rsh_options).arg("--").arg(&ssh.remote).arg(command)
         }
     }
+}
+
+/// The server's key to its clients, where it is a credential of `borgcubed`, which passes it on.
+fn server_key() -> Option<String> {
+    let path = std::path::PathBuf::from(std::env::var_os(ENV_CREDENTIALS)?).join(CREDENTIAL_SSH_KEY);
+    path.is_file().then(|| path.to_string_lossy().into_owned())
 }
 
 /// Gives the pipe back, open: closing it means "stop".

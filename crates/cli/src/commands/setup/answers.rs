@@ -104,7 +104,7 @@ impl Usual {
                 let here = if restricted { "borgcube-client@localhost" } else { "root@localhost" };
                 Usual {
                     repositories: "/srv/borgcube".into(),
-                    identity: context.layout.state().join(".ssh/id_ed25519"),
+                    identity: unix::paths::SYSTEM_SSH_KEY.into(),
                     host: short,
                     login: format!("{}@{full}", unix::paths::USER_SSH),
                     here: Some(here.into()),

@@ -10,6 +10,10 @@ use std::path::Path;
 /// Makes the key pair to the clients if it is not there; the result says whether it was made.
 pub fn identity(file: &Path, caller: Caller) -> Result<bool> {
     let path = file.display().to_string();
+    let comment = format!("borgcube@{}", unix::machine::hostname()?);
+    if file == Path::new(unix::paths::SYSTEM_SSH_KEY) {
+        return crate::installed::ensure_ssh_key(&comment);
+    }
     // As the caller: root's own view of the file would not tell whether the workers can read it.
     let there = road::as_caller("test", caller).args(["-r", &path]).tool().run()?;
     if there.success {
@@ -24,7 +28,6 @@ pub fn identity(file: &Path, caller: Caller) -> Result<bool> {
             return Err(Error::failed(format!("the directory of the SSH key cannot be made: {}", made.reason())));
         }
     }
-    let comment = format!("borgcube@{}", unix::machine::hostname()?);
     let said = road::as_caller("ssh-keygen", caller).args(["-q", "-t", "ed25519", "-N", "", "-C", &comment, "-f", &path]).tool().run()?;
     if !said.success {
         return Err(Error::failed(format!("the SSH key cannot be made: {}", said.reason())));
