@@ -7,6 +7,7 @@ use crate::road::{self, Back, Caller};
 use model::client::SshConnection;
 use model::{Client, Connection};
 use std::fs;
+use unix::paths::Layout;
 
 /// The host key of every client behind SSH, and the key this server has for it. Nothing is connected.
 pub fn look(clients: &[Client], context: &Context) -> Vec<Finding> {
@@ -57,6 +58,8 @@ fn identity(name: &str, ssh: &SshConnection) -> Option<Finding> {
     use std::os::unix::fs::MetadataExt;
     let file = ssh.ssh_identity_file.as_deref()?;
     match fs::metadata(file) {
+        // systemd's own directory of credentials: rights are given by an ACL, which looks like the group's.
+        Ok(_) if file == unix::paths::SYSTEM_SSH_KEY => None,
         Ok(meta) if meta.mode() & 0o077 != 0 => Some(
             Finding::problem("ssh-keys", format!("client {name}: others may read {file}, so ssh does not use it"))
                 .mend(format!("chmod 0600 {file}")),
@@ -96,7 +99,7 @@ pub fn visit(client: &Client, context: &Context) -> Vec<Finding> {
             &text,
             &format!("On {name}: apt install borgbackup, or borgcube client edit {name} --remote-borg PROGRAM"),
         ),
-        back(name, ssh, caller),
+        back(name, ssh, caller, &context.layout),
     ]
 }
 
@@ -111,11 +114,11 @@ fn local(name: &str, borg: Option<&str>) -> Finding {
 }
 
 /// From the client to this server.
-pub fn back(name: &str, ssh: &SshConnection, caller: Caller) -> Finding {
-    if ssh.server.is_empty() {
+pub fn back(name: &str, ssh: &SshConnection, caller: Caller, layout: &Layout) -> Finding {
+    if ssh.road == model::client::Road::Carrier {
         return Finding::skipped("way-back", format!("client {name} needs no way back: the worker carries its stream"));
     }
-    let said = match road::run_there(ssh, caller, &road::back_script(ssh, &host_keys())) {
+    let said = match road::run_there(ssh, caller, &road::back_script(ssh, &host_keys(layout))) {
         Ok(said) => said,
         Err(error) => return Finding::problem("way-back", format!("client {name}: {}", error.message())),
     };
@@ -133,18 +136,15 @@ pub fn back(name: &str, ssh: &SshConnection, caller: Caller) -> Finding {
 }
 
 /// The host keys of this server, as a job brings them to its client.
-pub fn host_keys() -> Vec<String> {
-    let files = fs::read_dir("/etc/ssh").into_iter().flatten().flatten().map(|entry| entry.path());
-    let files = files.filter(|path| {
-        path.file_name().is_some_and(|name| {
-            let name = name.to_string_lossy();
-            name.starts_with("ssh_host_") && name.ends_with("_key.pub")
-        })
-    });
-    let mut keys: Vec<String> = files
-        .filter_map(|file| fs::read_to_string(file).ok())
-        .map(|text| text.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
-        .collect();
+pub fn host_keys(layout: &Layout) -> Vec<String> {
+    layout.host_key_directories().iter().map(|directory| host_keys_in(directory)).find(|keys| !keys.is_empty()).unwrap_or_default()
+}
+
+fn host_keys_in(directory: &std::path::Path) -> Vec<String> {
+    let files = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "pub"));
+    let words = |text: String| text.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+    let mut keys: Vec<String> = files.filter_map(|file| fs::read_to_string(file).ok()).map(words).filter(|key| key.contains(' ')).collect();
     keys.sort();
     keys
 }

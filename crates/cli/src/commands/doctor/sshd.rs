@@ -89,7 +89,7 @@ fn keys_command(settings: &Settings) -> Vec<Finding> {
         let sentence = format!("sshd does not tell {COMMAND} which key a client has");
         return vec![
             Finding::problem(CHECK, sentence)
-                .mend(format!("AuthorizedKeysCommand {COMMAND} %t %k in {SNIPPET}; then systemctl reload ssh")),
+                .mend(format!("AuthorizedKeysCommand {COMMAND} %u %t %k in {SNIPPET}; then systemctl reload ssh")),
         ];
     }
     vec![]

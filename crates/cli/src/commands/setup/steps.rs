@@ -10,7 +10,7 @@ use crate::context::{Context, shell_word};
 use crate::error::{Error, Kind, Result};
 use crate::road::{self, Caller};
 use clap::Parser;
-use model::client::SshConnection;
+use model::client::{KeyUse, SshConnection};
 use model::{Client, Connection};
 use serde::Serialize;
 use std::path::Path;
@@ -118,6 +118,7 @@ impl<'a> Steps<'a> {
             rsh_options: ssh.options.clone(),
             ssh_identity_file: Some(ssh.identity.display().to_string()),
             client_rsh: ssh.client_rsh.clone(),
+            key: if ssh.client_rsh.is_some() { KeyUse::Permanent } else { KeyUse::Job },
             ..Default::default()
         }
     }
@@ -207,7 +208,9 @@ impl<'a> Steps<'a> {
         let mut words = ["client", "add", name.as_str(), "--remote", &ssh.remote, "--server", &ssh.server].map(str::to_owned).to_vec();
         words.extend(["--ssh-identity-file".to_owned(), ssh.identity.display().to_string()]);
         words.extend(ssh.options.iter().map(|option| format!("--rsh-option={option}")));
-        words.extend(ssh.client_rsh.iter().map(|rsh| format!("--client-rsh={rsh}")));
+        if let Some(rsh) = &ssh.client_rsh {
+            words.extend([format!("--client-rsh={rsh}"), "--key=permanent".to_owned()]);
+        }
         self.borgcube(&words)?;
         self.note("client", format!("client {name}"), false)
     }
@@ -232,7 +235,7 @@ impl<'a> Steps<'a> {
     }
 
     fn back(&mut self, connection: &SshConnection, caller: Caller) -> Result<()> {
-        let finding = clients::back(self.plan.client.as_str(), connection, caller);
+        let finding = clients::back(self.plan.client.as_str(), connection, caller, &self.context.layout);
         match finding.verdict {
             Verdict::Problem => Err(finding.mend.into_iter().fold(Error::failed(finding.message), Error::hint)),
             _ => self.note("way-back", finding.message, false),
