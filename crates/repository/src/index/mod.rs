@@ -231,6 +231,12 @@ impl Index {
         self.shared.change(id, Some(entry))
     }
 
+    /// Makes sure that the next change is taken, or tells why not.
+    pub fn prepare(&self) -> Result<()> {
+        let _writer = self.shared.writer();
+        self.shared.make_room()
+    }
+
     /// Like [`Index::insert`], for an object that was not here when the caller looked, who alone makes changes: nothing is looked up.
     pub fn insert_absent(&self, id: Id, entry: Entry) -> Result<()> {
         is_place(entry)?;

@@ -14,6 +14,7 @@
 //! in a newer victim may have been dropped because of that.
 
 use super::Local;
+use super::log::Log;
 use super::replay::{Entries, Found, note, superseded};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
@@ -23,9 +24,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// What must stay free for the commit that makes room.
-const SPARE: u64 = 1 << 20;
 
 /// Segments that one commit removes at most, and their bytes: removing large files takes time.
 const REMOVED_AT_ONCE: usize = 200;
@@ -149,6 +147,7 @@ impl Local {
         if self.settings.append_only {
             return Err(Error::Unsupported("the repository is append-only; nothing in it is ever removed".into()));
         }
+        self.room.settle_copies();
         let (victims, freeable) = self.victims(threshold, &[]);
         let begin = (self.compacting.removed, self.compacting.removed_bytes, self.compacting.copied_bytes);
         let discards = self.compacting.discards;
@@ -189,8 +188,8 @@ impl Local {
         (victims, freeable)
     }
 
-    /// Goes on for about `budget`. An error leaves everything as it is; after one that says that there is no space, less can be compacted
-    /// than planned.
+    /// Goes on for about `budget`. An error leaves everything as it is, also what others stored and did not commit yet; after one that says
+    /// that there is no space, less can be compacted than planned. Of the reserve, half is left alone.
     pub(crate) fn compact_step(&mut self, compaction: &mut Compaction, budget: Duration) -> Result<Step> {
         self.for_writing()?;
         let step = self.slice(compaction, Instant::now(), budget);
@@ -244,6 +243,8 @@ impl Local {
                     compaction.victims.remove(&segment);
                     compaction.skipped.push((segment, error));
                 }
+                // A commit makes room.
+                Err(Error::NoSpace(_)) if !self.compacting.emptied.is_empty() => return Ok(Step::Commit),
                 Err(error) => return Err(error),
             }
             if begin.elapsed() >= budget {
@@ -264,16 +265,18 @@ impl Local {
     /// The oldest victim; if there is no space for it, the oldest one that fits.
     fn next_victim(&mut self, compaction: &mut Compaction) -> Result<Option<Current>> {
         let Some(first) = compaction.victims.first().copied() else { return Ok(None) };
-        let available = self.shared.storage.space()?.available;
+        let (available, kept) = self.room.for_copies(&self.shared.storage)?;
         let needs = |segment: &u32| self.statistics.get(segment).map_or(0, |s| live_bytes(s) + u64::from(s.deletes) * PUT_HEADER as u64);
-        let Some(segment) = compaction.victims.iter().copied().find(|segment| needs(segment) == 0 || needs(segment) + SPARE <= available)
+        let Some(segment) = compaction.victims.iter().copied().find(|segment| needs(segment) == 0 || needs(segment) + kept <= available)
         else {
             if !self.compacting.emptied.is_empty() {
                 // A commit makes room.
                 return Ok(None);
             }
-            let (need, free) = ((needs(&first) + SPARE).div_ceil(1 << 20), available >> 20);
-            return Err(Error::NoSpace(format!("compacting segment {first} needs {need} MiB for a while, and {free} MiB are free")));
+            let [need, free, kept] = [needs(&first).div_ceil(1 << 20), available >> 20, kept >> 20];
+            return Err(Error::NoSpace(format!(
+                "compacting segment {first} needs {need} MiB for a while; {free} MiB are free, of which {kept} MiB are kept for commits"
+            )));
         };
         let Some(state) = self.statistics.get(&segment).copied() else {
             compaction.victims.remove(&segment);
@@ -310,12 +313,14 @@ impl Local {
                 (Tag::Put, Some(entry)) if (entry.segment, entry.offset) == (segment, offset) => {
                     let data = self.shared.read(&id, entry)?;
                     let data = data.ok_or_else(|| Error::Damaged(format!("segment {segment} is gone")))?;
+                    self.room.take_for_copy(&self.shared.storage, header.size.into())?;
                     let copied = self.copy_put(&id, entry, &data);
-                    self.remember(copied)?;
+                    self.copied(copied)?;
                 }
                 (Tag::Delete, None) if current.keep_deletes => {
+                    self.room.take_for_copy(&self.shared.storage, header.size.into())?;
                     let copied = self.copy_delete(&id);
-                    self.remember(copied)?;
+                    self.copied(copied)?;
                 }
                 // Skipping is fast, but there may be millions.
                 _ => {
@@ -332,7 +337,17 @@ impl Local {
         Ok(true)
     }
 
+    /// A full disk is no reason to give up what others have stored and not committed: without the copy, all is as it was.
+    fn copied(&mut self, copied: Result<()>) -> Result<()> {
+        match copied {
+            Err(error @ Error::NoSpace(_)) if self.log.as_ref().is_some_and(Log::is_whole) => Err(error),
+            other => self.remember(other),
+        }
+    }
+
     fn copy_put(&mut self, id: &borg::Id, entry: Entry, data: &[u8]) -> Result<()> {
+        // Once it is in the log, it has to be in the index.
+        self.shared.index.prepare()?;
         let (segment, offset) = self.append(&put_header(id, data), data, false)?;
         superseded(&mut self.statistics, self.shared.index.insert(*id, Entry { segment, offset, ..entry })?);
         note(&mut self.statistics, segment, |state| {
@@ -360,6 +375,7 @@ impl Local {
         if emptied.is_empty() {
             return false;
         }
+        self.room.settle_copies();
         if let Err(error) = self.remove_segments(&emptied) {
             log::error!("emptied segments stay for now: {error}");
             self.compacting.failures += 1;

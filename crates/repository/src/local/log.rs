@@ -8,7 +8,7 @@ use super::storage::{Storage, failed};
 use crate::error::{Error, Result};
 use borg::segment::{COMMIT, MAGIC, PUT_HEADER};
 use std::fs::File;
-use std::io::{IoSlice, Write};
+use std::io::{IoSlice, Seek, SeekFrom, Write};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -33,6 +33,8 @@ pub(super) struct Tail {
     written: u64,
     /// What follows it.
     gathered: Vec<u8>,
+    /// A piece that could not be written whole could not be taken back either: nobody knows what is in the file.
+    torn: bool,
     /// Something was begun since the writer said last that nothing waits for a commit.
     pub(super) dirty: bool,
 }
@@ -48,8 +50,22 @@ impl Tail {
         self.gathered.get(begin..begin.checked_add(length)?)
     }
 
-    /// Writes what was gathered, and `more` after it.
+    /// Writes what was gathered, and `more` after it. If that fails, the segment is as it was, and what was gathered still waits.
     fn write(&mut self, storage: &Storage, more: [&[u8]; 2]) -> Result<()> {
+        if self.torn {
+            return Err(Error::Io(format!("segment {} was not written whole", self.segment)));
+        }
+        let written = self.try_to_write(storage, more);
+        if written.is_err()
+            && let Some(mut file) = self.file.as_deref()
+        {
+            let back = file.set_len(self.written).and_then(|()| file.seek(SeekFrom::Start(self.written)));
+            self.torn = back.is_err();
+        }
+        written
+    }
+
+    fn try_to_write(&mut self, storage: &Storage, more: [&[u8]; 2]) -> Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let mut slices = [IoSlice::new(&self.gathered), IoSlice::new(more[0]), IoSlice::new(more[1])];
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
@@ -114,6 +130,11 @@ impl Log {
         Ok((tail.segment, offset))
     }
 
+    /// Whether a failure to append has left everything as it was before.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.shared.tail().torn
+    }
+
     /// Whether something waits for a commit.
     pub(super) fn is_dirty(&self) -> bool {
         !self.begun.is_empty()
@@ -157,7 +178,7 @@ impl Log {
             tail.segment += 1;
         }
         tail.gathered.clear();
-        tail.written = 0;
+        (tail.written, tail.torn) = (0, false);
         drop(tail);
         while let Some(segment) = self.begun.last().copied() {
             self.shared.forget_file(segment);

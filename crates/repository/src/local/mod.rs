@@ -147,6 +147,7 @@ impl Local {
         }
         self.broken = None;
         self.compacting.discard();
+        self.room.settle_copies();
         let caught_up = shared.index.reset().and_then(|checkpoint| self.catch_up(checkpoint.unwrap_or_default()));
         if caught_up.is_ok() {
             self.publish();
