@@ -98,7 +98,8 @@ fn a_commit_that_we_know_of_is_not_thrown_away_when_it_rots() {
         file.set_times(times).unwrap();
     };
     let cut = |path: &Path, _: u64| std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(20).unwrap();
-    let damages: [(&dyn Fn(&Path, u64), &str); 2] = [(&flip, "object"), (&cut, "COMMIT")];
+    type Damage<'a> = &'a dyn Fn(&Path, u64);
+    let damages: [(Damage<'_>, &str); 2] = [(&flip, "object"), (&cut, "COMMIT")];
     for (number, (damage, why)) in damages.into_iter().enumerate() {
         let (path, index) = (dir.path().join(number.to_string()), dir.path().join(format!("{number}.index")));
         two(&path);
