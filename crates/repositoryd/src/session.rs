@@ -94,8 +94,6 @@ pub struct Session<'a> {
     /// Bytes newly stored because of this session.
     pub deduplicated: u64,
     pub accepted: Option<Candidate>,
-    /// New chunks of the last checkpoint.
-    pub carried: Vec<Id>,
     /// A chunk that was read, to be sent outside of the gate: whoever does not take it keeps nobody from the repository.
     pub fetched: Option<(Id, Vec<u8>)>,
 }
@@ -112,7 +110,6 @@ impl<'a> Session<'a> {
             collected: Collection::default(),
             deduplicated: 0,
             accepted: None,
-            carried: vec![],
             fetched: None,
         })
     }
@@ -162,8 +159,7 @@ impl<'a> Session<'a> {
                     return Err(WireError::Malformed("a session put a manifest".into()));
                 }
                 if let Err(failure) = self.put(&put) {
-                    self.job.fail(failure);
-                    return Ok(Next::Fail);
+                    return Ok(self.go_on(Err(failure)));
                 }
                 self.credit += charge(put.payload.len());
                 if self.credit >= CREDIT_BATCH {
@@ -174,8 +170,14 @@ impl<'a> Session<'a> {
                 let (id, _) = split_id(payload)?;
                 return self.read(Id(id));
             }
-            kind::ITEMS => self.collected.items(self.job, &decode_ids(payload)?),
-            kind::REFS => self.collected.references(self.job, Reference::decode_all(payload)?),
+            kind::ITEMS => {
+                let collected = self.collected.items(self.job, &decode_ids(payload)?);
+                return Ok(self.go_on(collected));
+            }
+            kind::REFS => {
+                let collected = self.collected.references(self.job, Reference::decode_all(payload)?);
+                return Ok(self.go_on(collected));
+            }
             kind::PROPOSE => {
                 let verdict = self.judge(read_json(payload)?);
                 self.tell(&verdict)?;
@@ -199,6 +201,16 @@ impl<'a> Session<'a> {
             other => return Err(WireError::Malformed(format!("a session sent a frame of type {other}"))),
         }
         Ok(Next::More)
+    }
+
+    fn go_on(&self, done: Result<(), Failure>) -> Next {
+        match done {
+            Ok(()) => Next::More,
+            Err(failure) => {
+                self.job.fail(failure);
+                Next::Fail
+            }
+        }
     }
 
     fn give_credit(&mut self) -> Result<(), WireError> {

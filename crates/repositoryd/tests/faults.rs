@@ -106,6 +106,33 @@ fn two_at_once_and_one_dies() {
 }
 
 #[test]
+fn a_session_that_ends_takes_nothing_that_another_has_sent_again() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    let again = noise(1, 50_000);
+    let (worker_a, mut a) = system.backup("a/x", "first");
+    assert_eq!(a.archive("f", &[&again], true), Verdict::Accepted);
+    // The checkpoint goes with this, and the chunk with the checkpoint.
+    assert_eq!(a.archive("g", &[&noise(2, 50_000)], false), Verdict::Accepted);
+    let (worker_b, mut b) = system.backup("b/x", "second");
+    let chunk = b.put(&again);
+    let item = b.put(&harness::item("f", &[chunk]));
+    assert_eq!(b.propose(&[item.id], &[chunk], false), Verdict::Accepted);
+    // It has sent the chunk as well, but what it sent is gone.
+    a.end();
+    worker_a.finish(1);
+    // The writer is idle, so whatever is nobody's goes before this is answered.
+    let mut other = system.worker();
+    let job = system.job("c/y");
+    other.prepare_only(job, "other").unwrap();
+    other.finish(job);
+    assert_eq!(b.commit(), Verdict::Accepted);
+    b.end();
+    assert!(worker_b.finish(2).archive.is_some());
+    system.stop();
+    assert_eq!(system.judge(), ["first", "second"]);
+}
+
+#[test]
 fn what_a_proposal_refers_to_stays_until_its_commit() {
     let mut system = System::new(EncryptionMode::Repokey);
     let shared = noise(1, 50_000);
