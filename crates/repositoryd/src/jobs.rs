@@ -67,6 +67,7 @@ pub struct Job {
     progress: Mutex<Progress>,
     changed: Condvar,
     released: AtomicBool,
+    inside: AtomicBool,
 }
 
 /// What a job is made of, for [`Job::new`].
@@ -116,6 +117,7 @@ impl Job {
             progress: Mutex::new(progress),
             changed: Condvar::new(),
             released: AtomicBool::new(false),
+            inside: AtomicBool::new(false),
         }
     }
 
@@ -139,6 +141,16 @@ impl Job {
     pub fn entry(&self, id: &Id) -> Result<Option<Reference>, Failure> {
         let sent = self.sent().get(id)?.map(|sent| Reference { id: id.0, size: sent.size, csize: sent.csize });
         Ok(sent.or_else(|| self.view.find(id).copied()))
+    }
+
+    /// Its session is inside the gate from now on, or outside of it: whoever cannot close the gate says who it is.
+    pub fn set_inside(&self, inside: bool) {
+        self.inside.store(inside, Ordering::Relaxed);
+    }
+
+    /// Whether its session is at work on a message.
+    pub fn is_inside(&self) -> bool {
+        self.inside.load(Ordering::Relaxed)
     }
 
     /// As whom it claims objects.

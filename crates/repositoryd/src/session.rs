@@ -138,8 +138,11 @@ impl<'a> Session<'a> {
             let Some(inside) = owner.gate.pass(&self.bell) else {
                 return Ok(Ended::Called);
             };
-            let next = self.handle(kind, &payload)?;
+            self.job.set_inside(true);
+            let next = self.handle(kind, &payload);
+            self.job.set_inside(false);
             drop(inside);
+            let next = next?;
             if let Some((id, payload)) = self.fetched.take() {
                 frame::write(&mut self.output, kind::OBJECT, &[&id.0, &payload])?;
             }
