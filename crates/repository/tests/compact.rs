@@ -41,11 +41,19 @@ fn without_index(path: &Path) {
     }
 }
 
-/// A copy of everything but the lock: what would be there after a crash.
+/// A copy of everything but the lock: what would be there after a crash. What is being removed meanwhile is removed in its order, so that a
+/// copy is one of a moment if nothing has vanished before its end.
 fn crashed(path: &Path, into: &Path) {
-    let _ = std::fs::remove_dir_all(into);
-    let status = Command::new("cp").arg("-a").arg(path).arg(into).status().unwrap();
-    assert!(status.success());
+    let there = || (segments(path), beside(path, ""));
+    loop {
+        let _ = std::fs::remove_dir_all(into);
+        let before = there();
+        let output = Command::new("cp").arg("-a").arg(path).arg(into).output().unwrap();
+        if there() == before {
+            assert!(output.status.success(), "{output:?}");
+            break;
+        }
+    }
     let _ = std::fs::remove_dir_all(into.join("lock.exclusive"));
     let _ = std::fs::remove_file(into.join("lock.roster"));
 }

@@ -269,6 +269,12 @@ impl Index {
         self.shared.read().counts.clone()
     }
 
+    /// Whether any object is in this segment.
+    #[must_use]
+    pub fn has_any(&self, segment: u32) -> bool {
+        self.shared.read().counts.contains_key(&segment)
+    }
+
     /// Objects in these segments are gone from now on. What is inserted later counts, even if it is in one of them.
     pub fn forget_segments(&self, segments: &BTreeSet<u32>) {
         let _writer = self.shared.writer();

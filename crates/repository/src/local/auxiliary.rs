@@ -87,14 +87,6 @@ impl Local {
         Ok(())
     }
 
-    /// Before a segment is removed: an index of an older transaction might still point to it.
-    pub(super) fn before_removal(&mut self) -> Result<()> {
-        if self.auxiliary.take().is_some() || newest_index(&self.shared.storage)?.is_some() {
-            remove_others(&self.shared.storage, None)?;
-        }
-        Ok(())
-    }
-
     /// Borg 1.x: what a repository that only grows notes of every transaction.
     pub(super) fn note_transaction(&self, transaction: u32) -> Result<()> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|e| Error::Io(e.to_string()))?;

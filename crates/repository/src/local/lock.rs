@@ -32,6 +32,17 @@ pub(crate) struct Lock {
     released: bool,
 }
 
+/// The sign of a writer's lock.
+#[derive(Debug)]
+pub(crate) struct Sign(PathBuf);
+
+impl Sign {
+    /// Whether it is still there.
+    pub(crate) fn is_there(&self) -> bool {
+        self.0.exists()
+    }
+}
+
 impl Lock {
     /// Waits for the lock as many seconds.
     pub(crate) fn acquire(storage: &Storage, host: &str, exclusive: bool, wait: u64) -> Result<Lock> {
@@ -75,7 +86,12 @@ impl Lock {
 
     /// Whether nobody broke it.
     pub(crate) fn is_held(&self) -> bool {
-        !self.exclusive || self.storage.root().join(DIRECTORY).join(self.me.name()).exists()
+        !self.exclusive || self.sign().is_there()
+    }
+
+    /// By what others, and other threads, see that it is held.
+    pub(crate) fn sign(&self) -> Sign {
+        Sign(self.storage.root().join(DIRECTORY).join(self.me.name()))
     }
 
     /// Lets go.

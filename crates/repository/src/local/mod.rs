@@ -7,6 +7,7 @@ mod lock;
 mod log;
 mod opening;
 mod reader;
+mod removal;
 mod replay;
 mod shared;
 mod space;
@@ -27,6 +28,7 @@ pub use check::{CheckOptions, CheckReport, Finding};
 pub use compact::{Compaction, Step};
 pub use reader::Reader;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// An open repository on this machine.
 #[derive(Debug)]
@@ -101,6 +103,7 @@ impl Local {
 
     pub(crate) fn check_alive(&mut self) -> Result<()> {
         self.check()?;
+        self.note_removals(Duration::ZERO);
         let lost = self.lock.as_ref().and_then(lost);
         self.remember(lost.map_or(Ok(()), Err))
     }
@@ -140,6 +143,8 @@ impl Local {
             // Whoever has the lock now has removed our segments, and has perhaps committed others under their numbers.
             return self.remember(Err(error));
         }
+        self.end_removal();
+        let Some(log) = &mut self.log else { return Ok(()) };
         let shared = Arc::clone(&self.shared);
         let _alone = shared.shut();
         if let Err(error) = log.abandon() {
@@ -177,6 +182,7 @@ impl Local {
 
     pub(crate) fn destroy(mut self) -> Result<()> {
         self.for_writing()?;
+        self.end_removal();
         self.log = None;
         let root = self.shared.storage.root().to_owned();
         // Without it, this is no repository any more, should the rest fail.
@@ -188,6 +194,7 @@ impl Local {
     }
 
     pub(crate) fn close(mut self) {
+        self.end_removal();
         if let Err(e) = self.leave() {
             // Whoever opens it next finds everything in the segments.
             ::log::warn!("{}: {e}", self.shared.storage.root().display());
