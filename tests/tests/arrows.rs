@@ -18,7 +18,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("cli", &["model", "unix", "wire"]),
     ("testkit", &[]),
     // Not shipped: it reaches into programs to test what parses.
-    ("fuzz-targets", &["borg", "model", "proxy", "queue", "wire"]),
+    ("fuzz-targets", &["borg", "model", "proxy", "queue", "repositoryd", "wire"]),
     ("tests", &["testkit"]),
 ];
 

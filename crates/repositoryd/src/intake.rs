@@ -45,6 +45,7 @@ impl Session<'_> {
         }
         self.job.sent().set_new(&id)?;
         self.deduplicated += put.payload.len() as u64;
+        self.fresh += u64::from(put.size);
         Ok(())
     }
 

@@ -42,8 +42,16 @@ impl Session<'_> {
                 return Verdict::Failed(failure);
             }
         };
-        self.accepted =
-            Some(Candidate { job: Arc::clone(self.job), proposal, items, list, staged, deduplicated: self.deduplicated, losses });
+        self.accepted = Some(Candidate {
+            job: Arc::clone(self.job),
+            proposal,
+            items,
+            list,
+            staged,
+            deduplicated: self.deduplicated,
+            fresh: self.fresh,
+            losses,
+        });
         Verdict::Accepted
     }
 

@@ -93,6 +93,8 @@ pub struct Session<'a> {
     pub collected: Collection,
     /// Bytes newly stored because of this session.
     pub deduplicated: u64,
+    /// The same before compression.
+    pub fresh: u64,
     pub accepted: Option<Candidate>,
     /// A chunk that was read, to be sent outside of the gate: whoever does not take it keeps nobody from the repository.
     pub fetched: Option<(Id, Vec<u8>)>,
@@ -109,6 +111,7 @@ impl<'a> Session<'a> {
             credit: 0,
             collected: Collection::default(),
             deduplicated: 0,
+            fresh: 0,
             accepted: None,
             fetched: None,
         })

@@ -67,11 +67,16 @@ fn given_up(error: &repository::Error) -> String {
 
 /// Closes in an orderly way, so that any borg may use the repository.
 pub fn close(open: Option<Open>) {
+    close_unless(open, &mut || false);
+}
+
+/// The same, without what takes long and only serves another borg, as soon as `somebody_waits`.
+pub fn close_unless(open: Option<Open>, somebody_waits: &mut dyn FnMut() -> bool) {
     let Some(mut open) = open else { return };
     if let Err(failure) = leave_tidy(&mut open) {
         log::warn!("objects that nobody needs stay in the repository until it is opened again: {}", failure.line());
     }
-    open.repository.close();
+    open.repository.close_unless(somebody_waits);
     log::info!("the repository is closed");
 }
 

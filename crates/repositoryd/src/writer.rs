@@ -118,7 +118,13 @@ pub fn run(owner: &Owner, requests: &Receiver<Request>) {
             } else if request.is_ok() || Arc::strong_count(&current.opening) > 1 {
                 used = Instant::now();
             } else if used.elapsed() >= idle {
-                tidy::close(writer.open.take());
+                let (next, requests) = (&mut writer.next, writer.requests);
+                tidy::close_unless(writer.open.take(), &mut || {
+                    if next.is_none() {
+                        *next = requests.try_recv().ok();
+                    }
+                    next.is_some()
+                });
             }
         }
         match request {

@@ -58,6 +58,39 @@ fn references_that_are_not_ours() {
     assert_eq!(system.archives().len(), 1);
 }
 
+/// No client gets as far, because metadata that names so many is larger than an object may be; a session that was taken over would.
+#[test]
+fn an_item_stream_has_no_more_chunks_than_metadata_can_name() {
+    let mut system = System::new(EncryptionMode::None);
+    for (number, off) in (1..).zip(["", "item-stream-size"]) {
+        system.stop();
+        // In two pieces, because the switch is to be found in one place only.
+        system.set(&["BORGCUBE_TEST", "_RULE_OFF"].concat(), off);
+        system.start();
+        let (worker, mut client) = system.backup("evil/etc", "endless");
+        let item = client.put(b"items");
+        for _ in 0..63 {
+            wire::frame::write(&mut client.stream, kind::ITEMS, &[&item.id.repeat(10_000)]).unwrap();
+        }
+        let verdict = match client.propose(&[item.id], &[], false) {
+            Verdict::Accepted => client.commit(),
+            other => other,
+        };
+        drop(client);
+        let outcome = worker.finish(number);
+        assert!(outcome.archive.is_none());
+        if off.is_empty() {
+            assert_eq!(rule(verdict), "item-stream-size");
+            assert_eq!(outcome.failure.unwrap().cause, Cause::PolicyViolation { rule: "item-stream-size".into() });
+        } else {
+            // Without it, only what is packed in the end is too large.
+            assert_eq!(outcome.failure.unwrap().cause, Cause::QuotaExceeded { limit: "object-size".into() });
+        }
+    }
+    system.stop();
+    assert_eq!(system.judge(), [""; 0]);
+}
+
 #[test]
 fn what_sessions_say_becomes_the_jobs_failure() {
     let system = System::new(EncryptionMode::None);
