@@ -387,6 +387,40 @@ fn a_killed_compaction_loses_nothing() {
     assert!(killed > 3, "{killed}");
 }
 
+#[test]
+fn a_rotten_id_keeps_its_segment_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("repo");
+    create(&path).close();
+    small_segments(&path, 20_000);
+    let mut repository = open(&path);
+    for n in 0..200 {
+        repository.put(&id(n), &vec![n as u8; 1000], 0).unwrap();
+    }
+    repository.commit().unwrap();
+    let victims = segments(&path).len() as u64;
+    for n in (1..200).step_by(2) {
+        repository.delete(&id(n)).unwrap();
+    }
+    repository.commit().unwrap();
+    // The id of the third object, which is behind the header of its PUT.
+    let file = std::fs::OpenOptions::new().write(true).open(segment(&path, 0)).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xff], 8 + 2 * 1041 + 9).unwrap();
+    for round in 0..2 {
+        let compaction = compacted(&mut repository, 10);
+        match compaction.skipped() {
+            [(0, Error::CheckNeeded(why))] => assert!(why.contains("segment 0 is damaged"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(if round == 0 { compaction.segments() >= victims - 2 } else { compaction.segments() <= 1 }, "{round}: {compaction:?}");
+        assert_eq!(segments(&path)[0], 0);
+        for n in (0..200).step_by(2).filter(|n| *n != 2) {
+            assert_eq!(repository.get(&id(n)).unwrap(), vec![n as u8; 1000]);
+        }
+        assert!(matches!(repository.get(&id(2)), Err(Error::Damaged(_))));
+    }
+}
+
 /// A small file system for one test.
 struct SmallDisk(PathBuf);
 

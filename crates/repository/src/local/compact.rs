@@ -187,6 +187,14 @@ impl Compaction {
         self.freed.max(0) as u64
     }
 
+    /// The others are compacted all the same.
+    fn skip(&mut self, segment: u32, error: Error) {
+        log::warn!("segment {segment} is not compacted: {error}");
+        self.current = None;
+        self.victims.remove(&segment);
+        self.skipped.push((segment, error));
+    }
+
     /// Segments that stay because they are damaged.
     #[must_use]
     pub fn skipped(&self) -> &[(u32, Error)] {
@@ -305,18 +313,17 @@ impl Local {
                     current.read_ahead();
                     return Ok(Step::More);
                 }
+                Ok(true) if self.shared.index.has_any(segment) => compaction.skip(segment, Error::CheckNeeded(format!(
+                    "segment {segment} is damaged: it should hold objects that are not found in it, because an id has rotted. It stays as it \
+                     is, and a check of the repository says more"
+                ))),
                 Ok(true) => {
                     let state = self.statistics.get(&segment).copied().unwrap_or_default();
                     compaction.current = None;
                     compaction.victims.remove(&segment);
                     self.compacting.emptied.insert(segment, state);
                 }
-                Err(error @ Error::Damaged(_)) => {
-                    log::error!("segment {segment} is not compacted: {error}");
-                    compaction.current = None;
-                    compaction.victims.remove(&segment);
-                    compaction.skipped.push((segment, error));
-                }
+                Err(error @ Error::Damaged(_)) => compaction.skip(segment, error),
                 // A commit makes room.
                 Err(Error::NoSpace(_)) if !self.compacting.emptied.is_empty() => return Ok(self.before_commit(budget)),
                 Err(error) => return Err(error),
