@@ -236,9 +236,24 @@ fn load(storage: &Storage, me: &Holder) -> Result<Roster> {
     Ok(roster)
 }
 
+/// Borg 1.x writes the file in place and takes one that it cannot parse for an empty one: a reader that comes in between, or a crash, makes
+/// all holders forgotten. Ours is there whole or not at all; Borg, which opens it by its name each time, sees no difference.
 fn save(storage: &Storage, roster: &Roster) -> Result<()> {
     let path = storage.root().join(ROSTER);
-    fs::write(&path, roster.text()).map_err(|e| failed("cannot write", &path, &e))
+    let suffix = unix::random::hex(4).map_err(|e| Error::Io(e.to_string()))?;
+    let temporary = storage.root().join(format!(".{ROSTER}.{suffix}.tmp"));
+    let written = fs::write(&temporary, roster.text()).and_then(|()| {
+        // Who may change it stays as it is.
+        if let Ok(old) = fs::metadata(&path) {
+            fs::set_permissions(&temporary, old.permissions())?;
+        }
+        fs::rename(&temporary, &path)
+    });
+    written.map_err(|e| {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(&temporary);
+        failed("cannot write", &path, &e)
+    })
 }
 
 fn held() -> MutexGuard<'static, Held> {
