@@ -196,18 +196,25 @@ impl Log {
         Ok((segment, std::mem::take(&mut self.begun)))
     }
 
-    /// Removes everything since the last commit. Numbers are not used again while readers may know them.
-    pub(super) fn abandon(&mut self) -> Result<()> {
+    /// Waits for the thread, before everything since the last commit is given up.
+    pub(super) fn rest(&mut self) {
         self.settling = None;
         // What it could not do does not matter any more.
         let _ = self.syncer.wait();
+    }
+
+    /// Forgets everything since the last commit. Numbers are not used again while readers may know them.
+    pub(super) fn abandon(&mut self) {
         let mut tail = self.shared.tail();
         if tail.file.take().is_some() {
             tail.segment += 1;
         }
         tail.gathered.clear();
         (tail.written, tail.torn) = (0, false);
-        drop(tail);
+    }
+
+    /// Removes what was abandoned.
+    pub(super) fn remove_abandoned(&mut self) -> Result<()> {
         while let Some(segment) = self.begun.last().copied() {
             self.shared.forget_file(segment);
             self.shared.storage.remove(segment)?;

@@ -81,6 +81,8 @@ impl Local {
             room: Room::new(options.reserve, settings.additional_free_space, settings.storage_quota),
             broken: None,
             compacting: super::compact::Progress::default(),
+            unread: 0,
+            read_again: super::READ_AGAIN,
             auxiliary: auxiliary::complete(&shared.storage)?,
             lock: Some(lock),
             settings,
@@ -113,8 +115,9 @@ impl Local {
             log::info!("{}: reading {} segments", self.shared.storage.root().display(), segments.len());
         }
         replay(&self.shared, &mut self.statistics, &segments)?;
+        self.unread = segments.iter().map(|(_, stamp)| stamp.size).sum();
         self.room.set_used(self.statistics.values().map(|state| state.size.saturating_sub(8)).sum());
-        if self.shared.index.wants_checkpoint() { self.checkpoint() } else { Ok(()) }
+        if self.wants_checkpoint() { self.checkpoint() } else { Ok(()) }
     }
 }
 
