@@ -542,6 +542,48 @@ fn a60_an_archive_of_nothing() {
     assert_eq!(newest_archive(&world.system)["suspicious"], false);
 }
 
+/// What looks like encrypted, the same for each number.
+fn noise(number: u64, length: usize) -> Vec<u8> {
+    let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 24) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+#[test]
+fn a61_files_that_were_encrypted() {
+    let world = World::new();
+    let text = |number: u64| format!("line {number} of a file that can be compressed\n").repeat(6000).into_bytes();
+    let backup = |contents: Vec<Vec<u8>>| {
+        done(&world, |client| {
+            let files: Vec<Item> =
+                contents.iter().enumerate().map(|(n, content)| file(&format!("f{n}"), &[client.chunk(content)])).collect();
+            items(client, &files)
+        });
+        newest_archive(&world.system)
+    };
+    // Seven files stay, one changes.
+    for day in 0..5 {
+        let archive = backup((0..7).chain([100 + day]).map(text).collect());
+        assert_eq!(archive["suspicious"], false, "{archive}");
+    }
+    // As much is new after an upgrade, and looks like what was there before.
+    assert_eq!(backup((200..208).map(text).collect())["suspicious"], false);
+    let archive = backup((0..8).map(|n| noise(n, 200_000)).collect());
+    assert_eq!(archive["suspicious"], true, "{archive}");
+    let warnings = newest_job(&world.system)["warnings"].to_string();
+    assert!(warnings.contains("may have been encrypted"), "{warnings}");
+    assert!(world.system.cli_ok(&["archive", "show", text_of(&archive)]).contains("look at it before anything is removed"));
+}
+
+fn text_of(archive: &serde_json::Value) -> &str {
+    text(archive, "name")
+}
+
 #[test]
 fn a62_checkpoints_are_no_archives() {
     let world = World::new();

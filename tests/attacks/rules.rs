@@ -6,8 +6,9 @@ use crate::{Deed, deeds};
 use proxy::rules::Rule;
 use std::collections::BTreeSet;
 
-/// The owner's rules. Two of them no client can break: `token` is what makes a session, and for `archive-complete` a session would have
-/// to pass over its own `method-order`; that is for the owner's own tests.
+/// The owner's rules. Three of them no client can break: `token` is what makes a session; for `archive-complete` a session would have to
+/// pass over its own `method-order`; and metadata of more item chunks than `item-stream-size` allows is larger than `object-size`. The
+/// owner's own tests are the session that does so (`crates/repositoryd/tests/faults.rs`), and switch them off.
 const OWNERS: [&str; 2] = ["unknown-chunk", "chunk-size"];
 
 /// With its rule switched off, an attack must end in some other way. What way, the table that is printed says: where it is `done`, only

@@ -19,7 +19,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("cli", &["model", "unix", "wire"]),
     ("testkit", &["unix"]),
     // Not shipped: it reaches into programs to test what parses.
-    ("fuzz-targets", &["borg", "model", "proxy", "queue", "wire"]),
+    ("fuzz-targets", &["borg", "model", "proxy", "queue", "repositoryd", "wire"]),
     ("tests", &["testkit"]),
 ];
 

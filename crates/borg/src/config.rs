@@ -62,7 +62,8 @@ impl Config {
 
     /// Reads a config.
     pub fn parse(text: &str) -> Result<Config, ConfigError> {
-        let config = Config { lines: text.lines().map(str::to_owned).collect() };
+        // Carriage returns are part of the end of a line, also of the last one without a line feed: else it would be another one once written.
+        let config = Config { lines: text.lines().map(|line| line.trim_end_matches('\r').to_owned()).collect() };
         let (mut section, mut option) = (false, false);
         for (number, line) in config.lines.iter().enumerate() {
             match kind(line) {
@@ -209,6 +210,15 @@ mod tests {
         let settings = config.settings().unwrap();
         assert_eq!((settings.id, settings.segments_per_dir, settings.max_segment_size), (ID, 1000, 524_288_000));
         assert_eq!(Config::parse(&config.text()).unwrap(), config);
+    }
+
+    #[test]
+    fn carriage_returns_end_lines() {
+        for text in ["[repository]\nversion = 1\nid = 5\r", "[repository]\r\nversion = 1\r\nid = 5\r\r\n"] {
+            let config = Config::parse(text).unwrap();
+            assert_eq!(Config::parse(&config.text()).as_ref(), Ok(&config));
+            assert_eq!(config.get("id").unwrap(), "5");
+        }
     }
 
     #[test]

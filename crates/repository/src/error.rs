@@ -21,8 +21,8 @@ pub enum Error {
     /// What is there is no Borg 1.x repository, or its config is broken.
     #[error("{0}")]
     Invalid(String),
-    /// Borg refuses to go on without a check.
-    #[error("{0} needs a check before it can be used")]
+    /// Nothing may be done with it before somebody looked: whatever goes on by itself could lose something.
+    #[error("{0}")]
     CheckNeeded(String),
     /// An object, index or segment is damaged.
     #[error("the repository is damaged: {0}")]
@@ -95,7 +95,7 @@ pub(crate) fn from_exception(exception: &RemoteException, location: &str, waited
         "DoesNotExist" => Error::DoesNotExist(place),
         "AlreadyExists" | "PathAlreadyExists" => Error::Exists(place),
         "ParentPathDoesNotExist" => Error::ParentMissing(place),
-        "CheckNeeded" => Error::CheckNeeded(place),
+        "CheckNeeded" => Error::CheckNeeded(format!("{place} needs a check before it can be used")),
         "AtticRepository" => Error::Invalid(format!("{place} is an Attic repository; `borg upgrade` converts it")),
         "InvalidRepository" | "InvalidRepositoryConfig" => Error::Invalid(format!("{place} is no valid Borg repository: {message}")),
         "IntegrityError" | "FileIntegrityError" => Error::Damaged(message),

@@ -175,8 +175,13 @@ impl Repository {
 
     /// Ends the use of the repository and releases its lock. What was not committed is lost.
     pub fn close(self) {
+        self.close_unless(&mut || false);
+    }
+
+    /// The same, without what takes long and is only worth something to another borg, as soon as `somebody_waits` for the repository.
+    pub fn close_unless(self, somebody_waits: &mut dyn FnMut() -> bool) {
         match self {
-            Repository::Local(local) => local.close(),
+            Repository::Local(local) => local.close(somebody_waits),
             Repository::Served(served) => served.close(),
         }
     }

@@ -7,9 +7,9 @@ mod common;
 
 use borg::Id;
 use common::*;
-use repository::{Compaction, Error, OpenOptions, Repository, Step};
+use repository::{Compaction, Error, OpenOptions, Repository, Reserve, Step};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -41,11 +41,19 @@ fn without_index(path: &Path) {
     }
 }
 
-/// A copy of everything but the lock: what would be there after a crash.
+/// A copy of everything but the lock: what would be there after a crash. What is being removed meanwhile is removed in its order, so that a
+/// copy is one of a moment if nothing has vanished before its end.
 fn crashed(path: &Path, into: &Path) {
-    let _ = std::fs::remove_dir_all(into);
-    let status = Command::new("cp").arg("-a").arg(path).arg(into).status().unwrap();
-    assert!(status.success());
+    let there = || (segments(path), beside(path, ""));
+    loop {
+        let _ = std::fs::remove_dir_all(into);
+        let before = there();
+        let output = Command::new("cp").arg("-a").arg(path).arg(into).output().unwrap();
+        if there() == before {
+            assert!(output.status.success(), "{output:?}");
+            break;
+        }
+    }
     let _ = std::fs::remove_dir_all(into.join("lock.exclusive"));
     let _ = std::fs::remove_file(into.join("lock.roster"));
 }
@@ -380,15 +388,94 @@ fn a_killed_compaction_loses_nothing() {
 }
 
 #[test]
+fn a_rotten_id_keeps_its_segment_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("repo");
+    create(&path).close();
+    small_segments(&path, 20_000);
+    let mut repository = open(&path);
+    for n in 0..200 {
+        repository.put(&id(n), &vec![n as u8; 1000], 0).unwrap();
+    }
+    repository.commit().unwrap();
+    let victims = segments(&path).len() as u64;
+    for n in (1..200).step_by(2) {
+        repository.delete(&id(n)).unwrap();
+    }
+    repository.commit().unwrap();
+    // The id of the third object, which is behind the header of its PUT.
+    let file = std::fs::OpenOptions::new().write(true).open(segment(&path, 0)).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xff], 8 + 2 * 1041 + 9).unwrap();
+    for round in 0..2 {
+        let compaction = compacted(&mut repository, 10);
+        match compaction.skipped() {
+            [(0, Error::CheckNeeded(why))] => assert!(why.contains("segment 0 is damaged"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(if round == 0 { compaction.segments() >= victims - 2 } else { compaction.segments() <= 1 }, "{round}: {compaction:?}");
+        assert_eq!(segments(&path)[0], 0);
+        for n in (0..200).step_by(2).filter(|n| *n != 2) {
+            assert_eq!(repository.get(&id(n)).unwrap(), vec![n as u8; 1000]);
+        }
+        assert!(matches!(repository.get(&id(2)), Err(Error::Damaged(_))));
+    }
+}
+
+/// A small file system for one test.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(dir: &Path, megabytes: u32, test: &str) -> Option<SmallDisk> {
+        let disk = dir.join("disk");
+        std::fs::create_dir(&disk).unwrap();
+        let size = format!("size={megabytes}m,mode=0700");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&disk).status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            not_run(test, "mounting a tmpfs needs root");
+            return None;
+        }
+        Some(SmallDisk(disk))
+    }
+
+    /// Leaves so many KiB.
+    fn fill(&self, keep: u64) {
+        self.clear();
+        let free = Command::new("df").args(["-Bk", "--output=avail"]).arg(&self.0).output().unwrap();
+        let free: u64 = String::from_utf8(free.stdout).unwrap().lines().last().unwrap().trim().trim_end_matches('K').parse().unwrap();
+        let count = format!("count={}", free - keep);
+        let mut command = Command::new("dd");
+        command.args(["if=/dev/zero", "bs=1k", "status=none", &count]).arg(format!("of={}", self.0.join("filler").display()));
+        assert!(command.status().unwrap().success());
+    }
+
+    fn clear(&self) {
+        let _ = std::fs::remove_file(self.0.join("filler"));
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Steps until something goes wrong.
+fn fails(repository: &mut Repository, compaction: &mut Compaction) -> Error {
+    loop {
+        match repository.compact_step(compaction, Duration::from_secs(1)) {
+            Ok(Step::Commit) => repository.commit().unwrap(),
+            Ok(Step::More) => {}
+            Ok(Step::Done) => panic!("there was room: {compaction:?}"),
+            Err(error) => return error,
+        }
+    }
+}
+
+#[test]
 fn a_full_disk_is_compacted_as_far_as_it_goes() {
     let dir = tempfile::tempdir().unwrap();
-    let disk = dir.path().join("disk");
-    std::fs::create_dir(&disk).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=120m,mode=0700", "tmpfs"]).arg(&disk).status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        return not_run("a_full_disk_is_compacted_as_far_as_it_goes", "mounting a tmpfs needs root");
-    }
-    let path = disk.join("repo");
+    let Some(disk) = SmallDisk::mount(dir.path(), 120, "a_full_disk_is_compacted_as_far_as_it_goes") else { return };
+    let path = disk.0.join("repo");
     create(&path).close();
     small_segments(&path, 8_000_000);
     let mut repository = open(&path);
@@ -401,48 +488,124 @@ fn a_full_disk_is_compacted_as_far_as_it_goes() {
     }
     repository.commit().unwrap();
     let before = objects(&mut repository);
-    let filler = |keep: u32| {
-        let file = disk.join("filler");
-        let _ = std::fs::remove_file(&file);
-        let free = Command::new("df").args(["-Bk", "--output=avail"]).arg(&disk).output().unwrap();
-        let free: u32 = String::from_utf8(free.stdout).unwrap().lines().last().unwrap().trim().trim_end_matches('K').parse().unwrap();
-        let count = format!("count={}", free - keep);
-        assert!(
-            Command::new("dd")
-                .args(["if=/dev/zero", "bs=1k", "status=none", &count])
-                .arg(format!("of={}", file.display()))
-                .status()
-                .unwrap()
-                .success()
-        );
-        file
-    };
     // Nothing can be copied: only what is empty goes, and that makes the room for the rest.
-    let file = filler(100);
+    disk.fill(100);
     let compaction = compacted(&mut repository, 5);
     assert!(compaction.freed() > 40 << 20, "{compaction:?}");
     assert!(objects(&mut repository) == before);
     // Nothing is empty any more, and nothing can be copied.
-    std::fs::remove_file(&file).unwrap();
+    disk.clear();
     for n in (60..80).step_by(2) {
         repository.delete(&id(n)).unwrap();
     }
     repository.commit().unwrap();
-    filler(500);
+    disk.fill(500);
     let before = objects(&mut repository);
     let mut compaction = repository.plan_compaction(5).unwrap();
     assert!(compaction.victims() > 0);
-    let error = loop {
-        match repository.compact_step(&mut compaction, Duration::from_secs(1)) {
-            Ok(Step::Commit) => repository.commit().unwrap(),
-            Ok(Step::More) => {}
-            Ok(Step::Done) => panic!("there was room: {compaction:?}"),
-            Err(error) => break error,
-        }
-    };
+    let error = fails(&mut repository, &mut compaction);
     assert!(matches!(error, Error::NoSpace(_)), "{error}");
     assert!(objects(&mut repository) == before);
     repository.close();
     assert!(objects(&mut open(&path)) == before);
-    let _ = Command::new("umount").arg("-l").arg(&disk).status();
+}
+
+#[test]
+fn a_copy_that_does_not_fit_costs_nobody_anything() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(dir.path(), 120, "a_copy_that_does_not_fit_costs_nobody_anything") else { return };
+    let (path, index) = (disk.0.join("repo"), dir.path().join("index"));
+    create(&path).close();
+    small_segments(&path, 8_000_000);
+    let mut repository = Repository::open(&kept(&path, &index)).unwrap();
+    for n in 0..400 {
+        repository.put(&id(n), &vec![n as u8; 100_000], 0).unwrap();
+    }
+    repository.commit().unwrap();
+    for n in (0..400).step_by(2) {
+        repository.delete(&id(n)).unwrap();
+    }
+    repository.commit().unwrap();
+    let mut compaction = repository.plan_compaction(5).unwrap();
+    // The first object is gone, the second one is copied.
+    for _ in 0..2 {
+        assert_eq!(repository.compact_step(&mut compaction, Duration::ZERO), Ok(Step::More));
+    }
+    // Somebody stores something, and somebody else fills the disk while a segment is copied for which there was room.
+    for n in 1000..1005 {
+        repository.put(&id(n), &vec![n as u8; 100_000], 0).unwrap();
+    }
+    let before = objects(&mut repository);
+    disk.fill(300);
+    let error = fails(&mut repository, &mut compaction);
+    assert!(matches!(&error, Error::NoSpace(why) if why.contains("cannot write")), "{error}");
+    repository.check_alive().unwrap();
+    assert!(objects(&mut repository) == before);
+    disk.clear();
+    repository.put(&id(2000), b"goes on", 0).unwrap();
+    repository.commit().unwrap();
+    let before = objects(&mut repository);
+    crashed(&path, &dir.path().join("copy"));
+    without_index(&dir.path().join("copy"));
+    assert!(objects(&mut open(&dir.path().join("copy"))) == before);
+    // And so does the same compaction.
+    loop {
+        match repository.compact_step(&mut compaction, Duration::from_secs(1)).unwrap() {
+            Step::Commit => repository.commit().unwrap(),
+            Step::More => {}
+            Step::Done => break,
+        }
+    }
+    assert!(compaction.freed() > 15 << 20, "{compaction:?}");
+    assert!(objects(&mut repository) == before);
+    repository.close();
+    assert!(objects(&mut open(&path)) == before);
+}
+
+#[test]
+fn a_compaction_leaves_half_of_the_reserve_and_backups_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(dir.path(), 120, "a_compaction_leaves_half_of_the_reserve_and_backups_go_on") else { return };
+    let path = disk.0.join("repo");
+    create(&path).close();
+    small_segments(&path, 20_000_000);
+    let reserve = Reserve { percent: 20, bytes: 0, at_most_percent: 0 };
+    let mut repository = Repository::open(&OpenOptions { reserve, ..options(&path) }).unwrap();
+    for n in 0..40 {
+        repository.put(&id(n), &vec![n as u8; 1 << 20], 0).unwrap();
+    }
+    repository.commit().unwrap();
+    for n in (0..40).step_by(3) {
+        repository.delete(&id(n)).unwrap();
+    }
+    repository.commit().unwrap();
+    let before = objects(&mut repository);
+    // 24 MiB are the reserve. Segments have 13 MiB that stay, and 12 are left alone.
+    disk.fill(20 << 10);
+    let mut compaction = repository.plan_compaction(5).unwrap();
+    match fails(&mut repository, &mut compaction) {
+        Error::NoSpace(why) => assert!(why.contains("are kept for commits") && why.contains("20 MiB are free"), "{why}"),
+        other => panic!("{other}"),
+    }
+    repository.check_alive().unwrap();
+    assert!(objects(&mut repository) == before);
+    assert!(matches!(repository.put(&id(1000), b"x", 0), Err(Error::NoSpace(_))));
+    // With a little more than the reserve, both go on beside each other: what the compaction borrows, it gives back.
+    disk.fill(30 << 10);
+    let mut compaction = repository.plan_compaction(5).unwrap();
+    let mut stored = 1000;
+    loop {
+        match repository.compact_step(&mut compaction, Duration::ZERO).unwrap() {
+            Step::Commit => repository.commit().unwrap(),
+            Step::More => {}
+            Step::Done => break,
+        }
+        if stored < 1040 {
+            repository.put(&id(stored), &[1; 100_000], 0).unwrap();
+            stored += 1;
+        }
+    }
+    assert!(stored == 1040 && compaction.freed() > 10 << 20, "{stored} {compaction:?}");
+    repository.commit().unwrap();
+    assert_eq!(repository.object_count().unwrap(), 26 + 40);
 }

@@ -3,6 +3,7 @@
 use crate::jobs::Job;
 use crate::viewlist;
 use borg::Id;
+use model::Failure;
 use wire::session::{Reference, Violation};
 
 /// References that may pile up before duplicates are thrown out.
@@ -28,13 +29,14 @@ impl Default for Collection {
 
 impl Collection {
     /// Chunks of the item stream, in order. They belong to what the archive refers to.
-    pub fn items(&mut self, job: &Job, ids: &[[u8; 32]]) {
+    pub fn items(&mut self, job: &Job, ids: &[[u8; 32]]) -> Result<(), Failure> {
         if self.items.len() + ids.len() > ITEMS {
-            return self.note("item-stream-size", format!("the item stream has more than {ITEMS} chunks"));
+            self.note("item-stream-size", format!("the item stream has more than {ITEMS} chunks"));
+            return Ok(());
         }
         for id in ids {
             let id = Id(*id);
-            match job.entry(&id) {
+            match job.entry(&id)? {
                 Some(entry) => {
                     self.items.push(id);
                     self.references.push(entry);
@@ -42,13 +44,14 @@ impl Collection {
                 None => self.note("unknown-chunk", format!("the item stream has chunk {id}, which this client did not send")),
             }
         }
+        Ok(())
     }
 
     /// References of items. Sizes must be the recorded ones; a stored size that the client does not know is filled in.
-    pub fn references(&mut self, job: &Job, references: impl Iterator<Item = Reference>) {
+    pub fn references(&mut self, job: &Job, references: impl Iterator<Item = Reference>) -> Result<(), Failure> {
         for mut reference in references {
             let id = Id(reference.id);
-            match job.entry(&id) {
+            match job.entry(&id)? {
                 None => self.note("unknown-chunk", format!("an item refers to chunk {id}, which this client did not send")),
                 Some(entry) if entry.size != reference.size => {
                     self.note("chunk-size", format!("an item says that chunk {id} has {} bytes, it has {}", reference.size, entry.size));
@@ -65,6 +68,7 @@ impl Collection {
             viewlist::normalise(&mut self.references);
             self.pile = PILE.max(self.references.len() * 2);
         }
+        Ok(())
     }
 
     /// Notes a broken rule; the first one counts.

@@ -46,6 +46,8 @@ pub struct Candidate {
     pub staged: StagedList,
     /// Bytes that this session stored newly.
     pub deduplicated: u64,
+    /// The same before compression.
+    pub fresh: u64,
     /// [`crate::known::Known::losses`] when its references were looked at.
     pub losses: u64,
 }
@@ -114,7 +116,7 @@ fn stage(
     let list = owner.layout.view(owner.name.as_str(), &id.to_hex());
     let view_digest = candidate.staged.publish(&list)?;
     let mut archive = record(owner, candidate, id, name.clone(), view_digest, now);
-    doubts::note(owner, &mut archive).inspect_err(|_| viewlist::remove(&list))?;
+    doubts::note(owner, &mut archive, candidate.fresh).inspect_err(|_| viewlist::remove(&list))?;
     let intent = Intent { archive, removes: removed.iter().map(|a| a.id.clone()).collect(), time: now };
     for old in &removed {
         manifest.archives.remove(old.name.as_bytes());

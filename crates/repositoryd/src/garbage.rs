@@ -13,7 +13,6 @@ use borg::Id;
 use borg::manifest::Manifest;
 use model::{Archive, Failure};
 use std::collections::HashSet;
-use std::sync::Arc;
 
 /// The chunks to delete, now forgotten by everybody. `kept` are the archives that are being committed, complete ones by `jobs`. What a
 /// running session may come back to becomes its own, and goes with it.
@@ -45,16 +44,14 @@ pub fn collect(owner: &Owner, open: &Open, removed: &[Archive], kept: &[&ViewLis
     };
     // Known before jobs: a session that proposes an archive later looks here and finds them gone.
     let mut known = open.opening.known();
-    let running = owner.jobs.all();
-    let others = || running.iter().filter(|job| !jobs.contains(&job.number) && Arc::ptr_eq(&job.opening, &open.opening));
     let mut doomed = vec![];
     for id in candidates {
         if known.is_claimed(&id) || !known.contains(&id).map_err(|e| of_repository(&e))? {
             continue;
         }
-        let claims = others().filter(|job| job.holds(&id)).count();
-        if claims > 0 {
-            known.adopt(id, u32::try_from(claims).unwrap_or(u32::MAX));
+        let holders = owner.jobs.holders(&open.opening, jobs, &id)?;
+        if !holders.is_empty() {
+            known.adopt(id, &holders)?;
             continue;
         }
         known.remove(&id);

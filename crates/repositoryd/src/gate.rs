@@ -6,12 +6,15 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use std::time::{Duration, Instant};
 use unix::poll::{Interest, poll};
 
 /// How often somebody who waits looks around.
 const GLANCE: Duration = Duration::from_millis(50);
+
+/// How often whoever closes the gate looks whether it is empty: sessions are inside for a moment.
+const MOMENT: Duration = Duration::from_millis(5);
 
 /// Open for everybody, or closed by one.
 #[derive(Debug, Default)]
@@ -46,10 +49,21 @@ impl Gate {
         if self.closed.load(Ordering::Acquire) { None } else { self.lock.try_read().ok() }
     }
 
-    /// Closes it, and waits until all that were inside have left. To be called by one at a time.
-    pub fn close(&self) -> Closed<'_> {
+    /// Closes it, and waits until all that were inside have left: until `deadline`, and as long as `is_wanted` says so. Then it is open again,
+    /// and this is None. To be called by one at a time.
+    pub fn close(&self, deadline: Instant, mut is_wanted: impl FnMut() -> bool) -> Option<Closed<'_>> {
         self.closed.store(true, Ordering::Release);
-        Closed { gate: self, _lock: self.lock.write().unwrap_or_else(PoisonError::into_inner) }
+        loop {
+            match self.lock.try_write() {
+                Ok(lock) => return Some(Closed { gate: self, _lock: lock }),
+                Err(TryLockError::Poisoned(lock)) => return Some(Closed { gate: self, _lock: lock.into_inner() }),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline && is_wanted() => std::thread::sleep(MOMENT),
+                Err(TryLockError::WouldBlock) => {
+                    self.closed.store(false, Ordering::Release);
+                    return None;
+                }
+            }
+        }
     }
 }
 
@@ -142,7 +156,7 @@ mod tests {
         let inside = gate.pass(&[bell.as_fd()]).unwrap();
         std::thread::scope(|scope| {
             let closing = scope.spawn(|| {
-                let closed = gate.close();
+                let closed = gate.close(Instant::now() + Duration::from_secs(60), || true).unwrap();
                 assert!(gate.try_pass().is_none());
                 ringer.shutdown(Shutdown::Both).unwrap();
                 drop(closed);
@@ -155,9 +169,20 @@ mod tests {
             closing.join().unwrap();
         });
         assert!(gate.try_pass().is_some());
-        let closed = gate.close();
+        let closed = gate.close(Instant::now(), || false).unwrap();
         assert!(gate.pass(&[bell.as_fd()]).is_none());
         drop(closed);
+    }
+
+    #[test]
+    fn who_cannot_close_it_in_time_leaves_it_open() {
+        let gate = Gate::default();
+        let inside = gate.try_pass().unwrap();
+        assert!(gate.close(Instant::now(), || true).is_none());
+        assert!(gate.close(Instant::now() + Duration::from_secs(3600), || false).is_none());
+        assert!(gate.try_pass().is_some());
+        drop(inside);
+        assert!(gate.close(Instant::now(), || true).is_some());
     }
 
     #[test]

@@ -1,13 +1,12 @@
 //! Chunks in, and chunks back.
 
 use crate::failures::{ending, of_repository, stale};
-use crate::jobs::Sent;
+use crate::sent::Sent;
 use crate::session::{Next, Session};
 use crate::writer::Request;
 use borg::Id;
 use model::Failure;
 use model::cause::Cause;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use wire::session::{Put, kind};
@@ -23,13 +22,12 @@ impl Session<'_> {
         let size = u32::try_from(put.payload.len()).unwrap_or(u32::MAX);
         let record = Sent { size: put.size, csize: size.saturating_add(CLIENT_OVERHEAD), new: false };
         // Before asking what is known: who deletes garbage looks here.
-        match self.job.sent().entry(id) {
-            Entry::Occupied(_) => return Ok(()),
-            Entry::Vacant(place) => place.insert(record),
-        };
-        let opening = Arc::clone(&self.job.opening);
+        if !self.job.sent().add(id, record)? {
+            return Ok(());
+        }
+        let (opening, claimant) = (Arc::clone(&self.job.opening), self.job.claimant());
         let seen = opening.see(&id)?;
-        if opening.known().claim(&id, seen).map_err(|e| of_repository(&e))? {
+        if opening.known().claim(&id, claimant, seen).map_err(|e| of_repository(&e))? {
             return Ok(());
         }
         let nonce = self.nonce(opening.key.nonce_blocks(put.payload.len()))?;
@@ -38,15 +36,16 @@ impl Session<'_> {
         {
             // Known and queued in one step: who finds it known may commit right away, and that has to come behind it.
             let mut known = opening.known();
-            if known.claim(&id, seen).map_err(|e| of_repository(&e))? {
+            if known.claim(&id, claimant, seen).map_err(|e| of_repository(&e))? {
                 return Ok(());
             }
-            known.add_fresh(id);
+            known.add_fresh(id, claimant);
             let request = Request::Put { opening: Arc::clone(&opening), id, envelope, size: put.size, permit };
             self.owner.writer.send(request).map_err(|_| ending())?;
         }
-        self.job.sent().insert(id, Sent { new: true, ..record });
+        self.job.sent().set_new(&id)?;
         self.deduplicated += put.payload.len() as u64;
+        self.fresh += u64::from(put.size);
         Ok(())
     }
 
@@ -67,13 +66,13 @@ impl Session<'_> {
 
     /// Has a chunk sent back that this session sent, or that is in its client's view.
     pub fn read(&mut self, id: Id) -> Result<Next, WireError> {
-        if self.job.entry(&id).is_none() {
-            frame::write(&mut self.output, kind::NOT_IN_VIEW, &[&id.0])?;
-            return Ok(Next::More);
-        }
-        match self.fetch(id) {
-            Ok(payload) => {
+        match self.fetch_own(id) {
+            Ok(Some(payload)) => {
                 self.fetched = Some((id, payload));
+                Ok(Next::More)
+            }
+            Ok(None) => {
+                frame::write(&mut self.output, kind::NOT_IN_VIEW, &[&id.0])?;
                 Ok(Next::More)
             }
             Err(failure) => {
@@ -81,6 +80,10 @@ impl Session<'_> {
                 Ok(Next::Fail)
             }
         }
+    }
+
+    fn fetch_own(&self, id: Id) -> Result<Option<Vec<u8>>, Failure> {
+        if self.job.entry(&id)?.is_some() { self.fetch(id).map(Some) } else { Ok(None) }
     }
 
     fn fetch(&self, id: Id) -> Result<Vec<u8>, Failure> {

@@ -1,27 +1,19 @@
 //! The jobs that have a session, from Prepare to Finish.
 
+use crate::known::Claimant;
 use crate::opening::Opening;
+use crate::sent::{Sent, SentTable};
 use crate::view::View;
 use borg::Id;
 use model::progress::SessionCounters;
 use model::{Archive, ClientName, Failure, Label, Timestamp};
-use repository::{IdMap, IdSet};
-use std::collections::HashMap;
+use repository::IdSet;
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use wire::session::{Opened, Outcome, Reference};
-
-/// A chunk that a session sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sent {
-    /// Its plaintext size.
-    pub size: u32,
-    /// Its size in an envelope of the client's key.
-    pub csize: u32,
-    /// Whether it was stored because of this session.
-    pub new: bool,
-}
 
 /// Where a session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,11 +63,12 @@ pub struct Job {
     pub view: View,
     /// What the session is told.
     pub opened: Opened,
-    sent: Mutex<IdMap<Sent>>,
+    sent: Mutex<SentTable>,
     relied: Mutex<IdSet>,
     progress: Mutex<Progress>,
     changed: Condvar,
     released: AtomicBool,
+    inside: AtomicBool,
 }
 
 /// What a job is made of, for [`Job::new`].
@@ -94,12 +87,14 @@ pub struct Parts {
     pub view: View,
     /// See [`Job`].
     pub opened: Opened,
+    /// Where what it sends is remembered, if that is too much for memory.
+    pub scratch: PathBuf,
 }
 
 impl Job {
     /// A prepared one.
     pub fn new(parts: Parts) -> Job {
-        let Parts { client, label, cmdline, start, opening, view, opened } = parts;
+        let Parts { client, label, cmdline, start, opening, view, opened, scratch } = parts;
         let progress = Progress {
             phase: Phase::Prepared,
             archive: None,
@@ -118,20 +113,28 @@ impl Job {
             opening,
             view,
             opened,
-            sent: Mutex::default(),
+            sent: Mutex::new(SentTable::new(&scratch)),
             relied: Mutex::default(),
             progress: Mutex::new(progress),
             changed: Condvar::new(),
             released: AtomicBool::new(false),
+            inside: AtomicBool::new(false),
         }
     }
 
     /// One whose beginning another process of this owner has seen.
-    pub fn inherited(parts: Parts, sent: impl IntoIterator<Item = (Id, Sent)>, relied: impl IntoIterator<Item = Id>) -> Job {
+    pub fn inherited(
+        parts: Parts,
+        sent: impl IntoIterator<Item = (Id, Sent)>,
+        relied: impl IntoIterator<Item = Id>,
+    ) -> Result<Job, Failure> {
         let job = Job::new(parts);
-        job.sent().extend(sent);
+        {
+            let mut table = job.sent();
+            sent.into_iter().try_for_each(|(id, sent)| table.add(id, sent).map(drop))?;
+        }
         job.relied().extend(relied);
-        job
+        Ok(job)
     }
 
     /// What changes.
@@ -140,7 +143,7 @@ impl Job {
     }
 
     /// What its session sent. Never locked while waiting for [`Opening::known`].
-    pub fn sent(&self) -> MutexGuard<'_, IdMap<Sent>> {
+    pub fn sent(&self) -> MutexGuard<'_, SentTable> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -151,11 +154,24 @@ impl Job {
     }
 
     /// A chunk that this job's archives may refer to: sent in its session, or in the client's view.
-    pub fn entry(&self, id: &Id) -> Option<Reference> {
-        if let Some(sent) = self.sent().get(id) {
-            return Some(Reference { id: id.0, size: sent.size, csize: sent.csize });
-        }
-        self.view.find(id).copied()
+    pub fn entry(&self, id: &Id) -> Result<Option<Reference>, Failure> {
+        let sent = self.sent().get(id)?.map(|sent| Reference { id: id.0, size: sent.size, csize: sent.csize });
+        Ok(sent.or_else(|| self.view.find(id).copied()))
+    }
+
+    /// Its session is inside the gate from now on, or outside of it: whoever cannot close the gate says who it is.
+    pub fn set_inside(&self, inside: bool) {
+        self.inside.store(inside, Ordering::Relaxed);
+    }
+
+    /// Whether its session is at work on a message.
+    pub fn is_inside(&self) -> bool {
+        self.inside.load(Ordering::Relaxed)
+    }
+
+    /// As whom it claims objects.
+    pub fn claimant(&self) -> Claimant {
+        Claimant::of(self.number)
     }
 
     /// Nobody may give this job anything to rely on any more. Under the lock of [`Opening::known`].
@@ -164,20 +180,20 @@ impl Job {
     }
 
     /// Under the lock of [`Opening::known`]: whether a session may still come back to this object. Then it relies on it from now on, and
-    /// one claim is to be counted.
-    pub fn holds(&self, id: &Id) -> bool {
+    /// has to be among those that claim it.
+    pub fn holds(&self, id: &Id) -> Result<bool, Failure> {
         if self.released.load(Ordering::SeqCst) {
-            return false;
+            return Ok(false);
         }
-        if self.sent().contains_key(id) {
-            return true;
+        if self.sent().get(id)?.is_some() {
+            return Ok(true);
         }
         let mut relied = self.relied();
-        if !relied.contains(id) && self.view.find(id).is_none() {
-            return false;
+        let holds = relied.contains(id) || self.view.find(id).is_some();
+        if holds {
+            relied.insert(*id);
         }
-        relied.insert(*id);
-        true
+        Ok(holds)
     }
 
     /// The session begins; false if it is not the first, or too late.
@@ -272,6 +288,17 @@ impl Jobs {
     /// Forgets one.
     pub fn remove(&self, number: u64) {
         self.map().remove(&number);
+    }
+
+    /// Under the lock of [`Opening::known`]: those of this opening, but for `except`, that may still come back to this object.
+    pub fn holders(&self, opening: &Arc<Opening>, except: &HashSet<u64>, id: &Id) -> Result<Vec<Claimant>, Failure> {
+        let mut holders = vec![];
+        for job in self.all() {
+            if !except.contains(&job.number) && Arc::ptr_eq(&job.opening, opening) && job.holds(id)? {
+                holders.push(job.claimant());
+            }
+        }
+        Ok(holders)
     }
 
     /// All of them, as they are now.

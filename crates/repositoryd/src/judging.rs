@@ -3,11 +3,10 @@
 use crate::commit::{Candidate, Waiting};
 use crate::failures::{ending, internal, of_repository, stale};
 use crate::session::Session;
-use crate::viewlist::ViewList;
+use crate::viewlist::{Staged, ViewList, find};
 use crate::writer::Request;
 use borg::Id;
 use model::{Archive, Failure};
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
@@ -35,27 +34,24 @@ impl Session<'_> {
             self.job.fail(failure.clone());
             return Verdict::Failed(failure);
         }
-        let mut new: HashSet<Id> = if proposal.checkpoint { self.carried.iter().copied().collect() } else { HashSet::new() };
-        {
-            let sent = self.job.sent();
-            new.extend(references.iter().map(|r| Id(r.id)).filter(|id| sent.get(id).is_some_and(|sent| sent.new)));
-        }
-        let mut new: Vec<Id> = new.into_iter().collect();
-        new.sort_unstable();
-        let list = ViewList { references, new };
-        let staged = {
-            let sent = self.job.sent();
-            self.job.view.stage(self.owner, &list, (!proposal.checkpoint).then(|| sent.keys()))
-        };
-        let staged = match staged {
+        let staged = self.stage(references, proposal.checkpoint);
+        let (list, staged) = match staged {
             Ok(staged) => staged,
             Err(failure) => {
                 self.job.fail(failure.clone());
                 return Verdict::Failed(failure);
             }
         };
-        self.accepted =
-            Some(Candidate { job: Arc::clone(self.job), proposal, items, list, staged, deduplicated: self.deduplicated, losses });
+        self.accepted = Some(Candidate {
+            job: Arc::clone(self.job),
+            proposal,
+            items,
+            list,
+            staged,
+            deduplicated: self.deduplicated,
+            fresh: self.fresh,
+            losses,
+        });
         Verdict::Accepted
     }
 
@@ -64,13 +60,11 @@ impl Session<'_> {
             return Verdict::Failed(internal("a commit without an accepted proposal"));
         };
         let checkpoint = candidate.proposal.checkpoint;
-        let carried = if checkpoint { candidate.list.new.clone() } else { vec![] };
         match self.committed(candidate) {
             Ok(archive) => {
                 let mut progress = self.job.progress();
                 progress.counters = archive.counters;
                 *(if checkpoint { &mut progress.checkpoint } else { &mut progress.archive }) = Some(archive);
-                self.carried = carried;
                 Verdict::Accepted
             }
             Err(failure) => {
@@ -88,24 +82,53 @@ impl Session<'_> {
         answer.recv().map_err(|_| ending())?
     }
 
+    /// The list of what it refers to. That of a checkpoint also names what this session was the first to store and it does not refer to.
+    fn stage(&self, references: Vec<Reference>, checkpoint: bool) -> Result<(ViewList, Staged), Failure> {
+        let view = &self.job.view;
+        let (mut new, mut exact, mut at) = (vec![], true, 0);
+        loop {
+            // In parts: the writer may have to ask what this session sent.
+            let Some(part) = self.job.sent().part(at)? else { break };
+            at += 1;
+            for (id, sent) in part {
+                let referred = find(&references, &id).is_some();
+                if checkpoint && sent.new && !referred {
+                    new.push(id);
+                }
+                // What the client has sent besides, its cache has as well: a file that it could not read to its end.
+                exact &= referred || view.find(&id).is_some();
+            }
+        }
+        new.sort_unstable();
+        let list = ViewList { references, new };
+        let staged = view.stage(self.owner, &list, exact && !checkpoint)?;
+        Ok((list, staged))
+    }
+
     /// Whether all of it is there. What another session has stored and no archive refers to would go with that session, unless it is
-    /// this one's as well.
+    /// this one's as well. References come sorted, so that where they are many, the index is read in its order and not searched.
     fn rely_on(&self, references: &[Reference]) -> Result<(), Failure> {
         let opening = &self.job.opening;
+        let failed = |e: repository::Error| of_repository(&e);
+        let mut sweep = opening.sweep(references.len())?;
+        let mut seen = Vec::with_capacity(SLICE);
         for part in references.chunks(SLICE) {
-            let mut seen = Vec::with_capacity(part.len());
+            seen.clear();
             for reference in part {
-                seen.push(opening.see(&Id(reference.id))?);
+                let id = Id(reference.id);
+                seen.push(match &mut sweep {
+                    Some(sweep) => Some(sweep.see(&id).map_err(failed)?),
+                    None => opening.see(&id)?,
+                });
             }
             let mut known = opening.known();
-            let (sent, mut relied) = (self.job.sent(), self.job.relied());
-            for (reference, seen) in part.iter().zip(seen) {
+            for (reference, seen) in part.iter().zip(&seen) {
                 let id = Id(reference.id);
-                if !known.contains_seen(&id, seen).map_err(|e| of_repository(&e))? {
+                if !known.contains_seen(&id, *seen).map_err(failed)? {
                     return Err(stale(&id));
                 }
-                if known.is_fresh(&id) && !sent.contains_key(&id) && relied.insert(id) {
-                    known.claim(&id, seen).map_err(|e| of_repository(&e))?;
+                if known.rely(&id, self.job.claimant()) {
+                    self.job.relied().insert(id);
                 }
             }
         }

@@ -14,9 +14,12 @@
 //! wait until somebody's commit has closed that segment. What a commit makes durable although nobody refers to it is in the journal, see
 //! [`crate::journal`].
 
+use crate::spool::Spool;
 use borg::Id;
+use model::Failure;
 use repository::{IdMap, IdSet, Reader, Result};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,14 +29,38 @@ const BATCH_SERVED: usize = 200;
 /// The same where a deletion is only a few bytes more.
 const BATCH: usize = 2000;
 
-#[derive(Debug)]
+/// Who claims something: a job that has not ended. A claim is somebody's, not a number: whoever lets go of what it does not have takes
+/// nothing from anybody, and whoever claims twice lets go once.
+///
+/// As bytes, because there may be millions of them: they need no place to align.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Claimant([u8; 4]);
+
+impl Claimant {
+    const NOBODY: Claimant = Claimant([0xff; 4]);
+
+    /// Of that number. Jobs that run at the same time are no four thousand millions apart.
+    pub fn of(job: u64) -> Claimant {
+        Claimant(((job % u64::from(u32::MAX)) as u32).to_le_bytes())
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
 struct Fresh {
-    /// Sessions that sent it or rely on it and have not ended.
-    claims: u32,
+    /// A job that sent it or relies on it and has not ended.
+    first: Claimant,
+    /// Others do as well: they are in [`Known::shared`].
+    shared: bool,
     /// The writer has handed it to the repository.
     stored: bool,
     /// A commit of somebody else has made it durable.
     published: bool,
+}
+
+impl Fresh {
+    fn is_claimed(&self) -> bool {
+        self.first != Claimant::NOBODY || self.shared
+    }
 }
 
 /// What the writer has to do next about orphans. To be followed by [`Known::done`].
@@ -78,17 +105,20 @@ pub struct Seen {
 #[derive(Debug)]
 pub struct Known {
     stored: Stored,
+    /// Those that nobody claims are orphans that would be gone if the transaction were discarded.
     fresh: IdMap<Fresh>,
-    /// Orphans that would be gone if the transaction were discarded, and whether the repository has them already.
-    passing: IdMap<bool>,
+    /// How many of them somebody claims.
+    claimed: usize,
+    /// Who else claims what has a first claimant, or had one.
+    shared: HashMap<Claimant, IdSet>,
     /// Orphans that are durable.
     durable: BTreeSet<Id>,
     /// Durable orphans that this transaction deleted: if it is discarded, they are back.
     deleted: Vec<Id>,
     /// Handed to the repository since the last commit.
-    unpublished: Vec<Id>,
-    /// What the writer is deleting at this moment.
-    going: IdSet,
+    unpublished: Spool,
+    /// What the writer is deleting at this moment, as it was.
+    going: IdMap<Fresh>,
     /// Counts what makes a [`Seen`] void.
     epoch: Arc<AtomicU64>,
     /// Counts removals of what archives or sessions may refer to.
@@ -96,25 +126,26 @@ pub struct Known {
 }
 
 impl Known {
-    /// Everything that a served repository has when it is opened.
-    pub fn listed(ids: Vec<Id>) -> Known {
-        Known::of(Stored::Listed(ids.into_iter().collect()))
+    /// Everything that a served repository has when it is opened. What does not belong into memory goes into files in `directory`.
+    pub fn listed(ids: Vec<Id>, directory: &Path) -> Known {
+        Known::of(Stored::Listed(ids.into_iter().collect()), directory)
     }
 
     /// A repository with an index.
-    pub fn indexed(reader: Reader) -> Known {
-        Known::of(Stored::Indexed(reader))
+    pub fn indexed(reader: Reader, directory: &Path) -> Known {
+        Known::of(Stored::Indexed(reader), directory)
     }
 
-    fn of(stored: Stored) -> Known {
+    fn of(stored: Stored, directory: &Path) -> Known {
         Known {
             stored,
             fresh: IdMap::default(),
-            passing: IdMap::default(),
+            claimed: 0,
+            shared: HashMap::new(),
             durable: BTreeSet::new(),
             deleted: vec![],
-            unpublished: vec![],
-            going: IdSet::default(),
+            unpublished: Spool::new(directory),
+            going: IdMap::default(),
             epoch: Arc::default(),
             losses: 0,
         }
@@ -145,6 +176,11 @@ impl Known {
         Ok(Seen { epoch, there: reader.contains(id)? })
     }
 
+    /// The same, from who has read the whole index since it was that epoch.
+    pub fn seen(epoch: u64, there: bool) -> Seen {
+        Seen { epoch, there }
+    }
+
     /// Whether it is there, or on its way.
     pub fn contains(&self, id: &Id) -> Result<bool> {
         self.contains_seen(id, None)
@@ -155,7 +191,7 @@ impl Known {
         if self.is_fresh(id) {
             return Ok(true);
         }
-        if self.going.contains(id) {
+        if self.going.contains_key(id) {
             return Ok(false);
         }
         match seen {
@@ -166,38 +202,83 @@ impl Known {
 
     /// Whether it goes unless an archive that refers to it is committed; orphans do.
     pub fn is_fresh(&self, id: &Id) -> bool {
-        self.fresh.contains_key(id) || self.passing.contains_key(id) || self.durable.contains(id)
+        self.fresh.contains_key(id) || self.durable.contains(id)
     }
 
     /// Whether a session has it, or has left it in a transaction that is not committed.
     pub fn is_claimed(&self, id: &Id) -> bool {
-        self.fresh.contains_key(id) || self.passing.contains_key(id)
+        self.fresh.contains_key(id)
     }
 
-    /// A session sent this object, or relies on it; false if it has to be stored. To be undone by [`Known::release`].
-    pub fn claim(&mut self, id: &Id, seen: Option<Seen>) -> Result<bool> {
-        if let Some(fresh) = self.fresh.get_mut(id) {
-            fresh.claims += 1;
-        } else if let Some(stored) = self.passing.remove(id) {
-            self.fresh.insert(*id, Fresh { claims: 1, stored, published: false });
-        } else if self.durable.remove(id) {
-            self.fresh.insert(*id, Fresh { claims: 1, stored: true, published: true });
-        } else {
-            return self.contains_seen(id, seen);
+    /// This job's session sent this object; false if it has to be stored. To be undone by [`Known::release`].
+    pub fn claim(&mut self, id: &Id, job: Claimant, seen: Option<Seen>) -> Result<bool> {
+        if self.is_fresh(id) {
+            self.rely(id, job);
+            return Ok(true);
         }
-        Ok(true)
+        self.contains_seen(id, seen)
+    }
+
+    /// This job relies on an object. If that is fresh and the job did not claim it before, it does now: then this is true, and to be undone
+    /// by [`Known::release`].
+    pub fn rely(&mut self, id: &Id, job: Claimant) -> bool {
+        if self.durable.remove(id) {
+            self.set(*id, Fresh { first: job, shared: false, stored: true, published: true });
+            return true;
+        }
+        let Some(fresh) = self.fresh.get_mut(id) else { return false };
+        let others = || self.shared.get(&job).is_some_and(|ids| ids.contains(id));
+        if fresh.first == job || fresh.shared && others() {
+            return false;
+        }
+        self.claimed += usize::from(!fresh.is_claimed());
+        if fresh.first == Claimant::NOBODY {
+            fresh.first = job;
+        } else {
+            fresh.shared = true;
+            self.shared.entry(job).or_default().insert(*id);
+        }
+        true
     }
 
     /// A session's object is about to be stored; [`Known::claim`] said false.
-    pub fn add_fresh(&mut self, id: Id) {
-        self.fresh.insert(id, Fresh { claims: 1, stored: false, published: false });
+    pub fn add_fresh(&mut self, id: Id, job: Claimant) {
+        self.set(id, Fresh { first: job, shared: false, stored: false, published: false });
     }
 
-    /// An object that is stored and durable, and that no archive refers to any more, belongs to so many sessions now. The next commit
-    /// notes it in the journal.
-    pub fn adopt(&mut self, id: Id, claims: u32) {
-        self.unpublished.push(id);
-        self.fresh.insert(id, Fresh { claims, stored: true, published: true });
+    /// An object that is stored and durable, and that no archive refers to any more, belongs to these jobs now. The next commit notes it in
+    /// the journal.
+    pub fn adopt(&mut self, id: Id, jobs: &[Claimant]) -> std::result::Result<(), Failure> {
+        self.unpublished.push(id)?;
+        // It may be an orphan already, and would go as one while they rely on it.
+        self.durable.remove(&id);
+        self.set(id, Fresh { first: Claimant::NOBODY, shared: false, stored: true, published: true });
+        jobs.iter().for_each(|job| {
+            self.rely(&id, *job);
+        });
+        Ok(())
+    }
+
+    fn set(&mut self, id: Id, fresh: Fresh) {
+        self.forget(&id);
+        self.claimed += usize::from(fresh.is_claimed());
+        self.fresh.insert(id, fresh);
+    }
+
+    /// It is not fresh any more, and nobody's.
+    fn forget(&mut self, id: &Id) -> Option<Fresh> {
+        let fresh = self.fresh.remove(id)?;
+        self.claimed -= usize::from(fresh.is_claimed());
+        if fresh.shared {
+            self.shared.values_mut().for_each(|ids| {
+                ids.remove(id);
+            });
+        }
+        if self.fresh.is_empty() {
+            // There may have been millions.
+            self.fresh = IdMap::default();
+        }
+        Some(fresh)
     }
 
     /// These are stored and durable, and nobody refers to them.
@@ -206,21 +287,20 @@ impl Known {
     }
 
     /// The writer has come to an object that was added as fresh; false if nobody needs it any more, or it was stored meanwhile.
-    pub fn store(&mut self, id: &Id) -> bool {
-        let first = match self.fresh.get_mut(id) {
-            Some(fresh) => !std::mem::replace(&mut fresh.stored, true),
-            None => {
-                if self.passing.get(id) == Some(&false) {
-                    self.passing.remove(id);
-                }
-                false
+    pub fn store(&mut self, id: &Id) -> std::result::Result<bool, Failure> {
+        match self.fresh.get_mut(id) {
+            Some(fresh) if fresh.stored => Ok(false),
+            Some(fresh) if fresh.is_claimed() => {
+                fresh.stored = true;
+                self.unpublished.push(*id)?;
+                self.add(*id);
+                Ok(true)
             }
-        };
-        if first {
-            self.unpublished.push(*id);
-            self.add(*id);
+            _ => {
+                self.forget(id);
+                Ok(false)
+            }
         }
-        first
     }
 
     /// An object was stored.
@@ -232,10 +312,9 @@ impl Known {
 
     /// The writer is about to delete an object; from now on nobody finds it. Until [`Known::done`] nothing is stored.
     pub fn remove(&mut self, id: &Id) {
-        self.fresh.remove(id);
-        self.passing.remove(id);
+        let fresh = self.forget(id);
         self.durable.remove(id);
-        self.going.insert(*id);
+        self.going.insert(*id, fresh.unwrap_or(Fresh { first: Claimant::NOBODY, shared: false, stored: true, published: true }));
         self.tick();
     }
 
@@ -243,7 +322,7 @@ impl Known {
     pub fn done(&mut self) {
         let going = std::mem::take(&mut self.going);
         if let Stored::Listed(ids) = &mut self.stored {
-            going.iter().for_each(|id| {
+            going.keys().for_each(|id| {
                 ids.remove(id);
             });
         }
@@ -266,18 +345,20 @@ impl Known {
     }
 
     /// What the next commit makes durable for the first time, to be given to [`Known::publish`] before it.
-    pub fn take_unpublished(&mut self) -> Vec<Id> {
-        std::mem::take(&mut self.unpublished)
+    pub fn take_unpublished(&mut self) -> Spool {
+        self.unpublished.take()
     }
 
     /// The repository is about to commit these: from now on nobody knows any more what is not durable.
     pub fn publish(&mut self, ids: &[Id]) {
         for id in ids {
-            if let Some(fresh) = self.fresh.get_mut(id) {
-                fresh.published = fresh.stored;
-            } else if self.passing.get(id) == Some(&true) {
-                self.passing.remove(id);
-                self.durable.insert(*id);
+            match self.fresh.get_mut(id) {
+                Some(fresh) if fresh.is_claimed() => fresh.published = fresh.stored,
+                Some(fresh) if fresh.stored => {
+                    self.forget(id);
+                    self.durable.insert(*id);
+                }
+                _ => {}
             }
         }
     }
@@ -285,32 +366,40 @@ impl Known {
     /// A commit happened, of an archive that refers to these.
     pub fn committed<'a>(&mut self, references: impl IntoIterator<Item = &'a Id>) {
         for id in references {
-            self.fresh.remove(id);
-            self.passing.remove(id);
+            self.forget(id);
             self.durable.remove(id);
         }
         self.deleted = vec![];
         self.tick();
     }
 
-    /// A session that claimed these has ended. Says how many are orphans now.
-    pub fn release<'a>(&mut self, claimed: impl IntoIterator<Item = &'a Id>) -> usize {
+    /// A session has ended that may have claimed these. Says how many are orphans now.
+    pub fn release<'a>(&mut self, job: Claimant, ids: impl IntoIterator<Item = &'a Id>) -> usize {
         let mut count = 0;
-        for id in claimed {
+        for id in ids {
             let Some(fresh) = self.fresh.get_mut(id) else { continue };
-            fresh.claims = fresh.claims.saturating_sub(1);
-            if fresh.claims == 0 {
-                let (stored, published) = (fresh.stored, fresh.published);
-                self.fresh.remove(id);
-                if published {
+            if fresh.first == job {
+                fresh.first = Claimant::NOBODY;
+            } else if !fresh.shared || !self.shared.get_mut(&job).is_some_and(|ids| ids.remove(id)) {
+                // What it sent belonged to an archive then, and is somebody else's now.
+                continue;
+            }
+            fresh.shared = fresh.shared && self.shared.values().any(|ids| ids.contains(id));
+            if !fresh.is_claimed() {
+                self.claimed -= 1;
+                if fresh.published {
+                    self.forget(id);
                     self.durable.insert(*id);
-                } else {
-                    self.passing.insert(*id, stored);
                 }
                 count += 1;
             }
         }
         count
+    }
+
+    /// A job has let go of all that it claimed.
+    pub fn forget_claimant(&mut self, job: Claimant) {
+        self.shared.remove(&job);
     }
 
     /// What to do about orphans, not too much at a time. Only for when no request waits.
@@ -321,21 +410,21 @@ impl Known {
 
     /// The same with at most so many deletions.
     pub fn tidy_up_to(&mut self, most: usize) -> Tidying {
-        if self.fresh.is_empty() && !self.passing.is_empty() {
+        if self.claimed == 0 && !self.fresh.is_empty() {
             self.discarded();
             return Tidying::Discard;
         }
         let mut batch: Vec<Id> = std::iter::from_fn(|| self.durable.pop_first()).take(most).collect();
         self.deleted.extend(&batch);
-        if !self.is_listed() {
+        if !self.is_listed() && self.fresh.len() > self.claimed {
             // They may be alone in nobody's transaction for a long time.
-            let stored = self.passing.iter().filter(|(_, stored)| **stored).map(|(id, _)| *id);
+            let stored = self.fresh.iter().filter(|(_, fresh)| fresh.stored && !fresh.is_claimed()).map(|(id, _)| *id);
             batch.extend(stored.take(most.saturating_sub(batch.len())));
         }
         if !batch.is_empty() {
             batch.iter().for_each(|id| self.remove(id));
             Tidying::Delete(batch)
-        } else if self.fresh.is_empty() && !self.deleted.is_empty() {
+        } else if self.claimed == 0 && !self.deleted.is_empty() {
             Tidying::Commit
         } else {
             Tidying::Nothing
@@ -349,7 +438,7 @@ impl Known {
 
     /// Whether the transaction has anything that no archive refers to.
     pub fn is_mixed(&self) -> bool {
-        !self.fresh.is_empty() || !self.passing.is_empty()
+        !self.fresh.is_empty()
     }
 
     /// Whether everything there is belongs to archives, durably.
@@ -380,8 +469,8 @@ impl Known {
 
     /// Nobody may say any more that nothing refers to these: all that is stored counts as referred to.
     pub fn trust_all(&mut self) {
-        self.fresh.clear();
-        self.passing.clear();
+        (self.fresh, self.claimed) = (IdMap::default(), 0);
+        self.shared.clear();
         self.durable.clear();
         self.deleted.clear();
         self.tick();
@@ -390,13 +479,14 @@ impl Known {
     /// Fresh objects that the repository does not have. They are forgotten.
     pub fn drop_vanished(&mut self) -> Result<Vec<Id>> {
         let mut vanished = vec![];
-        for id in self.fresh.keys().chain(&self.durable) {
+        let claimed = self.fresh.iter().filter(|(_, fresh)| fresh.is_claimed()).map(|(id, _)| id);
+        for id in claimed.chain(&self.durable) {
             if !self.stored.contains(id)? {
                 vanished.push(*id);
             }
         }
         for id in &vanished {
-            self.fresh.remove(id);
+            self.forget(id);
             self.durable.remove(id);
         }
         Ok(vanished)
@@ -404,15 +494,22 @@ impl Known {
 
     /// The transaction is about to be discarded: what it stored goes, what it deleted comes back.
     pub fn discarded(&mut self) {
-        self.unpublished = vec![];
-        for (id, fresh) in std::mem::take(&mut self.fresh) {
+        drop(self.unpublished.take());
+        self.claimed = 0;
+        self.shared.clear();
+        let mut fresh = std::mem::take(&mut self.fresh);
+        fresh.retain(|id, fresh| {
             if fresh.published {
-                self.durable.insert(id);
-            } else {
-                self.going.insert(id);
+                self.durable.insert(*id);
             }
+            !fresh.published
+        });
+        if self.going.is_empty() {
+            // There may be millions: no second table of them.
+            self.going = fresh;
+        } else {
+            self.going.extend(fresh);
         }
-        self.going.extend(std::mem::take(&mut self.passing).into_keys());
         for id in std::mem::take(&mut self.deleted) {
             self.going.remove(&id);
             self.add(id);
@@ -429,6 +526,12 @@ mod tests {
     const A: Id = Id([1; 32]);
     const B: Id = Id([2; 32]);
     const OLD: Id = Id([3; 32]);
+    const ME: Claimant = Claimant([1; 4]);
+    const YOU: Claimant = Claimant([2; 4]);
+
+    fn listed(ids: Vec<Id>) -> Known {
+        Known::listed(ids, Path::new("/nonexistent"))
+    }
 
     /// Decided and done.
     fn step(known: &mut Known, most: usize) -> Tidying {
@@ -438,17 +541,22 @@ mod tests {
     }
 
     fn publish(known: &mut Known) -> Vec<Id> {
-        let ids = known.take_unpublished();
+        let mut ids = vec![];
+        let each = known.take_unpublished().each(|part| {
+            ids.extend_from_slice(part);
+            Ok(())
+        });
+        each.unwrap();
         known.publish(&ids);
         ids
     }
 
     fn stored(ids: &[Id]) -> Known {
-        let mut known = Known::listed(vec![OLD]);
+        let mut known = listed(vec![OLD]);
         for id in ids {
-            assert!(!known.claim(id, None).unwrap());
-            known.add_fresh(*id);
-            assert!(known.store(id));
+            assert!(!known.claim(id, ME, None).unwrap());
+            known.add_fresh(*id, ME);
+            assert!(known.store(id).unwrap());
         }
         known
     }
@@ -456,12 +564,12 @@ mod tests {
     #[test]
     fn the_first_write_wins_and_the_last_claim_decides() {
         let mut known = stored(&[A]);
-        assert!(known.claim(&OLD, None).unwrap() && known.claim(&A, None).unwrap());
-        assert!(!known.store(&A));
+        assert!(known.claim(&OLD, YOU, None).unwrap() && known.claim(&A, YOU, None).unwrap());
+        assert!(!known.store(&A).unwrap());
         // The first of two ends: the other one may still need it.
-        assert_eq!(known.release([&A, &OLD]), 0);
+        assert_eq!(known.release(ME, [&A, &OLD]), 0);
         assert_eq!(step(&mut known, 9), Tidying::Nothing);
-        assert_eq!(known.release([&A]), 1);
+        assert_eq!(known.release(YOU, [&A]), 1);
         assert!(known.contains(&A).unwrap() && known.is_fresh(&A));
         assert_eq!(step(&mut known, 9), Tidying::Discard);
         assert!(!known.contains(&A).unwrap() && known.contains(&OLD).unwrap());
@@ -474,12 +582,12 @@ mod tests {
         publish(&mut known);
         known.committed([&A]);
         // B has become durable as a by-product, so its removal has to be committed as well.
-        assert_eq!(known.release([&A, &B]), 1);
+        assert_eq!(known.release(ME, [&A, &B]), 1);
         assert_eq!(step(&mut known, 9), Tidying::Delete(vec![B]));
         assert!(known.contains(&A).unwrap() && !known.contains(&B).unwrap());
         assert_eq!(step(&mut known, 9), Tidying::Commit);
         known.committed([]);
-        assert_eq!((step(&mut known, 9), known.release([&A, &B])), (Tidying::Nothing, 0));
+        assert_eq!((step(&mut known, 9), known.release(ME, [&A, &B])), (Tidying::Nothing, 0));
     }
 
     #[test]
@@ -489,15 +597,15 @@ mod tests {
         known.committed([&A]);
         let epoch = known.epoch();
         let seen = Some(Seen { epoch: epoch.load(Ordering::Acquire), there: true });
-        assert!(known.claim(&A, seen).unwrap());
+        assert!(known.claim(&A, ME, seen).unwrap());
         known.remove(&A);
         // What was seen before the decision counts no more, and whoever sends it now queues behind the deletion.
-        assert!(!known.claim(&A, seen).unwrap());
-        known.add_fresh(A);
+        assert!(!known.claim(&A, ME, seen).unwrap());
+        known.add_fresh(A, ME);
         assert!(known.contains(&A).unwrap());
         known.done();
-        assert!(known.store(&A) && known.contains(&A).unwrap());
-        assert_eq!(known.release([&A]), 1);
+        assert!(known.store(&A).unwrap() && known.contains(&A).unwrap());
+        assert_eq!(known.release(ME, [&A]), 1);
         assert_eq!(step(&mut known, 9), Tidying::Discard);
         assert!(!known.contains(&A).unwrap());
     }
@@ -506,13 +614,13 @@ mod tests {
     fn what_was_seen_before_a_commit_is_looked_up_again() {
         let mut known = stored(&[]);
         let seen = Some(Seen { epoch: known.epoch().load(Ordering::Acquire), there: false });
-        assert!(!known.claim(&A, None).unwrap());
-        known.add_fresh(A);
-        assert!(known.store(&A));
+        assert!(!known.claim(&A, ME, None).unwrap());
+        known.add_fresh(A, ME);
+        assert!(known.store(&A).unwrap());
         publish(&mut known);
         known.committed([&A]);
         // Otherwise it would be stored a second time, and deleted as an orphan of the one who sent it.
-        assert!(known.claim(&A, seen).unwrap());
+        assert!(known.claim(&A, ME, seen).unwrap());
     }
 
     #[test]
@@ -522,31 +630,71 @@ mod tests {
         known.committed([&A]);
         assert_eq!(publish(&mut known), []);
         assert!(!known.is_clean());
-        assert_eq!(known.release([&B]), 1);
+        assert_eq!(known.release(ME, [&B]), 1);
         assert_eq!(step(&mut known, 9), Tidying::Delete(vec![B]));
         assert!(!known.is_clean());
         known.committed([]);
         assert!(known.is_clean());
         // Adopted from an archive that is gone.
-        known.adopt(OLD, 2);
-        assert_eq!((known.release([&OLD]), known.release([&OLD])), (0, 1));
+        known.adopt(OLD, &[ME, YOU]).unwrap();
+        assert_eq!((known.release(ME, [&OLD]), known.release(ME, [&OLD]), known.release(YOU, [&OLD])), (0, 0, 1));
         assert_eq!(step(&mut known, 9), Tidying::Delete(vec![OLD]));
+    }
+
+    #[test]
+    fn nobody_lets_go_of_what_is_anothers() {
+        // What this session sent went with an archive, and another one has sent it again before this one ends.
+        let mut known = stored(&[A]);
+        publish(&mut known);
+        known.committed([&A]);
+        known.remove(&A);
+        known.done();
+        assert!(!known.claim(&A, YOU, None).unwrap());
+        known.add_fresh(A, YOU);
+        assert!(known.store(&A).unwrap());
+        assert_eq!(known.release(ME, [&A]), 0);
+        assert_eq!(step(&mut known, 9), Tidying::Nothing);
+        assert!(known.is_claimed(&A) && known.contains(&A).unwrap());
+        assert_eq!(known.release(YOU, [&A]), 1);
+    }
+
+    #[test]
+    fn an_orphan_that_is_adopted_is_none_any_more_and_claims_count_once_a_job() {
+        let mut known = listed(vec![OLD]);
+        known.add_orphans([OLD]);
+        known.adopt(OLD, &[ME]).unwrap();
+        assert_eq!(step(&mut known, 9), Tidying::Nothing, "it would go while somebody relies on it");
+        // Whoever was found to hold it may be about to claim it: that is the same claim.
+        assert!(known.claim(&OLD, ME, None).unwrap() && !known.rely(&OLD, ME));
+        assert!(known.rely(&OLD, YOU) && !known.rely(&OLD, YOU));
+        // In whatever order they let go.
+        assert_eq!((known.release(ME, [&OLD]), known.rely(&OLD, ME), known.release(YOU, [&OLD])), (0, true, 0));
+        assert_eq!(known.release(ME, [&OLD]), 1);
+        known.forget_claimant(YOU);
+        assert_eq!(step(&mut known, 9), Tidying::Delete(vec![OLD]));
+        // Of what goes while it is shared, nothing is left that would count for what comes after it.
+        known.add_fresh(A, ME);
+        assert!(known.rely(&A, YOU));
+        known.committed([&A]);
+        known.add_fresh(A, ME);
+        assert!(known.rely(&A, YOU));
+        assert_eq!((known.release(ME, [&A]), known.release(YOU, [&A])), (0, 1));
     }
 
     #[test]
     fn an_orphan_is_there_for_whoever_claims_it() {
         let mut known = stored(&[A, B]);
-        assert_eq!(known.release([&A]), 1);
+        assert_eq!(known.release(ME, [&A]), 1);
         // Not durable, and somebody else is in the transaction: nothing to be done.
         assert_eq!(step(&mut known, 9), Tidying::Nothing);
-        assert!(known.claim(&A, None).unwrap());
-        assert_eq!(known.release([&B]), 1);
+        assert!(known.claim(&A, ME, None).unwrap());
+        assert_eq!(known.release(ME, [&B]), 1);
         assert_eq!(step(&mut known, 9), Tidying::Nothing);
         publish(&mut known);
         known.committed([&B]);
         assert_eq!(step(&mut known, 9), Tidying::Nothing);
-        assert_eq!(known.release([&A]), 1);
-        assert!(known.claim(&A, None).unwrap());
+        assert_eq!(known.release(ME, [&A]), 1);
+        assert!(known.claim(&A, ME, None).unwrap());
         known.committed([&A]);
         assert!(known.contains(&A).unwrap() && known.contains(&B).unwrap() && !known.is_fresh(&A) && !known.is_fresh(&B));
         assert_eq!(step(&mut known, 9), Tidying::Nothing);
@@ -555,19 +703,19 @@ mod tests {
     #[test]
     fn what_is_still_queued_is_not_stored_for_nobody() {
         let mut known = stored(&[B]);
-        known.add_fresh(A);
-        assert_eq!(known.release([&A]), 1);
+        known.add_fresh(A, ME);
+        assert_eq!(known.release(ME, [&A]), 1);
         // Another one's commit comes first, and does not make durable what is not there yet.
         publish(&mut known);
         known.committed([&B]);
-        assert!(!known.store(&A));
+        assert!(!known.store(&A).unwrap());
         assert!(!known.contains(&A).unwrap());
         assert_eq!(step(&mut known, 9), Tidying::Nothing);
         // Claimed again in time, it is stored once.
-        known.add_fresh(A);
-        assert_eq!(known.release([&A]), 1);
-        assert!(known.claim(&A, None).unwrap());
-        assert!(known.store(&A) && !known.store(&A));
+        known.add_fresh(A, ME);
+        assert_eq!(known.release(ME, [&A]), 1);
+        assert!(known.claim(&A, ME, None).unwrap());
+        assert!(known.store(&A).unwrap() && !known.store(&A).unwrap());
     }
 
     #[test]
@@ -576,16 +724,16 @@ mod tests {
         let mut known = stored(&ids);
         publish(&mut known);
         known.committed([]);
-        assert_eq!(known.release(&ids), 10);
+        assert_eq!(known.release(ME, &ids), 10);
         assert_eq!(step(&mut known, 4), Tidying::Delete(ids[..4].to_vec()));
         // Stored again, and again for nothing.
-        assert!(!known.claim(&ids[0], None).unwrap());
-        known.add_fresh(ids[0]);
-        assert!(known.store(&ids[0]));
+        assert!(!known.claim(&ids[0], ME, None).unwrap());
+        known.add_fresh(ids[0], ME);
+        assert!(known.store(&ids[0]).unwrap());
         assert_eq!(step(&mut known, 4), Tidying::Delete(ids[4..8].to_vec()));
         assert_eq!(step(&mut known, 4), Tidying::Delete(ids[8..].to_vec()));
         assert_eq!(step(&mut known, 4), Tidying::Nothing);
-        assert_eq!(known.release([&ids[0]]), 1);
+        assert_eq!(known.release(ME, [&ids[0]]), 1);
         assert_eq!(step(&mut known, 4), Tidying::Discard);
         assert!(ids.iter().all(|id| known.contains(id).unwrap() && known.is_fresh(id)));
         assert_eq!(step(&mut known, 99), Tidying::Delete(ids));

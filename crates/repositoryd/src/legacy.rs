@@ -1,13 +1,13 @@
 //! What an owner that is restarted leaves of one job, as bytes in a file in memory: the job's secrets never reach a disk.
 //!
 //! ```text
-//! "BCHEIR1\n" | sections, each length (u64 LE) and bytes: facts (JSON) | view | sent | relied | items | references | carried | unread | said
+//! "BCHEIR1\n" | sections, each length (u64 LE) and bytes: facts (JSON) | view | sent | relied | items | references | unread | said
 //! ```
 //!
 //! References have 40 bytes each, what was sent 41, ids 32. Both sides usually are the same build; after an upgrade, whoever does not understand it says so.
 
 use crate::failures::{internal, of_state};
-use crate::jobs::Sent;
+use crate::sent::Sent;
 use borg::Id;
 use model::progress::SessionCounters;
 use model::{Archive, ClientName, Failure, Label, Timestamp};
@@ -72,6 +72,8 @@ pub struct Conversation {
     pub credit: usize,
     /// Bytes newly stored.
     pub deduplicated: u64,
+    /// The same before compression.
+    pub fresh: u64,
     /// Of the collection.
     pub violation: Option<Violation>,
     /// Accepted, and not committed; then the collection is its.
@@ -80,8 +82,6 @@ pub struct Conversation {
     pub items: Vec<Id>,
     /// Of the collection.
     pub references: Vec<Reference>,
-    /// New chunks of the last checkpoint.
-    pub carried: Vec<Id>,
     /// Read from the socket, and not dealt with.
     pub unread: Vec<u8>,
 }
@@ -96,6 +96,7 @@ struct Head {
 struct Talk {
     credit: usize,
     deduplicated: u64,
+    fresh: u64,
     violation: Option<Violation>,
     proposal: Option<Proposal>,
 }
@@ -131,6 +132,7 @@ impl Legacy {
         let talk = self.conversation.as_ref().map(|c| Talk {
             credit: c.credit,
             deduplicated: c.deduplicated,
+            fresh: c.fresh,
             violation: c.violation.clone(),
             proposal: c.proposal.clone(),
         });
@@ -151,7 +153,6 @@ impl Legacy {
         ids(out, &self.relied)?;
         ids(out, &c.items)?;
         references(out, &c.references)?;
-        ids(out, &c.carried)?;
         section(out, c.unread.len(), [c.unread.as_slice()])?;
         section(out, self.said.len(), [self.said.as_slice()])?;
         out.flush()
@@ -189,17 +190,16 @@ impl Legacy {
         let relied = read_ids(&bytes(input)?)?;
         let items = read_ids(&bytes(input)?)?;
         let references = read_references(&bytes(input)?)?;
-        let carried = read_ids(&bytes(input)?)?;
         let unread = bytes(input)?;
         let said = bytes(input)?;
         let conversation = talk.map(|talk| Conversation {
             credit: talk.credit,
             deduplicated: talk.deduplicated,
+            fresh: talk.fresh,
             violation: talk.violation,
             proposal: talk.proposal,
             items,
             references,
-            carried,
             unread,
         });
         Ok(Legacy { facts, view, sent, relied, conversation, said })
@@ -282,11 +282,11 @@ mod tests {
         let conversation = Conversation {
             credit: 99,
             deduplicated: 1 << 40,
+            fresh: 1 << 41,
             violation: Some(Violation { rule: "r".into(), detail: "d".into() }),
             proposal: None,
             items: vec![Id([5; 32])],
             references: vec![reference, reference],
-            carried: vec![Id([6; 32]), Id([7; 32])],
             unread: b"half a fr".to_vec(),
         };
         Legacy {

@@ -44,7 +44,9 @@ pub fn run(owner: &Owner, stream: &mut UnixStream, wait: Duration) -> Result<(),
             return write_json(stream, kind::FAILED, &Failure::new(Cause::RepositoryLockTimeout, message));
         }
     };
-    let _closed = owner.gate.close();
+    let Some(_closed) = owner.gate.close(deadline, || !is_gone(stream)) else {
+        return write_json(stream, kind::FAILED, &Failure::new(Cause::RepositoryLockTimeout, occupied(owner)));
+    };
     let (reply, answer) = sync_channel(1);
     let (done, ended) = sync_channel(1);
     let (given_back, back) = channel();
@@ -68,6 +70,15 @@ pub fn run(owner: &Owner, stream: &mut UnixStream, wait: Duration) -> Result<(),
         log::warn!("the repository cannot be opened again: {}", failure.line());
     }
     told
+}
+
+/// Who did not come to an end in time.
+fn occupied(owner: &Owner) -> String {
+    let jobs = owner.jobs.all();
+    let inside = jobs.iter().filter(|job| job.is_inside()).map(|job| format!("job {} ({}/{})", job.number, job.client, job.label));
+    let inside: Vec<String> = inside.collect();
+    let who = if inside.is_empty() { "a session".to_owned() } else { inside.join(", ") };
+    format!("{who} is in the middle of a commit or another step and did not come to its end in time; wait longer with --wait, or cancel it")
 }
 
 /// Whether whoever asked is no longer there.

@@ -4,7 +4,7 @@
 //! references of an archive; committing it under the server's own name, time and signature, with an intent first and a record after.
 //! *Is not*: a parser of anything that a client wrote. Chunks come verified, archives come as parsed facts, and the bytes in between are
 //! only moved.
-//! *May be used by*: nobody; it is a program.
+//! *May be used by*: nobody; it is a program. Fuzz targets read its files.
 //!
 //! Threads: one accepts, one per connection (session or worker) checks and encrypts, one writes. The writing one alone has the
 //! repository, its manifest and its commits; everybody else sends it requests, and what was sent first is stored first.
@@ -38,15 +38,17 @@ mod pauses;
 mod prepare;
 mod pulse;
 mod reconcile;
+mod sent;
 mod serve;
 mod session;
+mod spool;
 mod succession;
 mod tidy;
 mod tool;
 mod unlock;
 mod upkeep;
 mod view;
-mod viewlist;
+pub mod viewlist;
 mod visitors;
 mod worker;
 mod writer;

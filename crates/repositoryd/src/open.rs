@@ -86,9 +86,10 @@ impl Open {
         }
         let views = owner.layout.views(name);
         let reader = repository.reader();
+        let scratch = owner.layout.index(name);
         let mut known = match &reader {
-            Some(reader) => Known::indexed(reader.clone()),
-            None => Known::listed(repository.list_ids().map_err(|e| of_repository(&e))?),
+            Some(reader) => Known::indexed(reader.clone(), &scratch),
+            None => Known::listed(repository.list_ids().map_err(|e| of_repository(&e))?, &scratch),
         };
         log::info!("the repository is open: {} objects, {} archives", known.count(), manifest.archives.len());
         intents::resolve(owner, &manifest)?;
@@ -139,10 +140,15 @@ impl Open {
     /// Commits what was stored and deleted. What becomes durable although no archive refers to it is in the journal before.
     pub fn commit(&mut self, referred: &dyn Fn(&Id) -> bool) -> Result<(), Failure> {
         let ids = self.opening.known().take_unpublished();
-        let orphans: Vec<Id> = ids.iter().filter(|id| !referred(id)).copied().collect();
-        self.journal.append(&orphans)?;
+        ids.each(|part| {
+            let orphans: Vec<Id> = part.iter().filter(|id| !referred(id)).copied().collect();
+            self.journal.append(&orphans)
+        })?;
         // Before, because whoever ends meanwhile has to know that its chunks may be durable.
-        ids.chunks(SLICE).for_each(|part| self.opening.known().publish(part));
+        ids.each(|part| {
+            part.chunks(SLICE).for_each(|part| self.opening.known().publish(part));
+            Ok(())
+        })?;
         pause_for_tests("after-journal");
         self.repository.commit().map_err(|e| of_repository(&e))
     }

@@ -5,11 +5,11 @@ use crate::known::{Known, Seen};
 use crate::nonces::Nonces;
 use borg::{Id, Key, RepositoryId};
 use model::Failure;
-use repository::Reader;
+use repository::{Entry, Reader};
 use std::collections::HashMap;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 /// One opening. As long as anybody but the writer holds it, the repository is in use.
@@ -26,6 +26,42 @@ pub struct Opening {
     failure: OnceLock<Failure>,
     /// How to reach the threads of running sessions, by job.
     lines: Mutex<HashMap<u64, Line>>,
+}
+
+/// How many entries of an index are read in order in the time that one is looked up.
+const WORTH_READING_ALL: u64 = 16;
+
+/// Goes through the index once, beside those who are asked for in its order.
+pub struct Sweep {
+    epoch: u64,
+    ids: Box<dyn Iterator<Item = repository::Result<(Id, Entry)>>>,
+    next: Option<Id>,
+}
+
+impl Sweep {
+    fn new(epoch: u64, reader: &Reader) -> repository::Result<Sweep> {
+        let mut sweep = Sweep { epoch, ids: Box::new(reader.ids()?), next: None };
+        sweep.step()?;
+        Ok(sweep)
+    }
+
+    fn step(&mut self) -> repository::Result<()> {
+        self.next = self.ids.next().transpose()?.map(|(id, _)| id);
+        Ok(())
+    }
+
+    /// Whether the index has it. No id is smaller than the one before.
+    pub fn has(&mut self, id: &Id) -> repository::Result<bool> {
+        while self.next.as_ref().is_some_and(|next| next < id) {
+            self.step()?;
+        }
+        Ok(self.next.as_ref() == Some(id))
+    }
+
+    /// The same, as of when this began.
+    pub fn see(&mut self, id: &Id) -> repository::Result<Seen> {
+        Ok(Known::seen(self.epoch, self.has(id)?))
+    }
 }
 
 /// To one session's thread.
@@ -61,6 +97,16 @@ impl Opening {
             Some(reader) => Known::see(&self.epoch, reader, id).map(Some).map_err(|e| of_repository(&e)),
             None => Ok(None),
         }
+    }
+
+    /// For looking at so many objects in the order of their ids; None where they are too few for that, or there is no index.
+    pub fn sweep(&self, objects: usize) -> Result<Option<Sweep>, Failure> {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let Some(reader) = self.reader() else { return Ok(None) };
+        if (objects as u64).saturating_mul(WORTH_READING_ALL) <= reader.count() {
+            return Ok(None);
+        }
+        Sweep::new(epoch, &reader).map(Some).map_err(|e| of_repository(&e))
     }
 
     /// Whether it is there, and belongs to archives.

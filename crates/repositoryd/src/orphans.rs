@@ -5,6 +5,7 @@
 
 use crate::failures::{of_repository, of_store, stale};
 use crate::garbage::has_foreign;
+use crate::jobs::Job;
 use crate::journal::Journal;
 use crate::known::Known;
 use crate::opening::Opening;
@@ -87,19 +88,29 @@ pub fn after_lending(owner: &Owner, opening: &Arc<Opening>, manifest: &Manifest)
     let failed = |e: repository::Error| of_repository(&e);
     opening.known().drop_vanished().map_err(failed)?;
     for job in owner.jobs.all().iter().filter(|job| Arc::ptr_eq(&job.opening, opening)) {
-        let known = opening.known();
-        let (sent, relied) = (job.sent(), job.relied());
-        for id in sent.keys().chain(relied.iter()) {
-            if !known.contains(id).map_err(failed)? {
-                log::warn!("job {}: chunk {id} is gone since the repository was lent; its session ends", job.number);
-                job.fail(stale(id));
-                opening.end_session(job.number);
-                break;
-            }
+        if let Some(id) = gone(opening, job)? {
+            log::warn!("job {}: chunk {id} is gone since the repository was lent; its session ends", job.number);
+            job.fail(stale(&id));
+            opening.end_session(job.number);
         }
     }
     if has_foreign(manifest, &records(owner)?) {
         opening.known().trust_all();
     }
     Ok(())
+}
+
+/// A chunk that the job has sent or relies on, and that is not there any more.
+fn gone(opening: &Opening, job: &Job) -> Result<Option<Id>, Failure> {
+    let known = opening.known();
+    let mut gone = None;
+    let mut look = |id: &Id| -> Result<(), Failure> {
+        if gone.is_none() && !known.contains(id).map_err(|e| of_repository(&e))? {
+            gone = Some(*id);
+        }
+        Ok(())
+    };
+    job.sent().each(|part| part.iter().try_for_each(|(id, _)| look(id)))?;
+    job.relied().iter().try_for_each(look)?;
+    Ok(gone)
 }

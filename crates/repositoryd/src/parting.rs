@@ -2,6 +2,7 @@
 
 use crate::jobs::Job;
 use crate::owner::Owner;
+use crate::sent::SentTable;
 use crate::session::Ended;
 use crate::writer::Request;
 use borg::Id;
@@ -67,16 +68,20 @@ pub fn release(owner: &Owner, job: &Job) {
         // Under the lock, so that nobody gives this job more to rely on afterwards.
         let _known = job.opening.known();
         job.let_go();
-        (std::mem::take(&mut *job.sent()), std::mem::take(&mut *job.relied()))
+        let nothing = SentTable::new(std::path::Path::new(""));
+        (std::mem::replace(&mut *job.sent(), nothing), std::mem::take(&mut *job.relied()))
     };
-    let mut orphans = 0;
-    let mut ids = sent.keys().chain(&relied);
-    loop {
-        let part: Vec<&Id> = ids.by_ref().take(SLICE).collect();
-        if part.is_empty() {
-            break;
-        }
-        orphans += job.opening.known().release(part);
+    let (mut orphans, claimant) = (0, job.claimant());
+    let mut let_go = |ids: &[Id]| orphans += ids.chunks(SLICE).map(|part| job.opening.known().release(claimant, part)).sum::<usize>();
+    let released = sent.each(|part| {
+        let_go(&part.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+        Ok(())
+    });
+    let_go(&relied.into_iter().collect::<Vec<_>>());
+    match released {
+        Ok(()) => job.opening.known().forget_claimant(claimant),
+        // What it claims stays until the repository is opened again, which finds it in the journal.
+        Err(failure) => log::warn!("job {}: what it sent is not removed yet: {}", job.number, failure.line()),
     }
     if orphans > 0 {
         log::info!("job {}: {orphans} chunks that no archive refers to are to go", job.number);

@@ -13,7 +13,6 @@ use borg::manifest::{Manifest, manifest_id};
 use borg::{Id, KeyType, keyblob, time};
 use model::token::Token;
 use model::{Cause, ClientName, Failure, JobState, Timestamp};
-use repository::Reader;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -30,9 +29,6 @@ fn token_seconds() -> i64 {
 
 /// Chunks that are looked at under a lock at a time.
 const SLICE: usize = 4096;
-
-/// How many entries of an index are read in order in the time that one is looked up.
-const WORTH_READING_ALL: u64 = 16;
 
 /// A prepared job: what the worker gets, and the job itself.
 pub struct Made {
@@ -112,6 +108,7 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
         opening: Arc::clone(&opening),
         view,
         opened: opened.clone(),
+        scratch: owner.layout.index(owner.name.as_str()),
     };
     let job = pin(owner, view, parts)?;
     let prepared = Prepared {
@@ -154,42 +151,29 @@ fn pin(owner: &Owner, mut view: View, parts: impl Fn(View) -> Parts) -> Result<A
 /// The job's view as a chunks cache, sealed, with how many entries and bytes it has. Only what is there and stays: what got lost, the
 /// client sends again, and what another session has sent again may go with it.
 pub fn cache(job: &Job) -> Result<(File, u64, u64), Failure> {
-    match job.opening.reader() {
-        Some(reader) if (job.view.references.len() as u64).saturating_mul(WORTH_READING_ALL) > reader.count() => {
-            chunks_cache(&all_there(job, &reader).map_err(|e| of_repository(&e))?)
+    let mut there = vec![];
+    match job.opening.sweep(job.view.references.len())? {
+        Some(mut sweep) => {
+            for part in job.view.references.chunks(SLICE) {
+                let mut found = Vec::with_capacity(SLICE);
+                for reference in part {
+                    if sweep.has(&Id(reference.id)).map_err(|e| of_repository(&e))? {
+                        found.push(reference);
+                    }
+                }
+                let known = job.opening.known();
+                there.extend(found.into_iter().filter(|reference| !known.is_fresh(&Id(reference.id))));
+            }
         }
-        _ => {
-            let mut there = vec![];
+        None => {
             for reference in job.view.references.iter() {
                 if job.opening.stays(&Id(reference.id))? {
                     there.push(reference);
                 }
             }
-            chunks_cache(&there)
         }
     }
-}
-
-/// The same, from the whole index in its order.
-fn all_there<'a>(job: &'a Job, reader: &Reader) -> repository::Result<Vec<&'a Reference>> {
-    let mut there = vec![];
-    let mut ids = reader.ids()?;
-    let mut next = ids.next().transpose()?;
-    for part in job.view.references.chunks(SLICE) {
-        let begin = there.len();
-        for reference in part {
-            while next.as_ref().is_some_and(|(id, _)| id.0 < reference.id) {
-                next = ids.next().transpose()?;
-            }
-            if next.as_ref().is_some_and(|(id, _)| id.0 == reference.id) {
-                there.push(reference);
-            }
-        }
-        let known = job.opening.known();
-        let staying = there.drain(begin..).filter(|reference| !known.is_fresh(&Id(reference.id))).collect::<Vec<_>>();
-        there.extend(staying);
-    }
-    Ok(there)
+    chunks_cache(&there)
 }
 
 /// The chunks index in memory, with how many entries and bytes it has.

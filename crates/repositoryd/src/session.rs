@@ -125,9 +125,9 @@ pub struct Session<'a> {
     pub collected: Collection,
     /// Bytes newly stored because of this session.
     pub deduplicated: u64,
+    /// The same before compression.
+    pub fresh: u64,
     pub accepted: Option<Candidate>,
-    /// New chunks of the last checkpoint.
-    pub carried: Vec<Id>,
     /// A chunk that was read, to be sent outside of the gate: whoever does not take it keeps nobody from the repository.
     pub fetched: Option<(Id, Vec<u8>)>,
 }
@@ -143,17 +143,17 @@ impl<'a> Session<'a> {
             credit: 0,
             collected: Collection::default(),
             deduplicated: 0,
+            fresh: 0,
             accepted: None,
-            carried: vec![],
             fetched: None,
         })
     }
 
     /// Goes on where another process of this owner stopped. False if that is not possible; then the job knows why.
     fn take_up(&mut self, conversation: Conversation) -> Result<bool, WireError> {
-        let Conversation { credit, deduplicated, violation, proposal, items, references, carried, unread } = conversation;
+        let Conversation { credit, deduplicated, fresh, violation, proposal, items, references, unread } = conversation;
         self.input = Input::new(unread, self.output.try_clone()?);
-        (self.credit, self.deduplicated, self.carried) = (credit, deduplicated, carried);
+        (self.credit, self.deduplicated, self.fresh) = (credit, deduplicated, fresh);
         self.collected = Collection::of(items, references, violation);
         // It was told already that this one is good.
         Ok(proposal.is_none_or(|proposal| self.judge(proposal) == Verdict::Accepted))
@@ -166,8 +166,8 @@ impl<'a> Session<'a> {
             Some(candidate) => (Some(candidate.proposal), (candidate.items, candidate.list.references, None)),
             None => (None, std::mem::take(&mut self.collected).parts()),
         };
-        let carried = std::mem::take(&mut self.carried);
-        Ok(Conversation { credit: self.credit, deduplicated: self.deduplicated, violation, proposal, items, references, carried, unread })
+        let (credit, deduplicated, fresh) = (self.credit, self.deduplicated, self.fresh);
+        Ok(Conversation { credit, deduplicated, fresh, violation, proposal, items, references, unread })
     }
 
     /// How it ended, and a frame that the next process of this owner has to deal with.
@@ -203,8 +203,11 @@ impl<'a> Session<'a> {
                 Pass::Called => return Ok((Ended::Called, None)),
                 Pass::Leaving => return Ok((Ended::Left, Some((kind, payload)))),
             };
-            let next = self.handle(kind, &payload)?;
+            self.job.set_inside(true);
+            let next = self.handle(kind, &payload);
+            self.job.set_inside(false);
             drop(inside);
+            let next = next?;
             if let Some((id, payload)) = self.fetched.take() {
                 frame::write(&mut self.output, kind::OBJECT, &[&id.0, &payload])?;
             }
@@ -224,8 +227,7 @@ impl<'a> Session<'a> {
                     return Err(WireError::Malformed("a session put a manifest".into()));
                 }
                 if let Err(failure) = self.put(&put) {
-                    self.job.fail(failure);
-                    return Ok(Next::Fail);
+                    return Ok(self.go_on(Err(failure)));
                 }
                 self.credit += charge(put.payload.len());
                 if self.credit >= CREDIT_BATCH {
@@ -236,8 +238,14 @@ impl<'a> Session<'a> {
                 let (id, _) = split_id(payload)?;
                 return self.read(Id(id));
             }
-            kind::ITEMS => self.collected.items(self.job, &decode_ids(payload)?),
-            kind::REFS => self.collected.references(self.job, Reference::decode_all(payload)?),
+            kind::ITEMS => {
+                let collected = self.collected.items(self.job, &decode_ids(payload)?);
+                return Ok(self.go_on(collected));
+            }
+            kind::REFS => {
+                let collected = self.collected.references(self.job, Reference::decode_all(payload)?);
+                return Ok(self.go_on(collected));
+            }
             kind::PROPOSE => {
                 let verdict = self.judge(read_json(payload)?);
                 self.tell(&verdict)?;
@@ -261,6 +269,16 @@ impl<'a> Session<'a> {
             other => return Err(WireError::Malformed(format!("a session sent a frame of type {other}"))),
         }
         Ok(Next::More)
+    }
+
+    fn go_on(&self, done: Result<(), Failure>) -> Next {
+        match done {
+            Ok(()) => Next::More,
+            Err(failure) => {
+                self.job.fail(failure);
+                Next::Fail
+            }
+        }
     }
 
     fn give_credit(&mut self) -> Result<(), WireError> {

@@ -6,6 +6,7 @@
 
 use crate::failures::{ending, internal};
 use crate::jobs::{Job, Parts, Phase};
+use crate::known::Claimant;
 use crate::leaving::WorkerEnd;
 use crate::legacy::{Conversation, Facts, Legacy};
 use crate::opening::Opening;
@@ -120,7 +121,11 @@ fn leave_job(owner: &Owner, job: &Job) -> Result<(), Failure> {
         token_hash,
     };
     drop(progress);
-    let sent = job.sent().iter().map(|(id, sent)| (*id, *sent)).collect();
+    let mut sent = vec![];
+    job.sent().each(|part| {
+        sent.extend_from_slice(part);
+        Ok(())
+    })?;
     let relied = job.relied().iter().copied().collect();
     let legacy = Legacy { facts, view: Arc::clone(&job.view.references), sent, relied, conversation, said };
     let file = legacy.write()?;
@@ -236,7 +241,7 @@ pub fn claim(opening: &Opening, claims: &[(u64, Vec<Id>)]) -> Result<HashMap<u64
     for (job, ids) in claims {
         for id in ids {
             let mut known = opening.known();
-            if !known.claim(id, None).map_err(|e| crate::failures::of_repository(&e))? {
+            if !known.claim(id, Claimant::of(*job), None).map_err(|e| crate::failures::of_repository(&e))? {
                 gone.entry(*job).or_insert(*id);
             }
         }
@@ -294,8 +299,15 @@ fn go_on(owner: &Owner, heir: Heir, opening: &Arc<Opening>, gone: &HashMap<u64, 
         opening: Arc::clone(opening),
         view,
         opened: facts.opened,
+        scratch: owner.layout.index(owner.name.as_str()),
     };
-    let job = Arc::new(Job::inherited(parts, sent, relied));
+    let job = match Job::inherited(parts, sent, relied) {
+        Ok(job) => Arc::new(job),
+        Err(failure) => {
+            log::error!("job {number}: its session ends: {}", failure.line());
+            return None;
+        }
+    };
     {
         let mut progress = job.progress();
         progress.phase = match (facts.ended, facts.began) {

@@ -52,17 +52,31 @@ pub fn give_up(open: Option<Open>) {
     let Some(mut open) = open else { return };
     match open.repository.discard() {
         Ok(()) => open.repository.close(),
-        Err(e) => log::debug!("uncommitted objects stay until the repository is written again: {e}"),
+        Err(e) => log::warn!("{}", given_up(&e)),
     }
+}
+
+/// What somebody has to know who finds a repository in that state.
+fn given_up(error: &repository::Error) -> String {
+    format!(
+        "what was sent since the last commit could not be taken back: {error}. Archives that are done are not touched. The next backup opens \
+         the repository, undoes the rest and removes what nobody refers to; if that does not succeed either, look at the disk and run \
+         `borgcube repository check`"
+    )
 }
 
 /// Closes in an orderly way, so that any borg may use the repository.
 pub fn close(open: Option<Open>) {
+    close_unless(open, &mut || false);
+}
+
+/// The same, without what takes long and only serves another borg, as soon as `somebody_waits`.
+pub fn close_unless(open: Option<Open>, somebody_waits: &mut dyn FnMut() -> bool) {
     let Some(mut open) = open else { return };
     if let Err(failure) = leave_tidy(&mut open) {
         log::warn!("objects that nobody needs stay in the repository until it is opened again: {}", failure.line());
     }
-    open.repository.close();
+    open.repository.close_unless(somebody_waits);
     log::info!("the repository is closed");
 }
 
@@ -92,4 +106,17 @@ fn leave_tidy(open: &mut Open) -> Result<(), Failure> {
         log::warn!("{left} chunks that no archive refers to stay in the repository until it is opened again");
     }
     if deleted { commit_deletions(open) } else { discard(open) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gives_up_says_what_and_what_to_do() {
+        let text = given_up(&repository::Error::Damaged("segment 7 is gone".into()));
+        for part in ["since the last commit", "segment 7 is gone", "Archives that are done are not touched", "borgcube repository check"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
 }

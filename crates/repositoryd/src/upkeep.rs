@@ -11,7 +11,7 @@ use crate::writer::{Reply, answer, current, reopen_if_changed};
 use borg::Id;
 use model::{Archive, Failure};
 use repository::{Compaction, Step};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use store::ArchiveKey;
@@ -180,7 +180,6 @@ fn collect(owner: &Owner, open: &mut Open, ids: &[Id], generation: u64) -> Resul
         collected.is_outdated = true;
         return Ok(collected);
     }
-    let jobs = owner.jobs.all();
     let reader = open.opening.reader();
     let mut doomed = vec![];
     {
@@ -194,9 +193,9 @@ fn collect(owner: &Owner, open: &mut Open, ids: &[Id], generation: u64) -> Resul
             if !known.contains(id).map_err(|e| of_repository(&e))? {
                 continue;
             }
-            let claims = jobs.iter().filter(|job| Arc::ptr_eq(&job.opening, &open.opening) && job.holds(id)).count();
-            if claims > 0 {
-                known.adopt(*id, u32::try_from(claims).unwrap_or(u32::MAX));
+            let holders = owner.jobs.holders(&open.opening, &HashSet::new(), id)?;
+            if !holders.is_empty() {
+                known.adopt(*id, &holders)?;
                 collected.needed += 1;
                 continue;
             }

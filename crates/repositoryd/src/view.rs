@@ -80,11 +80,8 @@ impl View {
         find(&self.references, id)
     }
 
-    /// Writes the list of an archive of this job. `sent` are the ids that its session sent; None for a checkpoint.
-    pub fn stage<'a>(&self, owner: &Owner, list: &ViewList, sent: Option<impl Iterator<Item = &'a Id>>) -> Result<Staged, Failure> {
-        // What the client has sent besides, its cache has as well: a file that it could not read to its end.
-        let mut known = |id: &Id| find(&list.references, id).is_some() || self.find(id).is_some();
-        let exact = sent.is_some_and(|mut sent| sent.all(&mut known));
+    /// Writes the list of an archive of this job. `exact`: it is complete, and the client has sent nothing but what is in it or in this view.
+    pub fn stage(&self, owner: &Owner, list: &ViewList, exact: bool) -> Result<Staged, Failure> {
         let note = exact.then_some(Note { mark: self.mark, generation: self.generation });
         lists(owner).stage(list, self.base.as_ref(), note)
     }

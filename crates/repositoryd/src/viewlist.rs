@@ -19,7 +19,7 @@ mod file;
 mod stage;
 mod tree;
 
-pub use stage::Staged;
+pub use stage::{Parsed, Staged};
 
 use borg::Id;
 use std::path::{Path, PathBuf};

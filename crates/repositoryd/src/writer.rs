@@ -133,7 +133,13 @@ pub fn run(owner: &Owner, requests: &Receiver<Request>) {
             } else if request.is_ok() || Arc::strong_count(&current.opening) > 1 {
                 used = Instant::now();
             } else if used.elapsed() >= idle {
-                tidy::close(writer.open.take());
+                let (next, requests) = (&mut writer.next, writer.requests);
+                tidy::close_unless(writer.open.take(), &mut || {
+                    if next.is_none() {
+                        *next = requests.try_recv().ok();
+                    }
+                    next.is_some()
+                });
             }
         }
         match request {
@@ -205,10 +211,9 @@ impl Writer<'_> {
             Request::Settle { reply } => answer(&reply, settle(owner, open)),
             Request::Put { opening, id, envelope, size, permit } => {
                 if let Ok(current) = current(open, &opening)
-                    && opening.known().store(&id)
-                    && let Err(e) = current.repository.put(&id, &envelope, size)
+                    && let Err(failure) = put(current, &id, &envelope, size)
                 {
-                    opening.fail(of_repository(&e));
+                    opening.fail(failure);
                 }
                 drop(permit);
             }
@@ -276,6 +281,11 @@ pub fn current<'a>(open: &'a mut Option<Open>, wanted: &Arc<Opening>) -> Result<
         },
         _ => Err(wanted.failure().unwrap_or_else(|| internal("the repository was closed under a running session"))),
     }
+}
+
+fn put(current: &mut Open, id: &Id, envelope: &[u8], size: u32) -> Result<(), Failure> {
+    let is_needed = current.opening.known().store(id)?;
+    if is_needed { current.repository.put(id, envelope, size).map_err(|e| of_repository(&e)) } else { Ok(()) }
 }
 
 fn read(current: &mut Open, id: &Id) -> Result<Option<Vec<u8>>, Failure> {

@@ -58,6 +58,39 @@ fn references_that_are_not_ours() {
     assert_eq!(system.archives().len(), 1);
 }
 
+/// No client gets as far, because metadata that names so many is larger than an object may be; a session that was taken over would.
+#[test]
+fn an_item_stream_has_no_more_chunks_than_metadata_can_name() {
+    let mut system = System::new(EncryptionMode::None);
+    for (number, off) in (1..).zip(["", "item-stream-size"]) {
+        system.stop();
+        // In two pieces, because the switch is to be found in one place only.
+        system.set(&["BORGCUBE_TEST", "_RULE_OFF"].concat(), off);
+        system.start();
+        let (worker, mut client) = system.backup("evil/etc", "endless");
+        let item = client.put(b"items");
+        for _ in 0..63 {
+            wire::frame::write(&mut client.stream, kind::ITEMS, &[&item.id.repeat(10_000)]).unwrap();
+        }
+        let verdict = match client.propose(&[item.id], &[], false) {
+            Verdict::Accepted => client.commit(),
+            other => other,
+        };
+        drop(client);
+        let outcome = worker.finish(number);
+        assert!(outcome.archive.is_none());
+        if off.is_empty() {
+            assert_eq!(rule(verdict), "item-stream-size");
+            assert_eq!(outcome.failure.unwrap().cause, Cause::PolicyViolation { rule: "item-stream-size".into() });
+        } else {
+            // Without it, only what is packed in the end is too large.
+            assert_eq!(outcome.failure.unwrap().cause, Cause::QuotaExceeded { limit: "object-size".into() });
+        }
+    }
+    system.stop();
+    assert_eq!(system.judge(), [""; 0]);
+}
+
 #[test]
 fn what_sessions_say_becomes_the_jobs_failure() {
     let system = System::new(EncryptionMode::None);
@@ -103,6 +136,33 @@ fn two_at_once_and_one_dies() {
     system.stop();
     // `borg check` would report orphans.
     assert_eq!(system.judge(), ["lives"]);
+}
+
+#[test]
+fn a_session_that_ends_takes_nothing_that_another_has_sent_again() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    let again = noise(1, 50_000);
+    let (worker_a, mut a) = system.backup("a/x", "first");
+    assert_eq!(a.archive("f", &[&again], true), Verdict::Accepted);
+    // The checkpoint goes with this, and the chunk with the checkpoint.
+    assert_eq!(a.archive("g", &[&noise(2, 50_000)], false), Verdict::Accepted);
+    let (worker_b, mut b) = system.backup("b/x", "second");
+    let chunk = b.put(&again);
+    let item = b.put(&harness::item("f", &[chunk]));
+    assert_eq!(b.propose(&[item.id], &[chunk], false), Verdict::Accepted);
+    // It has sent the chunk as well, but what it sent is gone.
+    a.end();
+    worker_a.finish(1);
+    // The writer is idle, so whatever is nobody's goes before this is answered.
+    let mut other = system.worker();
+    let job = system.job("c/y");
+    other.prepare_only(job, "other").unwrap();
+    other.finish(job);
+    assert_eq!(b.commit(), Verdict::Accepted);
+    b.end();
+    assert!(worker_b.finish(2).archive.is_some());
+    system.stop();
+    assert_eq!(system.judge(), ["first", "second"]);
 }
 
 #[test]

@@ -45,6 +45,13 @@ pub fn read_ahead(file: &File) -> io::Result<()> {
     nix::fcntl::posix_fadvise(file, 0, 0, advice).map_err(io::Error::from)
 }
 
+/// The same for `bytes` from `offset` on.
+pub fn read_ahead_of(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    let [offset, bytes] = [offset, bytes].map(|number| i64::try_from(number).unwrap_or(i64::MAX));
+    let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_WILLNEED;
+    nix::fcntl::posix_fadvise(file, offset, bytes, advice).map_err(io::Error::from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,5 +66,6 @@ mod tests {
         assert!(super::space(Path::new("/no such place")).is_err());
         assert!(!hostname().unwrap().is_empty());
         read_ahead(&File::open("/proc/self/exe").unwrap()).unwrap();
+        read_ahead_of(&File::open("/proc/self/exe").unwrap(), 4096, 1 << 20).unwrap();
     }
 }

@@ -86,6 +86,7 @@ fn vectors() {
     seed("repository-config", "more", more.as_bytes());
     seed("roster", "both", br#"{"exclusive": [["host@123456", 77, 0]], "shared": [["other@1", 4000000000, 18446744073709551615]]}"#);
     seed("roster", "name", b"host.example.org@123456.77-1f");
+    view_lists();
     seed("obfuscate", "borg", &[&[40][..], &hex(&vectors["obfuscate_payload"]["payload"])[6..]].concat());
 }
 
@@ -424,4 +425,21 @@ fn sessions() {
     for choice in 192..200u8 {
         seed("session", &format!("forbidden-{choice}"), &[&start[..], &[choice]].concat());
     }
+}
+
+/// A whole list, a difference, and one of the first version.
+fn view_lists() {
+    let id = |n: u8| [n; 32];
+    let reference = |n: u8| [&id(n)[..], &[n, 0, 0, 0], &[n, 1, 0, 0]].concat();
+    let file = |depth: u32, counts: [u64; 5], names: u8, parts: &[Vec<u8>]| {
+        let counts: Vec<u8> = counts.iter().flat_map(|count| count.to_le_bytes()).collect();
+        let named = [[names; 64].to_vec(), vec![5; 16], vec![6; 32]].concat();
+        [b"BCVIEW2\n".to_vec(), depth.to_le_bytes().to_vec(), vec![0; 4], counts, named, parts.concat()].concat()
+    };
+    let parts = [reference(1), reference(2), id(7).to_vec()];
+    seed("view-list", "whole", &file(0, [2, 0, 1, 2, 0], 0, &parts));
+    seed("view-list", "difference", &file(3, [2, 1, 2, 90, 400], 9, &[&parts[..], &[id(3).to_vec(), id(4).to_vec()]].concat()));
+    seed("view-list", "empty", &file(0, [0; 5], 0, &[]));
+    let first = [b"BCVIEW1\n".to_vec(), 2_u64.to_le_bytes().to_vec(), 1_u64.to_le_bytes().to_vec(), parts.concat(), vec![0; 32]].concat();
+    seed("view-list", "first", &first);
 }

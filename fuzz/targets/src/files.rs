@@ -94,3 +94,17 @@ pub fn repository_config(data: &[u8]) {
         assert_eq!(Config::parse(&config.text()).as_ref(), Ok(&config));
     }
 }
+
+/// A view list: what is read is written and read again as the same, and memory follows what is there.
+pub fn view_list(data: &[u8]) {
+    use repositoryd::viewlist::Parsed;
+    let Some(parsed) = Parsed::parse(data) else { return };
+    assert!(parsed.entries() * 32 <= data.len(), "more entries than bytes");
+    let bytes = parsed.encode().expect("memory");
+    assert_eq!(Parsed::parse(&bytes).as_ref(), Some(&parsed));
+    if data.starts_with(b"BCVIEW2\n") {
+        assert_eq!(bytes.len(), data.len());
+        // But for what has no meaning: a reserved number, and the base of a list that is whole.
+        assert_eq!(bytes[168..], data[168..]);
+    }
+}

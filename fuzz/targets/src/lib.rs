@@ -59,6 +59,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "segment", run: files::segment, longest: 8192 },
     Target { name: "session", run: session::run, longest: 4096 },
     Target { name: "token", run: text::token, longest: 256 },
+    Target { name: "view-list", run: files::view_list, longest: 4096 },
     Target { name: "zlib", run: codecs::zlib, longest: 8192 },
     Target { name: "zstd", run: codecs::zstd, longest: 8192 },
 ];

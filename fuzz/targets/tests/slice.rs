@@ -114,3 +114,18 @@ fn seeds_of_items_are_accepted() {
     assert_eq!((accepted("all"), accepted("many"), accepted("one-1")), (Some(4), Some(40), Some(2)));
     assert_eq!((accepted("hostile-parent"), accepted("hostile-size"), accepted("late")), (None, None, None));
 }
+
+/// A name that is no target is a mistake that shows at once, and not an hour of fuzzing nothing.
+#[test]
+fn the_script_knows_all_targets_and_no_others() {
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../scripts/fuzz");
+    for arguments in [["60", "nosuch"], ["nosuch", "/dev/null"], ["1", "../corpus"]] {
+        let output = std::process::Command::new(&script).args(arguments).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        let (_, names) = said.split_once("the targets are: ").unwrap();
+        let mut expected = fuzz_targets::names();
+        expected.sort_unstable();
+        assert_eq!(names.split_whitespace().collect::<Vec<_>>(), expected);
+    }
+}

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use super::merge::Merge;
 use super::run::{Run, Writer};
-use super::{Error, Frozen, Shared};
-use crate::Result;
+use super::state::{Frozen, Shared};
+use crate::{Error, Result};
 
 /// More runs than these are merged even where it costs more than it should.
 const MANY: usize = 6;

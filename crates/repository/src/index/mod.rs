@@ -15,6 +15,7 @@ mod filter;
 mod merge;
 mod page;
 mod run;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -22,18 +23,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Condvar, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use borg::{Id, RepositoryId};
 
-use crate::{Entry, Error, IdMap, Result};
+use crate::{Entry, Error, Result};
 pub use borg_index::{BorgIndex, Digests, write_borg_index};
 use current::Current;
 pub use merge::Entries;
-use merge::{Forgotten, Merge, remembered};
-use run::{Place, Run};
+use merge::Merge;
+use run::Place;
+use state::{Durable, Shared};
 
 /// Changes that are collected before they are written. At most twice as many wait to be written, and twice as many come in meanwhile.
 const LIMIT: usize = 62_500;
@@ -72,63 +74,6 @@ pub struct Index {
     /// Held while the index is open: two of them would remove each other's files.
     _lock: File,
     _temporary: Option<tempfile::TempDir>,
-}
-
-/// What readers, the writer and the thread share.
-struct Shared {
-    place: Arc<Place>,
-    limit: usize,
-    /// False for an index that vanishes anyway.
-    durable: bool,
-    state: RwLock<State>,
-    /// The last checkpoint. Its lock is held by whoever changes something.
-    writer: Mutex<Option<Durable>>,
-    bell: Mutex<Bell>,
-    /// Rung for the thread.
-    work: Condvar,
-    /// Rung by the thread, whenever it has finished or failed to write a run.
-    written: Condvar,
-    /// Something that was read is damaged.
-    broken: AtomicBool,
-}
-
-/// What lookups see.
-#[derive(Default, Clone)]
-struct State {
-    changes: IdMap<Option<Entry>>,
-    /// Changes that are being written.
-    frozen: Option<Arc<Frozen>>,
-    /// Oldest first.
-    runs: Arc<Vec<Arc<Run>>>,
-    forgotten: Arc<Forgotten>,
-    serial: u64,
-    /// Segment, and how many ids are in it.
-    counts: BTreeMap<u32, u64>,
-    next: u64,
-    /// Goes up with every reset: what the thread began before does not count any more.
-    epoch: u64,
-    /// Changes since the last checkpoint.
-    since: usize,
-    /// Why the thread could not write a run.
-    failure: Option<Error>,
-}
-
-struct Frozen {
-    changes: IdMap<Option<Entry>>,
-    born: u64,
-}
-
-/// A checkpoint, with its runs open.
-struct Durable {
-    current: Current,
-    runs: Vec<Arc<Run>>,
-}
-
-#[derive(Default)]
-struct Bell {
-    work: bool,
-    quit: bool,
-    written: u64,
 }
 
 fn failed(doing: &str, path: &Path, error: &std::io::Error) -> Error {
@@ -231,6 +176,12 @@ impl Index {
         self.shared.change(id, Some(entry))
     }
 
+    /// Makes sure that the next change is taken, or tells why not.
+    pub fn prepare(&self) -> Result<()> {
+        let _writer = self.shared.writer();
+        self.shared.make_room()
+    }
+
     /// Like [`Index::insert`], for an object that was not here when the caller looked, who alone makes changes: nothing is looked up.
     pub fn insert_absent(&self, id: Id, entry: Entry) -> Result<()> {
         is_place(entry)?;
@@ -261,6 +212,12 @@ impl Index {
     #[must_use]
     pub fn counts(&self) -> BTreeMap<u32, u64> {
         self.shared.read().counts.clone()
+    }
+
+    /// Whether any object is in this segment.
+    #[must_use]
+    pub fn has_any(&self, segment: u32) -> bool {
+        self.shared.read().counts.contains_key(&segment)
     }
 
     /// Objects in these segments are gone from now on. What is inserted later counts, even if it is in one of them.
@@ -357,206 +314,4 @@ fn sweep(dir: &Path, durable: Option<&Durable>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-impl Durable {
-    fn open(place: &Arc<Place>, current: Current) -> Result<Durable> {
-        let runs = current.runs.iter().enumerate().map(|(at, name)| Run::open(place, *name, at == 0).map(Arc::new));
-        let runs = runs.collect::<Result<_>>()?;
-        Ok(Durable { current, runs })
-    }
-
-    fn state(&self) -> State {
-        State {
-            runs: Arc::new(self.runs.clone()),
-            forgotten: Arc::new(self.current.forgotten.clone()),
-            serial: self.current.serial,
-            counts: self.current.counts.clone(),
-            next: self.current.next,
-            ..State::default()
-        }
-    }
-}
-
-// A lock is poisoned only if a thread panicked in one of the few lines that hold it; none of them leaves anything half changed.
-impl Shared {
-    fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn writer(&self) -> MutexGuard<'_, Option<Durable>> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn bell(&self) -> MutexGuard<'_, Bell> {
-        self.bell.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn ring(&self) {
-        self.bell().work = true;
-        self.work.notify_all();
-    }
-
-    /// What is found damaged is not to be found again by the next opening.
-    fn noted<T>(&self, result: Result<T>) -> Result<T> {
-        if let Err(error @ Error::IndexDamaged(_)) = &result
-            && !self.broken.swap(true, Ordering::AcqRel)
-        {
-            log::error!("{error}");
-            if let Err(error) = current::remove(&self.place.dir) {
-                log::debug!("{}: nothing removed: {error}", self.place.dir.display());
-            }
-        }
-        result
-    }
-
-    fn get(&self, id: &Id) -> Result<Option<Entry>> {
-        let (runs, forgotten) = {
-            let state = self.read();
-            if let Some(change) = state.changes.get(id) {
-                return Ok(*change);
-            }
-            if let Some(frozen) = &state.frozen
-                && let Some(change) = frozen.changes.get(id)
-            {
-                return Ok(remembered(*change, frozen.born, &state.forgotten));
-            }
-            (Arc::clone(&state.runs), Arc::clone(&state.forgotten))
-        };
-        for run in runs.iter().rev() {
-            if let Some(entry) = self.noted(run.find(id))? {
-                return Ok(remembered(entry, run.born, &forgotten));
-            }
-        }
-        Ok(None)
-    }
-
-    fn change(&self, id: Id, entry: Option<Entry>) -> Result<Option<Entry>> {
-        let _writer = self.writer();
-        self.make_room()?;
-        let old = self.get(&id)?;
-        if entry.is_some() || old.is_some() {
-            self.set(id, entry, old);
-        }
-        Ok(old)
-    }
-
-    /// Notes a change of what was so before.
-    fn set(&self, id: Id, entry: Option<Entry>, old: Option<Entry>) {
-        let mut state = self.write();
-        if let Some(Entry { segment, .. }) = old
-            && let Some(count) = state.counts.get_mut(&segment)
-        {
-            *count -= 1;
-            if *count == 0 {
-                state.counts.remove(&segment);
-            }
-        }
-        if let Some(Entry { segment, .. }) = entry {
-            *state.counts.entry(segment).or_default() += 1;
-        }
-        state.changes.insert(id, entry);
-        state.since += 1;
-    }
-
-    /// Has the changes written when there are many, and waits only if the thread cannot keep up.
-    fn make_room(&self) -> Result<()> {
-        let changes = self.read().changes.len();
-        if changes >= self.limit && !self.freeze()? && changes >= 2 * self.limit {
-            self.wait_for_thread()?;
-            self.freeze()?;
-        }
-        Ok(())
-    }
-
-    /// Hands the changes to the thread. False if it still has others.
-    fn freeze(&self) -> Result<bool> {
-        let mut state = self.write();
-        let failure = state.failure.take();
-        let free = state.frozen.is_none();
-        if free && !state.changes.is_empty() {
-            let (changes, born) = (std::mem::take(&mut state.changes), state.serial);
-            state.frozen = Some(Arc::new(Frozen { changes, born }));
-        }
-        drop(state);
-        if !free || failure.is_some() {
-            // It tries again.
-            self.ring();
-        }
-        match failure {
-            Some(failure) => Err(failure),
-            None => {
-                if free {
-                    self.ring();
-                }
-                Ok(free)
-            }
-        }
-    }
-
-    /// Waits until nothing is left to be written.
-    fn wait_for_thread(&self) -> Result<()> {
-        loop {
-            let seen = self.bell().written;
-            {
-                let mut state = self.write();
-                if let Some(failure) = state.failure.take() {
-                    return Err(failure);
-                }
-                if state.frozen.is_none() {
-                    return Ok(());
-                }
-            }
-            let bell = self.bell();
-            drop(self.written.wait_while(bell, |bell| bell.written == seen));
-        }
-    }
-
-    fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
-        let mut durable = self.writer();
-        if self.broken.load(Ordering::Acquire) {
-            return Err(damaged(&self.place.dir));
-        }
-        // One kind of change after the other: what the thread still has is older than what was collected meanwhile.
-        if !self.freeze()? {
-            self.wait_for_thread()?;
-            self.freeze()?;
-        }
-        self.wait_for_thread()?;
-        let (runs, current) = {
-            let state = self.read();
-            let current = Current {
-                checkpoint: checkpoint.clone(),
-                runs: state.runs.iter().map(|run| run.name()).collect(),
-                next: state.next,
-                serial: state.serial,
-                forgotten: (*state.forgotten).clone(),
-                counts: state.counts.clone(),
-            };
-            (Arc::clone(&state.runs), current)
-        };
-        if self.durable {
-            runs.iter().try_for_each(|run| self.noted(run.sync()))?;
-            File::open(&self.place.dir).and_then(|dir| dir.sync_all()).map_err(|error| failed("writing", &self.place.dir, &error))?;
-        }
-        // From the renaming on they must not vanish. If it fails, nobody knows on which side of it: then both stay.
-        runs.iter().for_each(|run| run.set_named(true));
-        current.write(&self.place.dir, self.place.id, self.durable)?;
-        if self.broken.load(Ordering::Acquire) {
-            // Found damaged meanwhile, by a reader.
-            current::remove(&self.place.dir).map_err(|error| failed("removing the index in", &self.place.dir, &error))?;
-            return Err(damaged(&self.place.dir));
-        }
-        if let Some(old) = durable.take() {
-            let stays = |run: &Run| current.runs.iter().any(|name| name.number == run.number);
-            old.runs.iter().filter(|run| !stays(run)).for_each(|run| run.set_named(false));
-        }
-        *durable = Some(Durable { current, runs: runs.to_vec() });
-        self.write().since = 0;
-        Ok(())
-    }
 }

@@ -6,6 +6,7 @@ use super::storage::Storage;
 use crate::error::{Error, Result};
 use crate::index::write_borg_index;
 use borg::hints::{Hints, pack_integrity};
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,6 +14,9 @@ const KINDS: [&str; 3] = ["index.", "hints.", "integrity."];
 
 /// Up to so many objects, writing the files takes about a second; for more it has to be worth it.
 const FEW: u64 = 1_000_000;
+
+/// Entries between two looks whether to go on: milliseconds.
+const LOOK: usize = 8192;
 
 /// The newest transaction that has an index.
 pub(super) fn newest_index(storage: &Storage) -> Result<Option<u32>> {
@@ -45,9 +49,15 @@ pub(super) fn remove_others(storage: &Storage, keep: Option<u32>) -> Result<()> 
     storage.sync_root()
 }
 
+/// Removes files of a transaction that were not completed. Those of an older one hold as before.
+fn remove_unfinished(storage: &Storage, transaction: u32) -> Result<()> {
+    KINDS.iter().try_for_each(|kind| storage.remove_file(&format!("{kind}{transaction}.tmp")))
+}
+
 impl Local {
-    /// What has to be done before the lock is released.
-    pub(super) fn leave(&mut self) -> Result<()> {
+    /// What has to be done before the lock is released. Borg's files are left out if `somebody_waits`: they are worth seconds to the next borg
+    /// and cost as much here.
+    pub(super) fn leave(&mut self, somebody_waits: &mut dyn FnMut() -> bool) -> Result<()> {
         if self.log.is_none() {
             return Ok(());
         }
@@ -56,7 +66,14 @@ impl Local {
         self.checkpoint()?;
         match self.transaction {
             Some(transaction) if self.auxiliary.is_none_or(|old| is_worth_it(&self.shared.index.counts(), old, transaction, FEW)) => {
-                self.write_auxiliary(transaction).inspect_err(|_| {
+                let (asked, waits) = (RefCell::new(somebody_waits), Cell::new(false));
+                let stop = || waits.replace(waits.get() || (*asked.borrow_mut())()) || waits.get();
+                let written = if stop() { Ok(()) } else { self.write_auxiliary(transaction, &stop) };
+                if waits.get() {
+                    ::log::info!("Borg's index is left to Borg, because somebody waits for the repository");
+                    return remove_unfinished(&self.shared.storage, transaction);
+                }
+                written.inspect_err(|_| {
                     // Half of them are worse than none; without them Borg reads the segments.
                     if let Err(e) = remove_others(&self.shared.storage, None) {
                         ::log::warn!("{e}");
@@ -67,14 +84,22 @@ impl Local {
         }
     }
 
-    fn write_auxiliary(&mut self, transaction: u32) -> Result<()> {
+    fn write_auxiliary(&mut self, transaction: u32, stop: &dyn Fn() -> bool) -> Result<()> {
         let storage = &self.shared.storage;
         let name = |kind: &str, end: &str| format!("{kind}{transaction}{end}");
         let hints = hints(&self.statistics).pack();
         storage.write(&name("hints.", ".tmp"), &hints)?;
         let index = &self.shared.index;
         let path = storage.root().join(name("index.", ".tmp"));
-        let digests = write_borg_index(index.len(), || index.iter(), &path)?;
+        let entries = || {
+            let stopped = || Error::Unsupported("it was stopped".into());
+            let due = |number: &usize| number.is_multiple_of(LOOK) && stop();
+            Ok(index.iter()?.enumerate().map(move |(number, entry)| if due(&number) { Err(stopped()) } else { entry }))
+        };
+        let digests = write_borg_index(index.len(), entries, &path)?;
+        if stop() {
+            return Ok(());
+        }
         let integrity = pack_integrity(&borg::integrity::of_file(&name("hints.", ""), &hints), &digests.to_json());
         storage.write(&name("integrity.", ".tmp"), &integrity)?;
         // Borg 1.x: the digests first, so that nothing is ever there unchecked.
@@ -84,14 +109,6 @@ impl Local {
         }
         remove_others(storage, Some(transaction))?;
         self.auxiliary = Some(transaction);
-        Ok(())
-    }
-
-    /// Before a segment is removed: an index of an older transaction might still point to it.
-    pub(super) fn before_removal(&mut self) -> Result<()> {
-        if self.auxiliary.take().is_some() || newest_index(&self.shared.storage)?.is_some() {
-            remove_others(&self.shared.storage, None)?;
-        }
         Ok(())
     }
 

@@ -134,8 +134,7 @@ impl Shared {
         let mut state = self.published.state();
         state.transaction = transaction;
         state.statistics.clone_from(statistics);
-        state.vanishing.clear();
-        if state.wanted {
+        if state.wanted && state.vanishing.is_empty() {
             state.wanted = false;
             // With what belongs to it: before it is taken, there may be another commit.
             state.moment =
@@ -147,8 +146,15 @@ impl Shared {
     }
 
     /// The writer is about to remove these.
-    pub(super) fn publish_vanishing(&self, segments: impl Iterator<Item = u32>) {
-        self.published.state().vanishing = segments.collect();
+    pub(super) fn publish_vanishing(&self, segments: BTreeSet<u32>) {
+        self.published.state().vanishing = segments;
+    }
+
+    /// Nothing is removed any more, and only these are left.
+    pub(super) fn publish_vanished(&self, left: &Statistics) {
+        let mut state = self.published.state();
+        state.vanishing.clear();
+        state.statistics.retain(|segment, _| left.contains_key(segment));
     }
 
     /// Waits for a moment; none if `go_on` says no.
@@ -160,9 +166,9 @@ impl Shared {
             {
                 let _inside = self.enter();
                 let tail = self.tail();
-                if !tail.dirty || late {
+                let mut state = self.published.state();
+                if !tail.dirty && state.vanishing.is_empty() || late {
                     let quiet = !tail.dirty;
-                    let mut state = self.published.state();
                     (state.wanted, state.moment) = (false, None);
                     let (transaction, statistics) = (state.transaction, state.statistics.clone());
                     return Ok(Some(Moment { transaction, statistics, entries: self.index.iter()?, quiet }));

@@ -32,6 +32,17 @@ pub(crate) struct Lock {
     released: bool,
 }
 
+/// The sign of a writer's lock.
+#[derive(Debug)]
+pub(crate) struct Sign(PathBuf);
+
+impl Sign {
+    /// Whether it is still there.
+    pub(crate) fn is_there(&self) -> bool {
+        self.0.exists()
+    }
+}
+
 impl Lock {
     /// Waits for the lock as many seconds.
     pub(crate) fn acquire(storage: &Storage, host: &str, exclusive: bool, wait: u64) -> Result<Lock> {
@@ -75,7 +86,12 @@ impl Lock {
 
     /// Whether nobody broke it.
     pub(crate) fn is_held(&self) -> bool {
-        !self.exclusive || self.storage.root().join(DIRECTORY).join(self.me.name()).exists()
+        !self.exclusive || self.sign().is_there()
+    }
+
+    /// By what others, and other threads, see that it is held.
+    pub(crate) fn sign(&self) -> Sign {
+        Sign(self.storage.root().join(DIRECTORY).join(self.me.name()))
     }
 
     /// Lets go.
@@ -220,9 +236,24 @@ fn load(storage: &Storage, me: &Holder) -> Result<Roster> {
     Ok(roster)
 }
 
+/// Borg 1.x writes the file in place and takes one that it cannot parse for an empty one: a reader that comes in between, or a crash, makes
+/// all holders forgotten. Ours is there whole or not at all; Borg, which opens it by its name each time, sees no difference.
 fn save(storage: &Storage, roster: &Roster) -> Result<()> {
     let path = storage.root().join(ROSTER);
-    fs::write(&path, roster.text()).map_err(|e| failed("cannot write", &path, &e))
+    let suffix = unix::random::hex(4).map_err(|e| Error::Io(e.to_string()))?;
+    let temporary = storage.root().join(format!(".{ROSTER}.{suffix}.tmp"));
+    let written = fs::write(&temporary, roster.text()).and_then(|()| {
+        // Who may change it stays as it is.
+        if let Ok(old) = fs::metadata(&path) {
+            fs::set_permissions(&temporary, old.permissions())?;
+        }
+        fs::rename(&temporary, &path)
+    });
+    written.map_err(|e| {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(&temporary);
+        failed("cannot write", &path, &e)
+    })
 }
 
 fn held() -> MutexGuard<'static, Held> {

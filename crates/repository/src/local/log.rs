@@ -8,10 +8,11 @@ use super::storage::{Storage, failed};
 use crate::error::{Error, Result};
 use borg::segment::{COMMIT, MAGIC, PUT_HEADER};
 use std::fs::File;
-use std::io::{IoSlice, Write};
+use std::io::{IoSlice, Seek, SeekFrom, Write};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What is gathered before it is written.
 const GATHERED: usize = 1 << 20;
@@ -33,6 +34,8 @@ pub(super) struct Tail {
     written: u64,
     /// What follows it.
     gathered: Vec<u8>,
+    /// A piece that could not be written whole could not be taken back either: nobody knows what is in the file.
+    torn: bool,
     /// Something was begun since the writer said last that nothing waits for a commit.
     pub(super) dirty: bool,
 }
@@ -48,8 +51,22 @@ impl Tail {
         self.gathered.get(begin..begin.checked_add(length)?)
     }
 
-    /// Writes what was gathered, and `more` after it.
+    /// Writes what was gathered, and `more` after it. If that fails, the segment is as it was, and what was gathered still waits.
     fn write(&mut self, storage: &Storage, more: [&[u8]; 2]) -> Result<()> {
+        if self.torn {
+            return Err(Error::Io(format!("segment {} was not written whole", self.segment)));
+        }
+        let written = self.try_to_write(storage, more);
+        if written.is_err()
+            && let Some(mut file) = self.file.as_deref()
+        {
+            let back = file.set_len(self.written).and_then(|()| file.seek(SeekFrom::Start(self.written)));
+            self.torn = back.is_err();
+        }
+        written
+    }
+
+    fn try_to_write(&mut self, storage: &Storage, more: [&[u8]; 2]) -> Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let mut slices = [IoSlice::new(&self.gathered), IoSlice::new(more[0]), IoSlice::new(more[1])];
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
@@ -81,13 +98,15 @@ pub(super) struct Log {
     begun: Vec<u32>,
     /// What the thread was already asked to make durable of the current segment.
     asked: u64,
+    /// Of what was asked for, what has to be done before a commit that is being prepared.
+    settling: Option<u64>,
 }
 
 impl Log {
     /// A log that goes on with the segment `next`.
     pub(super) fn new(shared: Arc<Shared>, limit: u64, next: u32) -> Result<Log> {
         shared.tail().segment = next;
-        Ok(Log { syncer: Syncer::start(&shared.storage)?, shared, limit, begun: vec![], asked: 0 })
+        Ok(Log { syncer: Syncer::start(&shared.storage)?, shared, limit, begun: vec![], asked: 0, settling: None })
     }
 
     /// Appends an entry, and tells where it begins. `fresh`: in a segment of its own, unless the current one is empty.
@@ -114,13 +133,42 @@ impl Log {
         Ok((tail.segment, offset))
     }
 
+    /// Whether a failure to append has left everything as it was before.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.shared.tail().torn
+    }
+
     /// Whether something waits for a commit.
     pub(super) fn is_dirty(&self) -> bool {
         !self.begun.is_empty()
     }
 
+    /// Has what was written up to the first call made durable beside the writer, and waits so long for it at most. True when that is done: then
+    /// a commit finds little left to wait for.
+    pub(super) fn settle(&mut self, wait: Duration) -> bool {
+        let until = match self.settling {
+            Some(until) => until,
+            None => {
+                let shared = Arc::clone(&self.shared);
+                let tail = shared.tail();
+                if tail.file.is_some() && tail.written > self.asked {
+                    self.asked = tail.written;
+                    self.ask(&tail, true);
+                }
+                drop(tail);
+                *self.settling.insert(self.syncer.asked())
+            }
+        };
+        let settled = self.syncer.is_done(until, wait);
+        if settled {
+            self.settling = None;
+        }
+        settled
+    }
+
     /// Makes everything durable, then that it holds. Tells the transaction, and which segments are new.
     pub(super) fn commit(&mut self) -> Result<(u32, Vec<u32>)> {
+        self.settling = None;
         let shared = Arc::clone(&self.shared);
         let mut tail = shared.tail();
         if tail.file.is_none() || tail.end() > SMALL {
@@ -148,17 +196,25 @@ impl Log {
         Ok((segment, std::mem::take(&mut self.begun)))
     }
 
-    /// Removes everything since the last commit. Numbers are not used again while readers may know them.
-    pub(super) fn abandon(&mut self) -> Result<()> {
+    /// Waits for the thread, before everything since the last commit is given up.
+    pub(super) fn rest(&mut self) {
+        self.settling = None;
         // What it could not do does not matter any more.
         let _ = self.syncer.wait();
+    }
+
+    /// Forgets everything since the last commit. Numbers are not used again while readers may know them.
+    pub(super) fn abandon(&mut self) {
         let mut tail = self.shared.tail();
         if tail.file.take().is_some() {
             tail.segment += 1;
         }
         tail.gathered.clear();
-        tail.written = 0;
-        drop(tail);
+        (tail.written, tail.torn) = (0, false);
+    }
+
+    /// Removes what was abandoned.
+    pub(super) fn remove_abandoned(&mut self) -> Result<()> {
         while let Some(segment) = self.begun.last().copied() {
             self.shared.forget_file(segment);
             self.shared.storage.remove(segment)?;
@@ -209,7 +265,8 @@ struct Syncer {
 
 #[derive(Debug, Default)]
 struct Progress {
-    outstanding: usize,
+    asked: u64,
+    done: u64,
     failed: Option<Error>,
 }
 
@@ -224,7 +281,7 @@ impl Syncer {
                 let synced = synced.and_then(|()| if directory { storage.sync_directory(segment) } else { Ok(()) });
                 drop(file);
                 let mut now = progress.0.lock().unwrap_or_else(PoisonError::into_inner);
-                now.outstanding -= 1;
+                now.done += 1;
                 if let Err(e) = synced {
                     now.failed.get_or_insert(e);
                 }
@@ -237,20 +294,31 @@ impl Syncer {
     }
 
     fn ask(&self, file: Arc<File>, segment: u32, directory: bool) {
-        self.progress().outstanding += 1;
+        self.progress().asked += 1;
         if let Some(jobs) = &self.jobs
             && jobs.send((file, segment, directory)).is_err()
         {
             let mut now = self.progress();
-            now.outstanding -= 1;
+            now.done += 1;
             now.failed.get_or_insert(Error::Io("the thread that syncs segments is gone".into()));
         }
     }
 
     /// Waits until all that was asked for is done. An error is told once.
     fn wait(&self) -> Result<()> {
-        let waited = self.state.1.wait_while(self.progress(), |now| now.outstanding > 0);
+        let waited = self.state.1.wait_while(self.progress(), |now| now.done < now.asked);
         waited.unwrap_or_else(PoisonError::into_inner).failed.take().map_or(Ok(()), Err)
+    }
+
+    /// How much was asked for in all.
+    fn asked(&self) -> u64 {
+        self.progress().asked
+    }
+
+    /// Whether the first so many are done, or are within that time.
+    fn is_done(&self, until: u64, wait: Duration) -> bool {
+        let waited = self.state.1.wait_timeout_while(self.progress(), wait, |now| now.done < until);
+        waited.unwrap_or_else(PoisonError::into_inner).0.done >= until
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {

@@ -7,6 +7,7 @@ mod lock;
 mod log;
 mod opening;
 mod reader;
+mod removal;
 mod replay;
 mod shared;
 mod space;
@@ -27,6 +28,10 @@ pub use check::{CheckOptions, CheckReport, Finding};
 pub use compact::{Compaction, Step};
 pub use reader::Reader;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes of segments after which the index is made durable. Large objects are read by their headers alone, small ones whole: about a second.
+const READ_AGAIN: u64 = 256 << 20;
 
 /// An open repository on this machine.
 #[derive(Debug)]
@@ -44,6 +49,10 @@ pub struct Local {
     broken: Option<Error>,
     /// Segments from which everything needed was copied: removed by the next commit.
     compacting: compact::Progress,
+    /// Bytes of segments that were committed since the index was made durable: going back to the last commit means reading them again.
+    unread: u64,
+    /// How many there may be.
+    read_again: u64,
     /// Borg's index and what belongs to it are those of this transaction, and no segment they know of was removed.
     auxiliary: Option<u32>,
     /// After everything else, when this is dropped.
@@ -101,6 +110,7 @@ impl Local {
 
     pub(crate) fn check_alive(&mut self) -> Result<()> {
         self.check()?;
+        self.note_removals(Duration::ZERO);
         let lost = self.lock.as_ref().and_then(lost);
         self.remember(lost.map_or(Ok(()), Err))
     }
@@ -132,7 +142,7 @@ impl Local {
 
     /// Forgets everything since the last commit, removes its segments and goes back to the index of that commit.
     pub(crate) fn discard(&mut self) -> Result<()> {
-        let Some(log) = &mut self.log else { return Ok(()) };
+        let Some(log) = &self.log else { return Ok(()) };
         if !log.is_dirty() && self.broken.is_none() {
             return Ok(());
         }
@@ -140,18 +150,30 @@ impl Local {
             // Whoever has the lock now has removed our segments, and has perhaps committed others under their numbers.
             return self.remember(Err(error));
         }
+        self.end_removal();
+        if let Some(log) = &mut self.log {
+            log.rest();
+        }
+        let caught_up = self.go_back();
+        // Nobody can find anything in them any more: readers need not wait until the file system has given them up.
+        let removed = self.log.as_mut().map_or(Ok(()), Log::remove_abandoned);
+        self.remember(caught_up.and(removed))
+    }
+
+    /// To the index of the last commit, while nobody reads it.
+    fn go_back(&mut self) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let _alone = shared.shut();
-        if let Err(error) = log.abandon() {
-            return self.remember(Err(error));
+        if let Some(log) = &mut self.log {
+            log.abandon();
         }
         self.broken = None;
         self.compacting.discard();
-        let caught_up = shared.index.reset().and_then(|checkpoint| self.catch_up(checkpoint.unwrap_or_default()));
-        if caught_up.is_ok() {
-            self.publish();
-        }
-        self.remember(caught_up)
+        self.room.settle_copies();
+        let checkpoint = shared.index.reset()?;
+        self.catch_up(checkpoint.unwrap_or_default())?;
+        self.publish();
+        Ok(())
     }
 
     pub(crate) fn free_nonce(&mut self) -> Result<Option<u64>> {
@@ -176,6 +198,7 @@ impl Local {
 
     pub(crate) fn destroy(mut self) -> Result<()> {
         self.for_writing()?;
+        self.end_removal();
         self.log = None;
         let root = self.shared.storage.root().to_owned();
         // Without it, this is no repository any more, should the rest fail.
@@ -186,8 +209,9 @@ impl Local {
         std::fs::remove_dir_all(&root).map_err(|e| storage::failed("cannot remove", &root, &e))
     }
 
-    pub(crate) fn close(mut self) {
-        if let Err(e) = self.leave() {
+    pub(crate) fn close(mut self, somebody_waits: &mut dyn FnMut() -> bool) {
+        self.end_removal();
+        if let Err(e) = self.leave(somebody_waits) {
             // Whoever opens it next finds everything in the segments.
             ::log::warn!("{}: {e}", self.shared.storage.root().display());
         }
@@ -237,7 +261,10 @@ impl Local {
         for segment in segments {
             // It holds already: without a stamp the next opening builds the index anew.
             match self.shared.storage.stamp(segment) {
-                Ok(Some(stamp)) => note(&mut self.statistics, segment, |state| (state.size, state.mtime_ns) = (stamp.size, stamp.mtime_ns)),
+                Ok(Some(stamp)) => {
+                    self.unread += stamp.size;
+                    note(&mut self.statistics, segment, |state| (state.size, state.mtime_ns) = (stamp.size, stamp.mtime_ns));
+                }
                 Ok(None) => {}
                 Err(e) => ::log::error!("{e}"),
             }
@@ -251,7 +278,7 @@ impl Local {
         }
         self.remove_emptied();
         self.publish();
-        if self.shared.index.wants_checkpoint()
+        if self.wants_checkpoint()
             && let Err(e) = self.checkpoint()
         {
             ::log::error!("the next opening will take longer: {e}");
@@ -264,9 +291,17 @@ impl Local {
         self.shared.publish(self.transaction, &self.statistics);
     }
 
-    fn checkpoint(&self) -> Result<()> {
+    /// Whether so much was committed since the last checkpoint that reading it again would take long, at the next opening or when readers
+    /// wait in a [`Local::discard`].
+    fn wants_checkpoint(&self) -> bool {
+        self.shared.index.wants_checkpoint() || self.unread > self.read_again
+    }
+
+    fn checkpoint(&mut self) -> Result<()> {
         let Some(transaction) = self.transaction else { return Ok(()) };
-        self.shared.index.checkpoint(&Checkpoint { transaction, segments: self.statistics.clone() })
+        self.shared.index.checkpoint(&Checkpoint { transaction, segments: self.statistics.clone() })?;
+        self.unread = 0;
+        Ok(())
     }
 
     fn for_writing(&self) -> Result<()> {
@@ -293,4 +328,35 @@ fn lost(lock: &Lock) -> Option<Error> {
 
 fn reading_only() -> Error {
     Error::Unsupported("the repository was opened for reading only".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{OpenOptions, Repository, Reserve};
+
+    #[test]
+    fn little_is_read_again_when_something_is_discarded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("repo").to_str().unwrap().to_owned();
+        let options = OpenOptions { exclusive: true, create: true, reserve: Reserve::NONE, ..OpenOptions::at(path) };
+        let Repository::Local(mut local) = Repository::open(&options).unwrap() else { panic!("it is local") };
+        local.read_again = 3 << 20;
+        for n in 0..10 {
+            local.put(&Id([n; 32]), &vec![n; 1 << 20], 0).unwrap();
+            local.commit().unwrap();
+            assert!(local.unread <= 3 << 20, "{}", local.unread);
+        }
+        local.put(&Id([10; 32]), b"never committed", 0).unwrap();
+        local.discard().unwrap();
+        assert_eq!(local.object_count().unwrap(), 10);
+        // It does not become more by being read, and what is known is right.
+        assert!(local.unread <= 3 << 20, "{}", local.unread);
+        let checkpoint = local.shared.index.reset().unwrap().unwrap();
+        assert!(Some(checkpoint.transaction + 4) > local.transaction, "{} of {:?}", checkpoint.transaction, local.transaction);
+        local.catch_up(checkpoint).unwrap();
+        for n in 0..10 {
+            assert_eq!(local.get(&Id([n; 32])).unwrap(), vec![n; 1 << 20]);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::lock::{Lock, host_id};
 use super::log::Log;
-use super::replay::{Statistics, newest_commit, replay};
+use super::replay::{Statistics, newest_commit, replay, uncommitted};
 use super::shared::Shared;
 use super::space::Room;
 use super::storage::{Stamp, Storage, failed};
@@ -50,13 +50,18 @@ impl Local {
         let transaction = newest_commit(&storage, &segments)?;
         if transaction.is_none() && (auxiliary::newest_index(&storage)?.is_some() || segments.iter().any(|(segment, _)| *segment > 0)) {
             // Borg 1.x with an index; without one there is something all the same that a check could find again.
-            return Err(Error::CheckNeeded(place));
+            return Err(Error::CheckNeeded(format!("{place} needs a check before it can be used: no sound commit is in it")));
         }
         // Two readers of one repository cannot share an index that is written.
         let kept = options.index.as_deref().filter(|_| exclusive);
         let committed = |segment: u32| transaction.is_some_and(|transaction| segment <= transaction);
         let valid = segments.iter().filter(|(segment, _)| committed(*segment)).copied().collect::<Vec<_>>();
-        let (index, checkpoint) = open_index(kept, settings.id, &valid, transaction)?;
+        let (index, checkpoint) = Index::open(kept, settings.id)?;
+        if let (Some(dir), Some(known)) = (kept, &checkpoint) {
+            let tail = segments.iter().filter(|(segment, _)| !committed(*segment)).copied().collect::<Vec<_>>();
+            refuse_damaged_commit(&storage, dir, known, transaction, &tail)?;
+        }
+        let (index, checkpoint) = fitting(index, checkpoint, kept, settings.id, &valid, transaction)?;
         let shared = Arc::new(Shared::new(storage, index));
         let log = if exclusive {
             for (segment, _) in segments.iter().rev().filter(|(segment, _)| !committed(*segment)) {
@@ -76,6 +81,8 @@ impl Local {
             room: Room::new(options.reserve, settings.additional_free_space, settings.storage_quota),
             broken: None,
             compacting: super::compact::Progress::default(),
+            unread: 0,
+            read_again: super::READ_AGAIN,
             auxiliary: auxiliary::complete(&shared.storage)?,
             lock: Some(lock),
             settings,
@@ -108,19 +115,36 @@ impl Local {
             log::info!("{}: reading {} segments", self.shared.storage.root().display(), segments.len());
         }
         replay(&self.shared, &mut self.statistics, &segments)?;
+        self.unread = segments.iter().map(|(_, stamp)| stamp.size).sum();
         self.room.set_used(self.statistics.values().map(|state| state.size.saturating_sub(8)).sum());
-        if self.shared.index.wants_checkpoint() { self.checkpoint() } else { Ok(()) }
+        if self.wants_checkpoint() { self.checkpoint() } else { Ok(()) }
     }
 }
 
+/// What was never committed is removed. What our own index knows to have been committed is not, whatever has become of it since.
+fn refuse_damaged_commit(storage: &Storage, dir: &Path, known: &Checkpoint, transaction: Option<u32>, tail: &[(u32, Stamp)]) -> Result<()> {
+    // Where our commit is not even there, the repository was put back to an older state.
+    let Some((segment, stamp)) = tail.iter().rev().find(|(segment, _)| known.segments.contains_key(segment)) else { return Ok(()) };
+    let why = uncommitted(storage, *segment, stamp.size)?.unwrap_or_else(|| "nobody knows why".to_owned());
+    let (place, dir, newest) = (storage.root().display(), dir.display(), known.transaction);
+    let before = transaction.map_or("its beginning".to_owned(), |transaction| format!("transaction {transaction}"));
+    Err(Error::CheckNeeded(format!(
+        "{place} needs a check before it can be used: transaction {newest} was committed, and segment {segment}, which belongs to it, is \
+         damaged now ({why}). Nothing was removed. Copy the repository before anything else; then put that segment back from a copy of \
+         the disk, if there is one. Otherwise, removing {dir} gives up everything after {before}, as any borg that opens the repository \
+         would"
+    )))
+}
+
 /// Our index, if it still fits the repository; otherwise an empty one.
-fn open_index(
+fn fitting(
+    index: Index,
+    checkpoint: Option<Checkpoint>,
     dir: Option<&Path>,
     id: RepositoryId,
     segments: &[(u32, Stamp)],
     transaction: Option<u32>,
 ) -> Result<(Index, Option<Checkpoint>)> {
-    let (index, checkpoint) = Index::open(dir, id)?;
     let (Some(found), Some(dir)) = (&checkpoint, dir) else { return Ok((index, checkpoint)) };
     let Some(why) = mismatch(found, segments, transaction) else { return Ok((index, checkpoint)) };
     log::warn!("the index in {} is built anew: {why}", dir.display());

@@ -125,36 +125,46 @@ impl Iterator for Entries<'_> {
 }
 
 /// Borg 1.x: a segment is committed if it ends with a COMMIT, is sound from beginning to end, and has nothing but COMMITs after the first.
-fn is_committed(storage: &Storage, segment: u32, size: u64) -> Result<bool> {
+/// Why it is not, if it is not.
+pub(super) fn uncommitted(storage: &Storage, segment: u32, size: u64) -> Result<Option<String>> {
+    let because = |why: &dyn std::fmt::Display| Ok(Some(why.to_string()));
     if size < (MAGIC.len() + HEADER) as u64 {
-        return Ok(false);
+        return because(&format!("it has {size} bytes only"));
     }
-    let Some(file) = storage.open(segment)? else { return Ok(false) };
+    let Some(file) = storage.open(segment)? else { return because(&"it is gone") };
     let mut last = [0; HEADER];
-    if file.read_exact_at(&mut last, size - HEADER as u64).is_err() || last != COMMIT {
-        return Ok(false);
+    if let Err(error) = file.read_exact_at(&mut last, size - HEADER as u64) {
+        return because(&error);
+    }
+    if last != COMMIT {
+        return because(&"it does not end with a COMMIT");
     }
     let (mut committed, mut data) = (false, vec![]);
     for found in Entries::new(&file, segment, size) {
-        let Ok(found) = found else { return Ok(false) };
-        if committed && found.header.tag != Tag::Commit {
-            return Ok(false);
+        let Found { offset, header, id } = match found {
+            Ok(found) => found,
+            Err(error) => return because(&error),
+        };
+        if committed && header.tag != Tag::Commit {
+            return because(&format!("a COMMIT is followed by something else at {offset}"));
         }
-        committed |= found.header.tag == Tag::Commit;
-        if found.header.tag == Tag::Put {
-            data.resize(found.header.size as usize, 0);
-            if file.read_exact_at(&mut data, found.offset.into()).is_err() || verify(&data[..PUT_HEADER], &data[PUT_HEADER..]).is_err() {
-                return Ok(false);
+        committed |= header.tag == Tag::Commit;
+        if header.tag == Tag::Put {
+            data.resize(header.size as usize, 0);
+            let sound = file.read_exact_at(&mut data, offset.into()).map_err(|e| e.to_string());
+            let sound = sound.and_then(|()| verify(&data[..PUT_HEADER], &data[PUT_HEADER..]).map_err(|e| e.to_string()));
+            if let Err(why) = sound {
+                return because(&format!("object {id} at {offset}: {why}"));
             }
         }
     }
-    Ok(committed)
+    if committed { Ok(None) } else { because(&"it has no COMMIT") }
 }
 
 /// The number of the newest committed segment: the transaction that holds.
 pub(super) fn newest_commit(storage: &Storage, segments: &[(u32, Stamp)]) -> Result<Option<u32>> {
     for (segment, stamp) in segments.iter().rev() {
-        if is_committed(storage, *segment, stamp.size)? {
+        if uncommitted(storage, *segment, stamp.size)?.is_none() {
             return Ok(Some(*segment));
         }
     }

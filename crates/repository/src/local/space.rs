@@ -7,6 +7,9 @@ use crate::options::Reserve;
 /// How much may be taken in at most before the file system is looked at again.
 const BETWEEN: u64 = 8 << 20;
 
+/// What copies leave free however little is kept: a commit must still be possible, because only it makes room.
+const SPARE: u64 = 1 << 20;
+
 /// Decides whether there is room.
 #[derive(Debug)]
 pub(super) struct Room {
@@ -17,18 +20,60 @@ pub(super) struct Room {
     quota: u64,
     /// What may be taken in before the file system is looked at again.
     budget: u64,
+    /// The same for copies of a compaction.
+    copying: u64,
+    /// What copies took and will give back, when what they were copied from is removed.
+    lent: u64,
     /// Bytes of all entries, for the quota. Borg counts no DELETEs, so this is a little more.
     used: u64,
 }
 
 impl Room {
     pub(super) fn new(reserve: Reserve, additional: u64, quota: u64) -> Room {
-        Room { reserve, additional, quota, budget: 0, used: 0 }
+        Room { reserve, additional, quota, budget: 0, copying: 0, lent: 0, used: 0 }
     }
 
     /// What there is already.
     pub(super) fn set_used(&mut self, used: u64) {
-        (self.used, self.budget) = (used, 0);
+        (self.used, self.budget, self.copying) = (used, 0, 0);
+    }
+
+    /// No copies wait any more for the removal of what they were copied from.
+    pub(super) fn settle_copies(&mut self) {
+        self.lent = 0;
+    }
+
+    /// What is free, and how much of it copies may not use: half of what is kept, so that what comes after them can be committed.
+    /// What has to be kept is what deletions are for, and a compaction is how they give anything back.
+    pub(super) fn for_copies(&self, storage: &Storage) -> Result<(u64, u64)> {
+        let space = storage.space()?;
+        Ok((space.available, self.kept(space.total) / 2 + SPARE))
+    }
+
+    /// Takes so many bytes for a copy, if there is room for it.
+    pub(super) fn take_for_copy(&mut self, storage: &Storage, bytes: u64) -> Result<()> {
+        if self.copying < bytes {
+            let (available, kept) = self.for_copies(storage)?;
+            match available.checked_sub(kept) {
+                Some(free) if free >= bytes => self.copying = bytes.max(BETWEEN.min(free / 4)),
+                _ => {
+                    let (free, kept) = (available >> 20, kept >> 20);
+                    return Err(Error::NoSpace(format!(
+                        "a copy was to be written; {free} MiB are free, of which {kept} MiB are kept for commits"
+                    )));
+                }
+            }
+        }
+        self.copying -= bytes;
+        self.lent += bytes;
+        // What they take, others no longer have.
+        self.budget = self.budget.saturating_sub(bytes);
+        Ok(())
+    }
+
+    /// What must stay free in a file system of so many bytes.
+    fn kept(&self, total: u64) -> u64 {
+        self.reserve.of(total).saturating_add(self.additional)
     }
 
     /// Takes so many bytes more, if there is room for them.
@@ -51,7 +96,9 @@ impl Room {
             return Ok(());
         }
         let space = storage.space()?;
-        let reserve = self.reserve.of(space.total).saturating_add(self.additional);
+        let reserve = self.kept(space.total);
+        // A compaction beside them is not to end backups for which there would be room without it.
+        let reserve = reserve - self.lent.min(reserve / 2);
         match space.available.checked_sub(reserve) {
             // Others write there, too: the nearer the end, the more often it is looked at.
             Some(free) if free >= bytes => {

@@ -152,7 +152,7 @@ impl Storage {
         let names = self.names()?;
         let left = |name: &&String| {
             let hint = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(".tmp"));
-            hint.is_some_and(|hint| ["config.", "nonce.", "hints.", "integrity."].iter().any(|kind| hint.starts_with(kind)))
+            hint.is_some_and(|hint| ["config.", "nonce.", "hints.", "integrity.", "lock.roster."].iter().any(|kind| hint.starts_with(kind)))
         };
         names.iter().filter(left).try_for_each(|name| self.remove_file(name))
     }

@@ -156,3 +156,37 @@ fn theirs_opens_ours_without_reading_the_segments() {
     repository.close();
     assert!(!said(&path).contains("Replaying"));
 }
+
+#[test]
+fn whoever_waits_does_not_wait_for_the_index_of_another_borg() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, index) = (dir.path().join("repo"), dir.path().join("index"));
+    create(&path).close();
+    let mut repository = Repository::open(&kept(&path, &index)).unwrap();
+    for n in 0..30_000 {
+        repository.put(&id(n), &n.to_le_bytes(), 0).unwrap();
+    }
+    repository.commit().unwrap();
+    repository.close();
+    let files = || ["index.", "hints.", "integrity.", "lock"].map(|kind| beside(&path, kind)).concat();
+    let old = files();
+    assert_eq!(old.len(), 3);
+    for asked in [1, 2, 4, 5] {
+        let mut repository = Repository::open(&kept(&path, &index)).unwrap();
+        repository.put(&id(30_000 + asked), b"x", 0).unwrap();
+        repository.commit().unwrap();
+        // Somebody comes while it is written.
+        let mut times = 0;
+        repository.close_unless(&mut || {
+            times += 1;
+            times >= asked
+        });
+        assert_eq!((times, files()), (asked, old.clone()));
+    }
+    for borg in borgs() {
+        let theirs = OpenOptions { served: true, borg: borg.program.to_str().unwrap().into(), ..options(&path) };
+        assert_eq!(Repository::open(&theirs).unwrap().object_count().unwrap(), 30_004);
+    }
+    Repository::open(&kept(&path, &index)).unwrap().close();
+    assert!(files().len() == 3 && files() != old);
+}

@@ -132,6 +132,30 @@ fn our_own_number_from_an_earlier_life_is_no_lock() {
 }
 
 #[test]
+fn the_roster_is_there_whole_at_any_time() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("repo");
+    create(&path).close();
+    let roster = path.join("lock.roster");
+    // Some process that lives as long as the machine.
+    std::fs::write(&roster, r#"{"shared": [["test@1", 1, 0]]}"#).unwrap();
+    std::fs::set_permissions(&roster, std::fs::Permissions::from_mode(0o660)).unwrap();
+    // What a reader that has just opened it goes on to read.
+    let mut before = std::fs::File::open(&roster).unwrap();
+    std::fs::write(path.join(".lock.roster.1234.tmp"), "{").unwrap();
+    let reading = Repository::open(&OpenOptions { exclusive: false, ..options(&path) }).unwrap();
+    assert_eq!(std::io::read_to_string(&mut before).unwrap(), r#"{"shared": [["test@1", 1, 0]]}"#);
+    assert_eq!(borg::roster::Roster::parse(&std::fs::read(&roster).unwrap()).shared.len(), 2);
+    assert_eq!(std::fs::metadata(&roster).unwrap().permissions().mode() & 0o777, 0o660);
+    reading.close();
+    assert_eq!(borg::roster::Roster::parse(&std::fs::read(&roster).unwrap()).shared.len(), 1);
+    std::fs::remove_file(&roster).unwrap();
+    open(&path).close();
+    assert_eq!((beside(&path, "lock"), beside(&path, ".")), (vec![], vec![]));
+}
+
+#[test]
 fn a_broken_lock_stops_the_writer() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("repo");

@@ -87,6 +87,57 @@ fn a_torn_commit_does_not_hold() {
 }
 
 #[test]
+fn a_commit_that_we_know_of_is_not_thrown_away_when_it_rots() {
+    let dir = tempfile::tempdir().unwrap();
+    let flip = |path: &Path, at: u64| {
+        use std::os::unix::fs::FileExt;
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let (mut byte, times) = ([0], std::fs::FileTimes::new().set_modified(file.metadata().unwrap().modified().unwrap()));
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 4], at).unwrap();
+        file.set_times(times).unwrap();
+    };
+    let cut = |path: &Path, _: u64| std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(20).unwrap();
+    type Damage<'a> = &'a dyn Fn(&Path, u64);
+    let damages: [(Damage<'_>, &str); 2] = [(&flip, "object"), (&cut, "COMMIT")];
+    for (number, (damage, why)) in damages.into_iter().enumerate() {
+        let (path, index) = (dir.path().join(number.to_string()), dir.path().join(format!("{number}.index")));
+        two(&path);
+        Repository::open(&kept(&path, &index)).unwrap().close();
+        damage(&segment(&path, 1), 100);
+        for _ in 0..2 {
+            let Err(Error::CheckNeeded(said)) = Repository::open(&kept(&path, &index)).map(drop) else { panic!("{number}: it was opened") };
+            assert!(said.contains("transaction 1 ") && said.contains("segment 1,") && said.contains(why), "{said}");
+            assert!(said.contains(index.to_str().unwrap()) && said.contains("gives up everything after transaction 0"), "{said}");
+            assert_eq!(segments(&path), [0, 1]);
+        }
+        assert_eq!(beside(&path, "lock"), [""; 0]);
+        // A person decides to do without it.
+        std::fs::remove_dir_all(&index).unwrap();
+        let mut repository = Repository::open(&kept(&path, &index)).unwrap();
+        assert!(repository.get(&id(1)).is_ok() && repository.get(&id(2)).is_err());
+        repository.put(&id(3), b"three", 0).unwrap();
+        repository.commit().unwrap();
+        // What was begun after the newest commit that we know of is no commit.
+        repository.put(&id(4), &[4; 2 << 20], 0).unwrap();
+        drop(repository);
+        assert_eq!(Repository::open(&kept(&path, &index)).unwrap().object_count().unwrap(), 2);
+    }
+    // The only transaction of all.
+    let (path, index) = (dir.path().join("one"), dir.path().join("one.index"));
+    let mut repository = Repository::open(&repository::OpenOptions { create: true, ..kept(&path, &index) }).unwrap();
+    repository.put(&id(1), &[1; 100], 0).unwrap();
+    repository.commit().unwrap();
+    repository.close();
+    for name in ["index.0", "hints.0", "integrity.0"] {
+        std::fs::remove_file(path.join(name)).unwrap();
+    }
+    flip(&segment(&path, 0), 100);
+    assert!(matches!(Repository::open(&kept(&path, &index)), Err(Error::CheckNeeded(said)) if said.contains("its beginning")));
+    assert_eq!(segments(&path), [0]);
+}
+
+#[test]
 fn what_follows_a_commit_undoes_it() {
     let dir = tempfile::tempdir().unwrap();
     let append = |path: &Path, bytes: &[u8]| {

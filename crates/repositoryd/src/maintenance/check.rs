@@ -6,6 +6,7 @@ use super::{Stop, Work};
 use crate::failures::of_repository;
 use crate::opening::Opening;
 use crate::orphans;
+use crate::pauses::pause_for_tests;
 use crate::view;
 use crate::viewlist::Named;
 use borg::archive::Archive as Metadata;
@@ -37,6 +38,7 @@ impl Findings {
 pub fn check(work: &Work<'_>, verify_data: bool) -> Result<Report, Stop> {
     let attached = work.attach()?;
     let opening = &attached.opening;
+    pause_for_tests("check");
     let Some(reader) = opening.reader() else {
         let message = "a repository behind borg serve is checked with `borg check`; release it for that";
         return Err(Failure::new(Cause::RepositoryError, message).into());

@@ -125,7 +125,8 @@ fn count(work: &Work<'_>, plan: Plan) -> Result<Report, Stop> {
     let (mut chunks, mut bytes) = (0, 0);
     for (at, id) in ids.iter().enumerate() {
         work.progress("objects", at as u64, ids.len() as u64)?;
-        if jobs.iter().any(|job| job.entry(id).is_some()) || !attached.opening.stays(id)? {
+        let is_held = jobs.iter().map(|job| job.entry(id)).collect::<Result<Vec<_>, _>>()?.iter().any(Option::is_some);
+        if is_held || !attached.opening.stays(id)? {
             continue;
         }
         chunks += 1;

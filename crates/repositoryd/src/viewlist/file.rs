@@ -171,6 +171,12 @@ impl Verified {
         Ok(Verified { head, path: path.to_owned(), small })
     }
 
+    /// The same of bytes that are in memory; None if they are no such file.
+    pub fn in_memory(bytes: &[u8]) -> Option<Verified> {
+        let head = Head::decode(bytes.get(..HEAD).unwrap_or(bytes), bytes.len() as u64)?;
+        Some(Verified { head, path: PathBuf::from("in memory"), small: Some(Arc::from(bytes)) })
+    }
+
     /// Its references.
     pub fn references(&self) -> Result<Stream, ViewListError> {
         self.stream(Some(self.head.at_references()), self.head.references, Reference::SIZE)

@@ -1,6 +1,6 @@
 //! Writing a list: as the difference to an earlier one where that is smaller, to a file that gets its name with the commit.
 
-use super::file::{HEAD, Head, Verified};
+use super::file::{HEAD, Head, Stream, Verified};
 use super::tree::Event;
 use super::{Lists, MAX_DEPTH, Named, Note, ViewList, find, hex, remove};
 use crate::failures::of_state;
@@ -136,6 +136,62 @@ impl Lists {
 
 fn write_all(file: File, head: &Head, references: &[Reference], removed: &[Id], others: &[Id]) -> std::io::Result<String> {
     let mut out = Hashing { file: BufWriter::with_capacity(1 << 18, file), hash: Sha256::new() };
+    write_parts(&mut out, head, references, removed, others)?;
+    out.file.flush()?;
+    out.file.get_ref().sync_all()?;
+    Ok(hex(&out.hash.finalize()))
+}
+
+/// Everything that a file says, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Parsed {
+    head: Head,
+    references: Vec<Reference>,
+    removed: Vec<Id>,
+    others: Vec<Id>,
+}
+
+impl Parsed {
+    /// Reads a whole file; None if it is damaged.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Parsed> {
+        let file = Verified::in_memory(bytes)?;
+        let ids = |stream| Some(all(stream)?.into_iter().map(|reference| Id(reference.id)).collect());
+        let references = all(file.references().ok()?)?;
+        let (removed, others) = (ids(file.removed().ok()?)?, ids(file.others().ok()?)?);
+        // Whatever its version, it is written as of today.
+        Some(Parsed { head: Head { first: false, ..file.head }, references, removed, others })
+    }
+
+    /// How many references and ids are in the file.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.references.len() + self.removed.len() + self.others.len()
+    }
+
+    /// The bytes of such a file.
+    pub fn encode(&self) -> std::io::Result<Vec<u8>> {
+        let mut out = Hashing { file: vec![], hash: Sha256::new() };
+        write_parts(&mut out, &self.head, &self.references, &self.removed, &self.others)?;
+        Ok(out.file)
+    }
+}
+
+fn all(mut stream: Stream) -> Option<Vec<Reference>> {
+    let mut all = vec![];
+    while let Some(reference) = stream.next().ok()? {
+        all.push(reference);
+    }
+    Some(all)
+}
+
+fn write_parts<W: Write>(
+    out: &mut Hashing<W>,
+    head: &Head,
+    references: &[Reference],
+    removed: &[Id],
+    others: &[Id],
+) -> std::io::Result<()> {
     let head = head.encode();
     debug_assert_eq!(head.len(), HEAD);
     out.write(&head)?;
@@ -152,17 +208,15 @@ fn write_all(file: File, head: &Head, references: &[Reference], removed: &[Id], 
             out.write(&bytes)?;
         }
     }
-    out.file.flush()?;
-    out.file.get_ref().sync_all()?;
-    Ok(hex(&out.hash.finalize()))
+    Ok(())
 }
 
-struct Hashing {
-    file: BufWriter<File>,
+struct Hashing<W> {
+    file: W,
     hash: Sha256,
 }
 
-impl Hashing {
+impl<W: Write> Hashing<W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.hash.update(bytes);
         self.file.write_all(bytes)

@@ -255,7 +255,7 @@ impl World {
     }
 
     fn reply(&mut self, bytes: &[u8]) {
-        assert!(!bytes.windows(CANARY.len()).any(|window| window == CANARY), "a client sees the data of another");
+        assert!(!has_canary(bytes), "a client sees the data of another");
         self.replies.push(bytes);
         let reply = self.replies.next_reply().expect("replies are well-formed").expect("replies are whole");
         assert_eq!(Some(reply.msgid), self.unanswered.take(), "each call gets one answer");
@@ -420,6 +420,11 @@ impl World {
             assert!(!violation.rule.is_empty());
         }
     }
+}
+
+/// Looks at the first byte before it compares: a comparison costs a call, and under a sanitizer a dear one.
+fn has_canary(bytes: &[u8]) -> bool {
+    bytes.iter().enumerate().any(|(at, byte)| *byte == CANARY[0] && bytes[at..].starts_with(CANARY))
 }
 
 /// What people see is one printable line.
