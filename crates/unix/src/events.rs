@@ -32,6 +32,8 @@ pub const EVENTS: &[Event] = &[
     event("database-trouble", "c4b00e6f56b44da7b48860c449cd819d"),
     event("worker-misbehaves", "573cd367b483661be5fd4b36ffe45174"),
     event("connection-refused", "51a28abaaf0ac6316336473f945f9659"),
+    event("schedule-run", "62f87d51dc55b7eb04fa4b5b90772332"),
+    event("schedule-skip", "2d17793c6f0888503a5b181f1feb3c67"),
     event("undone", "719a2fb44ff6e87e934defb9fb5427dc"),
 ];
 

@@ -1,7 +1,7 @@
 //! Log lines to the journal with fields, to syslog, or on standard error.
 //!
-//! Log calls say what a message is about by key-value pairs, `log::info!(event = "job-done", job = 7, client = name; "...")`. Five
-//! keys become fields of the journal: `job`, `client`, `repository`, `cause`, and `event`, whose `MESSAGE_ID` is in [`crate::events`].
+//! Log calls say what a message is about by key-value pairs, `log::info!(event = "job-done", job = 7, client = name; "...")`. Six
+//! keys become fields of the journal: `job`, `client`, `repository`, `cause`, `schedule`, and `event`, whose `MESSAGE_ID` is in [`crate::events`].
 //! The message itself is a whole sentence without them; other keys are appended to it.
 
 use crate::events;
@@ -25,8 +25,13 @@ pub const JOURNAL: &str = journal::SOCKET;
 const SYSLOG: &str = "/dev/log";
 
 /// The keys that are fields, and the fields.
-const FIELDS: [(&str, &str); 4] =
-    [("job", "BORGCUBE_JOB"), ("client", "BORGCUBE_CLIENT"), ("repository", "BORGCUBE_REPOSITORY"), ("cause", "BORGCUBE_CAUSE")];
+const FIELDS: [(&str, &str); 5] = [
+    ("job", "BORGCUBE_JOB"),
+    ("client", "BORGCUBE_CLIENT"),
+    ("repository", "BORGCUBE_REPOSITORY"),
+    ("cause", "BORGCUBE_CAUSE"),
+    ("schedule", "BORGCUBE_SCHEDULE"),
+];
 
 /// The key of an event's word.
 const EVENT: &str = "event";
