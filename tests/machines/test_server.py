@@ -206,15 +206,15 @@ class Server:
     def test_54_the_servers_ssh_key_is_a_credential(self):
         server = self.server
         server.sh("mv /var/lib/borgcube/.ssh/id_ed25519 /root/old-key")
+        self.addCleanup(server.sh, "mv /root/old-key /var/lib/borgcube/.ssh/id_ed25519; rm -rf /etc/systemd/system/borgcubed.service.d;"
+                        "systemctl daemon-reload; systemctl restart borgcubed")
         self.assertNotEqual(self.cli("run", "server/etc", "--wait", "--quiet", check=False).code, 0)
         said = self.cli("setup", "--yes", "--repository", "main", "--url", "/srv/borg/main", "--remote", "root@server", "--client", "again",
                         "--server", "borgcube-ssh@server", "--accept-host-key", "/etc/ssh", check=False, timeout=120)
-        self.assertEqual(server.sh("stat -c %a /etc/credstore.encrypted/borgcube.server.ssh-key").out, "600\n", said)
-        key = server.sh("ssh-keygen -y -f /run/credentials/borgcubed.service/ssh-key").out
+        self.assertEqual(server.sh("stat -c %a /etc/credstore.encrypted/borgcube.server.ssh-key", check=False).out, "600\n", said)
+        key = server.sh("setpriv --reuid borgcube --regid borgcube --clear-groups ssh-keygen -y -f /run/credentials/borgcubed.service/ssh-key").out
         server.sh("cat >> /root/.ssh/authorized_keys", stdin=key)
         self.run_config("server/etc")
-        server.sh("mv /root/old-key /var/lib/borgcube/.ssh/id_ed25519")
-        server.sh("rm -r /etc/systemd/system/borgcubed.service.d; systemctl daemon-reload; systemctl restart borgcubed")
 
     def test_60_restart_of_each_daemon_during_a_backup(self):
         for unit in "borgcubed.service", "borgcube-repositoryd@main.service", "borgcube-session.socket", "borgcubed.socket":
