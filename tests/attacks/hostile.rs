@@ -62,10 +62,15 @@ pub struct Hostile {
 impl Hostile {
     /// Does what the shim does, and keeps the other ends.
     pub fn connect(socket: &Path) -> Hostile {
+        Hostile::connect_with(socket, b"!")
+    }
+
+    /// The same with what the shim says of its client: `!ADDRESS`, the hash of its key's token, its key's client, a line each.
+    pub fn connect_with(socket: &Path, word: &[u8]) -> Hostile {
         let connection = unix::socket::connect(socket).expect("the session socket");
         let pair = || UnixStream::pair().expect("a pair of sockets");
         let ((calls, theirs), (replies, theirs_too), (notes, theirs_last)) = (pair(), pair(), pair());
-        unix::fdpass::send_fds(&connection, &[theirs.as_fd(), theirs_too.as_fd(), theirs_last.as_fd()], b"!").expect("descriptors");
+        unix::fdpass::send_fds(&connection, &[theirs.as_fd(), theirs_too.as_fd(), theirs_last.as_fd()], word).expect("descriptors");
         replies.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         notes.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let peek = replies.try_clone().expect("a descriptor can be doubled");
@@ -105,7 +110,12 @@ impl Hostile {
 
     /// One more connection to the same socket, on which nothing was said yet.
     pub fn again(&self) -> Hostile {
-        let mut other = Hostile::connect(self.socket.as_deref().expect("a socket"));
+        self.again_with(b"!")
+    }
+
+    /// The same, with what the shim says of its client.
+    pub fn again_with(&self, word: &[u8]) -> Hostile {
+        let mut other = Hostile::connect_with(self.socket.as_deref().expect("a socket"), word);
         (other.path, other.archive_name) = (self.path.clone(), self.archive_name.clone());
         other
     }

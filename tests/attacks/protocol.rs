@@ -13,15 +13,25 @@ pub const DEEDS: &[Deed] = &[
     Deed { rule: "method", test: "a16", deed: |client| client.call(|msgid| packed(msgid, "list", &[])) },
     Deed { rule: "method-order", test: "a14", deed: |client| client.call(|msgid| call::negotiate(msgid, &[1, 4, 5, -1])) },
     Deed { rule: "open-arguments", test: "a15", deed: |client| open_with(client, |open| open.create = true) },
+    Deed { rule: "token-not-own", test: "a04", deed: with_the_key_of_another_job },
     Deed { rule: "message", test: "a18", deed: |client| client.named("get", &[("id", pack(|w| w.raw(&[1; 31])))]) },
     Deed { rule: "commit-nothing", test: "a20", deed: Hostile::commit },
 ];
 
+/// A new connection by the SSH key of a job, with another job's token.
+fn with_the_key_of_another_job(client: &mut Hostile) -> Said {
+    let word = format!("!\n{}\n", "ab".repeat(32));
+    open_on(client.again_with(word.as_bytes()), |_| {})
+}
+
 /// A new connection opens in some odd way.
 fn open_with(client: &mut Hostile, change: fn(&mut call::Open<'_>)) -> Said {
-    let mut other = client.again();
+    open_on(client.again(), change)
+}
+
+fn open_on(mut other: Hostile, change: fn(&mut call::Open<'_>)) -> Said {
     other.negotiate();
-    let path = client.path();
+    let path = other.path();
     let mut open = call::Open {
         path: path.as_bytes(),
         create: false,

@@ -10,19 +10,27 @@ import unittest
 import rig as rigs
 import server as borgcube
 
-# Reads the repository's keys as stock borg does, and looks for them in the memory of processes.
-SEARCH = r'''
-import os, re, sys
+# Reads the repository's keys as stock borg does.
+KEYS = r'''
+import json, os, sys
+from borg.logger import setup_logging
 from borg.repository import Repository
 try:
     from borg.helpers import Manifest
 except ImportError:
     from borg.manifest import Manifest
-repository = Repository(sys.argv[1], lock=False)
-with repository:
+setup_logging()
+with Repository(sys.argv[1], lock=False) as repository:
     _, key = Manifest.load(repository, (Manifest.Operation.READ,))
-needles = {"passphrase": os.environ["BORG_PASSPHRASE"].encode(), "enc_key": key.enc_key, "enc_hmac_key": key.enc_hmac_key}
-for pid in sys.argv[2:]:
+keys = {"passphrase": os.environ["BORG_PASSPHRASE"].encode(), "enc_key": key.enc_key, "enc_hmac_key": key.enc_hmac_key}
+print(json.dumps({name: value.hex() for name, value in keys.items()}))
+'''
+
+# Looks for them in the memory of processes.
+SEARCH = r'''
+import json, re, sys
+needles = {name: bytes.fromhex(value) for name, value in json.load(sys.stdin).items()}
+for pid in sys.argv[1:]:
     found = set()
     with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
         for line in maps:
@@ -140,8 +148,16 @@ class Server:
         self.assertEqual(self.server.sh("stat -c '%a %U %G' /var/lib/borgcube/db/lock.mdb").out, "660 borgcube borgcube-db\n")
 
     def test_50_keys_are_in_the_owner_alone(self):
-        job = self.begin_slow_backup()
         server = self.server
+        server.write("/root/keys.py", KEYS)
+        server.write("/root/search.py", SEARCH)
+        keys = server.sh("""
+            for i in $(seq 100); do test -e /srv/borg/main/lock.exclusive || break; sleep 0.2; done
+            export BORG_PASSPHRASE=$(systemd-creds --name=passphrase decrypt /etc/credstore.encrypted/borgcube.repository.main.passphrase -)
+            export BORG_BASE_DIR=/tmp/search BORG_RELOCATED_REPO_ACCESS_IS_OK=yes
+            python3 /root/keys.py /srv/borg/main
+        """).out
+        job = self.begin_slow_backup()
         pids = {}
         for program in "borgcubed", "borgcube-worker", "borgcube-session", "borgcube-proxy", "borgcube-repositoryd":
             pids[program] = server.sh(f"pgrep -f '^/usr/libexec/borgcube/{program}( |$)|^{program}( |$)' | head -1").out.strip()
@@ -150,12 +166,7 @@ class Server:
         self.assertEqual([users[p] for p in ("borgcubed", "borgcube-worker", "borgcube-proxy", "borgcube-repositoryd")],
                          ["borgcube", "borgcube", "borgcube-ssh", "borgcube-repo"])
         self.assertTrue(users["borgcube-session"].startswith("bcs-"), users)
-        server.write("/root/search.py", SEARCH)
-        found = server.sh(f"""
-            export BORG_PASSPHRASE=$(systemd-creds --name=passphrase decrypt /etc/credstore.encrypted/borgcube.repository.main.passphrase -)
-            export BORG_BASE_DIR=/tmp/search BORG_RELOCATED_REPO_ACCESS_IS_OK=yes
-            python3 /root/search.py /srv/borg/main {' '.join(pids.values())}
-        """).out
+        found = server.sh(f"python3 /root/search.py {' '.join(pids.values())}", stdin=keys).out
         found = {line.split()[0]: line.split()[1:] for line in found.splitlines()}
         self.assertIn("enc_key", found[pids["borgcube-repositoryd"]], "the search finds a key where there is one")
         for program in "borgcubed", "borgcube-worker", "borgcube-session", "borgcube-proxy":
@@ -192,6 +203,19 @@ class Server:
         for unit in "borgcubed", "borgcube-repositoryd@main":
             self.assertEqual(server.sh(f"systemctl is-active {unit}").out, "active\n")
 
+    def test_54_the_servers_ssh_key_is_a_credential(self):
+        server = self.server
+        server.sh("mv /var/lib/borgcube/.ssh/id_ed25519 /root/old-key")
+        self.addCleanup(server.sh, "mv /root/old-key /var/lib/borgcube/.ssh/id_ed25519; rm -rf /etc/systemd/system/borgcubed.service.d;"
+                        "systemctl daemon-reload; systemctl restart borgcubed")
+        self.assertNotEqual(self.cli("run", "server/etc", "--wait", "--quiet", check=False).code, 0)
+        said = self.cli("setup", "--yes", "--repository", "main", "--url", "/srv/borg/main", "--remote", "root@server", "--client", "again",
+                        "--server", "borgcube-ssh@server", "--accept-host-key", "/etc/ssh", check=False, timeout=120)
+        self.assertEqual(server.sh("stat -c %a /etc/credstore.encrypted/borgcube.server.ssh-key", check=False).out, "600\n", said)
+        key = server.sh("setpriv --reuid borgcube --regid borgcube --clear-groups ssh-keygen -y -f /run/credentials/borgcubed.service/ssh-key").out
+        server.sh("cat >> /root/.ssh/authorized_keys", stdin=key)
+        self.run_config("server/etc")
+
     def test_60_restart_of_each_daemon_during_a_backup(self):
         for unit in "borgcubed.service", "borgcube-repositoryd@main.service", "borgcube-session.socket", "borgcubed.socket":
             with self.subTest(unit=unit):
@@ -203,11 +227,11 @@ class Server:
     def test_61_watchdog(self):
         server = self.server
         for unit in "borgcubed", "borgcube-repositoryd@main":
-            server.sh(f"mkdir -p /run/systemd/system/{unit}.service.d; printf '[Service]\nWatchdogSec=2\n' > /run/systemd/system/{unit}.service.d/test.conf;"
+            server.sh(f"mkdir -p /run/systemd/system/{unit}.service.d; printf '[Service]\nWatchdogSec=2\n' > /run/systemd/system/{unit}.service.d/watchdog.conf;"
                       f"systemctl daemon-reload; systemctl restart {unit}; kill -STOP $(systemctl show -P MainPID {unit})")
             server.wait_for(f"test $(systemctl show -P NRestarts {unit}) -ge 1 && systemctl is-active {unit}", timeout=20)
             self.assertIn("Watchdog timeout", server.sh(f"journalctl -u {unit} -o cat").out)
-            server.sh(f"rm -r /run/systemd/system/{unit}.service.d/test.conf; systemctl daemon-reload; systemctl restart {unit}")
+            server.sh(f"rm -r /run/systemd/system/{unit}.service.d/watchdog.conf; systemctl daemon-reload; systemctl restart {unit}")
         self.run_config("server/etc")
 
     def test_70_schedules_are_timers(self):
@@ -250,12 +274,12 @@ class Server:
         self.assertEqual(server.sh("systemctl --failed --no-legend").out, "")
 
     def test_90_a_forgotten_repository_leaves_no_unit(self):
-        self.cli("config", "remove", "server/plain", check=False)
-        removed = self.cli("repository", "remove", "plain", check=False)
-        self.assertEqual(removed.code, 0, removed)
-        self.assertNotIn("@plain", self.server.sh("systemctl list-units --all 'borgcube*'").out)
-        self.assertEqual(self.server.sh("ls -d /etc/systemd/system/borgcube-repositoryd@plain*", check=False).out, "")
-        self.assertIn("plain.passphrase", self.server.sh("ls /etc/credstore").out)
+        borgcube.add_repository(self.server, "passing")
+        self.assertIn("@passing.socket", self.server.sh("systemctl list-units 'borgcube*'").out)
+        self.cli("repository", "remove", "passing")
+        self.assertNotIn("@passing", self.server.sh("systemctl list-units --all 'borgcube*'").out)
+        self.assertEqual(self.server.sh("ls -d /etc/systemd/system/borgcube-repositoryd@passing*", check=False).out, "")
+        self.assertIn("passing.passphrase", self.server.sh("ls /etc/credstore*").out, "secrets may be the only copies")
 
 
 class Bookworm(Server, unittest.TestCase):

@@ -62,6 +62,8 @@ pub fn due(schedule: &Schedule, now: Timestamp) -> Due {
     let ahead = schedule.ahead.filter(|ahead| *ahead > now);
     // Past that moment, or never behind it.
     let from = schedule.ahead.filter(|ahead| *ahead <= now).map_or(schedule.handled, |ahead| ahead.max(schedule.handled));
+    // Nothing was due before there was a schedule, unless it was made by a clock that was ahead.
+    let from = if schedule.created <= now { from.max(schedule.created) } else { from };
     let mut occurrences = schedule.recurrence.between(from, now, usize::MAX);
     let handled = occurrences.last().copied().unwrap_or(from);
     let (run, reason) = match schedule.enabled {

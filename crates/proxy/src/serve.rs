@@ -78,9 +78,11 @@ pub fn serve(
     let mut session = Session::new(salt, bound);
     let code = server.run(&mut session, &owner);
     match session.ending() {
-        Some(Ending::Stopped(Stop::Violation(v))) => log::warn!("{}", violation_line(v)),
+        Some(Ending::Stopped(Stop::Violation(v))) => {
+            log::warn!(event = "policy-violation", cause = v.rule.as_str(); "{}", violation_line(v));
+        }
         Some(Ending::Stopped(Stop::Failed(failure))) => log::warn!("{}", one_line(&failure.line())),
-        Some(Ending::Stopped(Stop::Unknown)) => log::warn!("a client asked for a session that is not known"),
+        Some(Ending::Stopped(Stop::Unknown)) => log::warn!(event = "session-refused"; "a client asked for a session that is not known"),
         Some(Ending::Closed) | None => {}
     }
     // The client waits for our ends of its pipes to close, not for the owner.

@@ -6,4 +6,5 @@
 //! *May be used by*: nobody but its own two programs. They share no memory; they speak `wire::worker` over a socket pair.
 
 pub mod daemon;
+mod forced;
 pub mod worker;

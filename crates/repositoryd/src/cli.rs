@@ -37,6 +37,11 @@ enum Command {
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Before the log has its socket to the journal, which would be closed as well, and its number be somebody else's.
+    if let Err(e) = unix::harden::close_inherited() {
+        eprintln!("borgcube-repositoryd: {e}");
+        return ExitCode::FAILURE;
+    }
     unix::logging::init("borgcube-repositoryd");
     let done = unix::harden::undumpable().map_err(anyhow::Error::from).and_then(|()| match Arguments::parse().command {
         Command::Create { place, encryption } => tool::print(&tool::create(&place, encryption)),

@@ -35,7 +35,6 @@ const STOP: Duration = Duration::from_secs(180);
 
 /// The whole life of an owner.
 pub fn serve(name: &RepositoryName) -> anyhow::Result<()> {
-    unix::harden::close_inherited()?;
     let (left, handed): (Vec<_>, Vec<_>) = unix::activation::listen_fds()?.into_iter().partition(|(_, name)| succession::is_left(name));
     let (socket, _) = handed.into_iter().next().ok_or_else(|| anyhow!("no socket was handed over"))?;
     let listener = UnixListener::from(socket);

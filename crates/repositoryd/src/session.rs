@@ -30,12 +30,15 @@ pub fn run(owner: &Owner, mut stream: UnixStream, payload: &[u8]) -> Result<(), 
     let job = match admit(owner, &open) {
         Ok(job) => job,
         Err(failure) => {
-            log::warn!("a session is refused: {}", failure.line());
+            log::warn!(event = "session-refused", cause = failure.cause.word(); "a session is refused: {}", failure.line());
             return write_json(&mut stream, kind::REFUSED, &failure);
         }
     };
     let (number, opening) = (job.number, Arc::clone(&job.opening));
-    log::info!("job {number}: the client is here, with Borg {}", unix::logging::escape(&open.client_version));
+    log::info!(
+        event = "session-opened", job = number, client = job.client.as_str(), repository = owner.name.as_str();
+        "job {number}: the client is here, with Borg {}", unix::logging::escape(&open.client_version)
+    );
     let served = attend(owner, &job, &stream, None);
     opening.leave(number);
     over(owner, &job, stream, served)
@@ -294,7 +297,11 @@ impl<'a> Session<'a> {
     }
 
     pub fn doom(&self, violation: &Violation) {
-        log::warn!("job {}: {}: {}", self.job.number, violation.rule, violation.detail);
+        log::warn!(
+            event = "policy-violation", job = self.job.number, client = self.job.client.as_str(), repository = self.owner.name.as_str(),
+            cause = violation.rule.as_str();
+            "job {}: {}: {}", self.job.number, violation.rule, violation.detail
+        );
         let cause = match violation.rule.as_str() {
             "paths-overlap" => Cause::PathsOverlap,
             rule => Cause::PolicyViolation { rule: rule.to_owned() },

@@ -201,26 +201,38 @@ impl Write<'_> {
     fn record_skips(&mut self, schedule: &Schedule, due: &Due, actor: &str, now: Timestamp) -> Result<()> {
         let asked = Asked { origin: Origin::Schedule, actor, now };
         for skip in &due.skipped {
-            let count = match due.ahead {
+            let new = match due.ahead {
                 Some(_) if skip.count > 0 => self.without_entry(schedule, skip)?,
-                _ => skip.count,
+                _ => vec![skip.clone()],
             };
-            if count > 0 || skip.count == 0 {
+            for skip in new {
                 let outcome = Outcome::Skip { reason: skip.reason, left_out: vec![] };
-                self.add_entry(schedule, (skip.first, skip.last), count, asked, outcome)?;
+                self.add_entry(schedule, (skip.first, skip.last), skip.count, asked, outcome)?;
             }
         }
         Ok(())
     }
 
-    /// How many of these occurrences have no entry yet, from when the clock was ahead.
-    fn without_entry(&self, schedule: &Schedule, skip: &Skipped) -> Result<u64> {
+    /// Those of the occurrences that have no entry yet, from when the clock was ahead. What lies between two of the answer has one.
+    fn without_entry(&self, schedule: &Schedule, skip: &Skipped) -> Result<Vec<Skipped>> {
         let entries = self.view().occurrences().of_the_rule(&schedule.name, skip.first)?;
-        let singles: BTreeSet<Timestamp> = entries.iter().filter(|entry| entry.first == entry.time).map(|entry| entry.time).collect();
-        let groups: Vec<_> = entries.iter().filter(|entry| entry.first < entry.time).map(|entry| entry.first..=entry.time).collect();
+        let (singles, groups): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry.first == entry.time);
+        let singles: BTreeSet<Timestamp> = singles.into_iter().map(|entry| entry.time).collect();
         let just_before = Timestamp(skip.first.0.saturating_sub(1));
-        let all = schedule.recurrence.between(just_before, skip.last, usize::MAX).into_iter();
-        Ok(all.filter(|time| !singles.contains(time) && !groups.iter().any(|group| group.contains(time))).count() as u64)
+        let mut found: Vec<Skipped> = vec![];
+        let mut goes_on = false;
+        for time in schedule.recurrence.between(just_before, skip.last, usize::MAX) {
+            if groups.iter().any(|group| (group.first..=group.time).contains(&time)) {
+                goes_on = false;
+            } else if !singles.contains(&time) {
+                match found.last_mut().filter(|_| goes_on) {
+                    Some(last) => (last.last, last.count) = (time, last.count + 1),
+                    None => found.push(Skipped { first: time, last: time, count: 1, reason: skip.reason }),
+                }
+                goes_on = true;
+            }
+        }
+        Ok(found)
     }
 
     /// Takes away that the occurrence at `time` was skipped while the clock was ahead. False: it was run, and is not run again.

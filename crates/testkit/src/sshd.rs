@@ -34,6 +34,14 @@ impl Sshd {
     /// # Panics
     /// When Debian's openssh-server is not installed (`scripts/setup test` does that) or does not start.
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same with further lines of sshd_config.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start) does.
+    pub fn start_with(lines: &str) -> Self {
         assert!(Path::new(PROGRAM).exists(), "{PROGRAM} is not installed: run scripts/setup test");
         let directory = tempfile::Builder::new().prefix("sshd-").tempdir().expect("a temporary directory can be made");
         let user = User::from_uid(geteuid()).ok().flatten().expect("the current user has a name").name;
@@ -43,6 +51,7 @@ impl Sshd {
         }
         make_key(&directory.path().join("host_key"));
         fs::write(directory.path().join("authorized_keys"), "").expect("a file can be written");
+        fs::write(directory.path().join("more"), lines).expect("a file can be written");
         let (port, child) = start_somewhere(directory.path());
         let sshd = Self { directory, user, port, child, keys: 0 };
         sshd.trust_host_key();
@@ -116,6 +125,11 @@ impl Sshd {
     /// The file with the host key that clients expect.
     pub fn known_hosts(&self) -> PathBuf {
         self.path().join("known_hosts")
+    }
+
+    /// The file with the public half of its host key.
+    pub fn host_key(&self) -> PathBuf {
+        self.path().join("host_key.pub")
     }
 
     /// The process that listens.
@@ -203,6 +217,7 @@ fn start(directory: &Path, port: u16) -> Option<Child> {
     // sshd refuses accounts that are locked in /etc/shadow, as root is on many machines, but asks only PAM if
     // it has PAM. Only root's sshd can read that file, and only root's can use PAM.
     let pam = if root_is_locked() { "yes" } else { "no" };
+    let more = fs::read_to_string(directory.join("more")).expect("further lines");
     let config = format!(
         "Port {port}
 ListenAddress 127.0.0.1
@@ -221,7 +236,7 @@ PrintMotd no
 PrintLastLog no
 MaxStartups 100
 LogLevel VERBOSE
-"
+{more}"
     );
     let file = directory.join("config");
     fs::write(&file, config).expect("a file can be written");

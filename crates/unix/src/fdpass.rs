@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 
 /// The most descriptors one message can carry (a limit of Linux).
 pub const MAX_FDS: usize = 253;
@@ -75,6 +75,34 @@ pub fn recv_fds(socket: impl AsFd, max: usize) -> Result<(Vec<OwnedFd>, Vec<u8>)
     }
     data.truncate(received.bytes);
     Ok((fds, data))
+}
+
+/// Sends one descriptor and no data at all over a datagram socket: how the journal takes large entries.
+pub fn send_fd_alone(socket: &UnixDatagram, fd: BorrowedFd<'_>) -> Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [fd];
+    if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return Err(Error::Invalid("the descriptor does not fit into a message".into()));
+    }
+    let sent = rustix::net::sendmsg(socket, &[], &mut control, SendFlags::NOSIGNAL);
+    sent.map(drop).map_err(|e| Error::io("cannot send a descriptor", e))
+}
+
+/// The receiving side of [`send_fd_alone`], for tests.
+#[cfg(test)]
+pub(crate) fn recv_fd_alone(socket: &UnixDatagram) -> Result<OwnedFd> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    rustix::net::recvmsg(socket, &mut [], &mut control, RecvFlags::CMSG_CLOEXEC).map_err(|e| Error::io("nothing came", e))?;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut rights) = message
+            && let Some(fd) = rights.next()
+        {
+            return Ok(fd);
+        }
+    }
+    Err(Error::Invalid("no descriptor came".into()))
 }
 
 /// A file that exists in memory only; `name` is for debugging.

@@ -11,10 +11,12 @@
 pub mod activation;
 pub mod credentials;
 mod error;
+pub mod events;
 pub mod fdpass;
 pub mod fdstore;
 pub mod files;
 pub mod harden;
+mod journal;
 pub mod logging;
 pub mod machine;
 pub mod notify;

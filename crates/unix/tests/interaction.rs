@@ -184,7 +184,7 @@ fn without_a_service_manager_nothing_is_told() {
 
 fn a_program_logs_as_its_environment_asks() {
     let plain = run(&actor("role_logs")).1;
-    assert!(plain.contains("prog: warning: careful\\n job=7\n"), "{plain}");
+    assert!(plain.contains("prog: warning: careful\\n\n"), "{plain}");
     assert!(plain.contains("prog: info: note\n") && !plain.contains("detail"), "{plain}");
     let debug = run(&actor("role_logs").env("BORGCUBE_LOG", "debug")).1;
     assert!(debug.contains("prog: debug: detail\n"), "{debug}");
@@ -193,10 +193,14 @@ fn a_program_logs_as_its_environment_asks() {
     let wrong = run(&actor("role_logs").env("BORGCUBE_LOG", "loud")).1;
     assert!(wrong.contains("prog: warning: BORGCUBE_LOG is \"loud\"") && wrong.contains("note"), "{wrong}");
     let service = run(&actor("role_logs").env("NOTIFY_SOCKET", "/nowhere")).1;
-    assert!(service.contains("<4>careful\\n job=7\n") && !service.contains("prog:"), "{service}");
+    assert!(service.contains("<4>careful\\n\n") && !service.contains("prog:"), "{service}");
 }
 
 fn the_journal_is_recognised_by_its_stream() {
+    if std::path::Path::new("/run/systemd/journal/socket").exists() {
+        println!("NOT RUN: the_journal_is_recognised_by_its_stream: this machine has a journal, which would get the lines");
+        return;
+    }
     let (reader, writer) = io::pipe().unwrap();
     let stat = rustix::fs::fstat(&writer).unwrap();
     let log = |stream: String| {

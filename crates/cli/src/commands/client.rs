@@ -1,5 +1,6 @@
 //! `borgcube client`.
 
+use super::client_key;
 use super::edit::{put, replace, set, something};
 use crate::complete;
 use crate::context::{Context, absolute};
@@ -8,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::output::{cards, lists};
 use clap::{ArgGroup, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
-use model::client::SshConnection;
+use model::client::{KeyUse, SshConnection};
 use model::{Blackout, Client, ClientName, Connection, Timestamp};
 use std::path::Path;
 use wire::control::{Call, Clients};
@@ -27,6 +28,9 @@ pub enum Command {
     Edit(Box<Edit>),
     /// Remove a client that has no configs; its archives stay
     Remove(Name),
+    /// The SSH keys with which a client comes back, where it does not get one for each job
+    #[command(subcommand)]
+    Key(client_key::Command),
 }
 
 /// A client's name.
@@ -42,6 +46,7 @@ pub struct Name {
 #[command(group = ArgGroup::new("road").required(true).args(["local", "remote"]), after_help = "Examples:
   borgcube client add this-host --local
   borgcube client add web1 --remote root@web1.example.net --server borgcube-ssh@backup.example.net
+  borgcube client add dmz1 --remote root@dmz1 --road carrier
   borgcube client add nas --remote admin@nas --server borgcube-ssh@backup:2222 --ssh-identity-file ~/.ssh/nas --remote-borg /opt/bin/borg")]
 pub struct Add {
     /// Name of the new client; archives carry it as their host name
@@ -51,7 +56,7 @@ pub struct Add {
     #[arg(long)]
     local: bool,
     /// Reach the client by SSH as this login
-    #[arg(long, value_name = "USER@HOST", requires = "server")]
+    #[arg(long, value_name = "USER@HOST")]
     remote: Option<String>,
     #[command(flatten)]
     road: Road,
@@ -66,7 +71,7 @@ pub struct Add {
 /// How a client is reached.
 #[derive(Debug, clap::Args)]
 pub struct Road {
-    /// Let the client reach this server as this login, whose forced command is borgcube-proxy
+    /// Let the client reach this server as this login, which sshd knows from BorgCube's sshd_config.d
     #[arg(long, value_name = "USER@HOST[:PORT]", conflicts_with = "local")]
     server: Option<String>,
     /// Use this SSH program to the client
@@ -87,6 +92,26 @@ pub struct Road {
     /// Let the client's borg use this SSH command to this server
     #[arg(long, value_name = "COMMAND", conflicts_with = "local", allow_hyphen_values = true)]
     client_rsh: Option<String>,
+    /// Let the client connect back with an SSH key that is made for each job, or with a permanent one of its own
+    #[arg(long, value_name = "KIND", conflicts_with = "local")]
+    key: Option<KeyKind>,
+    /// Let the client connect back to this server, or carry its data over this server's own connection to it
+    #[arg(long = "road", value_name = "ROAD", conflicts_with = "local")]
+    way: Option<Way>,
+}
+
+/// What `--key` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum KeyKind {
+    Job,
+    Permanent,
+}
+
+/// What `--road` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Way {
+    Back,
+    Carrier,
 }
 
 /// Options of `borgcube client edit`.
@@ -149,6 +174,7 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
             context.show(&client, &cards::client(&client))
         }
         Command::Edit(args) => edit(*args, context),
+        Command::Key(command) => client_key::run(command, context),
         Command::Remove(Name { name }) => {
             let mut control = context.control()?;
             let client = find(&mut control, &name)?;
@@ -160,10 +186,13 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
 
 fn add(args: Add, context: &Context) -> Result<()> {
     let connection = match args.remote {
-        Some(remote) => Connection::Ssh(with_road(SshConnection { remote, ..Default::default() }, args.road)),
+        Some(remote) => {
+            let key = fresh_key(context, args.road.client_rsh.is_some());
+            Connection::Ssh(with_road(SshConnection { remote, key, ..Default::default() }, args.road))
+        }
         None => Connection::Local { remote_borg: args.road.remote_borg, remote_cache_dir: args.road.remote_cache_dir },
     };
-    connection.check().map_err(Error::usage)?;
+    check(&connection)?;
     let client = Client {
         name: args.name,
         description: args.description.unwrap_or_default(),
@@ -176,6 +205,22 @@ fn add(args: Add, context: &Context) -> Result<()> {
     context.done(&client, &format!("Added client {}.", client.name))
 }
 
+/// Which keys a new client uses. An installed server's sshd asks BorgCube for keys; of the embedded default it knows nothing.
+fn fresh_key(context: &Context, has_own_command: bool) -> KeyUse {
+    if context.layout.is_installed() && !has_own_command { KeyUse::Job } else { KeyUse::Permanent }
+}
+
+fn check(connection: &Connection) -> Result<()> {
+    if let Connection::Ssh(ssh) = connection
+        && ssh.road == model::client::Road::Back
+        && ssh.server.is_empty()
+    {
+        return Err(Error::usage("how the client reaches this server is missing: --server USER@HOST[:PORT]")
+            .hint("Where it cannot reach this server at all: --road carrier"));
+    }
+    connection.check().map_err(Error::usage)
+}
+
 fn with_road(mut ssh: SshConnection, road: Road) -> SshConnection {
     put(&mut ssh.server, road.server);
     set(&mut ssh.rsh, road.rsh);
@@ -184,6 +229,20 @@ fn with_road(mut ssh: SshConnection, road: Road) -> SshConnection {
     set(&mut ssh.remote_borg, road.remote_borg);
     set(&mut ssh.remote_cache_dir, road.remote_cache_dir);
     set(&mut ssh.client_rsh, road.client_rsh);
+    put(
+        &mut ssh.key,
+        road.key.map(|key| match key {
+            KeyKind::Job => KeyUse::Job,
+            KeyKind::Permanent => KeyUse::Permanent,
+        }),
+    );
+    put(
+        &mut ssh.road,
+        road.way.map(|way| match way {
+            Way::Back => model::client::Road::Back,
+            Way::Carrier => model::client::Road::Carrier,
+        }),
+    );
     ssh
 }
 
@@ -196,14 +255,15 @@ fn here(file: &str) -> String {
 fn edit(args: Edit, context: &Context) -> Result<()> {
     let mut control = context.control()?;
     let previous = find(&mut control, &args.name)?;
-    let client = edited(&previous, args)?;
+    let fresh = fresh_key(context, args.road.client_rsh.is_some());
+    let client = edited(&previous, args, fresh)?;
     something(&previous, &client, "client edit")?;
     control.tell(Call::UpdateClient { previous, client: client.clone() })?;
     context.done(&client, &format!("Changed client {}.", client.name))
 }
 
-/// The record after the edit.
-fn edited(previous: &Client, args: Edit) -> Result<Client> {
+/// The record after the edit. One that becomes remote uses the keys `fresh`, unless it is said.
+fn edited(previous: &Client, args: Edit, fresh: KeyUse) -> Result<Client> {
     let mut client = previous.clone();
     put(&mut client.description, args.description);
     if args.no_blackout || !args.blackout.is_empty() {
@@ -213,7 +273,7 @@ fn edited(previous: &Client, args: Edit) -> Result<Client> {
         (Connection::Ssh(ssh), None) if !args.local => Connection::Ssh(with_road(ssh, args.road)),
         (Connection::Ssh(ssh), Some(remote)) => Connection::Ssh(with_road(SshConnection { remote, ..ssh }, args.road)),
         (Connection::Local { remote_borg, remote_cache_dir }, Some(remote)) => {
-            let before = SshConnection { remote, remote_borg, remote_cache_dir, ..Default::default() };
+            let before = SshConnection { remote, remote_borg, remote_cache_dir, key: fresh, ..Default::default() };
             Connection::Ssh(with_road(before, args.road))
         }
         (before, None) => local(&before, args.road)?,
@@ -221,7 +281,7 @@ fn edited(previous: &Client, args: Edit) -> Result<Client> {
     for field in args.clear {
         clear(&mut client, field);
     }
-    client.connection.check().map_err(Error::usage)?;
+    check(&client.connection)?;
     Ok(client)
 }
 
@@ -230,7 +290,9 @@ fn local(before: &Connection, road: Road) -> Result<Connection> {
         || road.rsh.is_some()
         || !road.rsh_option.is_empty()
         || road.ssh_identity_file.is_some()
-        || road.client_rsh.is_some();
+        || road.client_rsh.is_some()
+        || road.key.is_some()
+        || road.way.is_some();
     if ssh_only {
         return Err(Error::usage("a local client has no SSH settings").hint("--remote USER@HOST makes it one that is reached by SSH."));
     }
@@ -260,7 +322,8 @@ pub fn all(control: &mut Control) -> Result<Vec<Client>> {
     Ok(control.call::<Clients>(Call::ListClients {})?.clients)
 }
 
-fn find(control: &mut Control, name: &ClientName) -> Result<Client> {
+/// One client.
+pub fn find(control: &mut Control, name: &ClientName) -> Result<Client> {
     let found = all(control)?.into_iter().find(|c| c.name == *name);
     found.ok_or_else(|| Error::not_found(format!("there is no client {name}")).hint("borgcube client list shows what there is."))
 }
@@ -299,6 +362,27 @@ mod tests {
             keys: vec![],
             created: Timestamp(0),
         }
+    }
+
+    fn edited(previous: &Client, args: Edit) -> Result<Client> {
+        super::edited(previous, args, KeyUse::Permanent)
+    }
+
+    #[test]
+    fn keys_and_roads() {
+        let ssh = |client: &Client| match &client.connection {
+            Connection::Ssh(ssh) => ssh.clone(),
+            Connection::Local { .. } => panic!("local"),
+        };
+        let after = edited(&client(), edit_of("--key permanent --road carrier")).unwrap();
+        assert_eq!((ssh(&after).key, ssh(&after).road), (KeyUse::Permanent, model::client::Road::Carrier));
+        let after = edited(&after, edit_of("--key job --road back")).unwrap();
+        assert_eq!((ssh(&after).key, ssh(&after).road), (KeyUse::Job, model::client::Road::Back));
+        assert!(edited(&after, edit_of("--client-rsh ssh")).is_err(), "whose key would that be?");
+        let local = edited(&client(), edit_of("--local")).unwrap();
+        assert!(edited(&local, edit_of("--key job")).is_err());
+        assert!(edited(&local, edit_of("--remote root@x --road carrier")).is_ok(), "no server is needed");
+        assert_eq!(ssh(&edited(&local, edit_of("--remote root@x --server b@s")).unwrap()).key, KeyUse::Permanent);
     }
 
     #[test]
@@ -343,7 +427,7 @@ mod tests {
         let parse = |words: &str| Cli::try_parse_from(format!("x add web1 {words}").split_whitespace());
         assert!(parse("").is_err());
         assert!(parse("--local --remote root@x --server b@s").is_err());
-        assert!(parse("--remote root@x").is_err());
+        assert!(check(&Connection::Ssh(SshConnection { remote: "root@x".into(), ..Default::default() })).is_err());
         assert!(parse("--local --rsh x").is_err());
         assert!(parse("--local --remote-borg /opt/borg").is_ok());
         assert!(parse("--remote root@x --server b@s --rsh-option=-oX=y").is_ok());

@@ -51,7 +51,7 @@ pub struct Log {
     /// Number of the job
     #[arg(value_name = "JOB", value_parser = number, add = ArgValueCandidates::new(complete::jobs))]
     job: u64,
-    /// Go on until the job has ended
+    /// Go on until the job has ended; on an installed server, with what daemons say of it in the journal
     #[arg(long, short)]
     follow: bool,
 }
@@ -111,10 +111,11 @@ impl<'a> Flat<'a> {
     }
 }
 
-/// The job that BorgCube made to do this one once more, if it did.
+/// The job that BorgCube made by itself to do this one once more, if it did.
 pub fn retry(job: &Job, context: &Context) -> Result<Option<u64>> {
     const PAGE: u32 = 100;
-    if job.retry_of.is_some() || !job.failure.as_ref().is_some_and(|f| f.cause == Cause::ViewStale) {
+    let Some(failure) = job.failure.as_ref().filter(|_| job.state == JobState::Failed) else { return Ok(None) };
+    if failure.cause != Cause::ViewStale && !job.retry {
         return Ok(None);
     }
     let mut before = None;
@@ -166,6 +167,9 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
 
 /// With `--json` one record a line, because a log that is followed has no end.
 fn log(args: &Log, context: &Context) -> Result<()> {
+    if args.follow && super::journal::follow(args.job, context)? {
+        return Ok(());
+    }
     let mut replies = context.control()?.replies::<JobLog>(Call::GetJobLog { job: args.job, follow: args.follow })?;
     while let Next::Item(part) = replies.next(None, None)? {
         let mut text = String::new();

@@ -3,12 +3,14 @@
 pub mod archive;
 pub mod archive_delete;
 pub mod client;
+pub mod client_key;
 pub mod completions;
 pub mod config;
 pub mod confirm;
 pub mod doctor;
 pub mod edit;
 pub mod job;
+pub mod journal;
 pub mod log;
 pub mod maintenance;
 pub mod owner;

@@ -2,6 +2,7 @@
 
 use super::edit::{put, something};
 use crate::context::Context;
+use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::output::cards;
 use clap::Subcommand;
@@ -89,10 +90,15 @@ struct Stored {
     settings: Settings,
 }
 
+/// As they are.
+pub fn get(control: &mut Control) -> Result<Settings> {
+    Ok(control.call::<Stored>(Call::GetSettings {})?.settings)
+}
+
 /// Does it.
 pub fn run(command: Command, context: &Context) -> Result<()> {
     let mut control = context.control()?;
-    let Stored { settings: previous } = control.call(Call::GetSettings {})?;
+    let previous = get(&mut control)?;
     let Command::Edit(args) = command else {
         return context.show(&previous, &cards::settings(&previous));
     };

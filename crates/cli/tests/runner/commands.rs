@@ -6,7 +6,8 @@ use std::io::Write;
 use std::process::Stdio;
 
 fn client(name: &str) -> Value {
-    json!({"name": name, "description": "", "connection": {"kind": "local", "remote_borg": null, "remote_cache_dir": null}, "created": 0})
+    let connection = json!({"kind": "local", "remote_borg": null, "remote_cache_dir": null});
+    json!({"name": name, "description": "", "connection": connection, "keys": [], "created": 0})
 }
 
 fn clients() -> Fake {

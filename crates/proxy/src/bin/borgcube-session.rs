@@ -7,6 +7,11 @@ use unix::paths::Layout;
 use unix::{activation, harden, logging, signals};
 
 fn main() -> ExitCode {
+    // Before the log has its socket to the journal, which would be closed as well, and its number be somebody else's.
+    if let Err(error) = harden::close_inherited() {
+        eprintln!("borgcube-session: {error}");
+        return ExitCode::FAILURE;
+    }
     logging::init("borgcube-session");
     match run() {
         Ok(code) => ExitCode::from(code),
@@ -18,7 +23,6 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<u8> {
-    harden::close_inherited()?;
     harden::no_new_privs()?;
     harden::undumpable()?;
     signals::ignore_sigpipe()?;

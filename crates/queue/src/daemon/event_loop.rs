@@ -50,7 +50,7 @@ enum Source {
 impl Daemon {
     /// Runs until it is told to stop and everything has come to its end.
     pub(super) fn run(mut self) -> anyhow::Result<()> {
-        log::info!("ready; {} jobs may run at once", self.settings.limits.total);
+        log::info!(event = "daemon-ready"; "ready; {} jobs may run at once", self.settings.limits.total);
         while !self.is_finished() {
             self.start_jobs();
             self.report_status();
@@ -212,7 +212,7 @@ impl Daemon {
     fn welcome(&mut self, stream: UnixStream, now: Instant) {
         let (actor, allowed) = match control::identify(&stream, self.uid) {
             Ok(who) => who,
-            Err(e) => return log::warn!("a connection is refused: {e}"),
+            Err(e) => return log::warn!(event = "connection-refused"; "a connection is refused: {e}"),
         };
         let strangers = self.connections.values().filter(|c| !c.allowed).count();
         // Those who may control the server never have to wait for those who may not.
@@ -225,7 +225,7 @@ impl Daemon {
                 self.last_connection += 1;
                 self.connections.insert(self.last_connection, connection);
             }
-            Err(e) => log::warn!("a connection is refused: {e}"),
+            Err(e) => log::warn!(event = "connection-refused"; "a connection is refused: {e}"),
         }
     }
 
@@ -329,6 +329,7 @@ impl Daemon {
     }
 
     fn keep_house(&mut self) {
+        self.sweep_job_keys();
         // A scheduler that died between its commit and its call leaves jobs that nobody has told us of.
         self.queue_changed = true;
         let now = model::Timestamp::now();
@@ -381,7 +382,7 @@ impl Daemon {
                 Err(e) => log::warn!("{e}"),
             }
         }
-        log::info!("stopped");
+        log::info!(event = "daemon-stopped"; "stopped");
     }
 }
 

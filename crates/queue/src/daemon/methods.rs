@@ -174,7 +174,7 @@ impl Daemon {
             return Err(refuse(ErrorKind::Conflict, message));
         }
         if let Some(worker) = self.workers.get_mut(&number) {
-            log::info!("job {number}: cancelled by {actor}");
+            log::info!(job = number; "job {number}: cancelled by {actor}");
             worker.cancel(actor, self.options.cancel, Instant::now());
             return Ok(());
         }

@@ -9,6 +9,7 @@
 //! | `outcomes` | from a worker's end to the job's record |
 //! | `retries` | jobs that wait for a moment |
 //! | `scheduling`, `timers` | schedules and triggers, and systemd's timers for them |
+//! | `keys` | what sshd is told of keys |
 //! | `workers`, `ending`, `leftovers`, `joblog` | running jobs |
 //!
 //! The database is written here and by the owners (archives); nobody polls it: who commits tells the watchers.
@@ -19,6 +20,7 @@ mod ending;
 mod errors;
 mod event_loop;
 mod joblog;
+mod keys;
 mod leftovers;
 mod lists;
 mod methods;
@@ -200,6 +202,8 @@ fn start() -> anyhow::Result<Daemon> {
         _lock: lock,
     };
     daemon.recover(kept)?;
+    daemon.write_permanent_keys();
+    daemon.sweep_job_keys();
     unix::notify::ready()?;
     Ok(daemon)
 }

@@ -37,14 +37,14 @@ impl Daemon {
                         self.workers.insert(number, worker);
                         continue;
                     }
-                    Err(e) => log::error!("job {number}: its worker cannot be taken over: {e:#}"),
+                    Err(e) => log::error!(event = "database-trouble", job = number; "job {number}: its worker cannot be taken over: {e:#}"),
                 }
             }
             let mut message = format!("borgcubed ended while the job was in state {}", job.state);
             if let Some(archive) = self.store.read(|r| r.archives().of_job(number))?.iter().find(|archive| !archive.incomplete) {
                 message.push_str(&format!("; its archive {} is complete", archive.name));
             }
-            log::warn!("job {number}: {message}");
+            log::warn!(job = number; "job {number}: {message}");
             workers::forget(number);
             self.end_job(number, JobState::Failed, Some(Failure::new(Cause::BorgcubedRestart, message)), None);
         }
@@ -91,11 +91,11 @@ impl Daemon {
             }
             // Done, but the daemon before this one could not say so any more.
             Err(e) if done => {
-                log::debug!("job {number}: {e}");
+                log::debug!(job = number; "job {number}: {e}");
                 worker.answer_state(None);
             }
             Err(e) if is_final(&e) => {
-                log::warn!("job {number}: its worker may not go from {previous} to {to}: {e}");
+                log::warn!(job = number; "job {number}: its worker may not go from {previous} to {to}: {e}");
                 worker.answer_state(Some(e.to_string()));
             }
             // The worker waits; a full disk ends no job.
@@ -134,8 +134,9 @@ impl Daemon {
             self.workers.insert(number, worker);
             return;
         };
-        log::debug!("job {number}: its worker {status}");
+        log::debug!(job = number; "job {number}: its worker {status}");
         self.leftovers.extend(leftovers);
+        self.sweep_job_keys();
         self.queue_changed = true;
         if !worker.finished {
             let (to, failure) = worker.end_without_result(&status);
@@ -163,7 +164,7 @@ impl Daemon {
         }
         let noted = JobLog::open(&self.layout.job_log(number)).and_then(|mut log| log.note(&line));
         if let Err(e) = noted {
-            log::warn!("job {number}: its log cannot be written: {e}");
+            log::warn!(job = number; "job {number}: its log cannot be written: {e}");
         }
     }
 
@@ -172,21 +173,28 @@ impl Daemon {
         let written = self.store.write_at(outcome.time, &note, ACTOR, |w| end(w, number, &outcome));
         match written {
             Ok(((job, again), _)) => {
+                let client = job.client.as_str();
+                let repository = job.repository.as_ref().map(model::RepositoryName::as_str).unwrap_or_default();
                 match &job.failure {
-                    None => log::info!("job {number}: done"),
-                    Some(failure) if job.state == JobState::Cancelled => log::info!("job {number}: {}", failure.message),
-                    Some(failure) => log::info!("job {number}: failed: {}", failure.line()),
+                    None => log::info!(event = "job-done", job = number, client = client, repository = repository; "job {number}: done"),
+                    Some(failure) if job.state == JobState::Cancelled => {
+                        log::info!(event = "job-cancelled", job = number, client = client, repository = repository; "job {number}: {}", failure.message);
+                    }
+                    Some(failure) => log::warn!(
+                        event = "job-failed", job = number, client = client, repository = repository, cause = failure.cause.word();
+                        "job {number}: failed: {}", failure.line()
+                    ),
                 }
                 self.recorded(number);
                 self.job_changed(job);
                 if let Some(again) = again {
                     let when = again.not_before.map(|at| format!(", not before {}", at.to_local())).unwrap_or_default();
-                    log::info!("job {number}: tried again as job {}{when}", again.number);
+                    log::info!(event = "job-retried", job = number, client = again.client.as_str(); "job {number}: tried again as job {}{when}", again.number);
                     self.job_changed(again);
                 }
             }
             Err(e) if is_final(&e) => {
-                log::error!("job {number}: its end cannot be recorded: {e}");
+                log::error!(event = "database-trouble", job = number; "job {number}: its end cannot be recorded: {e}");
                 self.recorded(number);
             }
             Err(e) => {

@@ -76,7 +76,9 @@ impl Daemon {
             Err(e) => return self.try_again_later(&format!("job {number} cannot start"), &e),
         };
         let job = task.job.clone();
-        log::info!("job {number}: {} into {}, asked for by {}", job.config(), task.repository.name, job.actor);
+        log::info!(
+            event = "job-started", job = number, client = job.client.as_str(), repository = task.repository.name.as_str();
+            "job {number}: {} into {}, asked for by {}", job.config(), task.repository.name, job.actor);
         let worker = Worker::start(&self.options, &self.layout.job_log(number), *task, self.keeps_workers);
         self.job_changed(job);
         match worker {
@@ -93,9 +95,9 @@ impl Daemon {
     /// The database does not take it: nothing is lost, it is tried again.
     pub(super) fn try_again_later(&mut self, what: &str, error: &store::Error) {
         if is_disk_full(error) {
-            log::error!("{what}: {error}; trying again every {RETRY:?}");
+            log::error!(event = "database-trouble"; "{what}: {error}; trying again every {RETRY:?}");
         } else {
-            log::error!("{what}: {error}");
+            log::error!(event = "database-trouble"; "{what}: {error}");
         }
         self.queue_changed = true;
         self.retry_at.get_or_insert(Instant::now() + RETRY);

@@ -1,7 +1,7 @@
 //! Adding, changing and removing records. Each verb is one transaction that checks what stands in its way.
 
 use super::errors::{from_store, refuse, refuse_in};
-use super::{Daemon, validate};
+use super::{Daemon, keys, validate};
 use model::{BackupConfig, Client, ClientName, ConfigName, Job, JobState, Origin, Repository, RepositoryName, Settings, Timestamp};
 use store::{ArchiveFilter, ArchiveKey, IntentKey, JobFilter, Read, Result, Write};
 use wire::control::{ControlError, ErrorKind, Event};
@@ -123,9 +123,12 @@ impl Daemon {
             if w.view().clients().exists(&client.name)? {
                 return Err(exists("client", &client.name));
             }
+            keys::refuse_shared(&w.view(), &client)?;
             w.clients().insert(&client)
         });
-        written.map(drop).map_err(from_store)
+        written.map_err(from_store)?;
+        self.write_permanent_keys();
+        Ok(())
     }
 
     pub(super) fn update_client(&mut self, previous: &Client, mut client: Client, actor: &str) -> Done {
@@ -136,9 +139,12 @@ impl Daemon {
         let written = self.store.write(&note, actor, |w| {
             let stored = w.view().clients().get(&client.name)?.ok_or_else(|| missing("client", &client.name))?;
             compare(&stored, previous, "client", &client.name)?;
+            keys::refuse_shared(&w.view(), &client)?;
             w.clients().put(&client)
         });
-        written.map(drop).map_err(from_store)
+        written.map_err(from_store)?;
+        self.write_permanent_keys();
+        Ok(())
     }
 
     pub(super) fn remove_client(&mut self, name: &ClientName, actor: &str) -> Done {
@@ -156,7 +162,9 @@ impl Daemon {
             refuse_live_jobs(&r, JobFilter { client: Some(name.clone()), ..Default::default() }, &format!("client {name}"))?;
             w.clients().remove(name).map(drop)
         });
-        written.map(drop).map_err(from_store)
+        written.map_err(from_store)?;
+        self.write_permanent_keys();
+        Ok(())
     }
 
     pub(super) fn add_config(&mut self, mut config: BackupConfig, actor: &str) -> Done {

@@ -4,7 +4,7 @@ use super::errors::{from_store, refuse, refuse_in};
 use super::{Daemon, settings};
 use model::{BackupConfig, Client, ClientName, ConfigName, Job, Repository, RepositoryName, Timestamp};
 use std::collections::BTreeSet;
-use store::tables::{Archives, Clients, Configs, Jobs, Repositories};
+use store::tables::{Archives, Clients, Configs, Jobs, Repositories, Schedules};
 use store::{Change, Entry, Key, Read, Result, Table, TransactionNumber};
 use wire::control::{ControlError, ErrorKind, Event};
 
@@ -19,7 +19,7 @@ impl Daemon {
         });
         let entry = entry.map_err(from_store)?;
         let undone = self.store.undo(number, Timestamp::now(), actor).map_err(|error| self.undone_already(number, error))?;
-        log::info!("{actor} undid transaction {number} ({})", entry.note);
+        log::info!(event = "undone"; "{actor} undid transaction {number} ({})", entry.note);
         self.tell(&entry);
         Ok(undone)
     }
@@ -41,6 +41,10 @@ impl Daemon {
             Err(e) => log::error!("{e:#}"),
         }
         self.queue_changed = true;
+        self.write_permanent_keys();
+        if entry.changes.iter().any(|change| change.table == Schedules::NAME) {
+            self.schedules_changed();
+        }
         for change in entry.changes.iter().filter(|change| change.table == Repositories::NAME) {
             let found = RepositoryName::decode(&change.key).and_then(|name| {
                 let repository = self.store.read(|r| r.repositories().get(&name))?;

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use unix::Signal;
-use unix::paths::ENV_KEPT;
+use unix::paths::{ENV_CREDENTIALS, ENV_KEPT};
 use unix::pidfd::{PidFd, kill_group};
 use unix::spawn::Spawn;
 use wire::worker::{Finished, FromWorker, LogLine, Task, ToWorker};
@@ -139,6 +139,7 @@ impl Worker {
         let spawned = Spawn::new(&options.worker)
             .arg(brief.number.to_string())
             .keep_env(ENV_KEPT)
+            .keep_env(&[ENV_CREDENTIALS])
             .fd(theirs.as_fd(), "worker")
             .stderr(unix::spawn::Stdio::Inherit)
             .spawn();
@@ -271,7 +272,7 @@ impl Worker {
         if self.fault.is_some() {
             return;
         }
-        log::error!("job {}: the worker misbehaves: {how}", self.brief.number);
+        log::error!(event = "worker-misbehaves", job = self.brief.number; "job {}: the worker misbehaves: {how}", self.brief.number);
         self.fault = Some(how.to_owned());
         self.channel = None;
         self.ending.expect_by(Instant::now());
@@ -284,7 +285,7 @@ impl Worker {
                 Step::Terminate => Signal::SIGTERM,
                 Step::Kill => Signal::SIGKILL,
             };
-            log::warn!("job {}: sending {signal} to the worker's process group", self.brief.number);
+            log::warn!(event = "worker-misbehaves", job = self.brief.number; "job {}: sending {signal} to the worker's process group", self.brief.number);
             // Not reaped yet, so the number still is this group's. Init reaps those of a daemon before us: they are asked whether they live.
             let lives = self.process.is_child || matches!(self.process.pidfd.has_ended(), Ok(false));
             if lives && let Err(e) = kill_group(self.process.pid, signal) {

@@ -1,11 +1,12 @@
 //! The SSH key of one job: made here, known to sshd as long as the job runs, and to the client by its standard input only.
 
 use super::script::quote;
+use crate::forced::{Holder, command};
 use model::sshkey::{PublicKey, job_key};
 use model::{Cause, Failure};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
-use unix::paths::{Layout, sibling_program};
+use unix::paths::Layout;
 use zeroize::Zeroizing;
 
 /// How the client's ssh calls this server, whatever the server's name and port are: it looks for that name in its known_hosts.
@@ -33,7 +34,7 @@ impl JobKey {
         let (public, private) = job_key(&seed).map_err(|e| failed(&e))?;
         let private = Zeroizing::new(private);
         let hash = token_hash(token).ok_or_else(|| failed(&"the owner gave no token"))?;
-        let line = public.authorized_line(&forced_command(layout, &hash), None, &format!("job-{job}")).map_err(|e| failed(&e))?;
+        let line = public.authorized_line(&command(layout, Holder::Token(&hash)), None, &format!("job-{job}")).map_err(|e| failed(&e))?;
         let file = layout.job_keys().join(public.fingerprint_hex());
         unix::files::write_with_mode(&file, line.as_bytes(), 0o640).map_err(|e| failed(&e))?;
         Ok(JobKey { file, private, known_hosts })
@@ -57,21 +58,6 @@ impl Drop for JobKey {
             log::warn!("{} stays behind: {e}", self.file.display());
         }
     }
-}
-
-/// What sshd runs for the key.
-fn forced_command(layout: &Layout, token_hash: &str) -> String {
-    let proxy = sibling_program("borgcube-proxy");
-    // An installed server's shim knows where its socket is.
-    let socket = (!layout.is_installed()).then(|| format!(" --socket {}", word(&layout.session_socket())));
-    format!("{}{} --token-hash {token_hash}", word(&proxy), socket.unwrap_or_default())
-}
-
-/// A path for the shell of sshd.
-fn word(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+".contains(c));
-    if plain { text.into_owned() } else { quote(&text) }
 }
 
 /// SHA-256 of a token that is given as hex digits.

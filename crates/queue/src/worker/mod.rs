@@ -22,6 +22,7 @@ use model::{Cause, Failure, JobState, Timestamp};
 use owner::Owner;
 use report::{Report, Step};
 use script::Way;
+pub(crate) use script::quote;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -29,7 +30,7 @@ use std::time::{Duration, Instant};
 use unix::paths::{Layout, sibling_program};
 use verdict::Evidence;
 use wire::session::{self, Prepare, Prepared};
-use wire::worker::{Finished, Task, ToWorker};
+use wire::worker::{Finished, LogLine, Task, ToWorker};
 
 /// How often progress and log lines are passed on.
 const TICK: Duration = Duration::from_millis(250);
@@ -67,6 +68,7 @@ pub fn run() -> Result<()> {
         state: JobState::ClientPreparing,
         report: Report::new(task.expected, task.log_bytes),
         cancelled: None,
+        about: About::of(&task),
         outlives: task.outlives,
         lost: false,
     };
@@ -125,7 +127,8 @@ fn backup(worker: &mut Worker, layout: &Layout, task: &Task, sender: Sender<Even
     let sender = matches!(way, Way::Carrier).then_some(sender);
     // After a view that was stale, nothing on the client counts.
     let kept = prepared.kept.as_deref().filter(|_| job.retry_of.is_none());
-    worker.attend(&mut client, &mut Caches { owner: &mut owner, prepared: &prepared, kept, carrier: Carriage::of(sender, task, layout) })?;
+    worker
+        .attend(&mut client, &mut Caches { owner: &mut owner, prepared: &prepared, kept, carrier: Carriage::of(sender, task, layout) })?;
     let connection = client.wait()?;
     // From now on sshd knows the job's key no more.
     drop(way);
@@ -208,6 +211,34 @@ impl<'a> Carriage<'a> {
     }
 }
 
+/// What the journal has to know with each line.
+struct About {
+    job: u64,
+    client: String,
+    repository: String,
+}
+
+impl About {
+    fn of(task: &Task) -> About {
+        About { job: task.job.number, client: task.client.name.to_string(), repository: task.repository.name.to_string() }
+    }
+
+    /// The job's log is for the journal, too. Not the files of `--list`: they are many, and in the job's own log.
+    fn tell(&self, line: &LogLine) {
+        let level = match line.level.as_str() {
+            "error" => log::Level::Error,
+            "warning" => log::Level::Warn,
+            "info" => log::Level::Info,
+            "file" => return,
+            _ => log::Level::Debug,
+        };
+        log::log!(
+            level, event = "job-line", job = self.job, client = self.client.as_str(), repository = self.repository.as_str();
+            "{}: {}", line.source, line.message
+        );
+    }
+}
+
 /// A job's state as the worker sees it.
 struct Worker {
     channel: Channel,
@@ -219,6 +250,7 @@ struct Worker {
     state: JobState,
     report: Report,
     cancelled: Option<String>,
+    about: About,
     /// A `borgcubed` that is restarted finds this worker again.
     outlives: bool,
     /// There is no `borgcubed` any more; the next one will say that the job was lost.
@@ -364,6 +396,9 @@ impl Worker {
     /// Passes on what has come together.
     fn flush(&mut self) -> Result<()> {
         let lines = self.report.take_lines();
+        if unix::logging::has_fields() {
+            lines.iter().for_each(|line| self.about.tell(line));
+        }
         if !lines.is_empty() {
             self.channel.log(lines);
         }

@@ -9,7 +9,7 @@ use super::{services, sshd};
 use crate::context::Context;
 use crate::control::Control;
 use crate::tools::Tool;
-use model::{Client, Repository, Settings, Timestamp};
+use model::{Client, Repository, Timestamp};
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -43,7 +43,7 @@ pub fn records(context: &Context) -> (Records, Finding) {
 }
 
 fn ask(control: &mut Control) -> crate::error::Result<Records> {
-    let settings: Settings = control.call(Call::GetSettings {})?;
+    let settings = crate::commands::settings::get(control)?;
     let log: LogEntries = control.call(Call::GetLog { limit: 1 })?;
     Ok(Records {
         repositories: crate::commands::repository::all(control)?,
