@@ -557,7 +557,8 @@ fn noise(number: u64, length: usize) -> Vec<u8> {
 #[test]
 fn a61_files_that_were_encrypted() {
     let world = World::new();
-    let text = |number: u64| format!("line {number} of a file that can be compressed\n").repeat(6000).into_bytes();
+    let line = |number: u64, n: u64| format!("line {n} of file {number}: nothing happened\n");
+    let text = |number: u64| (0..6000).map(|n| line(number, n)).collect::<String>().into_bytes();
     let backup = |contents: Vec<Vec<u8>>| {
         done(&world, |client| {
             let files: Vec<Item> =

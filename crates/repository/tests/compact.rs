@@ -387,6 +387,59 @@ fn a_killed_compaction_loses_nothing() {
     assert!(killed > 3, "{killed}");
 }
 
+/// The hints that we write for Borg have no shadow index (see docs/interchange.md): Borg cannot know of a PUT that ours superseded, and may
+/// drop the DELETE that is about it. What comes of it in an index that is built from the log alone: such an object is there again, as it was
+/// once stored, and nothing else changes.
+#[test]
+fn what_theirs_deletes_and_compacts_may_come_back_as_it_was_and_nothing_else_changes() {
+    for borg in borgs() {
+        let world = BorgWorld::new();
+        let (path, index, copy) = (world.join("repo"), world.join("index"), world.join("copy"));
+        borg.init(&world, &path, "none").unwrap();
+        small_segments(&path, 200_000);
+        // Much that stays, and the first version of an object; then the second one, of ours, and much that goes.
+        let twice = id(5000);
+        let mut repository = Repository::open(&kept(&path, &index)).unwrap();
+        for n in 0..90 {
+            repository.put(&id(n), &vec![n as u8; 1000], 0).unwrap();
+        }
+        repository.put(&twice, b"the first", 0).unwrap();
+        repository.commit().unwrap();
+        repository.put(&twice, b"the second", 0).unwrap();
+        for n in 1000..1050 {
+            repository.put(&id(n), &vec![n as u8; 1000], 0).unwrap();
+        }
+        repository.commit().unwrap();
+        let mut live = objects(&mut repository);
+        live.retain(|(object, _)| *object != twice && !(1000..1050).any(|n| *object == id(n)));
+        assert_eq!(live.len(), 91);
+        repository.close();
+        assert_eq!(beside(&path, "hints.").len(), 1, "they go by our hints");
+        let mut theirs = served(&path, &borg);
+        theirs.delete(&twice).unwrap();
+        (1000..1050).for_each(|n| theirs.delete(&id(n)).unwrap());
+        theirs.commit().unwrap();
+        theirs.close();
+        if borg.at_least([1, 2, 0]) {
+            borg.run(&world, ["compact".as_ref(), "--threshold=10".as_ref(), path.as_os_str()]).unwrap();
+        }
+        // By their index, and by ours that goes on from what it knew.
+        assert!(objects(&mut served(&path, &borg)) == live, "{}", borg.version);
+        crashed(&path, &copy);
+        assert!(objects(&mut Repository::open(&kept(&copy, &index)).unwrap()) == live, "{}", borg.version);
+        // From the log alone.
+        crashed(&path, &copy);
+        without_index(&copy);
+        let mut found = objects(&mut open(&copy));
+        let back: Vec<_> = found.extract_if(.., |(id, _)| *id == twice).collect();
+        assert!(found == live, "{}", borg.version);
+        assert!(back.is_empty() || back == [(twice, b"the first".to_vec())], "{}: {back:?}", borg.version);
+        println!("borg {}: {} came back", borg.version, back.len());
+        without_index(&copy);
+        assert_eq!(objects(&mut served(&copy, &borg)).len(), live.len() + back.len(), "{} sees the same", borg.version);
+    }
+}
+
 #[test]
 fn a_rotten_id_keeps_its_segment_and_no_other() {
     let dir = tempfile::tempdir().unwrap();

@@ -19,7 +19,8 @@ const SHRUNK: u64 = 20;
 /// So many archives tell what a config usually has.
 const HISTORY: usize = 5;
 
-/// An archive of which more than so many hundredths are new is suspicious, if none but one of those before had a fifth of that.
+/// An archive of which more than so many hundredths are new is suspicious, if that is so many times what was new in the middle
+/// one of those before.
 const CHURN: u64 = 25;
 const MORE: u64 = 5;
 
@@ -87,13 +88,12 @@ fn churned(now: &Statistics, fresh: u64, good: &[&Statistics]) -> Option<String>
     let mut sizes: Vec<u64> = good.iter().map(|s| hundredths(s.compressed_size, s.original_size)).collect();
     usual.sort_unstable();
     sizes.sort_unstable();
-    // The largest may be the first archive, of which all was new.
-    let usual = usual.iter().rev().nth(1).copied()?;
-    let size = sizes.get(sizes.len() / 2).copied()?;
+    // Of the first archive all was new, and of one after an upgrade much.
+    let [usual, size] = [&usual, &sizes].map(|sorted| sorted.get(sorted.len() / 2).copied().unwrap_or(100));
     let is_odd = new >= CHURN && new >= usual.saturating_mul(MORE) && left >= INCOMPRESSIBLE && size <= COMPRESSIBLE;
     is_odd.then(|| {
         format!(
-            "{new} % of the archive is new and cannot be compressed; in the last {} archives of this config usually at most {usual} % was new, \
+            "{new} % of the archive is new and cannot be compressed; in the last {} archives of this config usually {usual} % was new, \
              and compressed to {size} %: files may have been encrypted on the client, look at it before anything is removed that is older",
             good.len()
         )
@@ -162,7 +162,7 @@ mod tests {
         let busy = [stored(50, 50), stored(50, 10), stored(50, 4), stored(50, 9), stored(50, 5)];
         assert!(!is_odd(stored(65, 30), 30, &busy), "much is always new");
         let small = Statistics { original_size: 1000, compressed_size: 1000, deduplicated_size: 1000, nfiles: 1 };
-        assert!(!churned(&small, 1000, &usual.iter().collect::<Vec<_>>()).is_some(), "a handful of bytes");
+        assert!(churned(&small, 1000, &usual.iter().collect::<Vec<_>>()).is_none(), "a handful of bytes");
     }
 
     #[test]
