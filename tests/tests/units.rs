@@ -118,7 +118,8 @@ fn systemd_finds_nothing_to_complain_of() {
 
     fs::write(directory.path().join("wrong.service"), "[Service]\nExecStart=/bin/true\nProtectEverything=yes\n").unwrap();
     let wrong = directory.path().join("wrong.service");
-    let output = systemd("systemd_finds_nothing_to_complain_of", "systemd-analyze", &["verify", "--man=no", wrong.to_str().unwrap()]).unwrap();
+    let output =
+        systemd("systemd_finds_nothing_to_complain_of", "systemd-analyze", &["verify", "--man=no", wrong.to_str().unwrap()]).unwrap();
     assert!(said(&output).contains("ProtectEverything"), "{}", said(&output));
 }
 
@@ -129,7 +130,10 @@ fn every_program_of_a_unit_is_installed() {
         for command in text.lines().filter_map(|line| line.strip_prefix("ExecStart=")) {
             let path = command.split(' ').next().unwrap();
             let program = path.strip_prefix("/usr/libexec/borgcube/").unwrap_or_else(|| panic!("{name}: {path}"));
-            assert!(script.split_whitespace().any(|word| word.trim_matches('\'') == program), "{program} of {name} is not in scripts/install-tree");
+            assert!(
+                script.split_whitespace().any(|word| word.trim_matches('\'') == program),
+                "{program} of {name} is not in scripts/install-tree"
+            );
         }
     }
 }
@@ -154,7 +158,8 @@ fn users_and_directories() {
         line.split(':').nth(2).unwrap().parse::<u32>().unwrap()
     };
     assert!(groups.lines().any(|line| line.starts_with("borgcube-db:") && line.contains("borgcube,borgcube-repo")), "{groups}");
-    let shell = |name: &str| passwd.lines().find(|line| line.starts_with(&format!("{name}:"))).unwrap().rsplit(':').next().unwrap().to_owned();
+    let shell =
+        |name: &str| passwd.lines().find(|line| line.starts_with(&format!("{name}:"))).unwrap().rsplit(':').next().unwrap().to_owned();
     assert_eq!(shell("borgcube-ssh"), "/bin/sh");
     for name in ["borgcube", "borgcube-repo", "borgcube-keys", "borgcube-status"] {
         assert!(shell(name).ends_with("nologin"), "{name}");
@@ -199,7 +204,8 @@ fn sshd_takes_the_snippet() {
     let text = format!("HostKey {}\nInclude {}\nMaxAuthTries 5\n", key.display(), snippet.display());
     fs::write(&config, text).unwrap();
     let ask = |who: &str| {
-        let output = Command::new(sshd).args(["-T", "-f", config.to_str().unwrap(), "-C", &format!("user={who},host=h,addr=192.0.2.1")]).output();
+        let output =
+            Command::new(sshd).args(["-T", "-f", config.to_str().unwrap(), "-C", &format!("user={who},host=h,addr=192.0.2.1")]).output();
         let output = output.unwrap();
         assert!(output.status.success() && output.stderr.is_empty(), "{}", said(&output));
         said(&output)

@@ -59,7 +59,9 @@ fn admitted(visitor: Visitor, uid: u32) -> Option<Visitor> {
     let mut complained = COMPLAINED.lock().unwrap_or_else(PoisonError::into_inner);
     if complained.is_none_or(|at| at.elapsed() >= COMPLAIN) {
         *complained = Some(Instant::now());
-        log::warn!("a process of the user {uid} connected, which may not: it belongs neither to BorgCube nor to the group {GROUP_OPERATORS}");
+        log::warn!(
+            "a process of the user {uid} connected, which may not: it belongs neither to BorgCube nor to the group {GROUP_OPERATORS}"
+        );
     }
     None
 }

@@ -341,10 +341,7 @@ fn a_hostile_spool_injects_nothing() {
         ]
     );
     let unit = "borgcube-schedule@good.timer";
-    assert_eq!(
-        taken(&calls),
-        [format!("show --property=Id,SubState -- {unit}"), "daemon-reload".to_owned(), format!("restart -- {unit}")]
-    );
+    assert_eq!(taken(&calls), [format!("show --property=Id,SubState -- {unit}"), "daemon-reload".to_owned(), format!("restart -- {unit}")]);
 }
 
 /// A schedule whose file makes no sense any more keeps its timer.
@@ -374,7 +371,9 @@ fn systemd_understands_the_lines() {
         return;
     }
     let now = Timestamp(1_774_000_000_000_000); // 2026-03-20
-    for rule in ["daily 02:30 Europe/Berlin", "weekly sat,sun 03:00 UTC", "monthly 1,15 04:05 UTC", "monthly last 04:00 UTC", "hourly 15 UTC"] {
+    for rule in
+        ["daily 02:30 Europe/Berlin", "weekly sat,sun 03:00 UTC", "monthly 1,15 04:05 UTC", "monthly last 04:00 UTC", "hourly 15 UTC"]
+    {
         let recurrence = Recurrence::parse(rule, "UTC", now).unwrap();
         let until = now.plus_seconds(40 * DAY);
         let mut expected = recurrence.between(now, until, usize::MAX);
@@ -403,7 +402,10 @@ fn elapses(analyze: &Path, now: Timestamp, line: &str) -> Vec<String> {
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     let moments = text.lines().filter(|line| line.contains("Next elapse:") || line.contains("Iter. #") || line.contains("Iteration #"));
-    moments.map(|line| line.split_whitespace().rev().skip(1).take(2).collect::<Vec<_>>()).map(|words| format!("{}T{}", words[1], words[0])).collect()
+    moments
+        .map(|line| line.split_whitespace().rev().skip(1).take(2).collect::<Vec<_>>())
+        .map(|words| format!("{}T{}", words[1], words[0]))
+        .collect()
 }
 
 #[test]

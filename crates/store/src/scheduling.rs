@@ -278,7 +278,9 @@ impl Write<'_> {
             actor: asked.actor.to_owned(),
         };
         self.occurrences().insert(&entry)?;
-        for number in self.view().occurrences().beyond(&schedule.name, KEEP, 10)? {
+        // Looking for what is too old takes a while, so not each time.
+        let old = if entry.number.is_multiple_of(16) { self.view().occurrences().beyond(&schedule.name, KEEP, 100)? } else { vec![] };
+        for number in old {
             // Runs ahead of the clock must not be forgotten before it has passed them.
             if self.occurrences().require(&number)?.time <= asked.now {
                 self.occurrences().remove(&number)?;

@@ -286,6 +286,7 @@ fn history_is_kept_within_bounds() {
             Ok(())
         })
         .unwrap();
-    assert_eq!(store.read(|r| r.occurrences().count()).unwrap(), 5000);
+    let kept = store.read(|r| r.occurrences().count()).unwrap();
+    assert!((5000..5016).contains(&kept), "{kept}");
     verify(&store);
 }
