@@ -22,7 +22,7 @@ impl Place {
         let source = system.join("source");
         fs::create_dir(&source).unwrap();
         fs::write(source.join("file"), "content").unwrap();
-        let proxy = testkit::programs().join("borgcube-proxy");
+        let proxy = testkit::system::programs().join("borgcube-proxy");
         let back = here.authorize(&format!("command=\"env BORGCUBE_STATE={} {}\",restrict", system.state().display(), proxy.display()));
         let known = system.join("ssh/known_hosts");
         let mut words: Vec<String> = ["setup", "--yes", "--client", "web1", "--encryption", "repokey-blake2"].map(str::to_owned).into();
@@ -80,7 +80,6 @@ fn is_mended(problems: &[Value], said: &str, mend: &str) {
 #[test]
 fn from_nothing_to_the_first_backup_over_ssh() {
     let place = Place::new();
-    let system = &place.system;
 
     // Nobody vouches for the host key, or for another one.
     let (code, said) = place.fails(&["--host-key", "SHA256:wrong"]);

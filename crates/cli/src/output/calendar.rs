@@ -95,7 +95,7 @@ mod tests {
         let mut marks = vec![(date(1), Mark::Ran), (date(22), Mark::Ran), (date(22), Mark::Skipped)];
         marks.extend((23..=30).map(|day| (date(day), Mark::Planned)));
         marks.push((date(29), Mark::Planned));
-        let expected = "                               November 2026
+        let expected = "                                November 2026
 Mon        Tue        Wed        Thu        Fri        Sat        Sun
                                                                     1 +1
   2          3          4          5          6          7          8
