@@ -175,10 +175,8 @@ fn a04_the_key_of_one_job_opens_no_other() {
     assert_eq!(keys.job_keys().len(), 2);
     let stolen = Stolen::of(&keys, "hostile");
     // Stock borg with the hostile job's key and the victim's token.
-    let rsh = format!(
-        "sh -c 'cd \"$D\" && exec ssh -F none -i key -o IdentitiesOnly=yes -o UserKnownHostsFile=known_hosts -o HostKeyAlias=borgcube \
-         -o StrictHostKeyChecking=yes -o BatchMode=yes \"$@\"' ssh"
-    );
+    let rsh = "sh -c 'cd \"$D\" && exec ssh -F none -i key -o IdentitiesOnly=yes -o UserKnownHostsFile=known_hosts -o HostKeyAlias=borgcube \
+         -o StrictHostKeyChecking=yes -o BatchMode=yes \"$@\"' ssh";
     let mut borg = Command::new(&real);
     borg.env("D", &stolen.directory).env("BORG_RSH", rsh).env("BORG_REPO", &url).env("BORG_PASSPHRASE", "x");
     borg.env("BORG_BASE_DIR", keys.system.join("thief")).env("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes");

@@ -17,7 +17,7 @@ pub enum Holder<'a> {
 pub fn command(layout: &Layout, holder: Holder<'_>) -> String {
     let proxy = sibling_program("borgcube-proxy");
     // An installed server's shim knows where its socket is.
-    let socket = (!layout.is_installed()).then(|| format!(" --socket {}", word(&layout.session_socket()))).unwrap_or_default();
+    let socket = if layout.is_installed() { String::new() } else { format!(" --socket {}", word(&layout.session_socket())) };
     let holder = match holder {
         Holder::Token(hash) => format!("--token-hash {hash}"),
         Holder::Client(name) => format!("--client {name}"),

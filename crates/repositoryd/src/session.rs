@@ -21,6 +21,9 @@ use unix::poll::{Interest, poll};
 use wire::session::{End, Open, Put, Reference, VERSION, Verdict, Violation, charge, decode_ids, kind, read_json, split_id, write_json};
 use wire::{WireError, frame};
 
+/// Kind and payload.
+type Frame = (u8, Vec<u8>);
+
 /// Credit is given back in pieces of this size, and whenever the session might be waiting for it.
 const CREDIT_BATCH: usize = 1 << 20;
 
@@ -174,7 +177,7 @@ impl<'a> Session<'a> {
     }
 
     /// How it ended, and a frame that the next process of this owner has to deal with.
-    fn serve(&mut self) -> Result<(Ended, Option<(u8, Vec<u8>)>), WireError> {
+    fn serve(&mut self) -> Result<(Ended, Option<Frame>), WireError> {
         let mut payload = vec![];
         loop {
             if self.owner.leaving.is_so() {

@@ -119,6 +119,28 @@ fn in_child(setup: &ChildSetup) -> io::Result<()> {
     }
 }
 
+/// The supplementary groups of whoever is at the other end of a Unix socket, as they were when the connection was made.
+pub(crate) fn peer_groups(socket: RawFd) -> io::Result<Vec<u32>> {
+    // Linux: NGROUPS_MAX. Most processes have a handful, so the first try is small.
+    let mut room = 64;
+    loop {
+        let mut groups: Vec<libc::gid_t> = vec![0; room];
+        let mut length = (room * size_of::<libc::gid_t>()) as libc::socklen_t;
+        // SAFETY: the pointers are to a buffer of `length` bytes and to its length; the kernel writes no more than that.
+        let answer = unsafe { libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_PEERGROUPS, groups.as_mut_ptr().cast(), &mut length) };
+        let count = length as usize / size_of::<libc::gid_t>();
+        match answer {
+            0 => {
+                groups.truncate(count);
+                return Ok(groups);
+            }
+            // The kernel says how many there are.
+            _ if io::Error::last_os_error().raw_os_error() == Some(libc::ERANGE) && count > room => room = count,
+            _ => return Err(io::Error::last_os_error()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,27 +173,5 @@ mod tests {
         assert_ne!(identity(reader.as_raw_fd()), identity(File::open("/dev/null").unwrap().as_raw_fd()));
         assert_eq!(identity(1_000_000), None);
         assert_eq!(adopt(1_000_000).unwrap_err().raw_os_error(), Some(libc::EBADF));
-    }
-}
-
-/// The supplementary groups of whoever is at the other end of a Unix socket, as they were when the connection was made.
-pub(crate) fn peer_groups(socket: RawFd) -> io::Result<Vec<u32>> {
-    // Linux: NGROUPS_MAX. Most processes have a handful, so the first try is small.
-    let mut room = 64;
-    loop {
-        let mut groups: Vec<libc::gid_t> = vec![0; room];
-        let mut length = (room * size_of::<libc::gid_t>()) as libc::socklen_t;
-        // SAFETY: the pointers are to a buffer of `length` bytes and to its length; the kernel writes no more than that.
-        let answer = unsafe { libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_PEERGROUPS, groups.as_mut_ptr().cast(), &mut length) };
-        let count = length as usize / size_of::<libc::gid_t>();
-        match answer {
-            0 => {
-                groups.truncate(count);
-                return Ok(groups);
-            }
-            // The kernel says how many there are.
-            _ if io::Error::last_os_error().raw_os_error() == Some(libc::ERANGE) && count > room => room = count,
-            _ => return Err(io::Error::last_os_error()),
-        }
     }
 }

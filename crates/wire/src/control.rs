@@ -215,9 +215,9 @@ pub enum Call {
     #[serde(rename = "org.borgcube.Control.UpdateSchedule")]
     UpdateSchedule {
         /// As the caller read it.
-        previous: Schedule,
+        previous: Box<Schedule>,
         /// As it shall be.
-        schedule: Schedule,
+        schedule: Box<Schedule>,
     },
     /// -> {}; refused while a trigger or another schedule names it.
     #[serde(rename = "org.borgcube.Control.RemoveSchedule")]

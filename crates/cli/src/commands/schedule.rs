@@ -175,7 +175,7 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
             let previous = find(&mut control, &args.name)?.schedule;
             let schedule = edited(&previous, *args, Timestamp::now())?;
             something(&previous, &schedule, "schedule edit")?;
-            control.tell(Call::UpdateSchedule { previous, schedule: schedule.clone() })?;
+            control.tell(Call::UpdateSchedule { previous: Box::new(previous), schedule: Box::new(schedule.clone()) })?;
             context.done(&schedule, &format!("Changed schedule {}.", schedule.name))
         }
         Command::Remove(Name { name }) => {
@@ -212,7 +212,7 @@ fn switch(name: &ScheduleName, enabled: bool, context: &Context) -> Result<()> {
     }
     let schedule = Schedule { enabled, ..previous.clone() };
     something(&previous, &schedule, command)?;
-    control.tell(Call::UpdateSchedule { previous, schedule: schedule.clone() })?;
+    control.tell(Call::UpdateSchedule { previous: Box::new(previous), schedule: Box::new(schedule.clone()) })?;
     context.done(&schedule, &format!("Schedule {name} is {word}."))
 }
 

@@ -145,7 +145,7 @@ mod tests {
         let kept_again = store.put("repository.main", "passphrase", b"second").unwrap();
         assert_eq!(kept, kept_again);
         store.put("repository.other", "key", b"k").unwrap();
-        assert_eq!(store.all("repository.main").unwrap(), [kept.clone()]);
+        assert_eq!(store.all("repository.main").unwrap(), std::slice::from_ref(&kept));
         assert_eq!(**kept.read().unwrap(), b"second"[..]);
         assert_eq!(kept.encrypted, !std::fs::read(&kept.path).unwrap().starts_with(b"second"));
     }

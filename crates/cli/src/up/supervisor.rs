@@ -139,7 +139,8 @@ impl Supervisor {
 
     fn is_over(&self) -> bool {
         let idle = self.owners.values().all(|o| o.child.is_none()) && self.orphans.is_empty();
-        matches!(self.phase, Phase::Rest(_) | Phase::Killed) && idle
+        matches!(self.phase, Phase::Rest(_) | Phase::Killed)
+            && idle
             && self.sessions.is_empty()
             && self.borgcubed.child.is_none()
             && self.scheduler.child.is_none()

@@ -327,7 +327,8 @@ pub fn client(name: &str) -> Client {
         name: name.parse().unwrap(),
         description: String::new(),
         connection: Connection::Local { remote_borg: None, remote_cache_dir: None },
-        keys: vec![], blackouts: vec![],
+        keys: vec![],
+        blackouts: vec![],
         created: Timestamp(0),
     }
 }

@@ -339,7 +339,8 @@ pub struct Client {
 
 impl Client {
     pub fn open(mut stream: UnixStream, token: &str) -> Result<Client, Failure> {
-        write_json(&mut stream, kind::OPEN, &Open { version: VERSION, token: token.into(), client_version: "1.4.0".into(), client: None }).unwrap();
+        write_json(&mut stream, kind::OPEN, &Open { version: VERSION, token: token.into(), client_version: "1.4.0".into(), client: None })
+            .unwrap();
         let mut payload = vec![];
         match frame::read(&mut stream, &mut payload).unwrap() {
             kind::OPENED => {
