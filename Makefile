@@ -24,7 +24,6 @@ run: ## back up SOURCE with stock borg through BorgCube, and prove that stock bo
 test: ## format, lints, and every test, with the real borgs and a real sshd
 	@scripts/setup test
 	@scripts/test
-	@scripts/machines
 
 machines: ## Debian 12 and 13 hosts booted with BorgCube on them (root; says NOT RUN otherwise); ONLY=test_server.Bookworm
 	@scripts/machines $(ONLY)
