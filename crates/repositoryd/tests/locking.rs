@@ -553,9 +553,10 @@ fn a_compact_gives_space_back_and_backups_and_reads_go_on_beside_it() {
     assert!(longest < Duration::from_secs(2), "{longest:?}");
     let Report::Compacted { segments, freed, orphans: 0 } = report.join().unwrap().unwrap() else { panic!() };
     assert!(segments >= 12 && freed > 23_000_000, "{segments} {freed}");
-    // Emptied segments are removed behind its back.
+    // Emptied segments are removed behind its back. What was put meanwhile takes room, all the more on a slow machine.
     let deadline = Instant::now() + Duration::from_secs(30);
-    while size(&system) >= before - 20_000_000 {
+    let put = chunks.len() as u64 * 21_000;
+    while size(&system) >= before + put - 20_000_000 {
         assert!(Instant::now() < deadline, "{} of {before} bytes are still there", size(&system));
         std::thread::sleep(Duration::from_millis(20));
     }
