@@ -208,7 +208,7 @@ Left out web1/etc: A job of the same config was still queued or running. (job 7)
         let expected = "Schedule: nightly
 State:    disabled: its occurrences are skipped
 When:     daily 02:30 UTC
-RFC 5545: DTSTART:20261120T120000Z RRULE:FREQ=DAILY;BYHOUR=2;BYMINUTE=30;BYSECOND=0
+RFC 5545: DTSTART:20260101T120000Z RRULE:FREQ=DAILY;BYHOUR=2;BYMINUTE=30;BYSECOND=0
 Later:    up to 1 min 30 s
 Actions:  run web1/etc
 Added:    T
