@@ -22,6 +22,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import uuid
 
@@ -230,6 +231,8 @@ class Host:
         path.unlink(missing_ok=True)
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(str(path))
+        self.ready = threading.Event()
+        threading.Thread(target=self._hear, args=(self.notify, self.ready), daemon=True).start()
         self.console = open(self.dir / "console.log", "ab")
         argv = ["systemd-nspawn", "--quiet", "--settings=no", "--register=no", "--keep-unit", "--boot",
                 f"--directory={self.root}", f"--machine={self.name}", f"--uuid={self.machine_id}",
@@ -250,14 +253,19 @@ class Host:
         if wait:
             self.wait_ready()
 
+    @staticmethod
+    def _hear(notify, ready):
+        """Read what the container's systemd says for as long as it lives. The queue takes ten messages, then nspawn
+        waits for a reader and PID 1 for nspawn: that host neither stops nor answers. systemd 257 fills it, 252 does not."""
+        with notify:
+            while message := notify.recv(4096):
+                if b"READY=1" in message.split(b"\n"):
+                    ready.set()
+
     def wait_ready(self, timeout=60):
         """Wait until the container's systemd says READY=1, then for the end of its start-up jobs."""
-        self.notify.settimeout(timeout)
-        try:
-            while b"READY=1" not in self.notify.recv(4096).split(b"\n"):
-                pass
-        except socket.timeout:
-            raise Failed(f"{self.name} did not boot:\n{(self.dir / 'console.log').read_text()[-3000:]}") from None
+        if not self.ready.wait(timeout):
+            raise Failed(f"{self.name} did not boot:\n{(self.dir / 'console.log').read_text()[-3000:]}")
         state = self.sh("systemctl is-system-running --wait", check=False).out.strip()
         self.boot_seconds = time.monotonic() - self.started
         if state != "running":
@@ -294,7 +302,8 @@ class Host:
     def close(self):
         if self.nspawn:
             self.nspawn.wait()
-            self.notify.close()
+            with contextlib.suppress(OSError):      # closed already
+                self.notify.shutdown(socket.SHUT_RD)
             self.console.close()
 
     def power_cut(self):
