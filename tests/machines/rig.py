@@ -256,7 +256,7 @@ class Host:
     @staticmethod
     def _hear(notify, ready):
         """Read what the container's systemd says for as long as it lives. The queue takes ten messages, then nspawn
-        waits for a reader and PID 1 for nspawn: that host neither stops nor answers. systemd 257 fills it, 252 does not."""
+        waits for a reader and PID 1 for nspawn: that host neither stops nor answers. systemd 257 says two at each daemon-reload, 252 none."""
         with notify:
             while message := notify.recv(4096):
                 if b"READY=1" in message.split(b"\n"):
