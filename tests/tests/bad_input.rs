@@ -432,3 +432,27 @@ fn nonsense_at_the_command_line_is_refused_with_a_way_out() {
     assert_eq!(code, Some(6), "{said}");
     assert!(said.contains("borgcube up"), "{said}");
 }
+
+/// Neither its session nor its borg is there yet, so that nobody but the worker can see that nothing happens.
+#[test]
+fn a_client_that_does_not_get_to_its_backup() {
+    let system = TestSystem::start();
+    system.add_repository("main", "repokey", Some("long enough for this"));
+    let borg = system.join("hangs");
+    fs::write(&borg, "#!/bin/sh\ntrap '' INT TERM\nexec sleep 600\n").unwrap();
+    fs::set_permissions(&borg, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    system.cli_ok(&["client", "add", "host", "--local", &format!("--remote-borg={}", borg.display())]);
+    let source = system.join("source");
+    fs::create_dir(&source).unwrap();
+    system.add_config("host", "all", "main", &[], &[&source]);
+    system.cli_ok(&["settings", "edit", "--start-seconds=1"]);
+    let number = start(&system, "host/all");
+    let ended = retry_until(PATIENCE + PATIENCE, || {
+        let job = job(&system, number);
+        (job["state"] == "failed").then_some(job)
+    });
+    let ended = ended.unwrap_or_else(|| panic!("it does not end\n{}", system.log()));
+    assert_failed(&ended, "too-slow");
+    let gone = || system.pids("borgcube-worker").is_empty().then_some(());
+    assert!(retry_until(PATIENCE, gone).is_some(), "{}", system.log());
+}

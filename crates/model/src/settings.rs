@@ -31,6 +31,8 @@ pub struct SessionLimits {
     pub checkpoints: u64,
     /// Archives and checkpoints that may be proposed in a minute, beside the first [`SessionLimits::BURST`].
     pub proposals_per_minute: u64,
+    /// Seconds until the client's borg has begun, and from its end to the client's.
+    pub start_seconds: u64,
     /// Seconds without a message from the client.
     pub idle_seconds: u64,
     /// Seconds in all.
@@ -56,6 +58,7 @@ impl Default for SessionLimits {
             bytes: 1 << 46,
             checkpoints: 100_000,
             proposals_per_minute: 60,
+            start_seconds: 3600,
             idle_seconds: 4 * 3600,
             total_seconds: 7 * 24 * 3600,
             grace_seconds: 300,
@@ -80,6 +83,7 @@ impl SessionLimits {
         let least = [
             ("objects", self.objects, 1),
             ("bytes", self.bytes, 1 << 20),
+            ("start-seconds", self.start_seconds, 1),
             ("idle-seconds", self.idle_seconds, 1),
             ("total-seconds", self.total_seconds, 1),
             ("grace-seconds", self.grace_seconds, 1),

@@ -35,7 +35,8 @@ pub struct Lend {
 
 /// The connection's part: nobody is inside the gate while the repository is away.
 pub fn run(owner: &Owner, stream: &mut UnixStream, wait: Duration) -> Result<(), WireError> {
-    let deadline = Instant::now() + wait;
+    // Nobody waits for longer than a year.
+    let deadline = Instant::now() + wait.min(Duration::from_secs(365 * 86_400));
     let turn = owner.turn.take("a release", Some(deadline), || !is_gone(stream));
     let _turn = match turn {
         Ok(turn) => turn,
@@ -102,7 +103,7 @@ fn wait_for_end(owner: &Owner, stream: &UnixStream) {
 
 /// The writer's part: nothing else happens meanwhile.
 pub fn lend(owner: &Owner, open: &mut Option<Open>, lend: Lend) {
-    let granted = match close(owner, open) {
+    let granted = match close(owner, open, true) {
         Ok(granted) => granted,
         Err(failure) => {
             answer(&lend.reply, Err(failure));
@@ -123,8 +124,8 @@ pub fn lend(owner: &Owner, open: &mut Option<Open>, lend: Lend) {
     answer(&lend.done, reopened);
 }
 
-/// At a commit, with everything that sessions have sent so far.
-pub fn close(owner: &Owner, open: &mut Option<Open>) -> Result<(Granted, Option<Arc<Opening>>), Failure> {
+/// At a commit, with everything that sessions have sent so far. What takes long and serves only another borg is done `for_borg`.
+pub fn close(owner: &Owner, open: &mut Option<Open>, for_borg: bool) -> Result<(Granted, Option<Arc<Opening>>), Failure> {
     let record = owner.store.read(|r| r.repositories().require(&owner.name)).map_err(|e| of_store(&e))?;
     let mut granted = Granted { url: record.url.clone(), host_id: options(owner, &record).host_id, sessions: 0 };
     let Some(mut current) = open.take() else { return Ok((granted, None)) };
@@ -133,7 +134,7 @@ pub fn close(owner: &Owner, open: &mut Option<Open>) -> Result<(Granted, Option<
     let opening = Arc::clone(&current.opening);
     let running = owner.jobs.all().into_iter().filter(|job| Arc::ptr_eq(&job.opening, &opening)).count();
     if running == 0 {
-        tidy::close(Some(current));
+        tidy::close_unless(Some(current), &mut || !for_borg);
         return Ok((granted, None));
     }
     granted.sessions = running as u64;
@@ -147,7 +148,7 @@ pub fn close(owner: &Owner, open: &mut Option<Open>) -> Result<(Granted, Option<
         return Err(failure);
     }
     opening.known().committed([]);
-    current.repository.close();
+    current.repository.close_unless(&mut || !for_borg);
     Ok((granted, Some(opening)))
 }
 

@@ -129,10 +129,13 @@ pub fn run(owner: &Owner, requests: &Receiver<Request>) {
         if let Some(current) = &writer.open {
             if current.opening.failure().is_some() {
                 // Whoever still has requests for it is told why.
+                owner.pulse.step(true);
                 tidy::give_up(writer.open.take());
             } else if request.is_ok() || Arc::strong_count(&current.opening) > 1 {
                 used = Instant::now();
             } else if used.elapsed() >= idle {
+                // Borg's index takes minutes for a large repository.
+                owner.pulse.step(true);
                 let (next, requests) = (&mut writer.next, writer.requests);
                 tidy::close_unless(writer.open.take(), &mut || {
                     if next.is_none() {
@@ -152,7 +155,7 @@ pub fn run(owner: &Owner, requests: &Receiver<Request>) {
             }
             Err(RecvTimeoutError::Disconnected) | Ok(Request::Quit) => break,
             Ok(Request::Leave { reply }) => {
-                answer(&reply, lending::close(owner, &mut writer.open).map(drop));
+                answer(&reply, lending::close(owner, &mut writer.open, false).map(drop));
                 break;
             }
             Ok(request) => {

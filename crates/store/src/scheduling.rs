@@ -85,7 +85,12 @@ impl Write<'_> {
         if stored.recurrence != schedule.recurrence || (schedule.enabled && !stored.enabled) {
             let settled = due::settle(&stored, now);
             self.record_skips(&stored, &settled, actor, now)?;
-            (handled, ahead) = if stored.recurrence == schedule.recurrence { (settled.handled, settled.ahead) } else { (now, None) };
+            (handled, ahead) = if stored.recurrence == schedule.recurrence {
+                (settled.handled, settled.ahead)
+            } else {
+                // What was dealt with before its time, by a clock that was ahead, is not dealt with once more by another rule.
+                (now.max(settled.handled), None)
+            };
         }
         self.schedules().put(&Schedule { handled, ahead, created: stored.created, ..schedule.clone() })
     }

@@ -51,6 +51,10 @@ pub struct Task {
     pub expected: Option<Statistics>,
     /// Bytes of the job's log that what the client writes may fill.
     pub log_bytes: u64,
+    /// Seconds until the client's borg has begun, and from its end to the client's.
+    pub start_seconds: u64,
+    /// Seconds from the client's begin to its end.
+    pub total_seconds: u64,
     /// A restart of `borgcubed` does not close the socket: the worker goes on, and waits for [`ToWorker::Recorded`] at its end.
     #[serde(default)]
     pub outlives: bool,

@@ -61,6 +61,9 @@ struct Sessions {
     /// Judge at most so many of them in a minute, beside the first 32 (default 60)
     #[arg(long, value_name = "COUNT")]
     proposals_per_minute: Option<u64>,
+    /// End a backup whose borg has not begun after so long, or whose client goes on for so long after borg's end (default 3600, 1 hour)
+    #[arg(long, value_name = "SECONDS")]
+    start_seconds: Option<u64>,
     /// End a backup whose client was not heard for so long (default 14400, 4 hours)
     #[arg(long, value_name = "SECONDS")]
     idle_seconds: Option<u64>,
@@ -115,6 +118,7 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
     put(&mut sessions.bytes, given.bytes);
     put(&mut sessions.checkpoints, given.checkpoints);
     put(&mut sessions.proposals_per_minute, given.proposals_per_minute);
+    put(&mut sessions.start_seconds, given.start_seconds);
     put(&mut sessions.idle_seconds, given.idle_seconds);
     put(&mut sessions.total_seconds, given.total_seconds);
     put(&mut sessions.grace_seconds, given.grace_seconds);
@@ -143,7 +147,14 @@ mod tests {
         for size in [limits.bytes, limits.client_bytes, limits.log_bytes] {
             assert!(flat.contains(&format!("(default {})", exactly(size))), "{size}: {flat}");
         }
-        for number in [limits.idle_seconds, limits.total_seconds, limits.grace_seconds, limits.bytes_per_second, limits.client_archives] {
+        for number in [
+            limits.start_seconds,
+            limits.idle_seconds,
+            limits.total_seconds,
+            limits.grace_seconds,
+            limits.bytes_per_second,
+            limits.client_archives,
+        ] {
             assert!(flat.contains(&format!("(default {number}")), "{number}: {flat}");
         }
     }

@@ -189,6 +189,7 @@ pub fn settings(settings: &Settings) -> String {
         .line("A backup's bytes", exactly(settings.sessions.bytes))
         .line("A backup's checkpoints", settings.sessions.checkpoints.to_string())
         .line("Proposals per minute", settings.sessions.proposals_per_minute.to_string())
+        .line("Start seconds", settings.sessions.start_seconds.to_string())
         .line("Idle seconds", settings.sessions.idle_seconds.to_string())
         .line("Seconds in all", settings.sessions.total_seconds.to_string())
         .line("Grace seconds", settings.sessions.grace_seconds.to_string())

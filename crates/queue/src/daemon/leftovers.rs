@@ -24,6 +24,10 @@ pub struct Leftovers {
 impl Leftovers {
     /// Looks for the others in the group of a worker that has ended and is not reaped yet.
     pub fn of(brief: &Brief, leader: i32, now: Instant) -> Option<Leftovers> {
+        // A worker that was reaped while no daemon was there is not known any more; group 0 would be the kernel's.
+        if leader <= 1 {
+            return None;
+        }
         let members: Vec<PidFd> = members(leader).into_iter().filter_map(|pid| PidFd::open(pid).ok()).collect();
         if members.is_empty() {
             return None;

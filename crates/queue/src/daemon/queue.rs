@@ -5,6 +5,7 @@ use super::workers::Worker;
 use super::{ACTOR, Daemon, RETRY, Stop};
 use model::progress::Statistics;
 use model::queue::{Blocked, Brief, blocked, startable};
+use model::settings::SessionLimits;
 use model::{Cause, ConfigName, Failure, Job, JobState, Settings, Timestamp};
 use std::time::Instant;
 use store::{ArchiveFilter, Read, Result, Write};
@@ -134,8 +135,10 @@ fn prepare(w: &mut Write<'_>, number: u64, settings: &Settings, now: Timestamp) 
         }
         Ok(job.clone())
     })?;
-    let (server_id, log_bytes) = (settings.server_id.clone(), settings.sessions.log_bytes);
-    Ok(Started::Task(Box::new(Task { job, client, config, repository, server_id, expected, log_bytes, outlives: false })))
+    let server_id = settings.server_id.clone();
+    let SessionLimits { log_bytes, start_seconds, total_seconds, .. } = settings.sessions;
+    let task = Task { job, client, config, repository, server_id, expected, log_bytes, start_seconds, total_seconds, outlives: false };
+    Ok(Started::Task(Box::new(task)))
 }
 
 /// Totals of the config's last whole archive.

@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::process::ChildStdin;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use unix::Signal;
 use unix::paths::{CREDENTIAL_SSH_KEY, ENV_CREDENTIALS, ENV_KEPT};
 use unix::pidfd::ExitStatus;
 use unix::spawn::{Child, Spawn, Stdio};
@@ -102,6 +103,13 @@ impl Client {
         if let Some(feeder) = self.stdin.take() {
             // If it still writes, the pipe is dropped as soon as it gets on, or with the process.
             std::thread::spawn(move || drop(feeder.join()));
+        }
+    }
+
+    /// Ends the local end of the connection at once. What else of it runs on this machine, `borgcubed` finds.
+    pub fn kill(&self) {
+        if let Err(e) = self.child.pidfd.signal(Signal::SIGKILL) {
+            log::warn!("the client's connection cannot be ended: {e}");
         }
     }
 

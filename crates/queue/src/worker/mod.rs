@@ -8,6 +8,7 @@ mod channel;
 mod client;
 mod keys;
 mod owner;
+mod patience;
 pub mod report;
 mod script;
 mod verdict;
@@ -20,6 +21,7 @@ use keys::JobKey;
 use model::client::{Connection, KeyUse, Road};
 use model::{Cause, Failure, JobState, Timestamp};
 use owner::Owner;
+use patience::Patience;
 use report::{Report, Step};
 use script::Way;
 pub(crate) use script::quote;
@@ -34,6 +36,9 @@ use wire::worker::{Finished, LogLine, Task, ToWorker};
 
 /// How often progress and log lines are passed on.
 const TICK: Duration = Duration::from_millis(250);
+
+/// A client that was asked to end because it took too long may write a checkpoint first; its script ends borg after a minute.
+const TO_END: Duration = Duration::from_secs(75);
 
 /// Everything that wakes a worker.
 #[derive(Debug)]
@@ -68,6 +73,7 @@ pub fn run() -> Result<()> {
         state: JobState::ClientPreparing,
         report: Report::new(task.expected, task.log_bytes),
         cancelled: None,
+        patience: Patience::new(task.start_seconds, task.total_seconds, Instant::now()),
         about: About::of(&task),
         outlives: task.outlives,
         lost: false,
@@ -250,6 +256,7 @@ struct Worker {
     state: JobState,
     report: Report,
     cancelled: Option<String>,
+    patience: Patience,
     about: About,
     /// A `borgcubed` that is restarted finds this worker again.
     outlives: bool,
@@ -262,6 +269,7 @@ impl Worker {
     fn attend(&mut self, client: &mut Client, caches: &mut Caches<'_>) -> Result<()> {
         let mut open_streams = 2;
         let mut next_flush = Instant::now() + TICK;
+        let mut asked = None;
         while open_streams > 0 {
             let event = match self.waiting.pop_front() {
                 Some(event) => Some(event),
@@ -306,6 +314,18 @@ impl Worker {
                     self.lost = true;
                 }
                 None => {}
+            }
+            if let Some(asked) = asked {
+                if Instant::now() >= asked {
+                    self.note("the client does not end: the connection is closed");
+                    client.kill();
+                    break;
+                }
+            } else if let Some(why) = self.patience.over(self.state, Instant::now()) {
+                self.note(&why);
+                self.report.script_failure.get_or_insert(Failure::new(Cause::TooSlow, why));
+                client.ask_to_stop();
+                asked = Some(Instant::now() + TO_END);
             }
             if Instant::now() >= next_flush || self.report.is_heavy() {
                 self.flush()?;

@@ -221,7 +221,18 @@ mod tests {
             rsh: None,
             created: now,
         };
-        Task { job, client, config, repository, server_id: "sid".into(), expected: None, log_bytes: 1 << 20, outlives: false }
+        Task {
+            job,
+            client,
+            config,
+            repository,
+            server_id: "sid".into(),
+            expected: None,
+            log_bytes: 1 << 20,
+            start_seconds: 60,
+            total_seconds: 60,
+            outlives: false,
+        }
     }
 
     #[test]

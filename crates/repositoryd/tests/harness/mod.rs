@@ -7,13 +7,16 @@ use borg::msgpack::Writer;
 use borg::{Key, KeyType, keyblob};
 use model::progress::{SessionCounters, Statistics};
 use model::{Archive, EncryptionMode, Failure, Job, JobState, RepositoryName, Timestamp};
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 use store::Store;
 use testkit::{Borg, BorgWorld};
 use unix::paths::Layout;
+use unix::poll::{Interest, poll};
 use unix::spawn::{Child, Spawn};
 use wire::frame;
 use wire::maintenance::{Granted, Maintain, Operation, Progress, Report};
@@ -335,6 +338,8 @@ pub struct Client {
     pub opened: Opened,
     pub key: Key,
     pub credit: u64,
+    /// Frames that came while something was sent.
+    early: VecDeque<(u8, Vec<u8>)>,
 }
 
 impl Client {
@@ -351,7 +356,7 @@ impl Client {
                     kind => keyblob::LockedKey::parse(&opened.key_blob).unwrap().unlock(opened.passphrase.as_bytes(), kind).unwrap().key,
                 };
                 borg::manifest::Manifest::parse(&opened.manifest, &key).unwrap();
-                Ok(Client { stream, opened, key, credit: 0 })
+                Ok(Client { stream, opened, key, credit: 0, early: VecDeque::new() })
             }
             kind::REFUSED => Err(read_json(&payload).unwrap()),
             other => panic!("{other}"),
@@ -361,6 +366,7 @@ impl Client {
     pub fn put(&mut self, data: &[u8]) -> Reference {
         let payload = compress(Compression::Lz4, data);
         let id = self.key.id_hash(data).0;
+        self.take_early();
         self.send(kind::PUT, &[&id, &(data.len() as u32).to_le_bytes(), &payload]);
         Reference { id, size: data.len() as u32, csize: payload.len() as u32 + 1 }
     }
@@ -373,8 +379,23 @@ impl Client {
         }
     }
 
+    /// Takes what the owner says, mostly credit, so that it need not wait for us while we wait for it.
+    fn take_early(&mut self) {
+        while poll(&[(self.stream.as_fd(), Interest::Read)], Some(Duration::ZERO)).unwrap()[0].any() {
+            let mut payload = vec![];
+            match frame::read(&mut self.stream, &mut payload) {
+                Ok(kind::CREDIT) => self.credit += u64::from(u32::from_le_bytes(payload[..].try_into().unwrap())),
+                Ok(kind) => self.early.push_back((kind, payload)),
+                Err(_) => return,
+            }
+        }
+    }
+
     /// The next frame that is no credit.
     pub fn next(&mut self) -> Option<(u8, Vec<u8>)> {
+        if let Some(early) = self.early.pop_front() {
+            return Some(early);
+        }
         let mut payload = vec![];
         loop {
             match frame::read(&mut self.stream, &mut payload) {

@@ -1,0 +1,86 @@
+//! How long a client may take. While its borg runs the session has limits of its own; before and after, and for what only holds its
+//! streams open, these are all there are.
+
+use model::JobState;
+use std::time::{Duration, Instant};
+
+/// What a job allows its client, and since when it is where it is.
+pub struct Patience {
+    start: Duration,
+    total: Duration,
+    began: Instant,
+    state: (JobState, Instant),
+}
+
+impl Patience {
+    /// `start`: until borg has begun, and from its end to the client's; `total`: for everything.
+    pub fn new(start: u64, total: u64, now: Instant) -> Patience {
+        let (start, total) = (Duration::from_secs(start), Duration::from_secs(total));
+        Patience { start, total, began: now, state: (JobState::JobCreated, now) }
+    }
+
+    /// A sentence, when the client has taken too long. To be asked now and then.
+    pub fn over(&mut self, state: JobState, now: Instant) -> Option<String> {
+        if self.state.0 != state {
+            // Everything before borg's begin is one span, and so is everything behind its end.
+            let same = phase(self.state.0) == phase(state);
+            self.state = (state, if same { self.state.1 } else { now });
+        }
+        let since = now.saturating_duration_since(self.state.1);
+        match phase(state) {
+            Phase::Before if since >= self.start => {
+                Some(format!("borg has not begun on the client after {} seconds (start-seconds)", self.start.as_secs()))
+            }
+            Phase::After if since >= self.start => {
+                Some(format!("the client goes on {} seconds after the end of its borg (start-seconds)", self.start.as_secs()))
+            }
+            _ if now.saturating_duration_since(self.began) >= self.total.saturating_add(self.start) => {
+                Some(format!("the client takes longer than {} seconds in all (total-seconds)", self.total.as_secs()))
+            }
+            _ => None,
+        }
+    }
+}
+
+#[derive(PartialEq)]
+enum Phase {
+    Before,
+    During,
+    After,
+}
+
+fn phase(state: JobState) -> Phase {
+    if state < JobState::ClientInProgress {
+        Phase::Before
+    } else if state == JobState::ClientInProgress {
+        Phase::During
+    } else {
+        Phase::After
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_span_has_its_limit() {
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let mut patience = Patience::new(10, 100, began);
+        assert_eq!(patience.over(JobState::ClientPreparing, at(9)), None);
+        // Another state of the same span gives no more time.
+        assert!(patience.over(JobState::ClientPrepared, at(10)).unwrap().contains("has not begun"));
+        assert_eq!(patience.over(JobState::ClientInProgress, at(11)), None);
+        assert_eq!(patience.over(JobState::ClientInProgress, at(99)), None);
+        assert_eq!(patience.over(JobState::ClientDone, at(100)), None);
+        assert!(patience.over(JobState::ClientDone, at(110)).is_some_and(|why| why.contains("in all") || why.contains("goes on")));
+
+        let mut patience = Patience::new(10, 100, began);
+        assert_eq!(patience.over(JobState::ClientInProgress, at(109)), None);
+        assert!(patience.over(JobState::ClientInProgress, at(110)).unwrap().contains("in all"));
+        let mut patience = Patience::new(10, 100, began);
+        assert_eq!(patience.over(JobState::ClientDone, at(1)), None);
+        assert!(patience.over(JobState::ClientCleanup, at(11)).unwrap().contains("goes on"));
+    }
+}
