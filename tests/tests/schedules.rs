@@ -163,7 +163,8 @@ fn what_was_missed_is_caught_up_once_and_the_rest_is_on_record() {
     let written = store.write("the test's", "test", |w| {
         for name in ["often", "off"] {
             w.schedules().update(&name.parse().unwrap(), |schedule| {
-                schedule.handled = model::Timestamp::now().plus_seconds(-5 * 3600);
+                schedule.created = model::Timestamp::now().plus_seconds(-5 * 3600);
+                schedule.handled = schedule.created;
                 Ok(())
             })?;
         }

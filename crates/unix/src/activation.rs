@@ -63,7 +63,15 @@ fn announced() -> Result<Vec<String>> {
         nix::unistd::getpid().as_raw(),
         nix::unistd::getppid().as_raw(),
         raw::identity(FIRST_FD),
+        is_gone,
     )
+}
+
+/// Whether this process has ended; one that nobody has reaped yet has.
+fn is_gone(pid: i32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    // The name in parentheses before the state may contain anything.
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
 }
 
 /// What a parent says of itself and of the first descriptor it hands over.
@@ -74,7 +82,7 @@ pub(crate) fn from_parent(pid: u32, first: Option<(u64, u64)>) -> String {
     }
 }
 
-fn names(announced: &Announced, pid: i32, parent: i32, first: Option<(u64, u64)>) -> Result<Vec<String>> {
+fn names(announced: &Announced, pid: i32, parent: i32, first: Option<(u64, u64)>, is_gone: impl Fn(i32) -> bool) -> Result<Vec<String>> {
     let Some(fds) = &announced.fds else {
         return Ok(Vec::new());
     };
@@ -83,7 +91,9 @@ fn names(announced: &Announced, pid: i32, parent: i32, first: Option<(u64, u64)>
         (None, Some(value)) => {
             let (who, what) = value.split_once(':').map_or((value.as_str(), None), |(who, what)| (who, Some(what)));
             let same = first.is_some_and(|(device, inode)| what == Some(format!("{device}:{inode}").as_str()));
-            number(ENV_LISTEN_PARENT, who)? == parent || same
+            let who = number(ENV_LISTEN_PARENT, who)?;
+            // As long as it is there, somebody stands between it and us.
+            who == parent || (same && is_gone(who))
         }
         (None, None) => false,
     };
@@ -113,7 +123,9 @@ mod tests {
 
     fn ask(fds: &str, pid: Option<&str>, parent: Option<&str>, list: Option<&str>) -> Result<Vec<String>> {
         let own = |value: Option<&str>| value.map(str::to_owned);
-        names(&Announced { fds: Some(fds.into()), pid: own(pid), parent: own(parent), names: own(list) }, 10, 9, Some((3, 77)))
+        names(&Announced { fds: Some(fds.into()), pid: own(pid), parent: own(parent), names: own(list) }, 10, 9, Some((3, 77)), |pid| {
+            pid != 7
+        })
     }
 
     #[test]
@@ -125,6 +137,8 @@ mod tests {
         // The parent is gone, but this is what it handed over.
         assert_eq!(ask("1", None, Some("8:3:77"), Some("a")).unwrap(), ["a"]);
         assert!(ask("1", None, Some("8:3:78"), None).unwrap().is_empty());
+        // It is there, but it is not our parent.
+        assert!(ask("1", None, Some("7:3:77"), Some("a")).unwrap().is_empty());
         assert_eq!(ask("1", None, Some(&from_parent(9, Some((1, 2)))), Some("a")).unwrap(), ["a"]);
         assert!(ask("1", None, Some("x:3:77"), None).is_err());
         assert!(ask("2", None, None, None).unwrap().is_empty());
