@@ -9,7 +9,8 @@ mod vault;
 
 pub use credstore::{Kept, Store};
 pub use place::{MadeDirectory, prepare};
-pub use staging::{Staging, hand_over};
+use staging::hand_over;
+pub use staging::Staging;
 pub use vault::Vault;
 
 use crate::context::{Context, shell_word};
