@@ -4,8 +4,9 @@
 use crate::error::{Error, Result};
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use unix::files::write_private;
+use unix::files::{read_small, write_private, write_private_for};
 use unix::terminal::{is_terminal, read_passphrase};
 use zeroize::Zeroizing;
 
@@ -131,9 +132,20 @@ impl Written {
     /// Writes one secret, mode 0600; what it replaces comes back unless [`Written::keep`] is called.
     pub fn put(&mut self, name: &str, secret: &[u8]) -> Result<()> {
         let path = self.directory.join(name);
-        let before = if path.exists() { Some(read_secret(&path)?) } else { None };
-        write_private(&path, secret)?;
+        let before = read_small(&path, LARGEST)?.map(Zeroizing::new);
+        self.write(&path, secret)?;
         self.files.push((path, before));
+        Ok(())
+    }
+
+    /// Whose the directory is, the file will be: root leaves secrets to the user of the owners.
+    fn write(&self, path: &Path, secret: &[u8]) -> Result<()> {
+        let meta = fs::symlink_metadata(&self.directory)
+            .map_err(|e| Error::failed(format!("cannot look at {}: {e}", self.directory.display())))?;
+        match unix::socket::own_uid() {
+            0 if meta.uid() != 0 => write_private_for(path, secret, meta.uid(), meta.gid())?,
+            _ => write_private(path, secret)?,
+        }
         Ok(())
     }
 
@@ -153,9 +165,9 @@ impl Drop for Written {
         if self.keep {
             return;
         }
-        for (path, before) in self.files.drain(..).rev() {
+        for (path, before) in std::mem::take(&mut self.files).into_iter().rev() {
             let undone = match before {
-                Some(secret) => write_private(&path, &secret).map_err(|e| e.to_string()),
+                Some(secret) => self.write(&path, &secret).map_err(|e| e.message().to_owned()),
                 None => match fs::remove_file(&path) {
                     Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.to_string()),
                     _ => Ok(()),

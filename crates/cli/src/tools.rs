@@ -14,12 +14,16 @@ use unix::spawn::{Spawn, Stdio};
 /// More than any of them has to say.
 const LARGEST: u64 = 1024 * 1024;
 
+/// What setpriv is told at the end of its options, so that the program it starts gets no privilege again.
+pub const NO_WAY_BACK: [&str; 4] = ["--no-new-privs", "--inh-caps=-all", "--bounding-set=-all", "--"];
+
 /// A program to be run.
 #[derive(Debug, Clone)]
 pub struct Tool {
     words: Vec<OsString>,
     input: Vec<u8>,
     patience: Duration,
+    apart: bool,
 }
 
 /// How it ended and what it said.
@@ -48,7 +52,7 @@ impl Said {
 impl Tool {
     /// A program, by path or by its name in `PATH` or the directories of the system's administration.
     pub fn new(program: impl AsRef<OsStr>) -> Tool {
-        Tool { words: vec![administration(program.as_ref())], input: vec![], patience: Duration::from_secs(20) }
+        Tool { words: vec![administration(program.as_ref())], input: vec![], patience: Duration::from_secs(20), apart: false }
     }
 
     /// One more argument.
@@ -79,11 +83,12 @@ impl Tool {
         self
     }
 
-    /// Runs as this user with this user's groups; only root can do that.
+    /// Runs as this user with this user's groups, without a terminal and without a way back; only root can do that.
     #[must_use]
     pub fn as_user(mut self, user: &str) -> Tool {
-        let before = ["setpriv", "--reuid", user, "--regid", user, "--init-groups", "--reset-env", "--"];
+        let before = ["setpriv", "--reuid", user, "--regid", user, "--init-groups", "--reset-env"].into_iter().chain(NO_WAY_BACK);
         self.words.splice(0..0, before.map(OsString::from));
+        self.apart = true;
         self
     }
 
@@ -94,6 +99,9 @@ impl Tool {
         let mut spawn =
             Spawn::new(&self.words[0]).args(&self.words[1..]).keep_env(ENV_KEPT).keep_env(&["SSH_AUTH_SOCK"]).env("LC_ALL", "C");
         spawn = spawn.stdin(Stdio::Pipe).stdout(Stdio::Pipe).stderr(Stdio::Pipe);
+        if self.apart {
+            spawn = spawn.own_session();
+        }
         let mut child = spawn.spawn()?;
         let (out, err) = (reader(child.stdout.take()), reader(child.stderr.take()));
         if let Some(mut stdin) = child.stdin.take() {

@@ -21,6 +21,12 @@ const PATTERN: usize = 2_000;
 /// Occurrences walked through at most. Hourly for more than two centuries.
 const WALK: usize = 2_000_000;
 
+/// How far back a rule may begin, in days: each answer walks from there.
+const OLDEST: i64 = 3_660;
+
+/// Single dates in all RDATE, and in all EXDATE lines: each occurrence is compared with all of them.
+const MOST_DATES: usize = 100;
+
 /// A recurrence that has passed all checks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(try_from = "Stored", into = "Stored")]
@@ -47,6 +53,9 @@ pub enum RecurrenceError {
     /// Two runs come too close.
     #[error("it would run at {0} and again at {1}: schedules are no finer than hourly")]
     TooFine(String, String),
+    /// To find its runs would take too long.
+    #[error("{0}")]
+    TooLong(String),
     /// It never runs again.
     #[error("it has no next run: {0}")]
     NoNextRun(String),
@@ -99,6 +108,7 @@ impl Recurrence {
         };
         let set = read(&text, &lines)?;
         let recurrence = Recurrence { text, lines, set };
+        recurrence.check_length(now)?;
         recurrence.check_distance()?;
         match recurrence.next_after(now) {
             Some(_) => Ok(recurrence),
@@ -214,6 +224,28 @@ impl Recurrence {
         occurrences.iter().copied().zip(occurrences.iter().copied().skip(1)).min_by_key(|(first, second)| second.0 - first.0)
     }
 
+    /// What is cheap to look at first; then that the search for the next run ends by itself.
+    fn check_length(&self, now: Timestamp) -> Result<(), RecurrenceError> {
+        let refuse = |why: &str| Err(RecurrenceError::TooLong(why.to_owned()));
+        if stamp(self.set.get_dt_start()) < now.plus_seconds(-OLDEST * 86_400) {
+            return refuse("DTSTART is more than ten years back: write a later one, for instance of this year");
+        }
+        if self.set.get_rdate().len() > MOST_DATES || self.set.get_exdate().len() > MOST_DATES {
+            return refuse("there are more than 100 RDATE or EXDATE dates: write a rule (RRULE) for what they have in common");
+        }
+        if self.set.get_rrule().iter().any(|rule| rule.get_freq() == Frequency::Hourly && !rule.get_by_set_pos().is_empty()) {
+            return refuse("BYSETPOS does not go with FREQ=HOURLY: write FREQ=DAILY and the hours as BYHOUR");
+        }
+        let Some(from) = chrono::DateTime::from_timestamp_micros(now.0) else { return Ok(()) };
+        let found = self.set.clone().after(from.with_timezone(&rrule::Tz::UTC)).all(1);
+        if found.dates.is_empty() && found.limited {
+            return refuse(
+                "no day of the calendar fits the rule, or the next is too far away: write a rule that runs more often, or RDATE",
+            );
+        }
+        Ok(())
+    }
+
     fn check_distance(&self) -> Result<(), RecurrenceError> {
         match self.closest() {
             Some((first, second)) if second < first.plus_seconds(FINEST) => {
@@ -289,7 +321,8 @@ fn read(text: &str, lines: &[String]) -> Result<RRuleSet, RecurrenceError> {
     if dates == 0 {
         return Err(unreadable("there is an RRULE or an RDATE line"));
     }
-    lines.join("\n").parse().map_err(|e: rrule::RRuleError| unreadable(&e.to_string()))
+    // The crate gives up after so many steps without an occurrence.
+    lines.join("\n").parse().map(RRuleSet::limit).map_err(|e: rrule::RRuleError| unreadable(&e.to_string()))
 }
 
 fn zoned(line: &str, head: &str, value: &str, name: &'static str) -> Result<(), RecurrenceError> {
@@ -349,7 +382,7 @@ mod tests {
 
     #[test]
     fn lines_of_the_rfc_are_read() {
-        let text = "DTSTART;TZID=America/New_York:19970902T090000 RRULE:FREQ=MONTHLY;BYDAY=1FR";
+        let text = "DTSTART;TZID=America/New_York:20240906T090000 RRULE:FREQ=MONTHLY;BYDAY=1FR";
         assert_eq!(next(text, 2), ["2026-12-04T14:00:00Z", "2027-01-01T14:00:00Z"]);
         let text = "DTSTART:20261101T000000Z RRULE:FREQ=DAILY RDATE:20261125T120000Z EXDATE:20261122T000000Z,20261124T000000Z";
         assert_eq!(next(text, 3), ["2026-11-23T00:00:00Z", "2026-11-25T00:00:00Z", "2026-11-25T12:00:00Z"]);
@@ -376,6 +409,17 @@ mod tests {
         {
             assert!(why(nonsense).contains("daily 02:30"), "{nonsense}: {}", why(nonsense));
         }
+    }
+
+    #[test]
+    fn what_takes_too_long_to_find_is_refused() {
+        let why = |text: &str| parse(text).unwrap_err().to_string();
+        assert!(why("DTSTART:20160101T000000Z RRULE:FREQ=DAILY").contains("ten years back"));
+        assert!(parse("DTSTART:20170101T000000Z RRULE:FREQ=HOURLY").is_ok());
+        assert!(why("DTSTART:20260101T000000Z RRULE:FREQ=HOURLY;BYMINUTE=0;BYSETPOS=2").contains("FREQ=DAILY"));
+        let dates = |count: usize| vec!["20270101T000000Z"; count].join(",");
+        assert!(why(&format!("DTSTART:20260101T000000Z RRULE:FREQ=DAILY EXDATE:{}", dates(101))).contains("RRULE"));
+        assert!(parse(&format!("DTSTART:20260101T000000Z RRULE:FREQ=DAILY EXDATE:{}", dates(100))).is_ok());
     }
 
     #[test]

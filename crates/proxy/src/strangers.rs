@@ -5,8 +5,7 @@
 
 use sha2::{Digest, Sha256};
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -39,8 +38,10 @@ impl Stranger {
 
     /// Whether it has had its chances.
     pub fn is_refused(&self, now: SystemTime) -> bool {
-        let since = millis(now).saturating_sub(WINDOW.as_millis() as u64);
-        self.misses().iter().filter(|time| **time > since).count() >= MISSES
+        let now = millis(now);
+        let since = now.saturating_sub(WINDOW.as_millis() as u64);
+        // A clock that was put back, or who wrote there, must not shut anybody out for longer than the window.
+        self.misses().iter().filter(|time| (since + 1..=now).contains(*time)).count() >= MISSES
     }
 
     /// It came with a token that nobody knows.
@@ -48,15 +49,23 @@ impl Stranger {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         self.forget_others(now);
         let mut times = self.misses();
+        times.retain(|time| *time <= millis(now));
         times.push(millis(now));
         let kept = &times[times.len().saturating_sub(MISSES)..];
         let bytes: Vec<u8> = kept.iter().flat_map(|time| time.to_le_bytes()).collect();
         // Two at once may lose one miss, which is no harm. For the group, because on an installed server each session is a user of its own.
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o660).open(&self.file)?.write_all(&bytes)
+        unix::files::write_with_mode(&self.file, &bytes, 0o660).map_err(std::io::Error::other)
     }
 
     fn misses(&self) -> Vec<u64> {
-        let bytes = fs::read(&self.file).unwrap_or_default();
+        // Other sessions can write there: neither a pipe nor a link is waited for or followed, and both count as nothing.
+        let bytes = match unix::files::read_small(&self.file, (MISSES * TIME) as u64) {
+            Ok(bytes) => bytes.unwrap_or_default(),
+            Err(e) => {
+                log::info!("{e}");
+                vec![]
+            }
+        };
         bytes.as_chunks::<TIME>().0.iter().take(MISSES).map(|time| u64::from_le_bytes(*time)).collect()
     }
 
@@ -92,5 +101,22 @@ mod tests {
         assert!(!one.is_refused(begin + Duration::from_secs(61)), "the first counts no longer");
         other.missed(begin + FORGET * 2).unwrap();
         assert!(!one.file.exists() && other.file.exists());
+    }
+
+    #[test]
+    fn a01_what_lies_in_the_way_is_not_waited_for() {
+        let run = tempfile::tempdir().unwrap();
+        let (one, begin) = (Stranger::new(run.path(), b"192.0.2.1"), SystemTime::now());
+        fs::create_dir(&one.directory).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&one.file).status().unwrap().success());
+        assert!(!one.is_refused(begin));
+        one.missed(begin).unwrap();
+        assert_eq!(fs::read(&one.file).unwrap().len(), TIME, "a file is there instead");
+        for _ in 0..5 {
+            one.missed(begin + FORGET).unwrap();
+        }
+        assert!(one.is_refused(begin + FORGET) && !one.is_refused(begin), "these are in the future");
+        one.missed(begin).unwrap();
+        assert_eq!(fs::read(&one.file).unwrap().len(), TIME);
     }
 }

@@ -4,7 +4,7 @@ use crate::{Error, Result, random};
 use nix::libc;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
 /// Writes a file of mode 0600 that is afterwards either as before or complete, even after a power cut: written beside,
@@ -15,6 +15,10 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// The same with another mode, whatever the umask is; the group is the directory's if that has the setgid bit.
 pub fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    write_owned(path, bytes, mode, None)
+}
+
+fn write_owned(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
     let failed = |e| Error::io(format!("cannot write {}", path.display()), e);
     let Some(name) = path.file_name() else {
         return Err(Error::Invalid(format!("\"{}\" names no file", path.display())));
@@ -23,7 +27,7 @@ pub fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     // The name is cut so that the random part fits behind the longest one.
     let hint: String = name.to_string_lossy().chars().take(32).collect();
     let temporary = directory.join(format!(".{hint}.{}.tmp", random::hex(8)?));
-    let written = write_new(&temporary, bytes, mode).and_then(|()| fs::rename(&temporary, path));
+    let written = write_new(&temporary, bytes, mode, owner).and_then(|()| fs::rename(&temporary, path));
     if let Err(e) = written {
         // The first error is the one to tell.
         let _ = fs::remove_file(&temporary);
@@ -32,13 +36,50 @@ pub fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     fsync_dir(directory)
 }
 
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+fn write_new(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     if mode != 0o600 {
         file.set_permissions(Permissions::from_mode(mode))?;
     }
     file.write_all(bytes)?;
+    if let Some((uid, gid)) = owner {
+        fchown(&file, Some(uid), Some(gid))?;
+    }
     file.sync_all()
+}
+
+/// The same for a directory of somebody else: the file is complete and theirs before it has its name.
+pub fn write_private_for(path: &Path, bytes: &[u8], uid: u32, gid: u32) -> Result<()> {
+    write_owned(path, bytes, 0o600, Some((uid, gid)))
+}
+
+/// Gives a directory of this user's, and the files of these names in it, to another user. Symbolic links are not followed, and what is
+/// theirs already is left alone with all that is in it: from then on they decide what its names mean.
+pub fn hand_over(directory: &Path, names: &[&str], uid: u32, gid: u32) -> Result<()> {
+    let failed = |what: &Path| {
+        let message = format!("cannot give {} to another user", what.display());
+        move |e: io::Error| Error::io(message.clone(), e)
+    };
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let opened = OpenOptions::new().read(true).custom_flags(flags | libc::O_DIRECTORY).open(directory).map_err(failed(directory))?;
+    let meta = opened.metadata().map_err(failed(directory))?;
+    if meta.uid() == uid {
+        return Ok(());
+    }
+    if meta.uid() != crate::socket::own_uid() {
+        return Err(Error::Invalid(format!("{} belongs to neither of the two users", directory.display())));
+    }
+    for name in names {
+        let path = directory.join(name);
+        // Until the last line below nobody else can change what is in the directory.
+        match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
+            Ok(file) if file.metadata().map_err(failed(&path))?.is_file() => fchown(&file, Some(uid), Some(gid)).map_err(failed(&path))?,
+            Ok(_) => return Err(Error::Invalid(format!("{} is not a file", path.display()))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(failed(&path)(e)),
+        }
+    }
+    fchown(&opened, Some(uid), Some(gid)).map_err(failed(directory))
 }
 
 /// The content of a file of at most `most` bytes; None if there is none. Symbolic links, pipes and larger files are errors.
@@ -89,6 +130,25 @@ mod tests {
         std::os::unix::fs::symlink(&path, directory.path().join("link")).unwrap();
         assert!(read_small(&directory.path().join("link"), 10).is_err());
         assert!(read_small(directory.path(), 10).is_err());
+    }
+
+    #[test]
+    fn what_is_handed_over_already_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (uid, gid) = (crate::socket::own_uid(), fs::metadata(directory.path()).unwrap().gid());
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+        hand_over(directory.path(), &["link"], uid, gid).unwrap();
+        assert!(hand_over(&link, &[], uid, gid).is_err());
+        write_private_for(&directory.path().join("key"), b"k", uid, gid).unwrap();
+        // Only root can go on: to nobody, whose links are not followed either.
+        if uid == 0 {
+            assert!(hand_over(directory.path(), &["link", "key"], 65534, 65534).is_err());
+            assert_eq!(fs::metadata(directory.path()).unwrap().uid(), 0);
+            hand_over(directory.path(), &["key", "missing"], 65534, 65534).unwrap();
+            assert_eq!(fs::metadata(directory.path().join("key")).unwrap().uid(), 65534);
+            assert_eq!(fs::metadata(directory.path()).unwrap().uid(), 65534);
+        }
     }
 
     fn names(directory: &Path) -> Vec<String> {

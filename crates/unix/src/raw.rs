@@ -70,6 +70,8 @@ pub(crate) struct ChildSetup {
     pub parent: i32,
     /// What the child gets when the thread that started it ends.
     pub death_signal: Option<Signal>,
+    /// It begins a session of its own.
+    pub own_session: bool,
 }
 
 /// Lets `command` do `setup` in the child.
@@ -82,6 +84,9 @@ pub(crate) fn before_exec(command: &mut Command, setup: ChildSetup) {
 }
 
 fn in_child(setup: &ChildSetup) -> io::Result<()> {
+    if setup.own_session {
+        nix::unistd::setsid()?;
+    }
     if let Some(signal) = setup.death_signal {
         nix::sys::prctl::set_pdeathsig(signal)?;
         // The parent may have ended before the line above.
@@ -153,7 +158,7 @@ mod tests {
         let source = rustix::io::fcntl_dupfd_cloexec(null.as_fd(), 100).unwrap();
         let mut command = Command::new("/bin/true");
         let never = Some((u64::MAX, u64::MAX));
-        let setup = ChildSetup { sources: vec![source], before: vec![never], parent: 1, death_signal: None };
+        let setup = ChildSetup { sources: vec![source], before: vec![never], parent: 1, death_signal: None, own_session: false };
         before_exec(&mut command, setup);
         assert_eq!(command.spawn().unwrap_err().raw_os_error(), Some(MOVED));
     }
@@ -161,7 +166,7 @@ mod tests {
     #[test]
     fn a_child_whose_parent_is_gone_does_not_run() {
         let mut command = Command::new("/bin/true");
-        let setup = ChildSetup { sources: vec![], before: vec![], parent: 1, death_signal: Some(Signal::SIGKILL) };
+        let setup = ChildSetup { sources: vec![], before: vec![], parent: 1, death_signal: Some(Signal::SIGKILL), own_session: false };
         before_exec(&mut command, setup);
         assert_eq!(command.spawn().unwrap_err().raw_os_error(), Some(libc::ESRCH));
     }

@@ -43,6 +43,7 @@ pub struct Spawn<'fd> {
     stdout: Stdio<'fd>,
     stderr: Stdio<'fd>,
     own_group: bool,
+    own_session: bool,
     death_signal: Option<Signal>,
 }
 
@@ -86,6 +87,7 @@ impl<'fd> Spawn<'fd> {
             stdout: Stdio::Null,
             stderr: Stdio::Inherit,
             own_group: true,
+            own_session: false,
             death_signal: None,
         }
     }
@@ -155,6 +157,12 @@ impl<'fd> Spawn<'fd> {
         self
     }
 
+    /// Starts the child in a session of its own, without the terminal of ours: a program of another user must not type into it.
+    pub fn own_session(mut self) -> Self {
+        self.own_session = true;
+        self
+    }
+
     /// Sends the child this signal when the *thread* that starts it ends (so Linux understands "parent"): only for a
     /// thread that lives as long as the process, and never for children that have to outlive us.
     pub fn death_signal(mut self, signal: Signal) -> Self {
@@ -200,7 +208,8 @@ impl<'fd> Spawn<'fd> {
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
-        if self.own_group {
+        // Who leads a group cannot begin a session, which brings a group along.
+        if self.own_group && !self.own_session {
             command.process_group(0);
         }
         if !self.fds.is_empty() {
@@ -219,6 +228,7 @@ impl<'fd> Spawn<'fd> {
             before: (FIRST_FD..end).map(raw::identity).collect(),
             parent: process::id() as i32,
             death_signal: self.death_signal,
+            own_session: self.own_session,
         };
         raw::before_exec(&mut command, setup);
         command.spawn()
@@ -251,4 +261,22 @@ fn occupy(end: RawFd) -> io::Result<Vec<OwnedFd>> {
 /// A copy with a number of at least `lowest`, close-on-exec.
 fn copy_above(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(fd, lowest)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn a_session_of_its_own() {
+        for (spawn, own) in [(Spawn::new("cat"), false), (Spawn::new("cat").own_session(), true)] {
+            let mut child = spawn.arg("/proc/self/stat").keep_env(&["PATH"]).stdout(Stdio::Pipe).spawn().unwrap();
+            let mut said = String::new();
+            child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+            assert!(child.wait().unwrap().success());
+            let session = said.split(' ').nth(5).unwrap();
+            assert_eq!(session == child.pid.to_string(), own, "{said}");
+        }
+    }
 }

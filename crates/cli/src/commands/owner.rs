@@ -7,8 +7,10 @@ use crate::output::shown;
 use crate::up::host_id;
 use model::{Cause, EncryptionMode, Failure};
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::path::Path;
 use unix::paths::{ENV_BORG_HOST_ID, ENV_CREDENTIALS, ENV_KEPT, ENV_STATE, sibling_program};
+use unix::poll::{Interest, poll};
 use unix::spawn::{Spawn, Stdio};
 use unix::{Signal, signals::Signals};
 use wire::tool::{Answer, Facts};
@@ -62,12 +64,32 @@ fn ask(action: &[&str], place: &Place<'_>, credentials: &Path, context: &Context
     }
     let mut child = spawn.spawn()?;
     let mut said = vec![];
-    let read = match child.stdout.take() {
-        Some(out) => out.take(1024 * 1024).read_to_end(&mut said),
-        None => Ok(0),
+    let mut interrupted = false;
+    let out = child.stdout.take();
+    let read = match out {
+        Some(out) => {
+            let mut out = out.take(1024 * 1024);
+            loop {
+                let ready = poll(&[(out.get_ref().as_fd(), Interest::Read), (interrupts.as_fd(), Interest::Read)], None)?;
+                for signal in interrupts.take() {
+                    interrupted = true;
+                    // In a session of its own the terminal does not tell it; in our group there is no group of its number.
+                    child.kill_group(signal)?;
+                }
+                if ready[0].any() {
+                    let mut part = [0; 4096];
+                    match out.read(&mut part) {
+                        Ok(0) => break Ok(()),
+                        Ok(length) => said.extend_from_slice(&part[..length]),
+                        Err(e) => break Err(e),
+                    }
+                }
+            }
+        }
+        None => Ok(()),
     };
     let status = child.wait()?;
-    if !interrupts.take().is_empty() {
+    if interrupted || !interrupts.take().is_empty() {
         return Err(Error::new(Kind::Interrupted, "interrupted"));
     }
     read.map_err(|e| Error::failed(format!("cannot read the answer of borgcube-repositoryd: {e}")))?;

@@ -12,7 +12,8 @@ use crate::secrets::{self, PassphraseArgs, Written};
 use clap::ValueEnum;
 use clap_complete::ArgValueCandidates;
 use model::{Repository, RepositoryName};
-use std::fs;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use wire::control::Call;
 use wire::tool::Facts;
@@ -140,7 +141,8 @@ fn elsewhere(a: &Repository, b: &Repository) -> bool {
 
 /// Opens the repository as it is to be, with the secrets as they are to be, in a directory beside the real one: the owner may be using that.
 fn check(repository: &Repository, secrets: &[(&str, secrets::Secret)], directory: &Path, context: &Context) -> Result<()> {
-    let staging = Staging::new(directory)?;
+    // On an installed server beside the vault: what the owners' user can change must not be where root still writes and reads.
+    let staging = Staging::new(if context.layout.is_installed() { context.layout.run() } else { directory })?;
     for name in ["passphrase", "key"] {
         let given = secrets.iter().find(|(n, _)| *n == name).map(|(_, secret)| secret.clone());
         let secret = match given {
@@ -176,7 +178,7 @@ struct Staging(PathBuf);
 impl Staging {
     fn new(directory: &Path) -> Result<Staging> {
         let path = directory.join(format!(".check-{}", unix::random::hex(8)?));
-        fs::create_dir(&path).map_err(|e| Error::failed(format!("cannot create {}: {e}", path.display())))?;
+        DirBuilder::new().mode(0o700).create(&path).map_err(|e| Error::failed(format!("cannot create {}: {e}", path.display())))?;
         Ok(Staging(path))
     }
 }

@@ -9,12 +9,13 @@ mod vault;
 
 pub use credstore::{Kept, Store};
 pub use place::{MadeDirectory, prepare};
-pub use staging::{Staging, hand_over};
+pub use staging::Staging;
+use staging::hand_over;
 pub use vault::Vault;
 
 use crate::context::{Context, shell_word};
 use crate::error::{Error, Kind, Result};
-use crate::tools::Tool;
+use crate::tools::{NO_WAY_BACK, Tool};
 use crate::up::host_id;
 use model::{Repository, RepositoryName};
 use std::fs::{self, Permissions};
@@ -142,8 +143,8 @@ pub fn keep(repository: &Repository, staging: &Staging, context: &Context) -> Re
 /// what it cannot reach its owner could not reach either.
 pub fn as_owner(program: &Path, credentials: &Path) -> Result<Spawn<'static>> {
     hand_over(credentials)?;
-    let user = ["--reuid", USER_REPOSITORY, "--regid", USER_REPOSITORY, "--init-groups", "--inh-caps=-all", "--"];
-    let spawn = Spawn::new("setpriv").args(user).arg(program).keep_env(ENV_KEPT);
+    let user = ["--reuid", USER_REPOSITORY, "--regid", USER_REPOSITORY, "--init-groups"];
+    let spawn = Spawn::new("setpriv").args(user).args(NO_WAY_BACK).arg(program).keep_env(ENV_KEPT).own_session();
     Ok(spawn.env("HOME", Path::new(SYSTEM_STATE).join("owners")).current_dir("/"))
 }
 

@@ -5,7 +5,7 @@ use crate::context::shell_word;
 use crate::error::{Error, Kind, Result};
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use unix::paths::USER_REPOSITORY;
 
@@ -56,7 +56,7 @@ pub fn prepare(url: &str, create: bool) -> Result<MadeDirectory> {
                 _ => failed("create", e),
             })?;
             let made = MadeDirectory(Some(path.to_owned()));
-            chown(path, Some(uid), Some(gid)).map_err(|e| failed("give away", e))?;
+            unix::files::hand_over(path, &[], uid, gid)?;
             Ok(made)
         }
         // What is not there, the owner's program says in its own words.

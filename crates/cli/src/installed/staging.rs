@@ -5,9 +5,9 @@ use super::Kept;
 use crate::error::{Error, Result};
 use crate::secrets::Secret;
 use std::fs::{self, DirBuilder};
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use unix::files::{read_small, write_private};
+use unix::files::{self, read_small, write_private};
 use unix::paths::{Layout, USER_REPOSITORY};
 use unix::socket::{group_id, user_id};
 use zeroize::Zeroizing;
@@ -59,14 +59,10 @@ impl Staging {
     }
 }
 
-/// Gives a directory of secrets, and what is in it, to the user of the owners.
+/// Gives a directory of secrets, and what is in it, to the user of the owners; nothing happens if it is theirs already.
 pub fn hand_over(directory: &Path) -> Result<()> {
     let (uid, gid) = owners()?;
-    for path in IDS.iter().map(|id| directory.join(id)).filter(|path| path.exists()).chain([directory.to_owned()]) {
-        chown(&path, Some(uid), Some(gid))
-            .map_err(|e| Error::failed(format!("cannot give {} to {USER_REPOSITORY}: {e}", path.display())))?;
-    }
-    Ok(())
+    Ok(files::hand_over(directory, &IDS, uid, gid)?)
 }
 
 /// User and group of the owners.

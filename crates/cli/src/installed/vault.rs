@@ -1,7 +1,7 @@
 //! Where a command finds and leaves the secrets of a repository: the directory of the embedded default, or on an installed server a copy in
 //! memory of what systemd keeps.
 
-use super::{Kept, Staging, earlier_secrets, hand_over};
+use super::{Kept, Staging, earlier_secrets};
 use crate::context::Context;
 use crate::error::Result;
 use model::RepositoryName;
@@ -25,7 +25,6 @@ impl Vault {
         }
         let kept = earlier_secrets(name)?;
         let staging = Staging::with(&context.layout, &kept)?;
-        hand_over(staging.path())?;
         Ok(Vault::Copy(staging, kept))
     }
 

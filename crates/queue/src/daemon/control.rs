@@ -27,6 +27,9 @@ pub const MAX_STRANGERS: usize = 16;
 /// How long a stranger, or one that is being closed, may keep a connection.
 const STRANGER: Duration = Duration::from_secs(10);
 
+/// How the log calls root; nobody else is called so.
+pub const ROOT: &str = "root";
+
 /// One connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -69,7 +72,7 @@ pub struct LogStream {
 pub fn identify(stream: &UnixStream, daemon_uid: u32) -> unix::Result<(String, bool)> {
     let peer = unix::socket::peer(stream)?;
     if peer.uid == 0 {
-        return Ok(("root".into(), true));
+        return Ok((ROOT.into(), true));
     }
     let actor = match unix::socket::user_name(peer.uid)? {
         Some(name) => format!("user:{name}"),

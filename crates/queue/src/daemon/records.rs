@@ -1,8 +1,10 @@
 //! Adding, changing and removing records. Each verb is one transaction that checks what stands in its way.
 
 use super::errors::{from_store, refuse, refuse_in};
-use super::{Daemon, keys, validate};
-use model::{BackupConfig, Client, ClientName, ConfigName, Job, JobState, Origin, Repository, RepositoryName, Settings, Timestamp};
+use super::{Daemon, control, keys, validate};
+use model::{
+    BackupConfig, Client, ClientName, ConfigName, Connection, Job, JobState, Origin, Repository, RepositoryName, Settings, Timestamp,
+};
 use store::{ArchiveFilter, ArchiveKey, IntentKey, JobFilter, Read, Result, Write};
 use wire::control::{ControlError, ErrorKind, Event};
 
@@ -60,6 +62,8 @@ fn listed<T: ToString>(names: impl Iterator<Item = T>) -> String {
 impl Daemon {
     pub(super) fn add_repository(&mut self, mut repository: Repository, actor: &str) -> Done {
         validate::repository(&repository).map_err(invalid)?;
+        // Otherwise removing and adding would be a way to change it.
+        self.need_root(&format!("add repository {}", repository.name), actor)?;
         repository.created = Timestamp::now();
         let note = format!("add repository {}", repository.name);
         let written = self.store.write(&note, actor, |w| {
@@ -78,6 +82,9 @@ impl Daemon {
         same_name("repository", &previous.name, &repository.name)?;
         validate::repository(&repository).map_err(invalid)?;
         repository.created = previous.created;
+        if !same_place(previous, &repository) {
+            self.need_root(&format!("change url, rsh or remote_borg of repository {}", repository.name), actor)?;
+        }
         let note = format!("change repository {}", repository.name);
         let written = self.store.write(&note, actor, |w| {
             let stored = w.view().repositories().get(&repository.name)?.ok_or_else(|| missing("repository", &repository.name))?;
@@ -92,6 +99,15 @@ impl Daemon {
         written.map_err(from_store)?;
         self.broadcast(&Event::Repository(Box::new(repository)));
         Ok(())
+    }
+
+    /// On an installed server these records name programs that run here, and places that a unit opens: operators may not choose them.
+    pub(super) fn need_root(&self, what: &str, actor: &str) -> Done {
+        if actor == control::ROOT || !self.layout.is_installed() {
+            return Ok(());
+        }
+        let message = format!("{actor} may not {what}: on an installed server only root may say which programs run here; use sudo");
+        Err(refuse(ErrorKind::PermissionDenied, message))
     }
 
     pub(super) fn remove_repository(&mut self, name: &RepositoryName, actor: &str) -> Done {
@@ -117,6 +133,9 @@ impl Daemon {
 
     pub(super) fn add_client(&mut self, mut client: Client, actor: &str) -> Done {
         validate::client(&client).map_err(invalid)?;
+        if local_borg(&client).is_some() {
+            self.need_root(&format!("add local client {} with a remote_borg", client.name), actor)?;
+        }
         client.created = Timestamp::now();
         let note = format!("add client {}", client.name);
         let written = self.store.write(&note, actor, |w| {
@@ -134,6 +153,9 @@ impl Daemon {
     pub(super) fn update_client(&mut self, previous: &Client, mut client: Client, actor: &str) -> Done {
         same_name("client", &previous.name, &client.name)?;
         validate::client(&client).map_err(invalid)?;
+        if local_borg(&client).is_some_and(|borg| local_borg(previous) != Some(borg)) {
+            self.need_root(&format!("change remote_borg of local client {}", client.name), actor)?;
+        }
         client.created = previous.created;
         let note = format!("change client {}", client.name);
         let written = self.store.write(&note, actor, |w| {
@@ -225,6 +247,19 @@ impl Daemon {
         self.settings = settings;
         self.queue_changed = true;
         Ok(())
+    }
+}
+
+/// Whether both are at one place, behind the same programs.
+pub(super) fn same_place(a: &Repository, b: &Repository) -> bool {
+    (&a.url, &a.rsh, &a.remote_borg) == (&b.url, &b.rsh, &b.remote_borg)
+}
+
+/// The program that a worker runs on this machine for a client, if the record names one.
+pub(super) fn local_borg(client: &Client) -> Option<&str> {
+    match &client.connection {
+        Connection::Local { remote_borg, .. } => remote_borg.as_deref(),
+        Connection::Ssh(_) => None,
     }
 }
 

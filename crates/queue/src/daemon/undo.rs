@@ -1,6 +1,7 @@
 //! Taking a transaction back: the store knows how, here it is decided whether.
 
 use super::errors::{from_store, refuse, refuse_in};
+use super::records::{local_borg, same_place};
 use super::{Daemon, settings};
 use model::{BackupConfig, Client, ClientName, ConfigName, Job, Repository, RepositoryName, Timestamp};
 use std::collections::BTreeSet;
@@ -18,10 +19,19 @@ impl Daemon {
             Ok(entry)
         });
         let entry = entry.map_err(from_store)?;
+        self.may_bring_back(&entry, actor)?;
         let undone = self.store.undo(number, Timestamp::now(), actor).map_err(|error| self.undone_already(number, error))?;
         log::info!(event = "undone"; "{actor} undid transaction {number} ({})", entry.note);
         self.tell(&entry);
         Ok(undone)
+    }
+
+    /// An undo must not bring back what only root may write.
+    fn may_bring_back(&self, entry: &Entry, actor: &str) -> std::result::Result<(), ControlError> {
+        match self.store.read(|r| chooses_programs(r, entry)).map_err(from_store)? {
+            true => self.need_root(&format!("undo transaction {} ({})", entry.number, entry.note), actor),
+            false => Ok(()),
+        }
     }
 
     /// The most frequent reason why something cannot be undone deserves words of its own.
@@ -178,6 +188,31 @@ fn effect(entry: &Entry) -> Result<Effect> {
         }
     }
     Ok(effect)
+}
+
+/// Whether an undo changes which programs run here, or which place a repository's owner opens.
+fn chooses_programs(r: &Read<'_>, entry: &Entry) -> Result<bool> {
+    for change in &entry.changes {
+        let back = change.before.as_deref();
+        let chooses = match change.table.as_str() {
+            Repositories::NAME => match before::<Repository>(change, back)? {
+                Some(back) => r.repositories().get(&back.name)?.is_none_or(|now| !same_place(&now, &back)),
+                None => false,
+            },
+            Clients::NAME => match before::<Client>(change, back)? {
+                Some(back) => match local_borg(&back) {
+                    Some(borg) => r.clients().get(&back.name)?.as_ref().and_then(local_borg) != Some(borg),
+                    None => false,
+                },
+                None => false,
+            },
+            _ => false,
+        };
+        if chooses {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn before<R: store::Record>(change: &Change, bytes: Option<&[u8]>) -> Result<Option<R>> {

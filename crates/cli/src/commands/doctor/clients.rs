@@ -74,13 +74,13 @@ fn identity(name: &str, ssh: &SshConnection) -> Option<Finding> {
 /// Connects to a client as a worker would, asks for its borg, and from there back to this server.
 pub fn visit(client: &Client, context: &Context) -> Vec<Finding> {
     let name = client.name.as_str();
-    let ssh = match &client.connection {
-        Connection::Ssh(ssh) => ssh,
-        Connection::Local { remote_borg, .. } => return vec![local(name, remote_borg.as_deref())],
-    };
     let caller = match road::caller(context) {
         Ok(caller) => caller,
         Err(error) => return vec![Finding::skipped("connection", error.message().to_owned())],
+    };
+    let ssh = match &client.connection {
+        Connection::Ssh(ssh) => ssh,
+        Connection::Local { remote_borg, .. } => return vec![local(name, remote_borg.as_deref(), caller)],
     };
     let said = match road::run_there(ssh, caller, &road::borg_script(ssh)) {
         Ok(said) => said,
@@ -103,10 +103,11 @@ pub fn visit(client: &Client, context: &Context) -> Vec<Finding> {
     ]
 }
 
-fn local(name: &str, borg: Option<&str>) -> Finding {
+/// The record names the program, and whoever may change records is not root: as the caller, as a worker would run it.
+fn local(name: &str, borg: Option<&str>, caller: Caller) -> Finding {
     let borg = borg.unwrap_or("borg");
     let mend = format!("apt install borgbackup, or borgcube client edit {name} --remote-borg PROGRAM");
-    match crate::tools::Tool::new(borg).arg("--version").run() {
+    match road::as_caller(borg, caller).args(["--version"]).tool().run() {
         Ok(said) if said.success => machine::borg(&format!("client {name}"), &said.out, &mend),
         Ok(said) => machine::borg(&format!("client {name}"), &said.reason(), &mend),
         Err(error) => machine::borg(&format!("client {name}"), error.message(), &mend),
