@@ -287,10 +287,9 @@ fn chunk_outside_view_that_exists_is_uploaded_verified_and_dropped_without_visib
         let mut run = begin(system, config, &config.replace('/', "-"));
         let reference = run.client.put(data);
         let item = run.client.put(b"not an item");
-        let put = run.client.credit;
         let read = run.client.read(reference.id).map(|read| read == data);
         assert!(run.client.read(item.id).is_some());
-        let frames = (put, read, run.client.credit > 0, run.prepared.view_chunks, reference.csize);
+        let frames = (read, run.client.credit > 0, run.prepared.view_chunks, reference.csize);
         drop(run.client);
         (frames, run.worker.finish(run.job).failure.map(|failure| failure.cause))
     };
