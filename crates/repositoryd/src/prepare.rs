@@ -55,7 +55,8 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
     if record.repository.as_ref() != Some(&owner.name) || record.state != JobState::ClientPreparing {
         return Err(internal(format!("job {} is {} and not about to write to repository {}", request.job, record.state, owner.name)));
     }
-    let config = owner.store.read(|r| r.configs().get(&record.config())).map_err(|e| of_store(&e))?;
+    let Some(name) = record.config() else { return Err(internal(format!("job {} is no backup", request.job))) };
+    let config = owner.store.read(|r| r.configs().get(&name)).map_err(|e| of_store(&e))?;
     // As borg is told, for compression may also stand among the further options.
     let asks = |argument: &String| ["--compression=obfuscate", "-Cobfuscate"].iter().any(|option| argument.starts_with(option));
     let obfuscate = config.is_some_and(|config| config.borg_arguments(&request.archive_name).iter().any(asks));
@@ -68,7 +69,7 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
     asked.map_err(|_| gone())?;
     let Ready { opening, item_keys, timestamp, manifest_bytes } = answer.recv().map_err(|_| gone())??;
 
-    let view = View::load(owner, &record.client, &record.label)?;
+    let view = View::load(owner, &name.client, &name.label)?;
     let settings = owner.store.read(|r| r.settings()).map_err(|e| of_store(&e))?;
     let bytes = view.references.iter().map(|r| u64::from(r.csize)).sum();
     let present = limits::Present { archives: view.members.len(), bytes, manifest: manifest_bytes };
@@ -101,8 +102,8 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
         limits,
     };
     let parts = |view| Parts {
-        client: record.client.clone(),
-        label: record.label.clone(),
+        client: name.client.clone(),
+        label: name.label.clone(),
         cmdline: request.cmdline.clone(),
         start: request.start,
         opening: Arc::clone(&opening),

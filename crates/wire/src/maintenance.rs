@@ -1,6 +1,7 @@
 //! What a person asks a repository's owner for, besides backups: deleting archives, compacting, checking, and lending the repository to
 //! another borg. The locking table in `docs/locking.md` says what of it goes on beside what.
 
+pub use model::progress::Steps as Progress;
 use serde::{Deserialize, Serialize};
 
 /// A request; the first and only frame of its connection.
@@ -39,17 +40,6 @@ pub enum Operation {
         /// Seconds to wait for what is under way, such as a compact's step or another release.
         wait_seconds: u64,
     },
-}
-
-/// How far it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
-    /// A word or two: `segments`, `objects`.
-    pub unit: String,
-    /// So many are done.
-    pub done: u64,
-    /// Of so many; 0: unknown.
-    pub total: u64,
 }
 
 /// The repository is unlocked.

@@ -3,7 +3,7 @@
 use super::errors::{from_store, refuse, refuse_in};
 use super::{Daemon, control, keys, validate};
 use model::{
-    BackupConfig, Client, ClientName, ConfigName, Connection, Job, JobState, Origin, Repository, RepositoryName, Settings, Timestamp,
+    BackupConfig, Client, ClientName, ConfigName, Connection, Job, JobState, Origin, Repository, RepositoryName, Settings, Timestamp, Work,
 };
 use store::{ArchiveFilter, ArchiveKey, IntentKey, JobFilter, Read, Result, Write};
 use wire::control::{ControlError, ErrorKind, Event};
@@ -326,7 +326,7 @@ pub(super) fn bring_forward(w: &mut Write<'_>, name: &ConfigName, archive: Optio
     let filter = JobFilter { states: vec![JobState::JobCreated], config: Some(name.clone()), ..Default::default() };
     let queued = w.view().jobs().page(&filter, 1)?.pop();
     let Some(job) = queued.filter(|_| archive.is_none()) else { return Ok(None) };
-    let in_blackout = || Ok::<_, store::Error>(w.view().clients().get(&job.client)?.is_some_and(|client| client.blackout(now).is_some()));
+    let in_blackout = || Ok::<_, store::Error>(w.view().clients().get(&name.client)?.is_some_and(|client| client.blackout(now).is_some()));
     let waits = job.not_before.is_some_and(|at| at > now) || (job.origin != Origin::Manual && in_blackout()?);
     if !waits {
         return Ok(None);
@@ -337,6 +337,23 @@ pub(super) fn bring_forward(w: &mut Write<'_>, name: &ConfigName, archive: Optio
         job.origin = Origin::Manual;
         Ok(Some(job.clone()))
     })
+}
+
+/// A job for a repository in the queue. Each repository has at most one of a kind there.
+pub(super) fn create_maintenance(w: &mut Write<'_>, repository: &RepositoryName, work: Work, actor: &str, now: Timestamp) -> Result<Job> {
+    let r = w.view();
+    if !r.repositories().exists(repository)? {
+        return Err(missing("repository", repository));
+    }
+    let queued = r.jobs().in_state(JobState::JobCreated)?;
+    let same = |job: &&Job| job.kind() == work.kind() && job.repository.as_ref() == Some(repository);
+    if let Some(job) = queued.iter().find(same) {
+        let (kind, number) = (work.kind(), job.number);
+        return Err(in_the_way(format!(
+            "a {kind} of repository {repository} is in the queue already as job {number}; `borgcube job show {number}` says what it waits for"
+        )));
+    }
+    w.jobs().create(|number| Job::new(number, work, repository.clone(), actor, now))
 }
 
 /// A job in the queue. Each config has at most one there.

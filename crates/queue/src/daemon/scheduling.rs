@@ -43,16 +43,8 @@ fn check_references(r: &Read<'_>, schedule: &Schedule) -> Result<()> {
             Action::EnableSchedule { schedule } | Action::DisableSchedule { schedule } if !r.schedules().exists(schedule)? => {
                 return Err(missing("schedule", schedule));
             }
-            Action::Check { repository } | Action::Compact { repository } => {
-                let (what, verb) = match action {
-                    Action::Check { .. } => ("checked", "check"),
-                    _ => ("compacted", "compact"),
-                };
-                let message = format!(
-                    "repository {repository} can't be {what} by a schedule yet: in this version schedules run backups; \
-                     let cron or a timer of your own call `borgcube repository {verb} {repository}`"
-                );
-                return Err(refuse_in(ErrorKind::InvalidArgument, message));
+            Action::Check { repository, .. } | Action::Compact { repository } if !r.repositories().exists(repository)? => {
+                return Err(missing("repository", repository));
             }
             _ => {}
         }
@@ -174,7 +166,7 @@ impl Daemon {
             let mut warnings = vec![];
             for number in jobs {
                 let Some(job) = r.jobs().get(number)? else { continue };
-                let Some(client) = r.clients().get(&job.client)? else { continue };
+                let Some(client) = job.client().map(|name| r.clients().get(name)).transpose()?.flatten() else { continue };
                 if let Some(blackout) = client.blackout(now) {
                     let name = &client.name;
                     warnings.push(format!(

@@ -145,8 +145,8 @@ fn busy(r: &Read<'_>, entry: &Entry) -> Result<Option<(Job, String)>> {
     for job in live {
         for change in &entry.changes {
             let concerned = match change.table.as_str() {
-                Clients::NAME => ClientName::decode(&change.key)? == job.client,
-                Configs::NAME => ConfigName::decode(&change.key)? == job.config(),
+                Clients::NAME => Some(&ClientName::decode(&change.key)?) == job.client(),
+                Configs::NAME => Some(ConfigName::decode(&change.key)?) == job.config(),
                 Repositories::NAME => Some(RepositoryName::decode(&change.key)?) == job.repository,
                 Archives::NAME => Some(store::ArchiveKey::decode(&change.key)?.repository) == job.repository,
                 _ => false,

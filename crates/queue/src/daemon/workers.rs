@@ -15,7 +15,7 @@ use unix::Signal;
 use unix::paths::{ENV_CREDENTIALS, ENV_KEPT};
 use unix::pidfd::{PidFd, kill_group};
 use unix::spawn::Spawn;
-use wire::worker::{Finished, FromWorker, LogLine, Task, ToWorker};
+use wire::worker::{Errand, Finished, FromWorker, LogLine, Task, ToWorker};
 
 /// Longest message of a worker.
 const MAX_MESSAGE: usize = 2 * 1024 * 1024;
@@ -156,7 +156,10 @@ impl Worker {
         let log = open_log(log_path, brief.number, task.log_bytes);
         let mut worker = Worker::new(brief, process, channel, log);
         worker.kept = kept;
-        worker.expected = task.expected;
+        worker.expected = match &task.errand {
+            Errand::Backup(backup) => backup.expected,
+            Errand::Maintenance(_) => None,
+        };
         worker.send(&ToWorker::Start(Box::new(task)));
         Ok(worker)
     }
@@ -493,6 +496,7 @@ mod tests {
             warnings: vec!["ü".repeat(5000); 100],
             warning_count: 100,
             client_borg: Some("borg 1.4.5".repeat(1000)),
+            yielded: None,
         };
         let finished = bounded(finished);
         assert_eq!(finished.archive, None);
