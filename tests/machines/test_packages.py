@@ -385,7 +385,7 @@ class Packages:
         self.assertTrue(self.status_of(server, "borgcube-server").startswith("deinstall ok config-files"), said)
         for user in "borgcube", "borgcube-repo", "borgcube-keys":
             self.assertEqual(self.processes(user), [])
-        self.assertEqual(server.sh("systemctl list-units --all --no-legend 'borgcube*'").out, "")
+        self.assertEqual(server.sh("systemctl list-units --state=active,activating,deactivating,failed --no-legend 'borgcube*'").out, "")
         self.assertEqual(server.sh("ls -d /usr/libexec/borgcube /usr/bin/borgcube /run/systemd/system/borgcube-schedule*", check=False).out, "")
         for kept in "/var/lib/borgcube/db/data.mdb", "/etc/credstore.encrypted/borgcube.repository.main.passphrase", "/etc/ssh/sshd_config.d/borgcube.conf":
             server.sh(f"test -s {kept}")
@@ -425,8 +425,8 @@ class Packages:
         left = sorted(set(server.sh(ALL_FILES).out.splitlines()) - set(self.files_before))
         expected = set(secrets) | {"/etc/credstore.encrypted", "/srv/borgcube"}
         others = [path for path in left if path not in expected and not path.startswith("/srv/borgcube/main")
-                  # systemd's own: the host's key for credentials, of which the secrets need the first; books that systemd keeps of timers it knows.
-                  and path not in ("/var/lib/systemd/credential.secret",) and not path.startswith("/var/mail") and not re.match(r"/etc/(group|gshadow|passwd|shadow|subuid|subgid)-$", path)]
+                  # systemd's own: the host's key, which the secrets need; where it remembers when timers ran. A user's mail and the old books of users.
+                  and path not in ("/var/lib/systemd/credential.secret", "/var/lib/systemd/timers") and not path.startswith("/var/mail") and not re.match(r"/etc/(group|gshadow|passwd|shadow|subuid|subgid)-$", path)]
         self.assertEqual(others, [])
         self.assertNotIn("borgcube-ssh", server.sh("cat /etc/ssh/sshd_config.d/* 2> /dev/null", check=False).out)
         # The users stay, because the repositories are theirs; and stock borg reads them without us.
