@@ -86,10 +86,12 @@ pub fn run(args: Release, context: &Context) -> Result<ExitCode> {
         context.note("Borg will ask for the passphrase. --with-passphrase lets it read the one that BorgCube keeps.");
     }
     let code = execute(&args.command, &granted, &secrets, &mut signals, &link, context);
-    if context.layout.is_installed() && unix::socket::own_uid() == 0 && granted.url.starts_with('/') {
-        if let Err(error) = give_back(&granted.url) {
-            error.report(context.json);
-        }
+    if context.layout.is_installed()
+        && unix::socket::own_uid() == 0
+        && granted.url.starts_with('/')
+        && let Err(error) = give_back(&granted.url)
+    {
+        error.report(context.json);
     }
     drop(link);
     Ok(ExitCode::from(code?))
