@@ -9,7 +9,7 @@ SECONDS ?= 60
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench fuzz proof dist man deb clean clean-state clean-tests
+.PHONY: help run test machines check bench fuzz proof dist man deb reproducible clean clean-state clean-tests
 
 help: ## print this list
 	@echo 'BorgCube. The targets:'
@@ -25,7 +25,7 @@ test: ## format, lints, and every test, with the real borgs and a real sshd
 	@scripts/setup test
 	@scripts/test
 
-machines: ## Debian 12 and 13 hosts booted with BorgCube on them (root; says NOT RUN otherwise); ONLY=test_server.Bookworm
+machines: ## Debian 12 and 13 hosts booted with BorgCube on them (root; says NOT RUN otherwise); ONLY=test_packages.Trixie
 	@scripts/machines $(ONLY)
 
 check: ## format and lints only
@@ -53,11 +53,14 @@ man: ## the man pages, in target/man
 deb: ## the Debian packages, in the directory above (needs debhelper; takes minutes)
 	dpkg-buildpackage --build=binary --unsigned-source --unsigned-changes
 
+reproducible: ## the Debian packages in dist, built twice without a network from what make dist writes: the same bytes, no error of lintian
+	@scripts/packages --twice dist
+
 clean: ## remove what cargo built
 	cargo clean
 
 clean-state: ## remove STATE, the demo's repository and its backups with it
 	@scripts/run --remove-state '$(STATE)'
 
-clean-tests: ## remove the borg versions built for the tests (they take minutes to build again)
-	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/borgcube-tests" "$${MACHINES_DIR:-/var/tmp/borgcube-machines}"
+clean-tests: ## remove the borg versions and packages built for the tests (they take minutes to build again)
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/borgcube-tests" "$${MACHINES_DIR:-/var/tmp/borgcube-machines}" "$${PACKAGES_DIR:-/var/tmp/borgcube-packages}"

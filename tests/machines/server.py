@@ -1,4 +1,5 @@
 """BorgCube on the rig's hosts: what the tests have in common."""
+import functools
 import os
 import pathlib
 import shutil
@@ -12,20 +13,25 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 PROGRAMS = pathlib.Path(os.environ.get("BORGCUBE_PROGRAMS", TOP / "target/debug"))
 
 
-def install(host):
-    """BorgCube as its package installs it, without a package: files, users, directories, units, sshd."""
+@functools.cache
+def tree():
+    """What is installed, as a tar. Debug symbols would fill the hosts' disks."""
     with tempfile.TemporaryDirectory(dir=rigs.RIG_DIR) as directory:
-        tree = pathlib.Path(directory) / "tree"
-        subprocess.run([TOP / "scripts/install-tree", tree, PROGRAMS], check=True)
-        for program in tree.glob("usr/*/**/borgcube*"):
+        root = pathlib.Path(directory) / "tree"
+        subprocess.run([TOP / "scripts/install-tree", root, PROGRAMS], check=True)
+        for program in root.glob("usr/*/**/borgcube*"):
             if program.is_file() and shutil.which("strip"):
                 subprocess.run(["strip", "--strip-debug", program], check=False, stderr=subprocess.DEVNULL)
-        tar = rigs.run(["tar", "-C", tree, "--owner=0", "--group=0", "--no-overwrite-dir", "-c", "."], stdin=b"").out
-    host.sh("tar -C / --no-overwrite-dir --no-same-owner -x", stdin=tar)
+        return rigs.run(["tar", "-C", root, "--owner=0", "--group=0", "--no-overwrite-dir", "-c", "."], stdin=b"").out
+
+
+def install(host):
+    """BorgCube as its package installs it, without a package: files, users, directories, units, sshd, the journal's catalogue."""
+    host.sh("tar -C / --no-overwrite-dir --no-same-owner -x", stdin=tree())
     # Owners give repositories back at once, so that stock borg can judge them.
     host.write("/etc/systemd/system/borgcube-repositoryd@.service.d/test.conf", "[Service]\nEnvironment=BORGCUBE_IDLE_SECONDS=1\n")
     host.sh("systemd-sysusers && systemd-tmpfiles --create borgcube.conf && systemctl daemon-reload "
-            "&& systemctl enable --now borgcube.target && systemctl reload ssh")
+            "&& systemctl enable --now borgcube.target && systemctl reload ssh && journalctl --update-catalog")
 
 
 def borgcube(host, *words, **options):

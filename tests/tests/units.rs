@@ -177,7 +177,7 @@ fn users_and_directories() {
         ("var/lib/borgcube/keys", 0o2750, "borgcube", "borgcube-keys"),
         ("run/borgcube", 0o755, "root", "root"),
         ("run/borgcube/keys", 0o2750, "borgcube", "borgcube-keys"),
-        ("run/borgcube/sessions", 0o711, "borgcube-repo", "borgcube-repo"),
+        ("run/borgcube/sessions", 0o2711, "borgcube-repo", "borgcube-db"),
     ] {
         let meta = fs::metadata(directory.path().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
         assert_eq!(meta.permissions().mode() & 0o7777, mode, "{path}");

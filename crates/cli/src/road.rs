@@ -74,10 +74,7 @@ impl Words {
     #[must_use]
     pub fn shown(&self) -> String {
         let words: Vec<_> = self.words.iter().map(|word| crate::context::shell_word(std::path::Path::new(word))).collect();
-        match self.caller {
-            Caller::Me => words.join(" "),
-            Caller::Daemon => format!("runuser -u {USER_DAEMON} -- {}", words.join(" ")),
-        }
+        prefix(self.caller) + &words.join(" ")
     }
 }
 
@@ -105,11 +102,76 @@ pub fn run_there(connection: &SshConnection, caller: Caller, script: &str) -> Re
     ssh(connection, caller).args([RUN]).tool().input(script.as_bytes()).run()
 }
 
-/// The script that asks for the client's borg.
+/// The script that asks for the client's clock and borg.
 #[must_use]
 pub fn borg_script(connection: &SshConnection) -> String {
     let borg = connection.remote_borg.as_deref().unwrap_or("borg");
-    format!("BORG_SELFTEST=disabled {} --version\n", quoted(borg))
+    format!("echo \"{CLOCK}$(date -u +%s)\"\nBORG_SELFTEST=disabled {} --version\n", quoted(borg))
+}
+
+const CLOCK: &str = "clock=";
+
+/// The client's clock in what [`borg_script`] says, in seconds since 1970.
+#[must_use]
+pub fn clock_in(said: &Said) -> Option<i64> {
+    said.out.lines().find_map(|line| line.strip_prefix(CLOCK)?.parse().ok())
+}
+
+/// The script that asks several borgs for their versions: lines of path, colon and version.
+#[must_use]
+pub fn borgs_script(places: &[&str]) -> String {
+    let one = |place: &&str| format!("[ ! -x {0} ] || echo {0}: \"$(BORG_SELFTEST=disabled {0} --version 2>&1)\"\n", quoted(place));
+    places.iter().map(one).collect::<String>() + "true\n"
+}
+
+/// The client did not take the server's key.
+#[must_use]
+pub fn refused_key(said: &Said) -> bool {
+    said.err.contains("Permission denied")
+}
+
+/// ssh did not take the client's host key.
+#[must_use]
+pub fn refused_host_key(said: &Said) -> bool {
+    ["Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED"].iter().any(|words| said.err.contains(words))
+}
+
+/// The public half of a private key.
+pub fn public_key(file: &str, caller: Caller) -> Result<String> {
+    let said = as_caller("ssh-keygen", caller).args(["-y", "-f", file]).tool().run()?;
+    if !said.success {
+        return Err(Error::failed(format!("{file} is not a usable SSH key: {}", said.reason())));
+    }
+    Ok(said.out.trim().to_owned())
+}
+
+/// The command that lets a key in on a client: for whoever can log in there already, from any machine. A private key that systemd keeps has
+/// no file with its public half, which is what ssh-copy-id would want.
+#[must_use]
+pub fn let_in(connection: &SshConnection, public: &str) -> String {
+    if connection.remote.starts_with("borgcube-client@") {
+        return format!("borgcube-client-setup --key {} (as root of that host, with --from and this server's address)", quoted(public));
+    }
+    let_in_line(&format!("restrict {public}"), connection.rsh.as_deref().unwrap_or("ssh"), &connection.rsh_options, &connection.remote)
+}
+
+/// The same with the whole line of authorized_keys.
+#[must_use]
+pub fn let_in_line(line: &str, rsh: &str, options: &[String], login: &str) -> String {
+    let mut program = rsh.split_whitespace();
+    let words = as_caller(program.next().unwrap_or("ssh"), Caller::Me).args(program);
+    let words = words.args(options.iter().cloned()).args([login]);
+    let there = "umask 077; mkdir -p .ssh && cat >>.ssh/authorized_keys";
+    format!("echo {} | {} {}", quoted(line), words.shown(), quoted(there))
+}
+
+/// In front of a command that is to run as the caller: nothing, or words and a space.
+#[must_use]
+pub fn prefix(caller: Caller) -> String {
+    match caller {
+        Caller::Me => String::new(),
+        Caller::Daemon => format!("runuser -u {USER_DAEMON} -- "),
+    }
 }
 
 /// The script that goes back to this server as the client's borg would, with `ssh` and no key that fits: how that is refused tells
@@ -219,12 +281,10 @@ pub fn mend_there(said: &Said, connection: &SshConnection, caller: Caller) -> Ve
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
     let remote = &connection.remote;
     let mut lines = vec![];
-    if has(&["Permission denied"]) {
-        let key = connection.ssh_identity_file.as_deref().unwrap_or("KEY");
-        lines.push(format!("Let the key in: ssh-copy-id -f -i {key}.pub {remote}"));
+    if refused_key(said) {
         lines.push("With the package borgcube-client there: borgcube-client-setup, as its man page says".to_owned());
-    } else if has(&["Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED"]) {
-        lines.push("borgcube doctor tells how to pin the client's host key".to_owned());
+    } else if refused_host_key(said) {
+        lines.push("borgcube doctor --client NAME tells how to pin the client's host key".to_owned());
     } else if has(&["Could not resolve", "refused", "timed out", "No route", "unreachable"]) {
         lines.push(format!("Is {remote} right, is the client up, and does its sshd listen?"));
     } else if has(&["not found", "No such file"]) {
@@ -273,7 +333,19 @@ mod tests {
     fn nothing_of_a_connection_reaches_the_client_s_shell_unquoted() {
         let connection = SshConnection { remote_borg: Some("borg's".into()), server: "b@h:22".into(), ..Default::default() };
         assert!(borg_script(&connection).contains(r"'borg'\''s' --version"));
+        assert_eq!(clock_in(&said("clock=1700000000\nborg 1.4.0\n", "")), Some(1_700_000_000));
         assert!(back_script(&connection, &[]).contains("-p 22 -- 'b@h' borg serve"));
+    }
+
+    #[test]
+    fn a_key_is_let_in_by_a_command() {
+        let connection = SshConnection { remote: "root@web1".into(), rsh_options: vec!["-p".into(), "2222".into()], ..Default::default() };
+        assert_eq!(
+            let_in(&connection, "ssh-ed25519 AAAA borgcube@s"),
+            "echo 'restrict ssh-ed25519 AAAA borgcube@s' | ssh -p 2222 root@web1 'umask 077; mkdir -p .ssh && cat >>.ssh/authorized_keys'"
+        );
+        let restricted = SshConnection { remote: "borgcube-client@web1".into(), ..Default::default() };
+        assert!(let_in(&restricted, "K").starts_with("borgcube-client-setup --key 'K'"));
     }
 
     #[test]

@@ -121,6 +121,11 @@ impl Work {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks this way")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// What came of a job that makes no archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -142,5 +147,8 @@ pub enum Yield {
         freed: u64,
         /// Objects that nothing referred to, left behind by sessions that broke off, and deleted by it.
         orphans: u64,
+        /// Segment files that should have gone and stay, because they are damaged.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        skipped: u64,
     },
 }

@@ -19,7 +19,7 @@ pub use entry::Entry;
 pub use error::{Error, Result};
 pub use ids::{IdHash, IdHasher, IdMap, IdSet};
 pub use local::{CheckOptions, CheckReport, Compaction, Finding, Local, Reader, Step};
-pub use location::Location;
+pub use location::{Location, SSH};
 pub use options::{OpenOptions, Reserve};
 pub use repository::Repository;
 pub use served::Served;

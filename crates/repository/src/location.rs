@@ -3,6 +3,10 @@
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
+/// How another host is reached if nobody says otherwise. Nobody is there to answer a question, and a dead host must not keep a backup
+/// waiting for ever.
+pub const SSH: &str = "ssh -oBatchMode=yes -oConnectTimeout=30 -oServerAliveInterval=30";
+
 /// A parsed repository URL: an absolute path, or `ssh://[user@]host[:port]/path`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
@@ -66,11 +70,8 @@ impl Location {
         let Location::Ssh { host, port, .. } = self else {
             return Ok(vec![borg.to_owned(), "serve".to_owned()]);
         };
-        let mut words = match rsh {
-            Some(rsh) => split(rsh).ok_or_else(|| Error::BadUrl(format!("the ssh command {rsh:?} has an open quote")))?,
-            // Nobody is there to answer a question, and a dead host must not keep a backup waiting for ever.
-            None => ["ssh", "-oBatchMode=yes", "-oConnectTimeout=30", "-oServerAliveInterval=30"].map(str::to_owned).to_vec(),
-        };
+        let rsh = rsh.unwrap_or(SSH);
+        let mut words = split(rsh).ok_or_else(|| Error::BadUrl(format!("the ssh command {rsh:?} has an open quote")))?;
         if words.is_empty() {
             return Err(Error::BadUrl("the ssh command is empty".into()));
         }

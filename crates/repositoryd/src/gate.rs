@@ -1,9 +1,9 @@
 //! Who waits for whom: sessions while the repository is lent, maintenance for maintenance.
 
-use std::fs::{File, Permissions};
-use std::io::Write;
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{ErrorKind, Write};
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
@@ -117,10 +117,16 @@ impl Turn {
     fn show(&self, what: &str) -> Option<File> {
         let path = self.shown_at.as_ref()?;
         let write = || -> std::io::Result<File> {
-            let mut file = File::create(path)?;
-            file.set_permissions(Permissions::from_mode(0o644))?;
-            file.lock()?;
+            // A file that a killed owner has left may be held locked by whoever can read it.
+            match std::fs::remove_file(path) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            file.try_lock()?;
             writeln!(file, "{what}")?;
+            // The queue daemon reads it: on an installed server the directory gives its files to a group that both are in.
+            file.set_permissions(Permissions::from_mode(0o640))?;
             Ok(file)
         };
         // Nothing but `borgcube status` looks at it.
@@ -183,6 +189,22 @@ mod tests {
         assert!(gate.try_pass().is_some());
         drop(inside);
         assert!(gate.close(Instant::now(), || true).is_some());
+    }
+
+    #[test]
+    fn who_has_the_turn_is_shown_to_the_group_and_nobody_s_lock_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("main.turn");
+        std::fs::write(&path, "left by a killed owner").unwrap();
+        let stranger = File::open(&path).unwrap();
+        stranger.lock().unwrap();
+        let turn = Turn::shown_at(path.clone());
+        let held = turn.take("a check", None, || true).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "a check\n");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
+        assert!(File::open(&path).unwrap().try_lock_shared().is_err(), "it is locked");
+        drop(held);
+        assert!(!path.exists());
     }
 
     #[test]

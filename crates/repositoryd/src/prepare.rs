@@ -245,6 +245,15 @@ pub fn claim(owner: &Owner, token: &Token, client: Option<&ClientName>) -> Resul
     }
 }
 
+/// The job whose key was used for something else than its token, if that was not used yet: nobody can use it any more.
+pub fn claim_accused(owner: &Owner, token_hash: &str) -> Result<Option<Arc<Job>>, Failure> {
+    let written = owner.store.write("a token is void", &owner.actor(), |w| w.sessions().claim(token_hash, Timestamp::now()));
+    let (session, _) = written.map_err(|e| of_store(&e))?;
+    let Some(session) = session.filter(|session| session.repository == owner.name) else { return Ok(None) };
+    unlink(&owner.layout.session_link(&session.token_hash));
+    Ok(owner.jobs.get(session.job).filter(|job| job.is_prepared()))
+}
+
 /// Removes what an earlier process of this owner prepared and did not leave to us: nobody holds its keys any more.
 pub fn forget_old_sessions(owner: &Owner) -> Result<(), Failure> {
     let done = owner.store.write("sessions of an owner that ended are void", &owner.actor(), |w| {

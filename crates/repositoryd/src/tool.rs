@@ -48,12 +48,19 @@ pub fn options(url: &str, borg: Option<&str>, rsh: Option<&str>) -> OpenOptions 
     let wait = std::env::var("BORGCUBE_LOCK_WAIT").ok().and_then(|text| text.parse().ok());
     OpenOptions {
         borg: borg.map_or_else(default, str::to_owned),
-        rsh: rsh.map(str::to_owned),
+        rsh: rsh.map(str::to_owned).or_else(|| own_key(url)),
         lock_wait: wait.unwrap_or(LOCK_WAIT),
         host_id: std::env::var(unix::paths::ENV_BORG_HOST_ID).ok(),
         served: std::env::var(ENV_ENGINE).is_ok_and(|engine| engine == "served"),
         ..OpenOptions::at(url)
     }
+}
+
+/// The ssh command with the owner's own key to another host, if that is among its secrets.
+fn own_key(url: &str) -> Option<String> {
+    let directory = std::env::var_os(unix::paths::ENV_CREDENTIALS).filter(|_| url.starts_with("ssh://"))?;
+    let file = PathBuf::from(directory).join(unix::paths::CREDENTIAL_SSH_KEY);
+    file.exists().then(|| format!("{} -oIdentitiesOnly=yes -i '{}'", repository::SSH, file.display()))
 }
 
 /// Writes the answer to standard output.

@@ -108,21 +108,23 @@ impl Write<'_> {
         self.schedules().remove(name)
     }
 
-    /// Deals with everything of a schedule that is due at `now`: at most one run, and the skips. None: nothing was due.
+    /// Deals with everything of a schedule that is due at `now`: at most one run, and the skips. What it gives is the run, or the newest skip that is now
+    /// on record; None: nothing new.
     pub fn run_due(&mut self, name: &ScheduleName, now: Timestamp, actor: &str) -> Result<Option<Occurrence>> {
         let schedule = self.schedules().require(name)?;
         let due = due::due(&schedule, now);
         if due.is_empty() {
             return Ok(None);
         }
-        self.record_skips(&schedule, &due, actor, now)?;
+        let skipped = self.record_skips(&schedule, &due, actor, now)?;
         self.schedules().update(name, |schedule| {
             (schedule.handled, schedule.ahead) = (due.handled, due.ahead);
             Ok(())
         })?;
-        let Some(time) = due.run else { return self.view().occurrences().last(name) };
+        // What was recorded before is nobody's news.
+        let Some(time) = due.run else { return Ok(skipped) };
         if due.ahead.is_some() && !self.make_way(name, time)? {
-            return Ok(None);
+            return Ok(skipped);
         }
         let asked = Asked { origin: Origin::Schedule, actor, now };
         let ran = self.run_actions(&schedule, asked)?;
@@ -203,7 +205,9 @@ impl Write<'_> {
         Ok(run.ran)
     }
 
-    fn record_skips(&mut self, schedule: &Schedule, due: &Due, actor: &str, now: Timestamp) -> Result<()> {
+    /// Gives the newest of them.
+    fn record_skips(&mut self, schedule: &Schedule, due: &Due, actor: &str, now: Timestamp) -> Result<Option<Occurrence>> {
+        let mut newest = None;
         let asked = Asked { origin: Origin::Schedule, actor, now };
         for skip in &due.skipped {
             let new = match due.ahead {
@@ -212,10 +216,10 @@ impl Write<'_> {
             };
             for skip in new {
                 let outcome = Outcome::Skip { reason: skip.reason, left_out: vec![] };
-                self.add_entry(schedule, (skip.first, skip.last), skip.count, asked, outcome)?;
+                newest = Some(self.add_entry(schedule, (skip.first, skip.last), skip.count, asked, outcome)?);
             }
         }
-        Ok(())
+        Ok(newest)
     }
 
     /// Those of the occurrences that have no entry yet, from when the clock was ahead. What lies between two of the answer has one.

@@ -76,6 +76,9 @@ pub enum Report {
         freed: u64,
         /// Objects that nothing referred to, left behind by sessions that broke off, and deleted by this compact.
         orphans: u64,
+        /// Segments that should have gone and stay, because they are damaged: a check says more.
+        #[serde(default)]
+        skipped: u64,
     },
     /// Of a check.
     Checked {

@@ -52,7 +52,7 @@ pub struct Add {
     /// Name of the new client; archives carry it as their host name
     #[arg(value_name = "CLIENT")]
     name: ClientName,
-    /// Back up this machine itself, without SSH
+    /// Back up this machine itself, without SSH; not on an installed server, where that is --remote root@localhost
     #[arg(long)]
     local: bool,
     /// Reach the client by SSH as this login
@@ -77,10 +77,10 @@ pub struct Road {
     /// Let the client reach this server as this login, which sshd knows from BorgCube's sshd_config.d
     #[arg(long, value_name = "USER@HOST[:PORT]", conflicts_with = "local")]
     server: Option<String>,
-    /// Use this SSH program to the client
+    /// Use this SSH program to the client; on an installed server only root may say so
     #[arg(long, value_name = "PROGRAM", conflicts_with = "local")]
     rsh: Option<String>,
-    /// Give the SSH program this argument, too; repeatable
+    /// Give the SSH program this argument, too; repeatable. On an installed server only root may give some that can start programs
     #[arg(long, value_name = "ARGUMENT", conflicts_with = "local", allow_hyphen_values = true)]
     rsh_option: Vec<String>,
     /// Use this private key to the client
@@ -148,7 +148,7 @@ pub struct Edit {
     /// Client
     #[arg(value_name = "CLIENT", add = ArgValueCandidates::new(complete::clients))]
     name: ClientName,
-    /// Back up this machine itself from now on, without SSH
+    /// Back up this machine itself from now on, without SSH; not on an installed server
     #[arg(long, conflicts_with = "remote")]
     local: bool,
     /// Reach the client by SSH as this login

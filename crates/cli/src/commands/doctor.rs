@@ -10,6 +10,7 @@ pub mod gather;
 pub mod hostkeys;
 pub mod machine;
 pub mod places;
+pub mod repositories;
 pub mod services;
 pub mod sshd;
 
@@ -25,8 +26,11 @@ use std::process::ExitCode;
 /// Options of `borgcube doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Looks at users, directories, sockets, units, sshd, clock, space, borg, secrets and host keys. Nothing is changed. On an installed
-server root sees all of it; for others the checks that need root are skipped, and it says so.
+Looks at users, directories, sockets, repositories, secrets, sshd, clock, space, borg, host keys and units. Nothing is changed. On an
+installed server root sees all of it; for others the checks that need root are skipped, and it says so.
+
+Lines behind a $ are commands that mend it: root types them as they stand, from the first to the last. Words in capitals stand for what
+only you know. With --json they are the field \"run\".
 
 Exit codes: 0 if nothing is wrong (notes and warnings may be there), 1 if there are problems.
 
@@ -35,7 +39,7 @@ Examples:
   borgcube doctor --client web1
   borgcube doctor --json | jq '.findings[] | select(.verdict == \"problem\")'")]
 pub struct Args {
-    /// Connect to this client, too, and from there back to this server; repeatable
+    /// Connect to this client, too, and from there back to this server; compare host keys, clocks and borgs; repeatable
     #[arg(long, value_name = "CLIENT", add = ArgValueCandidates::new(complete::clients))]
     client: Vec<ClientName>,
 }
@@ -67,7 +71,12 @@ fn examine(args: &Args, context: &Context) -> Result<Vec<Finding>> {
     let answered = server.verdict == Verdict::Ok;
     let repositories: Vec<String> = records.repositories.iter().map(|repository| repository.name.to_string()).collect();
     let accounts = gather::accounts();
-    let mut findings = vec![server];
+    // What others depend on comes before them, so that it can be mended from the first line to the last.
+    let mut findings = vec![];
+    let mut server = Some(server);
+    if answered {
+        findings.extend(server.take());
+    }
     match &context.state {
         None => findings.extend(gather::people(&accounts)),
         Some(state) => {
@@ -85,26 +94,28 @@ fn examine(args: &Args, context: &Context) -> Result<Vec<Finding>> {
         }
     }
     findings.extend(gather::places(context, &accounts, &repositories));
+    findings.extend(gather::owners(context, &accounts, &records.repositories));
+    findings.extend(gather::credentials(context, &records.repositories));
     match &context.state {
-        None => {
-            findings.extend(gather::units(&repositories));
-            findings.extend(gather::sshd(records.parallel, None));
-        }
+        None => findings.extend(gather::sshd(records.parallel, None)),
         Some(_) => {
-            findings.push(Finding::skipped("units", "borgcube up needs no systemd"));
             findings.push(Finding::skipped("sshd", "borgcube up needs no sshd; --client NAME tries the way back of a client"));
         }
     }
     findings.extend(gather::clock(records.newest));
     findings.extend(gather::space(context, &records.repositories));
     findings.push(gather::borg());
-    if !answered {
+    if answered {
+        findings.extend(clients::look(&records.clients, context));
+    } else {
         findings.push(Finding::skipped("records", "repositories and clients are not known while borgcubed does not answer"));
-        return Ok(findings);
     }
-    findings.extend(gather::credentials(context, &records.repositories));
-    findings.extend(clients::look(&records.clients, context));
-    for name in &args.client {
+    match &context.state {
+        None => findings.extend(gather::units(&repositories)),
+        Some(_) => findings.push(Finding::skipped("units", "borgcube up needs no systemd")),
+    }
+    findings.extend(server);
+    for name in args.client.iter().filter(|_| answered) {
         let Some(client) = records.clients.iter().find(|client| client.name == *name) else {
             return Err(Error::not_found(format!("there is no client {name}")).hint("borgcube client list shows what there is."));
         };

@@ -67,6 +67,7 @@ struct Compacted<'a> {
     segments: u64,
     freed: u64,
     orphans: u64,
+    skipped: u64,
 }
 
 /// What check prints with `--json`.
@@ -96,8 +97,12 @@ pub fn compact(args: &Compact, context: &Context) -> Result<()> {
     let mut interrupts = wait::interrupts()?;
     let link = OwnerLink::ask(name, Operation::Compact { threshold: args.threshold }, context)?;
     match link.report(&format!("compact of {name}"), &mut interrupts, context)? {
-        Report::Compacted { segments, freed, orphans } => {
-            context.done(&Compacted { repository: name, segments, freed, orphans }, &compacted(name, segments, freed, orphans))
+        Report::Compacted { segments, freed, orphans, skipped } => {
+            context.done(&Compacted { repository: name, segments, freed, orphans, skipped }, &compacted(name, segments, freed, orphans))?;
+            if skipped > 0 {
+                context.note(&damaged(name, skipped));
+            }
+            Ok(())
         }
         other => Err(senseless(&other)),
     }
@@ -112,6 +117,14 @@ fn compacted(name: &RepositoryName, segments: u64, freed: u64, orphans: u64) -> 
         sentence.push_str(&format!(", {} of broken sessions deleted", count(orphans, "object")));
     }
     sentence + "."
+}
+
+/// What a compact has found without looking for it.
+fn damaged(name: &RepositoryName, skipped: u64) -> String {
+    format!(
+        "WARNING: {} damaged and left alone. What is wrong, this says: borgcube repository check {name}",
+        count(skipped, "segment file")
+    )
 }
 
 /// Reads everything; damage is an error.
@@ -194,6 +207,7 @@ mod tests {
         assert_eq!(compacted(&name, 1, 1_500_000, 0), "Compacted repository main: 1.50 MB freed, 1 segment file gone.");
         let orphans = "Compacted repository main: 9 B freed, 2 segment files gone, 3 objects of broken sessions deleted.";
         assert_eq!(compacted(&name, 2, 9, 3), orphans);
+        assert!(damaged(&name, 1).starts_with("WARNING: 1 segment file damaged and left alone."));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::owner::{self, Place};
 use super::release::{self, Release};
 use super::repository_edit::{self, Edit};
 use crate::complete;
-use crate::context::{Context, absolute};
+use crate::context::{Context, absolute, shell_word};
 use crate::control::Control;
 use crate::error::{Error, Kind, Result};
 use crate::installed::{self, Vault};
@@ -142,10 +142,12 @@ fn add(args: Add, context: &Context) -> Result<()> {
     };
     let mut written = Written::new(vault.path());
     let place = Place { url: &url, remote_borg: args.remote_borg.as_deref(), rsh: args.rsh.as_deref() };
+    let key = own_key(&args.name, &place, &vault)?;
     let facts = match args.encryption {
-        Some(mode) => create(&args, mode, &place, &vault, &mut written, context)?,
-        None => adopt(&args, &place, vault.path(), &mut written, context)?,
+        Some(mode) => create(&args, mode, &place, &vault, &mut written, context),
+        None => adopt(&args, &place, vault.path(), &mut written, context),
     };
+    let facts = facts.map_err(|e| key.iter().fold(e, |e, public| let_in(e, &place, public)))?;
     if let Some(made) = &mut made {
         made.keep();
     }
@@ -184,6 +186,41 @@ fn add(args: Add, context: &Context) -> Result<()> {
         context.note(&secrets_note(&repository.name, &vault)?);
     }
     Ok(())
+}
+
+/// On an installed server the owner of a repository on another host has a key of its own to it, unless an SSH command says otherwise.
+pub fn own_key(name: &RepositoryName, place: &Place<'_>, vault: &Vault) -> Result<Option<String>> {
+    match vault {
+        Vault::Copy(staging, _) if place.url.starts_with("ssh://") && place.rsh.is_none() => {
+            installed::ensure_repository_key(name, staging).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// What another host has to be told, or we of it, when it is not reached.
+pub fn let_in(error: Error, place: &Place<'_>, public: &str) -> Error {
+    let Some((login, port)) = place.url.strip_prefix("ssh://").and_then(|rest| rest.split('/').next()).map(crate::road::split_port) else {
+        return error;
+    };
+    let host = login.rsplit('@').next().unwrap_or(login).trim_matches(['[', ']']);
+    let host = shell_word(Path::new(host));
+    if error.message().contains("Permission denied") {
+        let borg = place.remote_borg.unwrap_or("borg");
+        let option = port.map_or_else(Vec::new, |port| vec!["-p".to_owned(), port.to_string()]);
+        let line = format!("restrict,command=\"{borg} serve\" {public}");
+        let command = crate::road::let_in_line(&line, "ssh", &option, &login.replace(['[', ']'], ""));
+        return error.hint(format!("From wherever you can log in there, let the key in: {command}"));
+    }
+    if error.message().contains("Host key verification failed") {
+        let port = port.unwrap_or(22);
+        return error
+            .hint(format!(
+                "Its host key is not known here: compare what ssh-keyscan -p {port} {host} | ssh-keygen -lf - shows with its own."
+            ))
+            .hint(format!("If it is the same: ssh-keyscan -p {port} {host} >>/etc/ssh/ssh_known_hosts"));
+    }
+    error
 }
 
 fn secrets_note(name: &RepositoryName, vault: &Vault) -> Result<String> {

@@ -2,7 +2,7 @@
 
 use super::edit::{put, set};
 use super::owner::{self, Place};
-use super::repository::{absolute_url, find};
+use super::repository::{absolute_url, find, let_in, own_key};
 use crate::complete;
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -73,8 +73,10 @@ pub fn run(args: Edit, context: &Context) -> Result<()> {
     let repository = edited(&previous, &args)?;
     let name = args.name.as_str();
     let asked_secrets = args.passphrase_prompt || args.key_file.is_some() || args.passphrase.is_given();
+    // Said once more, it writes the drop-in of the owner anew.
+    let anew = context.layout.is_installed() && args.url.is_some();
     // The rest is in the database alone.
-    let moves = asked_secrets || elsewhere(&previous, &repository);
+    let moves = asked_secrets || anew || elsewhere(&previous, &repository);
     if !moves {
         if previous == repository {
             return Err(nothing());
@@ -86,15 +88,20 @@ pub fn run(args: Edit, context: &Context) -> Result<()> {
         installed::need_root("change where a repository is or what opens it")?;
         installed::prepare(&repository.url, false)?;
     }
-    let vault = Vault::open(&args.name, context)?;
+    // A secret that comes anew may be one that cannot be read any more.
+    let given = [("passphrase", args.passphrase_prompt || args.passphrase.is_given()), ("key", args.key_file.is_some())];
+    let vault = Vault::open_without(&args.name, &given.into_iter().filter_map(|(id, is)| is.then_some(id)).collect::<Vec<_>>(), context)?;
     let passphrase = match args.passphrase_prompt {
         true => Some(secrets::ask(name)?),
         false => args.passphrase.read()?,
     };
     let key = args.key_file.as_deref().map(secrets::read_key_file).transpose()?;
     let secrets: Vec<_> = [("passphrase", passphrase), ("key", key)].into_iter().filter_map(|(n, s)| Some((n, s?))).collect();
+    let place = Place { url: &repository.url, remote_borg: repository.remote_borg.as_deref(), rsh: repository.rsh.as_deref() };
+    // One that moves from another host to the next may be reached in a way of its own.
+    let key = if previous.is_remote() && elsewhere(&previous, &repository) { None } else { own_key(&repository.name, &place, &vault)? };
     if !args.no_check {
-        check(&repository, &secrets, vault.path(), context)?;
+        check(&repository, &secrets, vault.path(), context).map_err(|e| key.iter().fold(e, |e, public| let_in(e, &place, public)))?;
     }
     let mut written = Written::new(vault.path());
     for (name, secret) in &secrets {
@@ -143,7 +150,7 @@ fn elsewhere(a: &Repository, b: &Repository) -> bool {
 fn check(repository: &Repository, secrets: &[(&str, secrets::Secret)], directory: &Path, context: &Context) -> Result<()> {
     // On an installed server beside the vault: what the owners' user can change must not be where root still writes and reads.
     let staging = Staging::new(if context.layout.is_installed() { context.layout.run() } else { directory })?;
-    for name in ["passphrase", "key"] {
+    for name in ["passphrase", "key", unix::paths::CREDENTIAL_SSH_KEY] {
         let given = secrets.iter().find(|(n, _)| *n == name).map(|(_, secret)| secret.clone());
         let secret = match given {
             Some(secret) => Some(secret),

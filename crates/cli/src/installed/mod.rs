@@ -16,6 +16,7 @@ pub use vault::Vault;
 use crate::context::{Context, shell_word};
 use crate::error::{Error, Kind, Result};
 use crate::tools::{NO_WAY_BACK, Tool};
+use crate::secrets::Secret;
 use crate::up::host_id;
 use model::{Repository, RepositoryName};
 use std::fs::{self, Permissions};
@@ -70,6 +71,24 @@ pub fn ensure_ssh_key(comment: &str) -> Result<bool> {
         systemctl(&["start", "borgcubed.service"])?;
         return Ok(false);
     }
+    keep_ssh_key(&new_ssh_key(comment)?)?;
+    Ok(true)
+}
+
+/// Sees to it that the owner of a repository on another host has an SSH key to it among its secrets, and gives the public half. A new one is
+/// kept at once: that host has to let it in before anything else works.
+pub fn ensure_repository_key(name: &RepositoryName, staging: &Staging) -> Result<String> {
+    let path = staging.path().join(CREDENTIAL_SSH_KEY);
+    if !path.exists() {
+        let key = new_ssh_key(&format!("borgcube-repository-{name}@{}", unix::machine::hostname()?))?;
+        Store::system().put(&owner_of(name), CREDENTIAL_SSH_KEY, &key)?;
+        unix::files::write_private(&path, &key)?;
+    }
+    crate::road::public_key(&path.display().to_string(), crate::road::Caller::Me)
+}
+
+/// A new private key.
+fn new_ssh_key(comment: &str) -> Result<Secret> {
     let staging = Staging::new(&Layout::system())?;
     let path = staging.path().join(CREDENTIAL_SSH_KEY);
     let said = Tool::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"]).arg(&path).run()?;
@@ -77,8 +96,7 @@ pub fn ensure_ssh_key(comment: &str) -> Result<bool> {
         return Err(Error::failed(format!("the SSH key cannot be made: {}", said.reason())));
     }
     let key = fs::read(&path).map_err(|e| Error::failed(format!("cannot read {}: {e}", path.display())))?;
-    keep_ssh_key(&Zeroizing::new(key))?;
-    Ok(true)
+    Ok(Zeroizing::new(key))
 }
 
 /// Keeps that key.

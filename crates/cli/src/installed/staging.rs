@@ -8,7 +8,7 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use unix::files::{self, read_small, write_private};
-use unix::paths::{Layout, USER_REPOSITORY};
+use unix::paths::{CREDENTIAL_SSH_KEY, Layout, USER_REPOSITORY};
 use unix::socket::{group_id, user_id};
 use zeroize::Zeroizing;
 
@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 const LARGEST: u64 = 1024 * 1024;
 
 /// What an owner asks for.
-const IDS: [&str; 2] = ["passphrase", "key"];
+const IDS: [&str; 3] = ["passphrase", "key", CREDENTIAL_SSH_KEY];
 
 /// The directory.
 #[derive(Debug)]

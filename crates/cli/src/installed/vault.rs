@@ -6,6 +6,7 @@ use crate::context::Context;
 use crate::error::Result;
 use model::RepositoryName;
 use std::path::{Path, PathBuf};
+use unix::paths::CREDENTIAL_SSH_KEY;
 
 /// The secrets of one repository.
 #[derive(Debug)]
@@ -19,12 +20,18 @@ pub enum Vault {
 impl Vault {
     /// Opens it; on an installed server only root can.
     pub fn open(name: &RepositoryName, context: &Context) -> Result<Vault> {
+        Vault::open_without(name, &[], context)
+    }
+
+    /// The same; what systemd keeps under these names is not read.
+    pub fn open_without(name: &RepositoryName, ids: &[&str], context: &Context) -> Result<Vault> {
         if !context.layout.is_installed() {
             context.layout.create_repository_directories(name.as_str())?;
             return Ok(Vault::Directory(context.layout.credentials(name.as_str())));
         }
         let kept = earlier_secrets(name)?;
-        let staging = Staging::with(&context.layout, &kept)?;
+        let wanted: Vec<Kept> = kept.iter().filter(|kept| !ids.contains(&kept.id)).cloned().collect();
+        let staging = Staging::with(&context.layout, &wanted)?;
         Ok(Vault::Copy(staging, kept))
     }
 
@@ -36,11 +43,11 @@ impl Vault {
         }
     }
 
-    /// The files in which they are kept that are there already.
+    /// The files with what opens the repository that are there already.
     pub fn earlier(&self) -> Vec<PathBuf> {
         match self {
             Vault::Directory(path) => ["passphrase", "key"].map(|id| path.join(id)).into_iter().filter(|path| path.exists()).collect(),
-            Vault::Copy(_, kept) => kept.iter().map(|kept| kept.path.clone()).collect(),
+            Vault::Copy(_, kept) => kept.iter().filter(|kept| kept.id != CREDENTIAL_SSH_KEY).map(|kept| kept.path.clone()).collect(),
         }
     }
 }

@@ -158,9 +158,11 @@ pub fn yielded(yielded: &Yield) -> String {
             let errors = if *error_count == 0 { "no damage".to_owned() } else { count(*error_count, "error") };
             format!("{}, {} read: {errors}", count(*objects, "object"), bytes(*read))
         }
-        Yield::Compacted { segments, freed, orphans } => {
+        Yield::Compacted { segments, freed, orphans, skipped } => {
             let orphans = if *orphans == 0 { String::new() } else { format!(", {} of broken sessions deleted", count(*orphans, "object")) };
-            format!("{} freed, {} gone{orphans}", bytes(*freed), count(*segments, "segment file"))
+            let skipped =
+                if *skipped == 0 { String::new() } else { format!(", {} damaged and left alone", count(*skipped, "segment file")) };
+            format!("{} freed, {} gone{orphans}{skipped}", bytes(*freed), count(*segments, "segment file"))
         }
     }
 }

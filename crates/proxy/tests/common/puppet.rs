@@ -23,6 +23,8 @@ pub struct Puppet {
     pub now: Duration,
     pub notes: Vec<String>,
     pub connected_to: Option<String>,
+    /// Who was told of a violation on a connection of its own, and what.
+    pub accused: Option<(String, wire::session::Accusation)>,
     pub owner_closed: bool,
     pub quit: Option<u8>,
     /// The owner does not answer.
@@ -47,6 +49,7 @@ impl Puppet {
             now: Duration::from_secs(1),
             notes: Vec::new(),
             connected_to: None,
+            accused: None,
             owner_closed: false,
             quit: None,
             owner_is_silent: false,
@@ -140,6 +143,7 @@ impl Puppet {
                     self.connected_to = Some(link);
                     self.event(Event::Connected);
                 }
+                Action::Accuse(link, payload) => self.accused = Some((link, wire::session::read_json(&payload).unwrap())),
                 Action::Owner(kind, payload) => self.tell_owner(kind, &payload),
                 Action::Put { id, size, payload } => {
                     let frame = [&id[..], &size.to_le_bytes(), &payload].concat();

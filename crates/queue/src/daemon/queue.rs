@@ -86,7 +86,9 @@ impl Daemon {
         log::info!(
             event = "job-started", job = number, client = client, repository = task.repository.name.as_str();
             "job {number}: {what}, asked for by {}", job.actor);
-        let worker = Worker::start(&self.options, &self.layout.job_log(number), *task, self.keeps_workers);
+        // For each worker two descriptors; more than there is room for are dropped without a word.
+        let keep = self.keeps_workers && unix::fdstore::capacity() >= 2 * (self.workers.len() + 1);
+        let worker = Worker::start(&self.options, &self.layout.job_log(number), *task, keep);
         self.job_changed(job);
         match worker {
             Ok(worker) => {
@@ -115,7 +117,11 @@ impl Daemon {
         if job.state.is_final() || job.state == JobState::JobCreated {
             self.queue_changed = true;
         }
-        self.newest_job = self.newest_job.max(job.number);
+        if job.state == JobState::JobCreated {
+            self.announced.insert(job.number);
+        } else {
+            self.announced.remove(&job.number);
+        }
         self.broadcast(&Event::Job(Box::new(job)));
     }
 }

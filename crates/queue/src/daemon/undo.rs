@@ -1,7 +1,7 @@
 //! Taking a transaction back: the store knows how, here it is decided whether.
 
 use super::errors::{from_store, refuse, refuse_in};
-use super::records::{local_borg, same_place};
+use super::records::{programs, same_place};
 use super::{Daemon, settings};
 use model::{BackupConfig, Client, ClientName, ConfigName, Job, Repository, RepositoryName, Timestamp};
 use std::collections::BTreeSet;
@@ -200,8 +200,8 @@ fn chooses_programs(r: &Read<'_>, entry: &Entry) -> Result<bool> {
                 None => false,
             },
             Clients::NAME => match before::<Client>(change, back)? {
-                Some(back) => match local_borg(&back) {
-                    Some(borg) => r.clients().get(&back.name)?.as_ref().and_then(local_borg) != Some(borg),
+                Some(back) => match programs(&back) {
+                    Some(chosen) => r.clients().get(&back.name)?.as_ref().and_then(programs) != Some(chosen),
                     None => false,
                 },
                 None => false,

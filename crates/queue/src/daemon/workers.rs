@@ -25,6 +25,8 @@ const MAX_WAITING: usize = 4 * 1024 * 1024;
 const MAX_REFUSED: u32 = 3;
 /// How long a worker may live on without its socket or after its last message.
 const GRACE: Duration = Duration::from_secs(15);
+/// How long the service manager may take to read that it keeps a worker: nobody else is served meanwhile.
+const ARRIVAL: Duration = Duration::from_secs(2);
 /// At most so often watchers hear of progress.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
@@ -134,7 +136,6 @@ impl Worker {
         let brief = Brief::from(&task.job);
         // Before it runs: a worker that nobody finds again has to see the end of its socket.
         let kept = keep && is_kept(brief.number, Part::Socket, ours.as_fd());
-        task.outlives = kept;
         let channel = Channel::new(ours, MAX_MESSAGE)?;
         let spawned = Spawn::new(&options.worker)
             .arg(brief.number.to_string())
@@ -149,9 +150,13 @@ impl Worker {
             }
         })?;
         drop(theirs);
-        if kept {
-            is_kept(brief.number, Part::Pidfd, child.pidfd.as_fd());
-        }
+        // It does nothing before it has its task. So whoever finds a socket alone finds a worker that has not begun, and ends with it.
+        let kept = kept
+            && (is_whole(brief.number, child.pidfd.as_fd()) || {
+                forget(brief.number);
+                false
+            });
+        task.outlives = kept;
         let process = Process { pid: child.pid, pidfd: child.pidfd, is_child: true };
         let log = open_log(log_path, brief.number, task.log_bytes);
         let mut worker = Worker::new(brief, process, channel, log);
@@ -446,6 +451,24 @@ impl Worker {
 fn is_kept(job: u64, part: Part, fd: BorrowedFd<'_>) -> bool {
     match unix::fdstore::keep(&part.name(job), fd) {
         Ok(()) => true,
+        Err(e) => {
+            log::warn!("job {job}: a restart of borgcubed will end it: {e}");
+            false
+        }
+    }
+}
+
+/// The same of its process. Only what the service manager has read can be relied upon: we may be killed at any moment.
+fn is_whole(job: u64, pidfd: BorrowedFd<'_>) -> bool {
+    if !is_kept(job, Part::Pidfd, pidfd) {
+        return false;
+    }
+    match unix::fdstore::barrier(ARRIVAL) {
+        Ok(true) => true,
+        Ok(false) => {
+            log::warn!("job {job}: a restart of borgcubed will end it: the service manager does not answer");
+            false
+        }
         Err(e) => {
             log::warn!("job {job}: a restart of borgcubed will end it: {e}");
             false

@@ -64,7 +64,10 @@ impl About {
             Place::Journal(level) => self.say(level, &format!("{}: {}", line.source, line.message)),
             Place::Over => self.say(
                 log::Level::Warn,
-                &format!("its client has written {SHARE} lines: more of them are in the job's log only; read them with: borgcube job log {}", self.job),
+                &format!(
+                    "its client has written {SHARE} lines: more of them are in the job's log only; read them with: borgcube job log {}",
+                    self.job
+                ),
             ),
             Place::Log => {}
         }
@@ -94,7 +97,8 @@ mod tests {
     fn a30_a_client_has_its_share_of_the_journal_and_we_are_always_heard() {
         log::set_max_level(log::LevelFilter::Info);
         let mut about = About::new(7, "web1".into(), "main".into());
-        let line = |level: &str, source: &str| LogLine { time: Timestamp(0), level: level.into(), source: source.into(), message: "x".into() };
+        let line =
+            |level: &str, source: &str| LogLine { time: Timestamp(0), level: level.into(), source: source.into(), message: "x".into() };
         let mut count = |level: &str, source: &str, times: u64| {
             let places: Vec<Place> = (0..times).map(|_| about.place(&line(level, source))).collect();
             let of = |wanted: fn(&Place) -> bool| places.iter().filter(|place| wanted(place)).count() as u64;

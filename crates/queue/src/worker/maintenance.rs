@@ -161,9 +161,13 @@ fn judged(worker: &mut Worker, report: Report) -> anyhow::Result<(Yield, Option<
             }
             (Yield::Checked { objects, bytes, error_count }, failure)
         }
-        Report::Compacted { segments, freed, orphans } => {
+        Report::Compacted { segments, freed, orphans, skipped } => {
             worker.note(&format!("{segments} segment files gone, {freed} bytes freed, {orphans} objects of broken sessions deleted"));
-            (Yield::Compacted { segments, freed, orphans }, None)
+            if skipped > 0 {
+                let message = format!("{skipped} damaged segment files stay as they are: `borgcube repository check` says more");
+                worker.report.warn(message, Timestamp::now());
+            }
+            (Yield::Compacted { segments, freed, orphans, skipped }, None)
         }
         Report::Deleted { .. } => bail!("the owner reports a deletion that nobody asked for"),
     })

@@ -3,6 +3,7 @@
 //! It has no database and no repository key: state changes it asks of `borgcubed`, sessions of the repository's owner.
 //! [`backup`] reads like the story of a backup; what concerns a repository alone is in [`maintenance`].
 
+mod about;
 mod binary;
 mod carrier;
 mod channel;
@@ -15,6 +16,7 @@ pub mod report;
 mod script;
 mod verdict;
 
+use about::About;
 use anyhow::{Context, Result, bail};
 use binary::{Shelf, Wanted};
 use carrier::Carrier;
@@ -36,13 +38,14 @@ use std::time::{Duration, Instant};
 use unix::paths::{Layout, sibling_program};
 use verdict::Evidence;
 use wire::session::{self, Prepare, Prepared};
-use wire::worker::{Backup, Errand, Finished, LogLine, Task, ToWorker};
+use wire::worker::{Backup, Errand, Finished, Task, ToWorker};
 
 /// How often progress and log lines are passed on.
 const TICK: Duration = Duration::from_millis(250);
 
-/// A client that was asked to end because it took too long may write a checkpoint first; its script ends borg after a minute.
-const TO_END: Duration = Duration::from_secs(75);
+/// Seconds that a client which was asked to end because it took too long has for a checkpoint, unless `BORGCUBE_CANCEL_SECONDS` says otherwise; its
+/// script ends borg after a minute.
+const TO_END: u64 = 75;
 
 /// Everything that wakes a worker.
 #[derive(Debug)]
@@ -97,7 +100,15 @@ pub fn run() -> Result<()> {
         Err(Stop::Broken(e)) => return Err(e),
     };
     worker.flush()?;
+    if unix::logging::has_fields() {
+        worker.about.conclude();
+    }
     worker.channel.finish(finished)
+}
+
+fn to_end() -> Duration {
+    let seconds = std::env::var(unix::paths::ENV_CANCEL_SECONDS).ok().and_then(|text| text.parse::<u32>().ok());
+    Duration::from_secs(seconds.map_or(TO_END, u64::from))
 }
 
 fn expected(errand: &Errand) -> Option<Statistics> {
@@ -246,38 +257,6 @@ impl<'a> Carriage<'a> {
     }
 }
 
-/// What the journal has to know with each line.
-struct About {
-    job: u64,
-    client: String,
-    repository: String,
-}
-
-impl About {
-    fn of(task: &Task) -> About {
-        About {
-            job: task.job.number,
-            client: task.job.client().map(ToString::to_string).unwrap_or_default(),
-            repository: task.repository.name.to_string(),
-        }
-    }
-
-    /// The job's log is for the journal, too. Not the files of `--list`: they are many, and in the job's own log.
-    fn tell(&self, line: &LogLine) {
-        let level = match line.level.as_str() {
-            "error" => log::Level::Error,
-            "warning" => log::Level::Warn,
-            "info" => log::Level::Info,
-            "file" => return,
-            _ => log::Level::Debug,
-        };
-        log::log!(
-            level, event = "job-line", job = self.job, client = self.client.as_str(), repository = self.repository.as_str();
-            "{}: {}", line.source, line.message
-        );
-    }
-}
-
 /// A job's state as the worker sees it.
 struct Worker {
     channel: Channel,
@@ -363,7 +342,7 @@ impl Worker {
                 self.note(&why);
                 self.report.script_failure.get_or_insert(Failure::new(Cause::TooSlow, why));
                 client.ask_to_stop();
-                asked = Some(Instant::now() + TO_END);
+                asked = Some(Instant::now() + to_end());
             }
             if Instant::now() >= next_flush || self.report.is_heavy() {
                 self.flush()?;
@@ -471,7 +450,9 @@ impl Worker {
     fn flush(&mut self) -> Result<()> {
         let lines = self.report.take_lines();
         if unix::logging::has_fields() {
-            lines.iter().for_each(|line| self.about.tell(line));
+            for line in &lines {
+                self.about.tell(line);
+            }
         }
         if !lines.is_empty() {
             self.channel.log(lines);

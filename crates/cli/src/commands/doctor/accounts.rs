@@ -82,12 +82,12 @@ pub fn check(accounts: &Accounts) -> Vec<Finding> {
     let mut findings = vec![];
     for user in [USER_DAEMON, USER_REPOSITORY, USER_SSH, USER_KEYS] {
         if accounts.user(user).is_none() {
-            findings.push(Finding::problem(CHECK, format!("there is no user {user}")).mend(MAKE));
+            findings.push(Finding::problem(CHECK, format!("there is no user {user}")).run(MAKE));
         }
     }
     for group in [USER_DAEMON, GROUP_DATABASE, GROUP_SESSION] {
         if !accounts.groups.contains_key(group) {
-            findings.push(Finding::problem(CHECK, format!("there is no group {group}")).mend(MAKE));
+            findings.push(Finding::problem(CHECK, format!("there is no group {group}")).run(MAKE));
         }
     }
     if !findings.is_empty() {
@@ -97,7 +97,8 @@ pub fn check(accounts: &Accounts) -> Vec<Finding> {
         if !accounts.is_member(user, GROUP_DATABASE) {
             let sentence = format!("user {user} is not in group {GROUP_DATABASE} and cannot open the database");
             findings.push(
-                Finding::problem(CHECK, sentence).mend(format!("usermod -aG {GROUP_DATABASE} {user}; then restart BorgCube's services")),
+                Finding::problem(CHECK, sentence)
+                    .run(format!("usermod -aG {GROUP_DATABASE} {user} && systemctl restart borgcubed 'borgcube-repositoryd@*.service'")),
             );
         }
     }
@@ -106,7 +107,7 @@ pub fn check(accounts: &Accounts) -> Vec<Finding> {
         for user in [USER_SSH, USER_KEYS] {
             if accounts.is_member(user, group) && !(user == USER_KEYS && group == USER_DAEMON) {
                 let sentence = format!("user {user} is in group {group}: what clients reach must not have its rights");
-                findings.push(Finding::problem(CHECK, sentence).mend(format!("gpasswd -d {user} {group}")));
+                findings.push(Finding::problem(CHECK, sentence).run(format!("gpasswd -d {user} {group}")));
             }
         }
     }
@@ -116,7 +117,8 @@ pub fn check(accounts: &Accounts) -> Vec<Finding> {
         let sentence = format!("the shell of {USER_SSH} is {}: sshd cannot run the forced command with it", user.shell);
         findings.push(
             Finding::problem(CHECK, sentence)
-                .mend(format!("usermod -s /bin/sh {USER_SSH} (it has no password, and its keys run one command)")),
+                .mend("The account has no password, and its keys run one command:")
+                .run(format!("usermod -s /bin/sh {USER_SSH}")),
         );
     }
     or_ok(CHECK, findings, "users and groups are there")

@@ -1,13 +1,18 @@
 //! Clients behind SSH: host keys, keys, and with `--client` a real connection both ways.
 
-use super::finding::Finding;
-use super::{hostkeys, machine};
+use super::finding::{Finding, Verdict};
+use super::hostkeys::{self, Pinning, Target};
+use super::machine;
 use crate::context::Context;
 use crate::road::{self, Back, Caller};
+use crate::tools::Said;
 use model::client::SshConnection;
-use model::{Client, Connection};
+use model::{Client, Connection, Timestamp};
 use std::fs;
 use unix::paths::Layout;
+
+/// Where Borg's packages, pip and Borg's own binaries are put.
+const BORGS: [&str; 4] = ["/usr/bin/borg", "/usr/local/bin/borg", "/usr/local/bin/borg-linux64", "/opt/borg/bin/borg"];
 
 /// The host key of every client behind SSH, and the key this server has for it. Nothing is connected.
 pub fn look(clients: &[Client], context: &Context) -> Vec<Finding> {
@@ -21,36 +26,38 @@ pub fn look(clients: &[Client], context: &Context) -> Vec<Finding> {
     };
     let mut findings = vec![];
     for (name, ssh) in remote {
-        findings.push(host_key(name, ssh, caller));
+        findings.push(match target(ssh, caller) {
+            Some(target) => hostkeys::check(name, &target, &pinning(&target, caller)),
+            None => {
+                let program = ssh.rsh.as_deref().unwrap_or("ssh");
+                Finding::skipped("host-keys", format!("client {name}: {program} does not tell its settings (ssh -G)"))
+            }
+        });
         findings.extend(identity(name, ssh));
     }
     findings
 }
 
-fn over_ssh(client: &Client) -> Option<&SshConnection> {
+/// The clients behind SSH.
+pub fn over_ssh(client: &Client) -> Option<&SshConnection> {
     match &client.connection {
         Connection::Ssh(ssh) => Some(ssh),
         Connection::Local { .. } => None,
     }
 }
 
-fn host_key(name: &str, ssh: &SshConnection, caller: Caller) -> Finding {
-    let target = match road::settings(ssh, caller).tool().run() {
-        Ok(said) if said.success => hostkeys::target(&said.out),
-        _ => None,
+/// What ssh would do; None where it does not tell.
+fn target(ssh: &SshConnection, caller: Caller) -> Option<Target> {
+    let said = road::settings(ssh, caller).tool().run().ok().filter(|said| said.success)?;
+    hostkeys::target(&said.out)
+}
+
+fn pinning(target: &Target, caller: Caller) -> Pinning {
+    let has = |file: &&String| {
+        let words = ["-F".to_owned(), target.lookup.clone(), "-f".to_owned(), (*file).clone()];
+        road::as_caller("ssh-keygen", caller).args(words).tool().run().is_ok_and(|said| said.success)
     };
-    let Some(target) = target else {
-        let program = ssh.rsh.as_deref().unwrap_or("ssh");
-        return Finding::skipped("host-keys", format!("client {name}: {program} does not tell its settings (ssh -G)"));
-    };
-    let known = target.files.iter().any(|file| {
-        let said = road::as_caller("ssh-keygen", caller)
-            .args(["-F".to_owned(), target.lookup.clone(), "-f".to_owned(), file.clone()])
-            .tool()
-            .run();
-        said.is_ok_and(|said| said.success)
-    });
-    hostkeys::check(name, &target, known)
+    Pinning { prefix: road::prefix(caller), known_in: target.files.iter().filter(has).cloned().collect() }
 }
 
 /// The private key to the client: there, and nobody else's business.
@@ -62,9 +69,13 @@ fn identity(name: &str, ssh: &SshConnection) -> Option<Finding> {
         Ok(_) if file == unix::paths::SYSTEM_SSH_KEY => None,
         Ok(meta) if meta.mode() & 0o077 != 0 => Some(
             Finding::problem("ssh-keys", format!("client {name}: others may read {file}, so ssh does not use it"))
-                .mend(format!("chmod 0600 {file}")),
+                .run(format!("chmod 0600 {file}")),
         ),
         Ok(_) => None,
+        Err(error) if file == unix::paths::SYSTEM_SSH_KEY => {
+            let finding = Finding::problem("ssh-keys", format!("client {name}: the server's key {file} is not there: {error}"));
+            Some(finding.run("systemctl restart borgcubed").mend("If it was never made: borgcube setup makes it"))
+        }
         Err(error) => Some(Finding::problem("ssh-keys", format!("client {name}: the key {file} cannot be used: {error}")).mend(format!(
             "borgcube client edit {name} --ssh-identity-file FILE, or make it again: ssh-keygen -t ed25519 -N '' -f {file}"
         ))),
@@ -82,25 +93,60 @@ pub fn visit(client: &Client, context: &Context) -> Vec<Finding> {
         Connection::Ssh(ssh) => ssh,
         Connection::Local { remote_borg, .. } => return vec![local(name, remote_borg.as_deref(), caller)],
     };
+    let before = now();
     let said = match road::run_there(ssh, caller, &road::borg_script(ssh)) {
         Ok(said) => said,
         Err(error) => return vec![Finding::problem("connection", format!("client {name}: {}", error.message()))],
     };
     let borg_missing = !said.success && (said.err.contains("not found") || said.ending.contains("127"));
     if !said.success && !borg_missing {
-        let finding = Finding::problem("connection", format!("client {name} cannot be reached: {}", said.reason()));
-        return vec![road::mend_there(&said, ssh, caller).into_iter().fold(finding, Finding::mend)];
+        return vec![unreachable(name, ssh, caller, &said)];
     }
+    let mut findings = vec![Finding::ok("connection", format!("client {name} is reached as {}", ssh.remote))];
+    findings.extend(road::clock_in(&said).and_then(|theirs| machine::clocks_apart(name, theirs, before, now())));
     let text = if said.success { said.out.clone() } else { said.reason() };
-    vec![
-        Finding::ok("connection", format!("client {name} is reached as {}", ssh.remote)),
-        machine::borg(
-            &format!("client {name}"),
-            &text,
-            &format!("On {name}: apt install borgbackup, or borgcube client edit {name} --remote-borg PROGRAM"),
-        ),
-        back(name, ssh, caller, &context.layout),
-    ]
+    let install = format!("On {name}: apt install borgbackup; for one in another place: borgcube client edit {name} --remote-borg PROGRAM");
+    let mut borg = machine::borg(&format!("client {name}"), &text, &install);
+    if borg.verdict == Verdict::Problem
+        && let Some(other) = other_borg(ssh, caller)
+    {
+        borg = borg.mend("Another one there fits:").run(format!("borgcube client edit {name} --remote-borg {other}"));
+    }
+    findings.push(borg);
+    findings.push(back(name, ssh, caller, &context.layout));
+    findings
+}
+
+/// Why a client is not reached, and what to do.
+fn unreachable(name: &str, ssh: &SshConnection, caller: Caller, said: &Said) -> Finding {
+    let finding = Finding::problem("connection", format!("client {name} cannot be reached: {}", said.reason()));
+    if let Some(target) = target(ssh, caller).filter(|_| road::refused_host_key(said)) {
+        let pinning = pinning(&target, caller);
+        return match pinning.known_in.is_empty() {
+            true => hostkeys::check(name, &target, &pinning),
+            false => hostkeys::changed(name, &target, &pinning),
+        };
+    }
+    let public = ssh.ssh_identity_file.as_deref().and_then(|file| road::public_key(file, caller).ok());
+    let finding = match public.filter(|_| road::refused_key(said)) {
+        Some(public) => finding.mend("From wherever you can log in there, let the key in:").run(road::let_in(ssh, &public)),
+        None => finding,
+    };
+    road::mend_there(said, ssh, caller).into_iter().fold(finding, Finding::mend)
+}
+
+/// A borg in one of the usual places of the client that fits, where the one that it is to use does not.
+fn other_borg(ssh: &SshConnection, caller: Caller) -> Option<&'static str> {
+    let said = road::run_there(ssh, caller, &road::borgs_script(&BORGS)).ok()?;
+    let fits = |place: &str| {
+        let line = said.out.lines().find_map(|line| line.strip_prefix(place)?.strip_prefix(": "));
+        line.is_some_and(|line| machine::borg("", line, "").verdict == Verdict::Ok)
+    };
+    BORGS.into_iter().find(|place| fits(place))
+}
+
+fn now() -> i64 {
+    Timestamp::now().0.div_euclid(1_000_000)
 }
 
 /// The record names the program, and whoever may change records is not root: as the caller, as a worker would run it.

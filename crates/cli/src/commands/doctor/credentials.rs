@@ -1,7 +1,9 @@
 //! Passphrases and keys: can the owner of a repository have them?
 
 use super::finding::Finding;
+use crate::context::shell_word;
 use model::EncryptionMode;
+use std::path::Path;
 use unix::paths::Layout;
 
 const CHECK: &str = "credentials";
@@ -42,12 +44,15 @@ pub fn drop_in(text: &str) -> Vec<Loaded> {
 
 /// Whether what a mode needs is there. `outcome` tells for each credential why it cannot be loaded, if it cannot.
 #[must_use]
-pub fn installed(name: &str, mode: EncryptionMode, drop_in: Option<&[Loaded]>, outcome: &[Option<String>]) -> Vec<Finding> {
+pub fn installed(name: &str, url: &str, mode: EncryptionMode, drop_in: Option<&[Loaded]>, outcome: &[Option<String>]) -> Vec<Finding> {
     let Some(loaded) = drop_in else {
-        return vec![
-            Finding::problem(CHECK, format!("repository {name} has no drop-in: systemd gives its owner neither its directory nor its secrets"))
-                .mend(format!("As root: borgcube repository add writes it; see borgcube repository add --help and systemctl cat borgcube-repositoryd@{name}")),
-        ];
+        let sentence = format!("repository {name} has no drop-in: systemd gives its owner neither its directory nor its secrets");
+        let again = format!("borgcube repository edit {name} --url {}", shell_word(Path::new(url)));
+        return vec![Finding::problem(CHECK, sentence).run(again)];
+    };
+    let give = |id: &str| match id {
+        "key" => format!("borgcube repository edit {name} --key-file FILE"),
+        _ => format!("borgcube repository edit {name} --passphrase-file FILE"),
     };
     let mut findings: Vec<Finding> = loaded
         .iter()
@@ -55,15 +60,25 @@ pub fn installed(name: &str, mode: EncryptionMode, drop_in: Option<&[Loaded]>, o
         .filter_map(|(credential, why)| {
             let why = why.as_ref()?;
             let sentence = format!("repository {name}: credential {} at {} cannot be loaded: {why}", credential.name, credential.path);
-            Some(Finding::problem(CHECK, sentence).mend("An encrypted credential belongs to the host that made it: encrypt the passphrase or key again here, from the copy you keep elsewhere, with: systemd-creds encrypt --name=NAME FILE PATH"))
+            let finding = Finding::problem(CHECK, sentence);
+            let finding = match credential.encrypted {
+                true => finding.mend("An encrypted credential belongs to the host that made it. From the copy that you keep elsewhere:"),
+                false => finding.mend("From the copy that you keep elsewhere:"),
+            };
+            Some(match credential.name.as_str() {
+                unix::paths::CREDENTIAL_SSH_KEY => finding.mend("Or with a new one, which its host has to let in:").run(format!(
+                    "rm {} && borgcube repository edit {name} --url {}",
+                    credential.path,
+                    shell_word(Path::new(url))
+                )),
+                name => finding.run(give(name)),
+            })
         })
         .collect();
     for needed in needs(mode) {
         if !loaded.iter().any(|credential| credential.name == needed) {
-            findings.push(
-                Finding::problem(CHECK, format!("repository {name} ({mode}) has no credential {needed}"))
-                    .mend(format!("systemctl cat borgcube-repositoryd@{name} shows what it has")),
-            );
+            let finding = Finding::problem(CHECK, format!("repository {name} ({mode}) has no credential {needed}"));
+            findings.push(finding.mend("From the copy that you keep elsewhere:").run(give(needed)));
         }
     }
     if findings.is_empty() {
@@ -73,6 +88,17 @@ pub fn installed(name: &str, mode: EncryptionMode, drop_in: Option<&[Loaded]>, o
         ));
     }
     findings
+}
+
+/// A secret's file, which is root's alone.
+#[must_use]
+pub fn private(path: &str, uid: u32, mode: u32) -> Option<Finding> {
+    if uid == 0 && mode & 0o077 == 0 {
+        return None;
+    }
+    let sentence = format!("{path} has a secret in it and is not for root alone (owner {uid}, mode {:04o})", mode & 0o7777);
+    let word = shell_word(Path::new(path));
+    Some(Finding::problem(CHECK, sentence).run(format!("chown root:root {word} && chmod 0600 {word}")))
 }
 
 fn needs(mode: EncryptionMode) -> Vec<&'static str> {
@@ -97,12 +123,10 @@ pub fn embedded(layout: &Layout, name: &str, mode: EncryptionMode) -> Vec<Findin
             Ok(Some(secret)) if !secret.is_empty() => {}
             Ok(_) => findings.push(
                 Finding::problem(CHECK, format!("repository {name} ({mode}): {} is missing", path.display()))
-                    .mend(format!("Put it back from the copy you keep elsewhere: borgcube repository edit {name} --help")),
+                    .mend("Put it back from the copy that you keep elsewhere; see borgcube repository edit --help"),
             ),
-            Err(error) => findings.push(
-                Finding::problem(CHECK, format!("repository {name}: {error}"))
-                    .mend(format!("chmod 0600 {}", crate::context::shell_word(&path))),
-            ),
+            Err(error) => findings
+                .push(Finding::problem(CHECK, format!("repository {name}: {error}")).run(format!("chmod 0600 {}", shell_word(&path)))),
         }
     }
     if findings.is_empty() {
@@ -133,11 +157,15 @@ mod tests {
     fn what_is_missing_or_not_readable_is_named() {
         let loaded = drop_in("LoadCredentialEncrypted=passphrase:/x");
         let mode = EncryptionMode::KeyfileBlake2;
-        let found = installed("main", mode, Some(&loaded), &[Some("wrong host key".into())]);
+        let found = installed("main", "/x", mode, Some(&loaded), &[Some("wrong host key".into())]);
         assert!(found[0].message.contains("wrong host key") && found[1].message.contains("no credential key"), "{found:?}");
-        assert_eq!(installed("main", EncryptionMode::Repokey, Some(&loaded), &[None])[0].verdict, Verdict::Ok);
-        assert_eq!(installed("main", EncryptionMode::Repokey, None, &[])[0].verdict, Verdict::Problem);
-        assert_eq!(installed("main", EncryptionMode::None, Some(&[]), &[])[0].verdict, Verdict::Ok);
+        assert_eq!(installed("main", "/x", EncryptionMode::Repokey, Some(&loaded), &[None])[0].verdict, Verdict::Ok);
+        assert_eq!(found[1].run, ["borgcube repository edit main --key-file FILE"]);
+        let lost = installed("main", "/srv/my repo", EncryptionMode::Repokey, None, &[]);
+        assert_eq!((lost[0].verdict, lost[0].run[0].as_str()), (Verdict::Problem, "borgcube repository edit main --url '/srv/my repo'"));
+        assert_eq!(private("/x", 0, 0o100600), None);
+        assert!(private("/x", 0, 0o100640).is_some() && private("/x", 7, 0o100600).is_some());
+        assert_eq!(installed("main", "/x", EncryptionMode::None, Some(&[]), &[])[0].verdict, Verdict::Ok);
     }
 
     #[test]

@@ -43,12 +43,14 @@ pub struct Finding {
     pub message: String,
     /// What to do, in this order: sentences and commands.
     pub mend: Vec<String>,
+    /// Those of them that are commands: root types them as they stand. Words in capitals stand for something that only a person knows.
+    pub run: Vec<String>,
 }
 
 impl Finding {
     /// A finding that needs no mending.
     pub fn new(check: &'static str, verdict: Verdict, message: impl Into<String>) -> Finding {
-        Finding { check, verdict, message: message.into(), mend: vec![] }
+        Finding { check, verdict, message: message.into(), mend: vec![], run: vec![] }
     }
 
     /// As it should be.
@@ -76,11 +78,19 @@ impl Finding {
         Finding::new(check, Verdict::Problem, message)
     }
 
-    /// With one more thing to do about it.
+    /// With one more sentence about what to do.
     #[must_use]
     pub fn mend(mut self, what: impl Into<String>) -> Finding {
         self.mend.push(what.into());
         self
+    }
+
+    /// With one more command that mends it, or a part of it.
+    #[must_use]
+    pub fn run(mut self, command: impl Into<String>) -> Finding {
+        let command = command.into();
+        self.run.push(command.clone());
+        self.mend(command)
     }
 }
 
@@ -89,15 +99,16 @@ pub fn or_ok(check: &'static str, findings: Vec<Finding>, well: impl Into<String
     if findings.is_empty() { vec![Finding::ok(check, well)] } else { findings }
 }
 
-/// As people read it: one line a finding, what to do below it.
+/// As people read it: one line a finding, what to do below it, commands behind a `$`.
 #[must_use]
 pub fn text(findings: &[Finding]) -> String {
     let width = findings.iter().map(|finding| finding.check.len()).max().unwrap_or_default();
     let mut text = String::new();
-    for Finding { check, verdict, message, mend } in findings {
+    for Finding { check, verdict, message, mend, run } in findings {
         text.push_str(&format!("{:<8} {check:<width$}  {}\n", verdict.word(), crate::output::shown(message)));
         for line in mend {
-            text.push_str(&format!("{:>indent$}{}\n", "", crate::output::shown(line), indent = 8 + 1 + width + 2 + 2));
+            let sign = if run.contains(line) { "$ " } else { "" };
+            text.push_str(&format!("{:>indent$}{sign}{}\n", "", crate::output::shown(line), indent = 8 + 1 + width + 2 + 2));
         }
     }
     text
@@ -130,10 +141,9 @@ mod tests {
     fn a_page_for_three_in_the_morning() {
         let findings = [
             Finding::ok("clock", "synchronised"),
-            Finding::problem("sockets", "/run/x is missing").mend("systemctl start borgcubed.socket"),
+            Finding::problem("sockets", "/run/x is missing").mend("Why?").run("systemctl start borgcubed.socket"),
         ];
-        let want =
-            "ok       clock    synchronised\nPROBLEM  sockets  /run/x is missing\n                    systemctl start borgcubed.socket\n";
+        let want = "ok       clock    synchronised\nPROBLEM  sockets  /run/x is missing\n                    Why?\n                    $ systemctl start borgcubed.socket\n";
         assert_eq!(text(&findings), want);
         assert_eq!(summary(&findings), "1 problem.");
         assert_eq!(summary(&findings[..1]), "Nothing is wrong.");

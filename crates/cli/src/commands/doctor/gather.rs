@@ -2,10 +2,10 @@
 
 use super::accounts::{self, Accounts};
 use super::credentials::{self, Loaded};
-use super::finding::Finding;
+use super::finding::{Finding, Verdict};
 use super::machine::{self, Clock, Volume};
 use super::places::{self, Expected, Found, Kind};
-use super::{services, sshd};
+use super::{repositories, services, sshd};
 use crate::context::Context;
 use crate::control::Control;
 use crate::tools::Tool;
@@ -14,7 +14,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use unix::paths::USER_SSH;
+use unix::paths::{USER_REPOSITORY, USER_SSH};
 use wire::control::{Call, LogEntries, Status};
 
 /// What a running server tells.
@@ -24,19 +24,24 @@ pub struct Records {
     pub repositories: Vec<Repository>,
     /// All of them.
     pub clients: Vec<Client>,
-    /// How many jobs may run at once.
+    /// How many clients may come back at once.
     pub parallel: u32,
     /// The time of the newest entry of the transaction log.
     pub newest: Option<Timestamp>,
 }
 
-/// Asks the server for what the checks need; the finding says whether it answered.
+/// Asks the server for what the checks need; the finding says whether it answered. When it does not, others tell why, and come before it.
 pub fn records(context: &Context) -> (Records, Finding) {
     let asked = context.control().and_then(|mut control| Ok((ask(&mut control)?, control.call::<Status>(Call::GetStatus {})?)));
     match asked {
         Ok((records, status)) => (records, Finding::ok("server", format!("borgcubed {} answers", status.version))),
         Err(error) => {
             let finding = Finding::problem("server", error.message().to_owned());
+            if context.state.is_none() && error.kind() == crate::error::Kind::Unreachable {
+                let finding =
+                    finding.mend("What is wrong above may be why; then:").run("systemctl restart borgcubed.socket borgcubed.service");
+                return (Records::default(), finding);
+            }
             (Records::default(), error.hints().iter().fold(finding, |finding, hint| finding.mend(hint.clone())))
         }
     }
@@ -45,11 +50,13 @@ pub fn records(context: &Context) -> (Records, Finding) {
 fn ask(control: &mut Control) -> crate::error::Result<Records> {
     let settings = crate::commands::settings::get(control)?;
     let log: LogEntries = control.call(Call::GetLog { limit: 1 })?;
+    let clients = crate::commands::client::all(control)?;
+    let remote = clients.iter().filter(|client| super::clients::over_ssh(client).is_some()).count();
     Ok(Records {
-        repositories: crate::commands::repository::all(control)?,
-        clients: crate::commands::client::all(control)?,
-        parallel: settings.limits.total,
+        parallel: settings.limits.total.min(settings.limits.per_client.saturating_mul(u32::try_from(remote).unwrap_or(u32::MAX))),
         newest: log.entries.first().map(|entry| entry.time),
+        repositories: crate::commands::repository::all(control)?,
+        clients,
     })
 }
 
@@ -133,6 +140,7 @@ pub fn units(repositories: &[String]) -> Vec<Finding> {
 
 /// What sshd would do; only root may ask.
 pub fn sshd(parallel: u32, config: Option<&Path>) -> Vec<Finding> {
+    let installed = config.is_none();
     let mut tool = Tool::new("sshd").args(["-T", "-C", &format!("user={USER_SSH},host=client.invalid,addr=192.0.2.1")]);
     if let Some(config) = config {
         tool = tool.arg("-f").arg(config);
@@ -142,25 +150,64 @@ pub fn sshd(parallel: u32, config: Option<&Path>) -> Vec<Finding> {
         Ok(said) if said.err.contains("Permission denied") || said.err.contains("no hostkeys available") && !is_root() => {
             return vec![Finding::skipped("sshd", "only root may ask sshd for its settings: run borgcube doctor as root")];
         }
+        // Its directory in /run is there only while it runs.
+        Ok(said) if said.err.contains("privilege separation directory") => {
+            return vec![sshd::not_running("sshd does not run: no client can come back".to_owned())];
+        }
         Ok(said) => {
             let finding = Finding::problem("sshd", format!("sshd cannot start with its settings: {}", said.reason()));
-            return vec![finding.mend("sshd -t tells which line; correct it, then: systemctl restart ssh")];
+            return vec![finding.mend("sshd -t tells which line; correct it, then:").run("systemctl restart ssh")];
         }
         Err(error) => {
             let finding = Finding::problem("sshd", format!("there is no sshd: {}", error.message()));
-            return vec![finding.mend("apt install openssh-server")];
+            return vec![finding.run("apt-get install -y openssh-server")];
         }
     };
     let shadow = fs::read_to_string("/etc/shadow").ok();
     let entry = shadow.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix(USER_SSH)?.strip_prefix(':')));
-    let around = sshd::Surroundings { parallel, locked: entry.map(|rest| rest.starts_with('!')) };
-    let mut findings = sshd::check(&sshd::Settings::parse(&said.out), around);
+    let settings = sshd::Settings::parse(&said.out);
+    let around = sshd::Surroundings {
+        parallel,
+        locked: entry.map(|rest| rest.starts_with('!')),
+        snippet: fs::read_to_string(sshd::CONFIG)
+            .ok()
+            .filter(|_| installed)
+            .map(|text| (Path::new(sshd::SNIPPET).exists(), sshd::includes(&text))),
+        listens: listens(&sshd::ports(&settings)).filter(|_| installed),
+    };
+    let mut findings = sshd::check(&settings, around);
     let chain = Path::new(sshd::COMMAND).ancestors().map(|path| {
         let fact = fs::metadata(path).ok().map(|meta| (meta.uid(), meta.mode()));
         (path.display().to_string(), fact)
     });
-    findings.extend(sshd::program(&chain.collect::<Vec<_>>()));
+    match sshd::program(&chain.collect::<Vec<_>>()) {
+        Some(finding) => findings.push(finding),
+        None if installed && is_root() => findings.extend(answers()),
+        None => {}
+    }
+    // That all is well is said first, and was said of the settings alone.
+    if findings.iter().any(|finding| finding.verdict == Verdict::Problem) {
+        findings.retain(|finding| finding.verdict != Verdict::Ok);
+    }
     findings
+}
+
+/// Whether something listens at one of these ports; None where the kernel does not tell.
+fn listens(ports: &[u16]) -> Option<bool> {
+    let text = fs::read_to_string("/proc/net/tcp").ok()? + &fs::read_to_string("/proc/net/tcp6").unwrap_or_default();
+    let heard = sshd::listening(&text);
+    Some(ports.iter().any(|port| heard.contains(port)))
+}
+
+/// sshd's question, asked as sshd asks it, about a key that nobody has: the answer is nothing.
+fn answers() -> Option<Finding> {
+    const NOBODY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let wrong = |why: String| Finding::problem("sshd", format!("{} does not run as {}: {why}", sshd::COMMAND, accounts::USER_KEYS));
+    match Tool::new(sshd::COMMAND).args([USER_SSH, "ssh-ed25519", NOBODY]).as_user(accounts::USER_KEYS).run() {
+        Ok(said) if said.success => None,
+        Ok(said) => Some(wrong(said.reason())),
+        Err(error) => Some(wrong(error.message().to_owned())),
+    }
 }
 
 /// Whether this process is root: it owns what only root can.
@@ -170,13 +217,14 @@ pub fn is_root() -> bool {
 
 /// The clock.
 pub fn clock(newest: Option<Timestamp>) -> Vec<Finding> {
-    let synchronised = match Tool::new("timedatectl").args(["show", "--property=NTPSynchronized"]).run() {
+    let synchronised = match Tool::new("timedatectl").args(["show", "--property=NTPSynchronized", "--property=NTP", "--property=CanNTP"]).run() {
         Ok(said) if said.success => machine::synchronised(&said.out),
         Ok(said) => Err(said.reason()),
         Err(error) => Err(error.message().to_owned()),
     };
     let ahead = newest.map_or(0, |newest| newest.seconds_since(Timestamp::now()) as i64);
-    machine::clock(&Clock { synchronised, ahead })
+    let container = Tool::new("systemd-detect-virt").args(["--container", "--quiet"]).run().is_ok_and(|said| said.success);
+    machine::clock(&Clock { synchronised, now: Timestamp::now().to_local(), ahead, container })
 }
 
 /// The file systems of the state and of every repository on this machine.
@@ -184,21 +232,52 @@ pub fn space(context: &Context, repositories: &[Repository]) -> Vec<Finding> {
     let mut wanted = vec![("the state".to_owned(), context.layout.state().to_owned())];
     let here = repositories.iter().filter(|repository| !repository.is_remote());
     wanted.extend(here.map(|repository| (format!("repository {}", repository.name), PathBuf::from(&repository.url))));
-    let (mut volumes, mut findings) = (vec![], vec![]);
+    let (mut volumes, mut findings) = (Vec::<(u64, Volume)>::new(), vec![]);
     for (what, path) in wanted {
-        match (unix::machine::space(&path), unix::machine::inodes(&path)) {
-            (Ok(space), Ok(inodes)) => volumes.push(Volume { what, path, bytes: (space.total, space.available), inodes }),
-            (Err(error), _) | (_, Err(error)) if error.kind() == ErrorKind::NotFound => {
+        match volume(&what, &path) {
+            Ok((device, volume)) => match volumes.iter_mut().find(|(known, _)| *known == device) {
+                Some((_, known)) => known.what.push_str(&format!(", {what}")),
+                None => volumes.push((device, volume)),
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => {
                 let finding = Finding::problem("space", format!("{what}: {} is missing", path.display()));
-                findings.push(finding.mend("Is its file system mounted?"));
+                findings.push(finding.mend("Is its file system mounted?").run("mount -a"));
             }
-            (Err(error), _) | (_, Err(error)) => {
+            Err(error) => {
                 findings.push(Finding::skipped("space", format!("{what}: {} cannot be looked at: {error}", path.display())));
             }
         }
     }
+    let volumes: Vec<Volume> = volumes.into_iter().map(|(_, volume)| volume).collect();
     findings.extend(machine::space(&volumes));
     findings
+}
+
+/// A file system by the number of its device.
+fn volume(what: &str, path: &Path) -> std::io::Result<(u64, Volume)> {
+    let (space, inodes) = (unix::machine::space(path)?, unix::machine::inodes(path)?);
+    let device = fs::metadata(path)?.dev();
+    let is_same = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta.dev() == device);
+    let root = path.ancestors().take_while(|above| is_same(above)).last().unwrap_or(path).to_owned();
+    let bytes = (space.total, space.available);
+    let packages = is_same(Path::new("/var/cache/apt/archives"));
+    Ok((device, Volume { what: what.to_owned(), path: path.to_owned(), root, packages, bytes, inodes }))
+}
+
+/// Whether the files of the repositories on this machine are those of the user who writes them.
+pub fn owners(context: &Context, accounts: &Accounts, repositories: &[Repository]) -> Vec<Finding> {
+    let here: Vec<_> = repositories.iter().filter(|repository| !repository.is_remote()).collect();
+    let (user, uid) = match &context.state {
+        Some(state) => {
+            let Ok(meta) = fs::metadata(state) else { return vec![] };
+            (accounts.user_name(meta.uid()), meta.uid())
+        }
+        None => match accounts.user(USER_REPOSITORY) {
+            Some(user) => (USER_REPOSITORY.to_owned(), user.uid),
+            None => return vec![],
+        },
+    };
+    here.into_iter().flat_map(|repository| repositories::check(repository.name.as_str(), Path::new(&repository.url), &user, uid)).collect()
 }
 
 /// The server's own borg.
@@ -239,9 +318,14 @@ fn installed_credentials(repository: &Repository) -> Vec<Finding> {
     files.retain(|path| path.extension().is_some_and(|extension| extension == "conf"));
     files.sort();
     let text: String = files.iter().filter_map(|path| fs::read_to_string(path).ok()).collect::<Vec<_>>().join("\n");
-    let loaded = (!files.is_empty()).then(|| credentials::drop_in(&text));
+    let written = files.iter().any(|path| path.ends_with("50-repository.conf")) || text.contains("LoadCredential");
+    let loaded = written.then(|| credentials::drop_in(&text));
     let outcome: Vec<_> = loaded.iter().flatten().map(unusable).collect();
-    credentials::installed(name, repository.encryption, loaded.as_deref(), &outcome)
+    let open =
+        |loaded: &Loaded| fs::metadata(&loaded.path).ok().and_then(|meta| credentials::private(&loaded.path, meta.uid(), meta.mode()));
+    let mut findings: Vec<_> = loaded.iter().flatten().filter_map(open).collect();
+    findings.extend(credentials::installed(name, &repository.url, repository.encryption, loaded.as_deref(), &outcome));
+    findings
 }
 
 /// Why a credential cannot be loaded. What is in it goes nowhere.

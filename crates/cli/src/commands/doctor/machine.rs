@@ -16,6 +16,10 @@ pub struct Volume {
     pub what: String,
     /// A path on it.
     pub path: PathBuf,
+    /// Where it is mounted.
+    pub root: PathBuf,
+    /// apt keeps what it has downloaded there, too.
+    pub packages: bool,
     /// Bytes in all and still to be had.
     pub bytes: (u64, u64),
     /// Inodes in all and still to be had; (0, 0) where they are not counted.
@@ -31,13 +35,16 @@ pub fn space(volumes: &[Volume]) -> Vec<Finding> {
 }
 
 fn judge(volume: &Volume) -> Vec<Finding> {
-    let Volume { what, path, bytes: (total, free), inodes: (all, left) } = volume;
+    let Volume { what, path, root, packages, bytes: (total, free), inodes: (all, left) } = volume;
     let at = path.display();
-    let mend = [
-        format!("Make room on that file system: df -h {at}"),
-        "For a repository: borgcube archive delete, then borgcube repository compact; both need some space themselves".to_owned(),
-    ];
-    let finding = |finding: Finding| mend.iter().fold(finding, |finding, line| finding.mend(line.clone()));
+    let finding = |mut finding: Finding| {
+        finding = finding
+            .mend(format!("Make room on that file system. What takes it: du -xh --max-depth=3 {0} | sort -h | tail -n 30", root.display()));
+        if *packages {
+            finding = finding.mend("Packages that apt has downloaded and nobody needs:").run("apt-get clean");
+        }
+        finding.mend("For a repository: borgcube archive delete, then borgcube repository compact; both need some space themselves")
+    };
     let mut findings = vec![];
     if *free < RESERVE {
         let sentence =
@@ -57,10 +64,27 @@ fn judge(volume: &Volume) -> Vec<Finding> {
 /// What is known of the clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clock {
-    /// The kernel's word (by adjtimex, as `timedatectl` shows it); None with why it is not known.
-    pub synchronised: Result<bool, String>,
+    /// The kernel's word (by adjtimex, as `timedatectl` shows it), or why it is not known.
+    pub synchronised: Result<Synchronised, String>,
+    /// Now, for people.
+    pub now: String,
     /// Seconds by which the newest entry of the transaction log lies in the future.
     pub ahead: i64,
+    /// This is a container, which shows the clock of its host and cannot set it.
+    pub container: bool,
+}
+
+/// Whether the clock follows others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Synchronised {
+    /// It does.
+    Yes,
+    /// A program that would see to it runs, and has reached nobody.
+    Tries,
+    /// Such a program is there, and does not run.
+    Off,
+    /// There is none.
+    Cannot,
 }
 
 /// Schedules, retention and archives' names live by the server's clock.
@@ -70,28 +94,54 @@ pub fn clock(clock: &Clock) -> Vec<Finding> {
     if clock.ahead > 60 {
         let sentence = format!("the clock went back: the newest entry of the transaction log is {} seconds in the future", clock.ahead);
         findings.push(
-            Finding::problem("clock", sentence).mend("Set the clock (timedatectl); until then schedules and archives have wrong times"),
+            Finding::problem("clock", sentence)
+                .mend(format!(
+                    "Now it shows {}. If that is right, it was wrong before: schedules go on, and this passes by itself. If it is wrong:",
+                    clock.now
+                ))
+                .run("date -s 'YYYY-MM-DD HH:MM:SS'"),
         );
     }
+    let unsynchronised = || Finding::warning("clock", "the clock is not synchronised: schedules and archives get whatever time it shows");
     match &clock.synchronised {
-        Ok(true) => {}
-        Ok(false) => findings.push(
-            Finding::warning("clock", "the clock is not synchronised: schedules and archives get whatever time it shows")
-                .mend("apt install systemd-timesyncd (or chrony), then: timedatectl set-ntp true")
-                .mend("timedatectl timesync-status tells whether a server is reached"),
-        ),
+        Ok(Synchronised::Yes) => {}
+        Ok(_) if clock.container => {
+            if findings.is_empty() {
+                return vec![Finding::ok("clock", "this is a container: its host sees to the clock")];
+            }
+        }
+        Ok(Synchronised::Tries) => findings
+            .push(unsynchronised().mend("No time server is reached yet; timedatectl timesync-status (or chronyc sources) tells more")),
+        Ok(Synchronised::Off) => findings.push(unsynchronised().run("timedatectl set-ntp true")),
+        Ok(Synchronised::Cannot) => findings.push(unsynchronised().run("apt-get install -y systemd-timesyncd && timedatectl set-ntp true")),
         Err(why) => findings.push(Finding::skipped("clock", format!("whether it is synchronised is not known: {why}"))),
     }
     or_ok("clock", findings, "synchronised")
 }
 
-/// The property of `timedatectl show --property=NTPSynchronized`.
-pub fn synchronised(text: &str) -> Result<bool, String> {
-    match text.trim().strip_prefix("NTPSynchronized=") {
-        Some("yes") => Ok(true),
-        Some("no") => Ok(false),
+/// The output of `timedatectl show`.
+pub fn synchronised(text: &str) -> Result<Synchronised, String> {
+    let value = |name: &str| text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='));
+    match (value("NTPSynchronized"), value("NTP"), value("CanNTP")) {
+        (Some("yes"), ..) => Ok(Synchronised::Yes),
+        (Some("no"), Some("yes"), _) => Ok(Synchronised::Tries),
+        (Some("no"), _, Some("no")) => Ok(Synchronised::Cannot),
+        (Some("no"), ..) => Ok(Synchronised::Off),
         _ => Err("timedatectl gives no answer".into()),
     }
+}
+
+/// Clocks of this server and of a client: `before` and `after` are ours around its answer, all in seconds.
+#[must_use]
+pub fn clocks_apart(client: &str, theirs: i64, before: i64, after: i64) -> Option<Finding> {
+    const ALLOWED: i64 = 60;
+    let apart = if theirs < before { theirs - before } else { (theirs - after).max(0) };
+    if apart.abs() <= ALLOWED {
+        return None;
+    }
+    let word = if apart < 0 { "behind" } else { "ahead of" };
+    let sentence = format!("the clock of client {client} is {} seconds {word} this server's", apart.abs());
+    Some(Finding::warning("clock", sentence).mend("date -u on both tells which is wrong; schedules and archives go by this server's"))
 }
 
 /// `borg --version` of the server or a client. `mend` names where to install it.
@@ -121,7 +171,14 @@ mod tests {
     use super::*;
 
     fn volume(total: u64, free: u64, inodes: (u64, u64)) -> Volume {
-        Volume { what: "repository main".into(), path: "/srv/main".into(), bytes: (total, free), inodes }
+        Volume {
+            what: "repository main".into(),
+            path: "/srv/main".into(),
+            root: "/srv".into(),
+            packages: false,
+            bytes: (total, free),
+            inodes,
+        }
     }
 
     #[test]
@@ -138,14 +195,30 @@ mod tests {
 
     #[test]
     fn clocks() {
-        let verdict = |c: Clock| super::clock(&c).iter().map(|f| f.verdict).max();
-        assert_eq!(verdict(Clock { synchronised: Ok(true), ahead: 0 }), Some(Verdict::Ok));
-        assert_eq!(verdict(Clock { synchronised: Ok(false), ahead: -5 }), Some(Verdict::Warning));
-        assert_eq!(verdict(Clock { synchronised: Ok(true), ahead: 3600 }), Some(Verdict::Problem));
-        assert_eq!(verdict(Clock { synchronised: Err("no bus".into()), ahead: 0 }), Some(Verdict::Skipped));
-        assert_eq!(synchronised("NTPSynchronized=yes\n"), Ok(true));
-        assert_eq!(synchronised("NTPSynchronized=no\n"), Ok(false));
+        let verdict = |synchronised, ahead, container| {
+            let found = super::clock(&Clock { synchronised, now: "now".into(), ahead, container });
+            found.iter().map(|f| f.verdict).max()
+        };
+        assert_eq!(verdict(Ok(Synchronised::Yes), 0, false), Some(Verdict::Ok));
+        for off in [Synchronised::Tries, Synchronised::Off, Synchronised::Cannot] {
+            assert_eq!(verdict(Ok(off), -5, false), Some(Verdict::Warning));
+            assert_eq!(verdict(Ok(off), -5, true), Some(Verdict::Ok));
+        }
+        assert_eq!(verdict(Ok(Synchronised::Yes), 3600, true), Some(Verdict::Problem));
+        assert_eq!(verdict(Err("no bus".into()), 0, false), Some(Verdict::Skipped));
+        assert_eq!(synchronised("CanNTP=yes\nNTP=yes\nNTPSynchronized=yes\n"), Ok(Synchronised::Yes));
+        assert_eq!(synchronised("CanNTP=yes\nNTP=yes\nNTPSynchronized=no\n"), Ok(Synchronised::Tries));
+        assert_eq!(synchronised("CanNTP=yes\nNTP=no\nNTPSynchronized=no\n"), Ok(Synchronised::Off));
+        assert_eq!(synchronised("CanNTP=no\nNTP=no\nNTPSynchronized=no\n"), Ok(Synchronised::Cannot));
         assert!(synchronised("").is_err() && synchronised("Failed to connect to bus").is_err());
+    }
+
+    #[test]
+    fn two_clocks() {
+        let apart = |theirs| clocks_apart("web1", theirs, 1000, 1010).map(|finding| finding.message);
+        assert_eq!([apart(940), apart(1005), apart(1070)], [None, None, None]);
+        assert!(apart(939).unwrap().contains("61 seconds behind"));
+        assert!(apart(4610).unwrap().contains("3600 seconds ahead of"));
     }
 
     #[test]

@@ -131,7 +131,7 @@ fn judge(name: &'static str, expected: &Expected, found: &Found, accounts: &Acco
         let should = format!("{}:{}", user.as_deref().unwrap_or_default(), group.as_deref().unwrap_or_default());
         let should = should.trim_end_matches(':');
         let sentence = format!("{shown} belongs to {owner}:{owners} and should belong to {should}");
-        findings.push(Finding::problem(name, sentence).mend(format!("chown {should} {}", shell_word(path))));
+        findings.push(Finding::problem(name, sentence).run(format!("chown {should} {}", shell_word(path))));
     }
     if mode != *wanted {
         let why = if mode & !wanted & 0o7 != 0 {
@@ -142,7 +142,7 @@ fn judge(name: &'static str, expected: &Expected, found: &Found, accounts: &Acco
             ""
         };
         let sentence = format!("{shown} has mode {mode:04o} and should have {wanted:04o}{why}");
-        findings.push(Finding::problem(name, sentence).mend(format!("chmod {wanted:04o} {}", shell_word(path))));
+        findings.push(Finding::problem(name, sentence).run(format!("chmod {wanted:04o} {}", shell_word(path))));
     }
     findings
 }
@@ -150,8 +150,8 @@ fn judge(name: &'static str, expected: &Expected, found: &Found, accounts: &Acco
 fn missing(name: &'static str, expected: &Expected, tmpfiles: Option<&str>) -> Finding {
     let finding = Finding::problem(name, format!("{} {} is missing", expected.kind.word(), expected.path.display()));
     match (expected.kind, tmpfiles) {
-        (Kind::Directory | Kind::File, Some(command)) => finding.mend(command),
-        (Kind::Socket, Some(_)) => finding.mend(match expected.path.file_stem().and_then(|stem| stem.to_str()) {
+        (Kind::Directory | Kind::File, Some(command)) => finding.run(command),
+        (Kind::Socket, Some(_)) => finding.run(match expected.path.file_stem().and_then(|stem| stem.to_str()) {
             Some("control") => "systemctl restart borgcubed.socket".to_owned(),
             Some("session") => "systemctl restart borgcube-session.socket".to_owned(),
             other => format!("systemctl enable --now borgcube-repositoryd@{}.socket", other.unwrap_or("NAME")),
@@ -177,8 +177,8 @@ pub fn listening(proc_net_unix: &str) -> Vec<PathBuf> {
 #[must_use]
 pub fn nobody_listens(name: &'static str, path: &Path, unit: &str) -> Finding {
     Finding::problem(name, format!("nobody listens at {}", path.display()))
-        .mend(format!("systemctl restart {unit}"))
-        .mend(format!("systemctl status {unit}"))
+        .run(format!("systemctl restart {unit}"))
+        .mend(format!("systemctl status {unit} tells more"))
 }
 
 #[cfg(test)]

@@ -65,14 +65,14 @@ pub fn check(expected: &[(String, bool)], units: &[Unit], failed: &[String]) -> 
     for (name, always) in expected {
         match units.iter().find(|unit| unit.id == *name) {
             Some(unit) => findings.extend(judge(unit, *always)),
-            None => findings.push(Finding::problem(CHECK, format!("systemd knows nothing of {name}")).mend("systemctl daemon-reload")),
+            None => findings.push(Finding::problem(CHECK, format!("systemd knows nothing of {name}")).run("systemctl daemon-reload")),
         }
     }
     for name in failed.iter().filter(|name| !expected.iter().any(|(known, _)| known == *name)) {
         findings.push(has_failed(name, ""));
     }
     if units.iter().any(|unit| unit.reload) {
-        findings.push(Finding::warning(CHECK, "unit files were changed since systemd read them").mend("systemctl daemon-reload"));
+        findings.push(Finding::warning(CHECK, "unit files were changed since systemd read them").run("systemctl daemon-reload"));
     }
     or_ok(CHECK, findings, format!("{} as they should be", crate::output::count(expected.len() as u64, "unit")))
 }
@@ -80,11 +80,16 @@ pub fn check(expected: &[(String, bool)], units: &[Unit], failed: &[String]) -> 
 fn judge(unit: &Unit, always: bool) -> Option<Finding> {
     let Unit { id, load, active, file, result, .. } = unit;
     if load == "masked" {
-        return Some(Finding::problem(CHECK, format!("{id} is masked: it can never start")).mend(format!("systemctl unmask {id}")));
+        return Some(
+            Finding::problem(CHECK, format!("{id} is masked: it can never start"))
+                .run(format!("systemctl unmask {}{id} && systemctl start {id}", if file == "masked-runtime" { "--runtime " } else { "" })),
+        );
     }
     if load != "loaded" {
         let finding = Finding::problem(CHECK, format!("{id} is not installed ({load})"));
-        return Some(finding.mend("apt install --reinstall borgcube-server").mend("systemctl daemon-reload"));
+        return Some(
+            finding.run("systemctl daemon-reload").mend("If it is still so, its file is gone; install the package borgcube-server again"),
+        );
     }
     if active == "failed" {
         return Some(has_failed(id, result));
@@ -92,10 +97,10 @@ fn judge(unit: &Unit, always: bool) -> Option<Finding> {
     if always && active != "active" {
         let again = if file == "disabled" { " and would not start at boot" } else { "" };
         let finding = Finding::problem(CHECK, format!("{id} is {active}{again}"));
-        return Some(finding.mend(format!("systemctl {} {id}", if file == "static" { "start" } else { "enable --now" })));
+        return Some(finding.run(format!("systemctl {} {id}", if file == "static" { "start" } else { "enable --now" })));
     }
     if always && file == "disabled" {
-        return Some(Finding::warning(CHECK, format!("{id} runs, but will not start at boot")).mend(format!("systemctl enable {id}")));
+        return Some(Finding::warning(CHECK, format!("{id} runs, but will not start at boot")).run(format!("systemctl enable {id}")));
     }
     None
 }
@@ -103,8 +108,8 @@ fn judge(unit: &Unit, always: bool) -> Option<Finding> {
 fn has_failed(id: &str, result: &str) -> Finding {
     let why = if result.is_empty() || result == "success" { String::new() } else { format!(" ({result})") };
     Finding::problem(CHECK, format!("{id} has failed{why}"))
-        .mend(format!("journalctl -u {id} -n 30 tells why"))
-        .mend(format!("Then: systemctl reset-failed {id} && systemctl start {id}"))
+        .mend(format!("journalctl -u {id} -n 30 tells why; when that is mended:"))
+        .run(format!("systemctl reset-failed {id} && systemctl start {id}"))
 }
 
 #[cfg(test)]
@@ -164,7 +169,7 @@ mod tests {
         let (_, said, _) = one(with("borgcube.target", "masked", "inactive", "masked", ""));
         assert!(said.contains("masked"));
         let (_, said, mend) = one(with("borgcube-timers.path", "not-found", "inactive", "", ""));
-        assert!(said.contains("not-found") && mend.contains("--reinstall"), "{said} {mend}");
+        assert!(said.contains("not-found") && mend == "systemctl daemon-reload", "{said} {mend}");
         let (verdict, ..) = one(with("borgcube.target", "loaded", "active", "disabled", "success"));
         assert_eq!(verdict, Verdict::Warning);
     }

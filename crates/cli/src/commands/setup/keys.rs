@@ -35,16 +35,6 @@ pub fn identity(file: &Path, caller: Caller) -> Result<bool> {
     Ok(true)
 }
 
-/// The public half.
-pub fn public(file: &Path, caller: Caller) -> Result<String> {
-    let path = file.display().to_string();
-    let said = road::as_caller("ssh-keygen", caller).args(["-y", "-f", &path]).tool().run()?;
-    if !said.success {
-        return Err(Error::failed(format!("{path} is not a usable SSH key: {}", said.reason())));
-    }
-    Ok(said.out.trim().to_owned())
-}
-
 /// How the host key came to be known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pinned {

@@ -152,8 +152,8 @@ impl<'a> Steps<'a> {
                 let version = said.out.trim().rsplit('\n').next().unwrap_or_default().trim().to_owned();
                 return self.note("connection", format!("{} is reached; it has {version}", ssh.remote), false);
             }
-            let public = keys::public(&ssh.identity, caller)?;
-            let refused = said.err.contains("Permission denied");
+            let public = road::public_key(&ssh.identity.display().to_string(), caller)?;
+            let refused = road::refused_key(&said);
             if refused && !offered && self.let_in_here(ssh, &public)? {
                 offered = true;
                 continue;
@@ -162,6 +162,7 @@ impl<'a> Steps<'a> {
             let mut hints = road::mend_there(&said, connection, caller);
             if refused {
                 hints.insert(0, format!("This key must be let in there: {public}"));
+                hints.insert(1, format!("From wherever you can log in there: {}", road::let_in(connection, &public)));
             }
             if self.plan.yes || self.context.json {
                 return Err(hints.into_iter().fold(error, Error::hint));
