@@ -263,6 +263,20 @@ class Packages:
         self.assertTrue(any("MESSAGE_ID" in entry for entry in entries), entries)
         self.assertIn("Documentation:", self.typed(self.server, "journalctl BORGCUBE_JOB=1 --catalog").out)
 
+    def test_24_lent_to_a_borg_of_root(self):
+        """What root's borg writes must not keep the owner from going on."""
+        server = self.server
+        self.run_config("backup/files")
+        before = self.archives()
+        lent = "borgcube repository release main --with-passphrase -- sh -c 'borg delete --glob-archives \"backup-*\" --last 1 && borg compact && borg check'"
+        self.typed(server, f"env BORG_RELOCATED_REPO_ACCESS_IS_OK=yes {lent}")
+        self.assertEqual(len(self.archives()), len(before) - 1)
+        self.assertEqual(server.sh("find /srv/borgcube/main ! -user borgcube-repo").out, "")
+        self.assertEqual(server.sh("ls -d /run/borgcube/add-*", check=False).out, "", "no copy of the passphrase is left")
+        self.run_config("backup/files")
+        self.typed(server, "borgcube repository compact main")
+        self.stock("check --verify-data {path}")
+
     # -- the other packages -------------------------------------------------------------------
 
     def test_30_a_login_that_may_read_everything_and_change_nothing(self):

@@ -123,7 +123,8 @@ class Server:
     def test_10_units_are_clean_and_closed(self):
         verify = self.server.sh("systemd-analyze verify --man=no /usr/lib/systemd/system/borgcube*")
         self.assertEqual(verify.out + verify.err, "")
-        for unit, bar in (("borgcube-session@.service", 0.5), ("borgcube-schedule@.service", 0.5), ("borgcubed.service", 1.5),
+        for unit, bar in (("borgcube-session@.service", 0.5), ("borgcube-schedule@.service", 0.5),
+                          ("borgcube-scheduler-sync.service", 0.5), ("borgcubed.service", 1.5),
                           ("borgcube-repositoryd@main.service", 1.5)):
             said = self.server.sh(f"systemd-analyze security --no-pager {unit}").out if "@." not in unit else self.server.sh(
                 f"systemd-analyze security --offline=true --no-pager /usr/lib/systemd/system/{unit}").out
@@ -228,6 +229,7 @@ class Server:
             python3 /root/keys.py /srv/borg/main
         """).out
         job = self.begin_slow_backup()
+        self.one.rate("4mbit")
         pids = {}
         for program in "borgcubed", "borgcube-worker", "borgcube-session", "borgcube-proxy", "borgcube-repositoryd":
             pids[program] = server.sh(f"pgrep -f '^/usr/libexec/borgcube/{program}( |$)|^{program}( |$)' | head -1").out.strip()
@@ -375,6 +377,8 @@ class Server:
         for line in "PrivateNetwork=no", "LoadCredentialEncrypted=ssh-key:", "LoadCredentialEncrypted=passphrase:":
             self.assertIn(line, drop_in)
         self.assertNotIn("ReadWritePaths", drop_in)
+        exposure = server.sh("systemd-analyze security --no-pager borgcube-repositoryd@far.service").out
+        self.assertLessEqual(float(re.search(r"exposure level for \S+ ([0-9.]+)", exposure).group(1)), 1.5, exposure)
         self.assertEqual(server.sh("find /var/lib/borgcube/owners -name 'id_*'").out, "")
         self.cli("config", "add", "far", "--client", "server", "--repository", "far", "/etc/ssh")
         self.run_config("server/far")
@@ -399,15 +403,23 @@ class Server:
         self.assertEqual(server.sh("systemctl --failed --no-legend").out, "")
 
     def test_60_restart_of_each_daemon_during_a_backup(self):
-        for unit in "borgcubed.service", "borgcube-repositoryd@main.service", "borgcube-session.socket", "borgcubed.socket":
-            with self.subTest(unit=unit):
-                job = self.begin_slow_backup()
-                # systemd keeps a socket and a process of each job for the daemon.
-                self.assertEqual(self.kept("borgcubed"), 2)
-                self.server.sh(f"systemctl restart {unit}")
-                self.assertEqual(self.kept("borgcubed"), 2)
-                self.end_slow_backup(job)
-                self.server.wait_for("test $(systemctl show -P NFileDescriptorStore borgcubed) -eq 0")
+        """All of them during one: whichever of these ends a backup, this does not end in done."""
+        server = self.server
+        for unit in "borgcubed", "borgcube-repositoryd@main":
+            server.sh(f"systemctl start {unit}")
+            self.assertNotEqual(server.sh(f"systemctl show -P StatusText {unit}").out, "\n", unit)
+        job = self.begin_slow_backup()
+        self.one.rate("2mbit")
+        # systemd keeps a socket and a process of each job for the daemon.
+        self.assertEqual(self.kept("borgcubed"), 2)
+        for action in ("systemctl restart borgcubed.service", "systemctl restart borgcube-repositoryd@main.service",
+                       "systemctl restart borgcube-session.socket", "systemctl restart borgcubed.socket", "systemctl reload borgcubed.service",
+                       "kill -KILL $(systemctl show -P MainPID borgcubed); until systemctl is-active --quiet borgcubed; do sleep 0.1; done"):
+            server.sh(action)
+            self.assertIn("client_in_progress", self.cli("job", "show", job).out, action)
+            self.assertEqual(self.kept("borgcubed"), 2, action)
+        self.end_slow_backup(job)
+        server.wait_for("test $(systemctl show -P NFileDescriptorStore borgcubed) -eq 0")
         borgcube.stock_borg(self.server, "main", "check {path}")
 
     def test_61_a_daemon_that_hangs_is_restarted_by_the_watchdog(self):

@@ -139,7 +139,7 @@ fn a_restart_of_borgcubed_twice_in_a_row() {
 #[test]
 fn a_job_that_the_service_manager_does_not_keep_is_not_left_behind() {
     let mut scene = Scene::with(&[("BORGCUBE_STOP_SECONDS", "60")], &[]);
-    scene.system.manager().deafen(BORGCUBED, true);
+    scene.system.manager().be_slow(BORGCUBED, true);
     let number = scene.running();
     let starts = scene.system.manager().exits(BORGCUBED).len();
     scene.system.manager().signal(BORGCUBED, Signal::SIGTERM);
@@ -148,7 +148,7 @@ fn a_job_that_the_service_manager_does_not_keep_is_not_left_behind() {
     let log = log.expect("it stops");
     assert!(log.contains("a restart of borgcubed will end it") && log.contains("stopping; 1 running jobs have"), "{log}");
     scene.tap.take().unwrap().close();
-    scene.system.manager().deafen(BORGCUBED, false);
+    scene.system.manager().be_slow(BORGCUBED, false);
     let again = || (scene.system.manager().exits(BORGCUBED).len() > starts && scene.system.cli(&["status"]).status.success()).then_some(());
     assert!(retry_until(PATIENCE, again).is_some(), "{}", scene.system.log());
     let record = job(&scene.system, number);

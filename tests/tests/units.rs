@@ -178,6 +178,7 @@ fn users_and_directories() {
         ("run/borgcube", 0o755, "root", "root"),
         ("run/borgcube/keys", 0o2750, "borgcube", "borgcube-keys"),
         ("run/borgcube/sessions", 0o2711, "borgcube-repo", "borgcube-db"),
+        ("run/borgcube/connections", 0o600, "borgcube-ssh", "borgcube-ssh"),
     ] {
         let meta = fs::metadata(directory.path().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
         assert_eq!(meta.permissions().mode() & 0o7777, mode, "{path}");

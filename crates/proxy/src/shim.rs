@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 use unix::paths::Layout;
-use unix::slots::{Slot, Slots};
+use unix::slots::Slots;
 use unix::{fdpass, harden, logging, socket};
 
 /// Connections at a time with the key of one job: its token is good for one.
@@ -80,9 +80,17 @@ pub fn run(path: &Path, bound: &Bound) -> Result<u8, String> {
     let peer = peer();
     let _held = match bound.share(&peer) {
         None => None,
-        Some((family, most, who)) => match place(path, family, most)? {
-            Some(slot) => Some(slot),
-            None => return refuse(path, family, most, &who),
+        Some((family, most, who)) => match Slots::at(&Layout::connections(path)).take(family, 0..most) {
+            Ok(Some(slot)) => Some(slot),
+            Ok(None) => return refuse(path, family, most, &who),
+            // Rather uncounted than not backed up, in the middle of an upgrade for example.
+            Err(e) => {
+                logging::init("borgcube-proxy");
+                log::warn!(
+                    "the connections of {who} are not counted: {e} (on an installed server systemd-tmpfiles --create borgcube.conf makes it)"
+                );
+                None
+            }
         },
     };
     let mut connection = socket::connect(path).map_err(unavailable)?;
@@ -98,13 +106,6 @@ pub fn run(path: &Path, bound: &Bound) -> Result<u8, String> {
         Ok(1) => Ok(code[0]),
         _ => Ok(1),
     }
-}
-
-/// Held to the end of this process, and so of the session.
-fn place(socket: &Path, family: u64, most: u16) -> Result<Option<Slot>, String> {
-    let path = Layout::connections(socket);
-    let made = "(on an installed server systemd-tmpfiles --create borgcube.conf makes it)";
-    Slots::at(&path).take(family, 0..most).map_err(|e| format!("BorgCube cannot be reached on this server: {e} {made}"))
 }
 
 /// One connection too many. Of a flood, the log has a line now and then: whoever wrote one waits before the next may.

@@ -160,8 +160,9 @@ fn what_was_accepted_is_judged_again_while_nobody_has_the_repository() {
     let item = client.put(&harness::item("f", &chunks));
     assert_eq!(client.propose(&[item.id], &chunks, false), Verdict::Accepted);
     manager.leave();
-    manager.system.set("BORGCUBE_TEST_PAUSE", "take-up=2000");
+    manager.system.set("BORGCUBE_TEST_PAUSE", "take-up=4000");
     manager.start();
+    manager.until("READY=1");
     manager.system.wait_for_pause();
     let failure = manager.system.maintain(Operation::Release { wait_seconds: 0 }).unwrap_err();
     assert!(failure.message.contains("(a/x) is in the middle"), "{}", failure.message);

@@ -110,6 +110,19 @@ fn a_config_that_is_queued_or_running_is_not_queued_again() {
 }
 
 #[test]
+fn what_was_told_before_is_no_news() {
+    let mut nightly = schedule("nightly", "daily 02:30", "2026-11-01T12:00:00Z", vec![run("web1/etc")]);
+    nightly.enabled = false;
+    let (_dir, store) = world(&[nightly]);
+    // By hand, and later than what is recorded behind it.
+    let (name, now) = ("nightly".parse().unwrap(), moment("2026-11-02T08:00:00Z"));
+    store.write_at(now, "by hand", "ada", |w| w.run_by_hand(&name, now, "ada")).unwrap();
+    let entry = due(&store, "nightly", "2026-11-02T09:00:00Z").unwrap();
+    assert_eq!((entry.skipped(), entry.time), (Some(SkipReason::Disabled), moment("2026-11-02T01:30:00Z")));
+    assert_eq!(due(&store, "nightly", "2026-11-02T09:00:01Z"), None);
+}
+
+#[test]
 fn machines_that_were_off_are_caught_up_once() {
     let (_dir, store) = world(&[schedule("nightly", "daily 02:30", "2026-11-01T12:00:00Z", vec![run("web1/etc")])]);
     assert_eq!(due(&store, "nightly", "2026-11-04T08:00:00Z").unwrap().jobs().len(), 1);

@@ -53,7 +53,8 @@ struct Service {
     exits: Vec<String>,
     messages: VecDeque<String>,
     beats: u64,
-    deaf: bool,
+    /// While it is too slow: barriers that are not passed.
+    slow: Option<Vec<OwnedFd>>,
 }
 
 struct State {
@@ -152,7 +153,7 @@ impl Manager {
             exits: vec![],
             messages: VecDeque::new(),
             beats: 0,
-            deaf: false,
+            slow: None,
         };
         lock(&self.state).services.insert(unit.to_owned(), service);
     }
@@ -220,9 +221,9 @@ impl Manager {
         self.ask(unit, |service| service.signal(signal));
     }
 
-    /// Reads nothing of what a daemon says for a while, as one that has much to do.
-    pub fn deafen(&self, unit: &str, deaf: bool) {
-        self.ask(unit, |service| service.deaf = deaf);
+    /// Comes to no descriptor that a daemon wants to have kept, and to no barrier, as one that has much to do.
+    pub fn be_slow(&self, unit: &str, slow: bool) {
+        self.ask(unit, |service| service.slow = slow.then(Vec::new));
     }
 
     /// Names of the descriptors that are kept.
@@ -328,9 +329,6 @@ impl Service {
     }
 
     fn hear(&mut self) {
-        if self.deaf {
-            return;
-        }
         while let Ok((fds, data)) = unix::fdpass::recv_fds(&self.notify, unix::fdpass::MAX_FDS) {
             let text = String::from_utf8_lossy(&data).into_owned();
             let lines: Vec<&str> = text.lines().collect();
@@ -338,7 +336,9 @@ impl Service {
             let has = |line: &str| lines.contains(&line);
             self.ready |= has("READY=1");
             self.beats += u64::from(has("WATCHDOG=1"));
-            if has("FDSTOREREMOVE=1") {
+            if let Some(waiting) = &mut self.slow {
+                waiting.extend(fds);
+            } else if has("FDSTOREREMOVE=1") {
                 self.store.retain(|(kept, _)| *kept != name);
             } else if has("FDSTORE=1") {
                 assert!(has("FDPOLL=0"), "systemd would drop {name} when its peer closes");

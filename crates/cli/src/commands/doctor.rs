@@ -26,11 +26,11 @@ use std::process::ExitCode;
 /// Options of `borgcube doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Looks at users, directories, sockets, repositories, secrets, sshd, clock, space, borg, host keys and units. Nothing is changed. On an
-installed server root sees all of it; for others the checks that need root are skipped, and it says so.
+Looks at users, directories, sockets, repositories, secrets, sshd, clock, space, borg, host keys and units. Nothing is changed. \
+On an installed server root sees all of it; for others the checks that need root are skipped, and it says so.
 
-Lines behind a $ are commands that mend it: root types them as they stand, from the first to the last. Words in capitals stand for what
-only you know. With --json they are the field \"run\".
+Lines behind a $ are commands that mend it: root types them as they stand, from the first to the last. Words in capitals stand \
+for what only you know. With --json they are the field \"run\".
 
 Exit codes: 0 if nothing is wrong (notes and warnings may be there), 1 if there are problems.
 

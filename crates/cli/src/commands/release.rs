@@ -3,10 +3,12 @@
 use super::repair::Repair;
 use super::{confirm, repair, repository, wait as waiting};
 use crate::complete;
-use crate::context::Context;
+use crate::context::{Context, shell_word};
 use crate::error::{Error, Kind, Result};
+use crate::installed::{self, Vault};
 use crate::output::count;
 use crate::owner_link::OwnerLink;
+use crate::tools::Tool;
 use clap_complete::ArgValueCandidates;
 use model::{Repository, RepositoryName};
 use std::ffi::OsString;
@@ -15,8 +17,9 @@ use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 use unix::Signal;
-use unix::paths::ENV_BORG_HOST_ID;
+use unix::paths::{CREDENTIAL_SSH_KEY, ENV_BORG_HOST_ID, USER_REPOSITORY};
 use unix::pidfd::{ExitStatus, PidFd};
 use unix::poll::{Interest, poll};
 use unix::signals::Signals;
@@ -28,6 +31,8 @@ const PASSPHRASES: [&str; 3] = ["BORG_PASSPHRASE", "BORG_PASSCOMMAND", "BORG_PAS
 const KEY_FILE: &str = "BORG_KEY_FILE";
 /// What a person or a service manager sends; they are for the command, we end with it.
 const FORWARDED: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+/// Hundreds of thousands of segments are looked at within it.
+const GIVING_BACK: Duration = Duration::from_secs(600);
 /// Shells say it this way.
 const NOT_FOUND: u8 = 127;
 /// Shells say it this way.
@@ -38,7 +43,8 @@ const NOT_STARTED: u8 = 126;
 #[command(after_help = "\
 The command runs on this terminal with BORG_REPO and BORG_HOST_ID set, so that stock borg needs no REPOSITORY argument. Backups that run
 wait at their next chunk until it has ended; so keep it short. Never run borg check --repair with a borg older than 1.4: it spoils archives
-that are healthy. Whichever repairs, copy the repository first. The exit code is the command's (127: not found, 126: not started,
+that are healthy. Whichever repairs, copy the repository first. On an installed server run it as root; what it has written is given to the
+user borgcube-repo afterwards. The exit code is the command's (127: not found, 126: not started,
 128 + N: killed by signal N).
 
 Examples:
@@ -67,7 +73,9 @@ pub struct Release {
 pub fn run(args: Release, context: &Context) -> Result<ExitCode> {
     let repository = repository::find(&mut context.control()?, &args.name)?;
     confirm_repair(&args, context)?;
-    let secrets = if args.with_passphrase { secrets(&repository, context)? } else { vec![] };
+    // It lives until the command has ended.
+    let vault = if args.with_passphrase && repository.encryption.has_key() { Some(vault(&repository, context)?) } else { None };
+    let secrets = vault.as_ref().map_or_else(|| Ok(vec![]), |vault| secrets(&repository, vault))?;
     let mut signals = Signals::new(&FORWARDED)?;
     let mut link = OwnerLink::ask(&args.name, Operation::Release { wait_seconds: args.wait }, context)?;
     let granted = link.granted(&mut signals, context)?;
@@ -77,9 +85,27 @@ pub fn run(args: Release, context: &Context) -> Result<ExitCode> {
     if asks_for_passphrase(&repository, args.with_passphrase) {
         context.note("Borg will ask for the passphrase. --with-passphrase lets it read the one that BorgCube keeps.");
     }
-    let code = execute(&args.command, &granted, &secrets, &mut signals, &link, context)?;
+    let code = execute(&args.command, &granted, &secrets, &mut signals, &link, context);
+    if context.layout.is_installed() && unix::socket::own_uid() == 0 && granted.url.starts_with('/') {
+        if let Err(error) = give_back(&granted.url) {
+            error.report(context.json);
+        }
+    }
     drop(link);
-    Ok(ExitCode::from(code))
+    Ok(ExitCode::from(code?))
+}
+
+/// What a borg of root has written is root's, and the owner could not go on with it. Nothing but what is root's changes hands, and no link
+/// is followed.
+fn give_back(path: &str) -> Result<()> {
+    let to = format!("{USER_REPOSITORY}:{USER_REPOSITORY}");
+    let words = ["--recursive", "-P", "--no-dereference", "--from=root", &to, "--", path];
+    let said = Tool::new("chown").args(words).patience(GIVING_BACK).run()?;
+    if said.success {
+        return Ok(());
+    }
+    let message = format!("what root wrote in {path} could not be given back to {USER_REPOSITORY}, so backups may fail: {}", said.reason());
+    Err(Error::failed(message).hint(format!("Run: chown {}", words.map(|word| shell_word(Path::new(word))).join(" "))))
 }
 
 /// A repair that may spoil healthy archives needs a yes.
@@ -128,19 +154,29 @@ fn asks_for_passphrase(repository: &Repository, given: bool) -> bool {
 
 /// Variables by which Borg finds passphrase and key. The secrets themselves stay in their private files: the environment of a process
 /// can be read by all of its user's processes, and is inherited.
-fn secrets(repository: &Repository, context: &Context) -> Result<Vec<(&'static str, OsString)>> {
-    let directory = context.layout.credentials(repository.name.as_str());
-    let mut variables = vec![];
-    if repository.encryption.has_key() {
-        let passphrase = readable(&directory.join("passphrase"))?.ok_or_else(|| {
-            Error::not_found(format!("BorgCube keeps no passphrase of repository {} in {}", repository.name, directory.display()))
-        })?;
-        variables.push(("BORG_PASSCOMMAND", pass_command(&passphrase)?));
-        if let Some(key) = readable(&directory.join("key"))? {
-            variables.push((KEY_FILE, key.into()));
-        }
+fn secrets(repository: &Repository, vault: &Vault) -> Result<Vec<(&'static str, OsString)>> {
+    let directory = vault.path();
+    let passphrase = readable(&directory.join("passphrase"))?.ok_or_else(|| {
+        let place = match vault {
+            Vault::Directory(_) => directory.display().to_string(),
+            Vault::Copy(..) => "the credential store of systemd".to_owned(),
+        };
+        Error::not_found(format!("BorgCube keeps no passphrase of repository {} in {place}", repository.name))
+    })?;
+    let mut variables = vec![("BORG_PASSCOMMAND", pass_command(&passphrase)?)];
+    if let Some(key) = readable(&directory.join("key"))? {
+        variables.push((KEY_FILE, key.into()));
     }
     Ok(variables)
+}
+
+/// Where the secrets are: a directory that is there anyway, or on an installed server a copy of what systemd keeps.
+fn vault(repository: &Repository, context: &Context) -> Result<Vault> {
+    if !context.layout.is_installed() {
+        return Ok(Vault::Directory(context.layout.credentials(repository.name.as_str())));
+    }
+    installed::need_root("read the passphrase that systemd keeps")?;
+    Vault::open_without(&repository.name, &[CREDENTIAL_SSH_KEY], context)
 }
 
 /// The path, if there is such a file and it can be read.

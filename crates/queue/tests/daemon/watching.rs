@@ -1,7 +1,8 @@
 //! Events and logs while they happen.
 
 use crate::harness::{Caller, Daemon};
-use model::JobState;
+use model::queue::Limits;
+use model::{JobState, Timestamp};
 use serde_json::{Value, json};
 use wire::control::{ErrorKind, Event, JobLog};
 
@@ -50,6 +51,29 @@ fn two_watchers_see_the_same_job() {
     one.send("Watch", json!({ "job": job }), true);
     let (event, more) = one.event();
     assert!(!more && matches!(event, Event::Job(j) if j.state == JobState::Done));
+}
+
+#[test]
+fn a_job_that_the_scheduler_has_queued_before_ours_is_an_event_too() {
+    let daemon = Daemon::start();
+    daemon.with(&[("a/x", "hold"), ("a/y", "talk"), ("a/z", "talk")]);
+    daemon.limits(Limits { per_client: 1, per_repository: 1, total: 1 });
+    let first = daemon.run("a/x");
+    daemon.reaches(first, JobState::ClientInProgress);
+    let store = store::Store::open(unix::paths::Layout::new(&daemon.state).db()).unwrap();
+    let create =
+        |number| model::Job::backup(number, &"a/y".parse().unwrap(), "main".parse().unwrap(), "schedule:nightly", Timestamp::now());
+    let (theirs, _) = store.write("queue", "scheduler", |w| w.jobs().create(create)).unwrap();
+    let ours = daemon.run("a/z");
+    assert!(ours > theirs.number);
+    let mut watcher = daemon.connect();
+    watcher.send("Watch", json!({}), true);
+    daemon.ok("Wake", json!({}));
+    assert!(matches!(watcher.event().0, Event::Job(job) if job.number == theirs.number));
+    // Once is enough.
+    daemon.ok("Wake", json!({}));
+    daemon.go(first);
+    assert!(matches!(watcher.event().0, Event::Job(job) if job.number == first));
 }
 
 #[test]
