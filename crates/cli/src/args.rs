@@ -1,7 +1,7 @@
 //! The global options and the tree of commands. Each command's own options are in its file under [`crate::commands`].
 
 use crate::commands::{
-    archive, client, completions, config, doctor, job, log, repository, run, schedule, settings, setup, status, trigger,
+    archive, binary, client, completions, config, doctor, job, log, repository, run, schedule, settings, setup, status, trigger,
 };
 use crate::error::EXIT_CODES;
 use crate::up;
@@ -47,6 +47,9 @@ pub enum Command {
     /// Add, list, show, edit and remove clients: the hosts to back up
     #[command(subcommand)]
     Client(client::Command),
+    /// Keep Borg binaries for clients that have no borg: add, list, remove and verify them
+    #[command(subcommand)]
+    Binary(binary::Command),
     /// Add, list, show, edit and remove backup configs: what to back up on a client
     #[command(subcommand)]
     Config(config::Command),

@@ -1,7 +1,7 @@
 //! Names for the shell's completion, asked for at the running server. Where nothing answers there are no names, and no complaint: the
 //! person is in the middle of typing.
 
-use crate::commands::{client, config, repository, schedule, trigger};
+use crate::commands::{binary, client, config, repository, schedule, trigger};
 use crate::control::Control;
 use crate::error::Result;
 use clap_complete::CompletionCandidate;
@@ -19,6 +19,11 @@ pub fn clients() -> Vec<CompletionCandidate> {
 /// Repositories.
 pub fn repositories() -> Vec<CompletionCandidate> {
     names(|c| Ok(repository::all(c)?.into_iter().map(|x| (x.name.to_string(), x.url)).collect()))
+}
+
+/// Borg binaries.
+pub fn binaries() -> Vec<CompletionCandidate> {
+    candidates(binary::names(&layout()))
 }
 
 /// Backup configs.
@@ -73,19 +78,26 @@ pub fn encryption_modes() -> Vec<CompletionCandidate> {
 }
 
 fn names(ask: impl FnOnce(&mut Control) -> Result<Vec<(String, String)>>) -> Vec<CompletionCandidate> {
-    let layout = match state(std::env::args_os().collect()) {
-        Some(state) => Layout::new(&state),
-        None => Layout::system(),
-    };
-    let found = Control::connect(&layout.control_socket()).and_then(|mut control| {
+    let found = Control::connect(&layout().control_socket()).and_then(|mut control| {
         control.hurry();
         ask(&mut control)
     });
+    candidates(found.unwrap_or_default())
+}
+
+fn layout() -> Layout {
+    match state(std::env::args_os().collect()) {
+        Some(state) => Layout::new(&state),
+        None => Layout::system(),
+    }
+}
+
+fn candidates(found: Vec<(String, String)>) -> Vec<CompletionCandidate> {
     let with_order = |(at, (name, help)): (usize, (String, String))| {
         let help = Some(crate::output::shown(&help)).filter(|h| !h.is_empty());
         CompletionCandidate::new(name).help(help.map(Into::into)).display_order(Some(at))
     };
-    found.unwrap_or_default().into_iter().enumerate().map(with_order).collect()
+    found.into_iter().enumerate().map(with_order).collect()
 }
 
 /// The state directory of the command line that is being typed: its words follow `--` in ours.

@@ -43,6 +43,8 @@ pub enum Cause {
     },
     /// There is no borg on the client.
     ClientBorgMissing,
+    /// No Borg binary of this server can be used there.
+    ClientBorgBinary,
     /// The client's cache directory can't be used.
     ClientCache,
     /// The client's disk is full.
@@ -147,6 +149,7 @@ impl Cause {
             HostKeyChanged => "host-key-changed",
             ClientBorgOutdated { .. } => "client-borg-outdated",
             ClientBorgMissing => "client-borg-missing",
+            ClientBorgBinary => "client-borg-binary",
             ClientCache => "client-cache",
             ClientEnospc => "client-enospc",
             ClientCannotReachServer => "client-cannot-reach-server",
@@ -196,9 +199,14 @@ impl Cause {
             ClientConnectionFailed => "Try `ssh` to the client by hand as the user that runs BorgCube.",
             HostKeyChanged => "If the client was reinstalled, replace its key in known_hosts; otherwise somebody may be in between.",
             ClientBorgOutdated { .. } => {
-                "Install Borg 1.1.10 or newer on the client, or name another one with `client edit --remote-borg`."
+                "Install Borg 1.1.10 or newer on the client, name another one with `client edit --remote-borg`, or give this server one for such clients with `borgcube binary add`."
             }
-            ClientBorgMissing => "Install Borg on the client, or name its path with `client edit --remote-borg`.",
+            ClientBorgMissing => {
+                "Install Borg on the client, name its path with `client edit --remote-borg`, or give this server one for such clients with `borgcube binary add`."
+            }
+            ClientBorgBinary => {
+                "`borgcube binary list` shows what this server has, and `binary add` adds one. Programs must be allowed to run in the client's cache directory; `client edit --remote-cache-dir` changes it."
+            }
             ClientCache => "See whether the client's cache directory can be written; `client edit --remote-cache-dir` changes it.",
             ClientEnospc => "Make room on the client's file system of the cache directory.",
             ClientCannotReachServer => {

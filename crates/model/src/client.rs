@@ -22,6 +22,9 @@ pub struct Client {
     /// When no scheduled backup of it begins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blackouts: Vec<Blackout>,
+    /// Whether its backups use a Borg binary of this server.
+    #[serde(default)]
+    pub borg_binary: BinaryUse,
     /// When it was added.
     pub created: Timestamp,
 }
@@ -31,6 +34,48 @@ impl Client {
     #[must_use]
     pub fn blackout(&self, moment: Timestamp) -> Option<&Blackout> {
         self.blackouts.iter().find(|blackout| blackout.contains(moment))
+    }
+
+    /// Whether its backups use a Borg binary of this server; where a borg program is named for it, that one is meant.
+    #[must_use]
+    pub fn binary_use(&self) -> BinaryUse {
+        if self.connection.remote_borg().is_some() { BinaryUse::Never } else { self.borg_binary }
+    }
+
+    /// Refuses what contradicts itself, and what ssh or a shell could take for something else.
+    pub fn check(&self) -> Result<(), String> {
+        self.connection.check()?;
+        match self.connection.remote_borg() {
+            Some(borg) if self.borg_binary == BinaryUse::Always => Err(format!(
+                "{borg} is named as the client's borg, and it cannot always use a binary of this server as well: --clear remote-borg, or --borg-binary if-needed"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// When a client uses a Borg binary of this server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BinaryUse {
+    /// Where it has no borg of its own, or one that is too old.
+    #[default]
+    IfNeeded,
+    /// For each backup.
+    Always,
+    /// It has to have its own.
+    Never,
+}
+
+impl BinaryUse {
+    /// The word, as people and scripts write it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            BinaryUse::IfNeeded => "if-needed",
+            BinaryUse::Always => "always",
+            BinaryUse::Never => "never",
+        }
     }
 }
 

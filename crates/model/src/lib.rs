@@ -15,6 +15,7 @@
 
 pub mod access;
 pub mod archive;
+pub mod binary;
 pub mod blackout;
 pub mod borg_report;
 pub mod calendar;

@@ -44,6 +44,7 @@ fn plan(cause: &Cause) -> Option<Plan> {
         | HostKeyChanged
         | ClientBorgOutdated { .. }
         | ClientBorgMissing
+        | ClientBorgBinary
         | ClientCache
         | ClientEnospc
         | ClientBorgFailed { .. }

@@ -79,6 +79,7 @@ impl World {
                         connection,
                         keys: vec![],
                         blackouts: vec![],
+                        borg_binary: Default::default(),
                         created: Timestamp(0),
                     })?;
                     w.configs().insert(&config(client))?;

@@ -16,6 +16,7 @@ fn client(name: &str, description: &str) -> Client {
         connection: Connection::Local { remote_borg: None, remote_cache_dir: None },
         keys: vec![],
         blackouts: vec![],
+        borg_binary: Default::default(),
         created: Timestamp(0),
     }
 }

@@ -184,6 +184,16 @@ impl Layout {
         self.state.join("index").join(component(repo))
     }
 
+    /// Directory of the Borg binaries for clients. What is in it runs on clients: on an installed server only root may change it.
+    pub fn binaries(&self) -> PathBuf {
+        self.state.join("binaries")
+    }
+
+    /// What is in [`Layout::binaries`]: a JSON file.
+    pub fn binaries_index(&self) -> PathBuf {
+        self.binaries().join("index.json")
+    }
+
     /// The log of job `n`, one JSON object a line.
     pub fn job_log(&self, n: u64) -> PathBuf {
         self.state.join("log/jobs").join(format!("{n}.jsonl"))
@@ -262,6 +272,7 @@ impl Layout {
             self.state.join("credentials"),
             self.state.join("views"),
             self.state.join("index"),
+            self.state.join("binaries"),
             self.state.join("log"),
             self.state.join("log/jobs"),
             self.permanent_keys(),
@@ -359,6 +370,7 @@ mod tests {
             (layout.views("main"), "/s/views/main"),
             (layout.view("main", "abcd"), "/s/views/main/abcd.view"),
             (layout.index("main"), "/s/index/main"),
+            (layout.binaries_index(), "/s/binaries/index.json"),
             (layout.job_log(7), "/s/log/jobs/7.jsonl"),
             (layout.host_id_file(), "/s/host-id"),
             (layout.control_socket(), "/s/run/control.sock"),

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::output::{cards, lists};
 use clap::{ArgGroup, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
-use model::client::{KeyUse, SshConnection};
+use model::client::{BinaryUse, KeyUse, SshConnection};
 use model::{Blackout, Client, ClientName, Connection, Timestamp};
 use std::path::Path;
 use wire::control::{Call, Clients};
@@ -63,6 +63,9 @@ pub struct Add {
     /// Begin no scheduled backup of it in this time, such as 'mon-fri 08:00-18:00 Europe/Berlin'; repeatable
     #[arg(long, value_name = "WINDOW")]
     blackout: Vec<Blackout>,
+    /// Let its backups use a Borg binary of this server: where it has none of its own that will do, always, or never
+    #[arg(long, value_name = "WHEN")]
+    borg_binary: Option<BinaryWhen>,
     /// Keep a note with it
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
@@ -107,6 +110,24 @@ enum KeyKind {
     Permanent,
 }
 
+/// What `--borg-binary` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum BinaryWhen {
+    IfNeeded,
+    Always,
+    Never,
+}
+
+impl From<BinaryWhen> for BinaryUse {
+    fn from(when: BinaryWhen) -> BinaryUse {
+        match when {
+            BinaryWhen::IfNeeded => BinaryUse::IfNeeded,
+            BinaryWhen::Always => BinaryUse::Always,
+            BinaryWhen::Never => BinaryUse::Never,
+        }
+    }
+}
+
 /// What `--road` takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Way {
@@ -141,6 +162,9 @@ pub struct Edit {
     /// Let scheduled backups of it begin at any time
     #[arg(long)]
     no_blackout: bool,
+    /// Let its backups use a Borg binary of this server: where it has none of its own that will do, always, or never
+    #[arg(long, value_name = "WHEN")]
+    borg_binary: Option<BinaryWhen>,
     /// Keep a note with it
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
@@ -192,15 +216,16 @@ fn add(args: Add, context: &Context) -> Result<()> {
         }
         None => Connection::Local { remote_borg: args.road.remote_borg, remote_cache_dir: args.road.remote_cache_dir },
     };
-    check(&connection)?;
     let client = Client {
         name: args.name,
         description: args.description.unwrap_or_default(),
         connection,
         keys: vec![],
         blackouts: args.blackout,
+        borg_binary: args.borg_binary.map(Into::into).unwrap_or_default(),
         created: Timestamp::now(),
     };
+    check(&client)?;
     context.control()?.tell(Call::AddClient { client: client.clone() })?;
     context.done(&client, &format!("Added client {}.", client.name))
 }
@@ -210,15 +235,15 @@ fn fresh_key(context: &Context, has_own_command: bool) -> KeyUse {
     if context.layout.is_installed() && !has_own_command { KeyUse::Job } else { KeyUse::Permanent }
 }
 
-fn check(connection: &Connection) -> Result<()> {
-    if let Connection::Ssh(ssh) = connection
+fn check(client: &Client) -> Result<()> {
+    if let Connection::Ssh(ssh) = &client.connection
         && ssh.road == model::client::Road::Back
         && ssh.server.is_empty()
     {
         return Err(Error::usage("how the client reaches this server is missing: --server USER@HOST[:PORT]")
             .hint("Where it cannot reach this server at all: --road carrier"));
     }
-    connection.check().map_err(Error::usage)
+    client.check().map_err(Error::usage)
 }
 
 fn with_road(mut ssh: SshConnection, road: Road) -> SshConnection {
@@ -269,6 +294,7 @@ fn edited(previous: &Client, args: Edit, fresh: KeyUse) -> Result<Client> {
     if args.no_blackout || !args.blackout.is_empty() {
         client.blackouts = args.blackout;
     }
+    put(&mut client.borg_binary, args.borg_binary.map(Into::into));
     client.connection = match (client.connection, args.remote) {
         (Connection::Ssh(ssh), None) if !args.local => Connection::Ssh(with_road(ssh, args.road)),
         (Connection::Ssh(ssh), Some(remote)) => Connection::Ssh(with_road(SshConnection { remote, ..ssh }, args.road)),
@@ -281,7 +307,7 @@ fn edited(previous: &Client, args: Edit, fresh: KeyUse) -> Result<Client> {
     for field in args.clear {
         clear(&mut client, field);
     }
-    check(&client.connection)?;
+    check(&client)?;
     Ok(client)
 }
 
@@ -359,6 +385,7 @@ mod tests {
                 ..Default::default()
             }),
             blackouts: vec![],
+            borg_binary: Default::default(),
             keys: vec![],
             created: Timestamp(0),
         }
@@ -383,6 +410,16 @@ mod tests {
         assert!(edited(&local, edit_of("--key job")).is_err());
         assert!(edited(&local, edit_of("--remote root@x --road carrier")).is_ok(), "no server is needed");
         assert_eq!(ssh(&edited(&local, edit_of("--remote root@x --server b@s")).unwrap()).key, KeyUse::Permanent);
+    }
+
+    #[test]
+    fn binaries_of_this_server() {
+        assert!(edited(&client(), edit_of("--borg-binary always")).is_err(), "it has a borg that is named");
+        let always = edited(&client(), edit_of("--borg-binary always --clear remote-borg")).unwrap();
+        assert_eq!((always.borg_binary, always.binary_use()), (BinaryUse::Always, BinaryUse::Always));
+        assert_eq!(edited(&always, edit_of("--description x")).unwrap().borg_binary, BinaryUse::Always);
+        assert!(edited(&always, edit_of("--remote-borg /opt/borg")).is_err());
+        assert_eq!(client().binary_use(), BinaryUse::Never);
     }
 
     #[test]
@@ -427,7 +464,10 @@ mod tests {
         let parse = |words: &str| Cli::try_parse_from(format!("x add web1 {words}").split_whitespace());
         assert!(parse("").is_err());
         assert!(parse("--local --remote root@x --server b@s").is_err());
-        assert!(check(&Connection::Ssh(SshConnection { remote: "root@x".into(), ..Default::default() })).is_err());
+        assert!(
+            check(&Client { connection: Connection::Ssh(SshConnection { remote: "root@x".into(), ..Default::default() }), ..client() })
+                .is_err()
+        );
         assert!(parse("--local --rsh x").is_err());
         assert!(parse("--local --remote-borg /opt/borg").is_ok());
         assert!(parse("--remote root@x --server b@s --rsh-option=-oX=y").is_ok());

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod archive_delete;
+pub mod binary;
 pub mod client;
 pub mod client_key;
 pub mod completions;
@@ -40,6 +41,7 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Status(args) => status::run(&args, context),
         Command::Repository(command) => return repository::run(command, context),
         Command::Client(command) => client::run(command, context),
+        Command::Binary(command) => return binary::run(command, context),
         Command::Config(command) => config::run(command, context),
         Command::Run(args) => run::run(args, context),
         Command::Job(command) => job::run(command, context),

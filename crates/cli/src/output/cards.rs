@@ -70,11 +70,22 @@ pub fn client(client: &Client) -> String {
     };
     details
         .maybe("Borg program", client.connection.remote_borg())
+        .maybe("Server's binary", server_binary(client))
         .maybe("Borg's cache", client.connection.remote_cache_dir())
         .many("Permanent keys", client.keys.iter().map(|key| format!("{} {}", key.key.kind(), key.key.fingerprint())))
         .many("Blackouts", client.blackouts.iter().map(ToString::to_string))
         .line("Added", client.created.to_local())
         .render()
+}
+
+/// When a client uses a Borg binary of this server. What a client does that nobody has thought about is not said.
+fn server_binary(client: &Client) -> Option<&'static str> {
+    use model::client::BinaryUse;
+    match client.borg_binary {
+        BinaryUse::IfNeeded => None,
+        BinaryUse::Always => Some("for each backup"),
+        BinaryUse::Never => Some("never"),
+    }
 }
 
 /// How a client's borg comes to this server.

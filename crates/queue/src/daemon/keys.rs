@@ -111,6 +111,7 @@ mod tests {
             connection: Connection::Local { remote_borg: None, remote_cache_dir: None },
             keys: seeds.iter().map(key).collect(),
             blackouts: vec![],
+            borg_binary: Default::default(),
             created: Timestamp(0),
         }
     }

@@ -433,6 +433,7 @@ mod tests {
             connection,
             keys: vec![],
             blackouts: vec![],
+            borg_binary: Default::default(),
             created: Timestamp(0),
         }
     }

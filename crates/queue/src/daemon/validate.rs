@@ -24,7 +24,7 @@ pub fn repository(repository: &Repository) -> Checked {
 
 /// A client.
 pub fn client(client: &Client) -> Checked {
-    client.connection.check()?;
+    client.check()?;
     if client.blackouts.len() > Blackout::MAX {
         return Err(format!("a client has at most {} blackouts", Blackout::MAX));
     }

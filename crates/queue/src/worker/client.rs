@@ -1,6 +1,7 @@
 //! The connection to the client: `ssh`, or a shell on this machine.
 
 use super::Event;
+use super::binary::Reply;
 use super::script::Input;
 use anyhow::{Context, Result};
 use model::client::Connection;
@@ -47,9 +48,11 @@ impl Gate {
 /// Bytes of the answer to a client that says which chunks cache it has.
 const ANSWER: usize = 20;
 
-/// What a client does about its chunks cache.
+/// What a client is told when it asks.
 #[derive(Debug)]
 pub enum Answer {
+    /// About a Borg binary; the question about its chunks cache is still to come.
+    Binary(Reply),
     /// It keeps its own.
     Keep,
     /// It takes this one, of so many bytes.
@@ -88,6 +91,15 @@ impl Client {
             && feeder.send(answer).is_err()
         {
             // It went away; that shows on its other pipes.
+            log::debug!("the client takes no answer");
+        }
+    }
+
+    /// Tells the client which Borg binary to use.
+    pub fn answer_binary(&self, reply: Reply) {
+        if let Some(feeder) = &self.answer
+            && feeder.send(Answer::Binary(reply)).is_err()
+        {
             log::debug!("the client takes no answer");
         }
     }
@@ -151,7 +163,13 @@ fn feed(mut stdin: ChildStdin, head: &[u8], answers: &Receiver<Answer>) -> Optio
     // An error is a client that went away; it shows on its other pipes.
     stdin.write_all(head).ok()?;
     stdin.flush().ok()?;
-    match answers.recv() {
+    let answer = loop {
+        match answers.recv() {
+            Ok(Answer::Binary(reply)) => reply.write(&mut stdin).ok()?,
+            other => break other,
+        }
+    };
+    match answer {
         Ok(Answer::Keep) => stdin.write_all(&answer_line("keep")).ok()?,
         Ok(Answer::Take(mut chunks, size)) => {
             stdin.write_all(&answer_line(&size.to_string())).ok()?;
@@ -159,7 +177,7 @@ fn feed(mut stdin: ChildStdin, head: &[u8], answers: &Receiver<Answer>) -> Optio
             std::io::copy(&mut chunks, &mut stdin).ok()?;
         }
         // It is asked to stop.
-        Err(_) => {}
+        Ok(Answer::Binary(_)) | Err(_) => {}
     }
     stdin.flush().ok()?;
     Some(stdin)

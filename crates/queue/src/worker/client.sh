@@ -57,21 +57,7 @@ if command -v flock >/dev/null 2>&1; then
     flock -w 75 9 || fail client-cache "an earlier backup of this host by this server has not ended yet"
 fi
 
-command -v "$borg" >/dev/null 2>&1 || fail client-borg-missing "$borg was not found on the client"
-version=$("$borg" --version 2>/dev/null) || fail client-borg-missing "$borg can't be run on the client"
-say "version $version"
-numbers=${version##* }
-major=${numbers%%.*}
-minor=${numbers#*.}
-patch=${minor#*.}
-minor=${minor%%.*}
-patch=${patch%%[!0-9]*}
-case "$major$minor${patch:=0}" in
-*[!0-9]* | '') fail client-borg-outdated "$version" ;;
-esac
-if [ "$major" -ne 1 ] || [ "$minor" -lt 1 ] || { [ "$minor" -eq 1 ] && [ "$patch" -lt 10 ]; }; then
-    fail client-borg-outdated "$version"
-fi
+find_borg
 
 missing=0
 for path in $literal_paths; do

@@ -4,6 +4,7 @@
 //! [`backup`] reads like the story of a backup; what concerns a repository alone is in [`maintenance`].
 
 mod about;
+mod binary;
 mod carrier;
 mod channel;
 mod client;
@@ -17,11 +18,12 @@ mod verdict;
 
 use about::About;
 use anyhow::{Context, Result, bail};
+use binary::{Shelf, Wanted};
 use carrier::Carrier;
 use channel::Channel;
 use client::{Answer, Client, Gate};
 use keys::JobKey;
-use model::client::{Connection, KeyUse, Road};
+use model::client::{BinaryUse, Connection, KeyUse, Road};
 use model::progress::Statistics;
 use model::{Cause, Failure, JobKind, JobState, Timestamp};
 use owner::Owner;
@@ -79,6 +81,7 @@ pub fn run() -> Result<()> {
         waiting: VecDeque::new(),
         kind: task.job.kind(),
         state: task.job.state,
+        shelf: shelf(&task.errand, &layout),
         report: Report::new(expected(&task.errand), task.log_bytes),
         cancelled: None,
         patience: Patience::new(task.start_seconds, task.total_seconds, Instant::now()),
@@ -111,6 +114,14 @@ fn to_end() -> Duration {
 fn expected(errand: &Errand) -> Option<Statistics> {
     match errand {
         Errand::Backup(backup) => backup.expected,
+        Errand::Maintenance(_) => None,
+    }
+}
+
+/// The binaries that the job's client may ask for.
+fn shelf(errand: &Errand, layout: &Layout) -> Option<Shelf> {
+    match errand {
+        Errand::Backup(backup) => (backup.client.binary_use() != BinaryUse::Never).then(|| Shelf::of(layout)),
         Errand::Maintenance(_) => None,
     }
 }
@@ -256,6 +267,8 @@ struct Worker {
     waiting: VecDeque<Event>,
     kind: JobKind,
     state: JobState,
+    /// Until the client has asked for one of them.
+    shelf: Option<Shelf>,
     report: Report,
     cancelled: Option<String>,
     patience: Patience,
@@ -285,6 +298,7 @@ impl Worker {
                 Some(Event::Step(line)) => {
                     self.gate.leave(line.len());
                     match self.report.step(&line, Timestamp::now()) {
+                        Some(Step::Binary(wanted)) => self.on_binary(&wanted, client),
                         Some(Step::Cache(mark)) => self.on_cache(&mark, client, caches),
                         Some(Step::Prepared) => {
                             self.carry(client, caches);
@@ -341,6 +355,22 @@ impl Worker {
         }
     }
 
+    /// The client has no borg that will do. It is told once.
+    fn on_binary(&mut self, wanted: &Wanted, client: &mut Client) {
+        let Some(shelf) = self.shelf.take().filter(|_| client.is_waiting()) else { return };
+        match shelf.answer(wanted) {
+            Ok((reply, note)) => {
+                self.note(&note);
+                client.answer_binary(reply);
+            }
+            Err(failure) => {
+                self.note(&failure.line());
+                self.report.script_failure.get_or_insert(failure);
+                client.ask_to_stop();
+            }
+        }
+    }
+
     /// The client says which chunks cache it has. Whether that is true is its own affair: what it may refer to, the owner decides.
     fn on_cache(&mut self, mark: &str, client: &mut Client, caches: &mut Caches<'_>) {
         if !client.is_waiting() {
@@ -383,7 +413,7 @@ impl Worker {
         // What was seen before a step is told before it.
         self.flush()?;
         match step {
-            Step::Cache(_) => Ok(()),
+            Step::Binary(_) | Step::Cache(_) => Ok(()),
             Step::Prepared => self.advance(JobState::ClientPrepared),
             Step::Started => {
                 if let Some(version) = self.report.version.clone() {

@@ -2,6 +2,7 @@
 //!
 //! The client is not trusted. Lines are bounded, escaped and counted; what they say shapes progress and wording, never whether there is an archive.
 
+use super::binary::Wanted;
 use model::borg_report::{self, Line, MAX_LINE};
 use model::progress::{Progress, Statistics, Steps};
 use model::{Cause, Failure, Job, Timestamp};
@@ -21,6 +22,8 @@ const RATE_WINDOW: f64 = 10.0;
 /// A step that the script reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
+    /// It wants a Borg binary of this server.
+    Binary(Wanted),
     /// It may put its chunks cache into place; the mark of the one that it has, if it has one as it was left.
     Cache(String),
     /// Cache and settings are in place.
@@ -90,6 +93,7 @@ impl Report {
                 self.missing.push(bounded(rest, 500));
                 None
             }
+            "binary" => Some(Step::Binary(Wanted::parse(&bounded(rest, 500)))),
             "cache" => Some(Step::Cache(bounded(rest, 100))),
             "prepared" => Some(Step::Prepared),
             "started" => Some(Step::Started),
@@ -235,6 +239,7 @@ fn script_failure(word: &str, message: &str) -> Failure {
         "client-cache" if full => Failure::new(Cause::ClientEnospc, format!("the client's cache could not be written: {message}")),
         "client-cache" => Failure::new(Cause::ClientCache, format!("the client's cache can't be used: {message}")),
         "client-borg-missing" => Failure::new(Cause::ClientBorgMissing, message.to_owned()),
+        "client-borg-binary" => Failure::new(Cause::ClientBorgBinary, message.to_owned()),
         "client-borg-outdated" => Failure::new(
             Cause::ClientBorgOutdated { version: message.to_owned() },
             format!("the client has {message}; BorgCube needs 1.1.10 or newer, below 2"),

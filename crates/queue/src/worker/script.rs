@@ -10,7 +10,7 @@ use std::fmt::Write;
 use wire::session::Prepared;
 use wire::worker::{Backup, Task};
 
-const SCRIPT: &str = include_str!("client.sh");
+const SCRIPT: &str = concat!(include_str!("binary.sh"), include_str!("client.sh"));
 
 /// The parts of a client's standard input, in order. The answer about its chunks cache follows them.
 pub struct Input {
@@ -71,6 +71,7 @@ fn settings(task: &Task, backup: &Backup, prepared: &Prepared, borg_arguments: &
     assign("server_id", &task.server_id);
     assign("cache_dir", connection.remote_cache_dir().unwrap_or_default());
     assign("borg", connection.remote_borg().unwrap_or("borg"));
+    assign("borg_binary", backup.client.binary_use().word());
     assign("repository_id", &prepared.repository_id);
     assign("manifest_id", &prepared.manifest_id);
     assign("mark", &prepared.mark);
@@ -112,7 +113,7 @@ pub fn quote(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::client::answer_line;
     use super::*;
     use std::process::Command;
@@ -149,19 +150,7 @@ mod tests {
         let connection = Connection::Local { remote_borg: Some(borg.to_str().unwrap().into()), remote_cache_dir: None };
         let (task, mut backup) = task(connection);
         change(&mut backup);
-        let prepared = Prepared {
-            token: "0".repeat(64),
-            passphrase: "p'w $x".into(),
-            repository_id: "ab".repeat(32),
-            key_type: 7,
-            manifest_id: "cd".repeat(32),
-            manifest_timestamp: String::new(),
-            view_chunks: 0,
-            mark: MARK.into(),
-            kept: None,
-            warnings: vec![],
-        };
-        let input = build(&task, &backup, &prepared, &backup.config.borg_arguments("a"), &Way::Command("shim 'x y'".into()));
+        let input = build(&task, &backup, &prepared(), &backup.config.borg_arguments("a"), &Way::Command("shim 'x y'".into()));
         let mut child = Command::new("sh")
             .args(["-c", &input.command])
             .env_clear()
@@ -190,13 +179,37 @@ mod tests {
         (out, err)
     }
 
-    fn task(connection: Connection) -> (Task, Backup) {
+    /// What its owner has prepared.
+    pub fn prepared() -> Prepared {
+        Prepared {
+            token: "0".repeat(64),
+            passphrase: "p'w $x".into(),
+            repository_id: "ab".repeat(32),
+            key_type: 7,
+            manifest_id: "cd".repeat(32),
+            manifest_timestamp: String::new(),
+            view_chunks: 0,
+            mark: MARK.into(),
+            kept: None,
+            warnings: vec![],
+        }
+    }
+
+    /// A job of a client behind that connection.
+    pub fn task(connection: Connection) -> (Task, Backup) {
         use model::{BackupConfig, Client, EncryptionMode, Job, Repository, Timestamp};
         use wire::worker::Errand;
         let now = Timestamp(0);
         let job = Job::backup(5, &"host/etc".parse().unwrap(), "main".parse().unwrap(), "root", now);
-        let client =
-            Client { name: "host".parse().unwrap(), description: String::new(), connection, keys: vec![], blackouts: vec![], created: now };
+        let client = Client {
+            name: "host".parse().unwrap(),
+            description: String::new(),
+            connection,
+            keys: vec![],
+            blackouts: vec![],
+            borg_binary: Default::default(),
+            created: now,
+        };
         let config = BackupConfig {
             client: client.name.clone(),
             label: "etc".parse().unwrap(),

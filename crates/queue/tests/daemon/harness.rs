@@ -329,6 +329,7 @@ pub fn client(name: &str) -> Client {
         connection: Connection::Local { remote_borg: None, remote_cache_dir: None },
         keys: vec![],
         blackouts: vec![],
+        borg_binary: Default::default(),
         created: Timestamp(0),
     }
 }

@@ -90,10 +90,14 @@ impl Record for Repository {
 impl Record for Client {
     const KIND: u16 = kind::CLIENT;
     const NAME: &'static str = "client";
-    const VERSION: u16 = 2;
+    const VERSION: u16 = 3;
     fn evolutions() -> &'static [Evolution] {
-        // Who was set up before there were job keys has a key of its own, and goes on with it.
-        &[Evolution { from: 1, to: 2, apply: |body| client_key(body, "permanent") }]
+        &[
+            // Who was set up before there were job keys has a key of its own, and goes on with it.
+            Evolution { from: 1, to: 2, apply: |body| client_key(body, "permanent") },
+            // Without binaries on this server nothing changes for those from before there were any.
+            Evolution { from: 2, to: 3, apply: |_| Ok(()) },
+        ]
     }
 }
 

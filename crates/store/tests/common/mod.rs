@@ -46,6 +46,7 @@ pub fn client(name: &str) -> Client {
         connection: Connection::Local { remote_borg: Some("/opt/borg".into()), remote_cache_dir: None },
         keys: vec![],
         blackouts: vec![],
+        borg_binary: Default::default(),
         created: T0,
     }
 }

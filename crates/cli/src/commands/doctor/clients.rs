@@ -6,7 +6,7 @@ use super::machine;
 use crate::context::Context;
 use crate::road::{self, Back, Caller};
 use crate::tools::Said;
-use model::client::SshConnection;
+use model::client::{BinaryUse, SshConnection};
 use model::{Client, Connection, Timestamp};
 use std::fs;
 use unix::paths::Layout;
@@ -91,7 +91,7 @@ pub fn visit(client: &Client, context: &Context) -> Vec<Finding> {
     };
     let ssh = match &client.connection {
         Connection::Ssh(ssh) => ssh,
-        Connection::Local { remote_borg, .. } => return vec![local(name, remote_borg.as_deref(), caller)],
+        Connection::Local { remote_borg, .. } => return vec![or_ours(local(name, remote_borg.as_deref(), caller), client, context)],
     };
     let before = now();
     let said = match road::run_there(ssh, caller, &road::borg_script(ssh)) {
@@ -106,7 +106,7 @@ pub fn visit(client: &Client, context: &Context) -> Vec<Finding> {
     findings.extend(road::clock_in(&said).and_then(|theirs| machine::clocks_apart(name, theirs, before, now())));
     let text = if said.success { said.out.clone() } else { said.reason() };
     let install = format!("On {name}: apt install borgbackup; for one in another place: borgcube client edit {name} --remote-borg PROGRAM");
-    let mut borg = machine::borg(&format!("client {name}"), &text, &install);
+    let mut borg = or_ours(machine::borg(&format!("client {name}"), &text, &install), client, context);
     if borg.verdict == Verdict::Problem
         && let Some(other) = other_borg(ssh, caller)
     {
@@ -115,6 +115,19 @@ pub fn visit(client: &Client, context: &Context) -> Vec<Finding> {
     findings.push(borg);
     findings.push(back(name, ssh, caller, &context.layout));
     findings
+}
+
+/// A client whose backups use a borg of this server needs none that will do.
+fn or_ours(borg: Finding, client: &Client, context: &Context) -> Finding {
+    let unused = borg.verdict != Verdict::Problem || client.binary_use() == BinaryUse::Never;
+    if unused || super::super::binary::names(&context.layout).is_empty() {
+        return borg;
+    }
+    let name = &client.name;
+    Finding::skipped(
+        "borg",
+        format!("client {name} has no borg that will do; its backups take one of this server (borgcube binary list), if one fits"),
+    )
 }
 
 /// Why a client is not reached, and what to do.
