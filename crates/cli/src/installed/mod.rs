@@ -15,8 +15,8 @@ pub use vault::Vault;
 
 use crate::context::{Context, shell_word};
 use crate::error::{Error, Kind, Result};
-use crate::tools::{NO_WAY_BACK, Tool};
 use crate::secrets::Secret;
+use crate::tools::{NO_WAY_BACK, Tool};
 use crate::up::host_id;
 use model::{Repository, RepositoryName};
 use std::fs::{self, Permissions};

@@ -217,11 +217,12 @@ pub fn is_root() -> bool {
 
 /// The clock.
 pub fn clock(newest: Option<Timestamp>) -> Vec<Finding> {
-    let synchronised = match Tool::new("timedatectl").args(["show", "--property=NTPSynchronized", "--property=NTP", "--property=CanNTP"]).run() {
-        Ok(said) if said.success => machine::synchronised(&said.out),
-        Ok(said) => Err(said.reason()),
-        Err(error) => Err(error.message().to_owned()),
-    };
+    let synchronised =
+        match Tool::new("timedatectl").args(["show", "--property=NTPSynchronized", "--property=NTP", "--property=CanNTP"]).run() {
+            Ok(said) if said.success => machine::synchronised(&said.out),
+            Ok(said) => Err(said.reason()),
+            Err(error) => Err(error.message().to_owned()),
+        };
     let ahead = newest.map_or(0, |newest| newest.seconds_since(Timestamp::now()) as i64);
     let container = Tool::new("systemd-detect-virt").args(["--container", "--quiet"]).run().is_ok_and(|said| said.success);
     machine::clock(&Clock { synchronised, now: Timestamp::now().to_local(), ahead, container })
