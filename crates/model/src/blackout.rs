@@ -141,8 +141,12 @@ impl FromStr for Blackout {
         let unreadable = || format!("{s:?} is no blackout: write for instance `mon-fri 08:00-18:00 Europe/Berlin` or `22:00-06:00 UTC`");
         let words: Vec<&str> = s.split_whitespace().collect();
         let (days, hours, zone) = match words.as_slice() {
+            // Of two words the first may be days as well; then it is the zone that is missing.
+            [days, hours] if read_days(days).is_ok() && hours.contains('-') => {
+                return Err(format!("{s:?} lacks a time zone: write it behind the hours, such as Europe/Berlin or UTC"));
+            }
             [hours, zone] => (vec![], hours, zone),
-            [days, hours, zone] => (read_days(days).ok_or_else(unreadable)?, hours, zone),
+            [days, hours, zone] => (read_days(days)?, hours, zone),
             _ => return Err(unreadable()),
         };
         let (start, end) = hours.split_once('-').ok_or_else(unreadable)?;
@@ -152,8 +156,11 @@ impl FromStr for Blackout {
 }
 
 /// `mon`, `mon,wed`, `mon-fri`, `fri-mon`, `mon-wed,sat`.
-fn read_days(text: &str) -> Option<Vec<Weekday>> {
-    let day = |name: &str| Weekday::ALL.into_iter().find(|day| day.as_str().eq_ignore_ascii_case(name));
+fn read_days(text: &str) -> Result<Vec<Weekday>, String> {
+    let day = |name: &str| {
+        let found = Weekday::ALL.into_iter().find(|day| day.as_str().eq_ignore_ascii_case(name));
+        found.ok_or_else(|| format!("{name:?} is no day: mon, tue, wed, thu, fri, sat, sun, such as mon-fri or mon,wed"))
+    };
     let mut days = vec![];
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -163,7 +170,7 @@ fn read_days(text: &str) -> Option<Vec<Weekday>> {
     }
     days.sort_unstable();
     days.dedup();
-    Some(days)
+    Ok(days)
 }
 
 #[cfg(test)]
@@ -176,6 +183,14 @@ mod tests {
 
     fn inside(blackout: &str, time: &str) -> bool {
         blackout.parse::<Blackout>().unwrap().contains(moment(time))
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let said = |text: &str| text.parse::<Blackout>().unwrap_err();
+        assert!(said("mon-fri 08:00-18:00").contains("lacks a time zone"), "{}", said("mon-fri 08:00-18:00"));
+        assert!(said("mon-fri 8-18 UTC").contains("HH:MM"));
+        assert!(said("mo-fr 08:00-18:00 UTC").contains("\"mo\" is no day: mon"));
     }
 
     #[test]

@@ -278,6 +278,12 @@ impl Connection {
             if bad {
                 return Err(format!("{what} {host:?} is not usable: write user@host"));
             }
+            // The address of this server may have a port, that of a client is ssh's argument.
+            let port =
+                host.rsplit_once(':').filter(|(name, port)| !name.contains(':') && !name.contains('[') && port.parse::<u16>().is_ok());
+            if let Some((name, port)) = port.filter(|_| what == "remote") {
+                return Err(format!("remote {host:?} has a port in it: write {name} and the option --rsh-option=-p{port}"));
+            }
         }
         path("ssh_identity_file", ssh.ssh_identity_file.as_deref())?;
         path("rsh", ssh.rsh.as_deref())?;
@@ -310,9 +316,11 @@ mod tests {
             assert!(ssh(bad, "b@h").check().is_err(), "{bad:?}");
             assert!(ssh("root@h", bad).check().is_err(), "{bad:?}");
         }
-        for good in ["root@web1.example.net", "web1", "root@[::1]", "u@h:2222"] {
-            assert!(ssh(good, "borgcube-ssh@server").check().is_ok(), "{good:?}");
+        for good in ["root@web1.example.net", "web1", "root@[::1]", "fe80::1"] {
+            assert!(ssh(good, "borgcube-ssh@server:2222").check().is_ok(), "{good:?}");
         }
+        let said = ssh("u@h:2222", "b@h").check().unwrap_err();
+        assert!(said.contains("write u@h and the option --rsh-option=-p2222"), "{said}");
     }
 
     #[test]

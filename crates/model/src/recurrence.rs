@@ -292,11 +292,14 @@ fn stamp(moment: &chrono::DateTime<rrule::Tz>) -> Timestamp {
     Timestamp(moment.timestamp_micros())
 }
 
+const NEITHER: &str = "it begins neither with hourly, daily, weekdays, weekly, monthly or yearly nor is it made of the lines DTSTART, RRULE, RDATE \
+                       and EXDATE (NAME:VALUE); those of cron and systemd's calendar are not understood";
+
 fn read(text: &str, lines: &[String]) -> Result<RRuleSet, RecurrenceError> {
     let unreadable = |why: &str| RecurrenceError::Unreadable(text.to_owned(), why.to_owned());
     let (mut starts, mut dates) = (0, 0);
     for line in lines {
-        let (head, value) = line.split_once(':').ok_or_else(|| unreadable("a line is NAME:VALUE"))?;
+        let (head, value) = line.split_once(':').ok_or_else(|| unreadable(NEITHER))?;
         let name = head.split(';').next().unwrap_or_default().to_ascii_uppercase();
         match name.as_str() {
             "DTSTART" => {
@@ -312,7 +315,7 @@ fn read(text: &str, lines: &[String]) -> Result<RRuleSet, RecurrenceError> {
                 dates += 1;
                 check_rule(value, &unreadable)?;
             }
-            _ => return Err(unreadable("the lines are DTSTART, RRULE, RDATE and EXDATE")),
+            _ => return Err(unreadable(NEITHER)),
         }
     }
     if starts != 1 {

@@ -110,10 +110,12 @@ pub fn error(failure: &Failure, name: &str) -> Error {
         _ => Kind::Failed,
     };
     let hint = match failure.cause {
-        Cause::PassphraseWrong => "Give the right passphrase with --passphrase-file FILE or --passphrase-fd NUMBER.",
-        Cause::KeyMissing => "Give the key with --key-file FILE; borg key export REPOSITORY FILE writes one.",
+        Cause::PassphraseWrong => "--passphrase-file FILE of repository add and repository edit takes the right one.",
+        Cause::KeyMissing => {
+            "--key-file FILE of repository add and repository edit takes the key; borg key export REPOSITORY FILE writes one."
+        }
         // Other sentences of the causes are about backups.
-        Cause::RepositoryEnospc => "Free that much on its file system by other means; then delete archives and compact.",
+        Cause::RepositoryEnospc => "Make room on its file system by other means; then delete archives and compact.",
         Cause::RepositoryError => "The log of the repository's owner may have more.",
         Cause::OwnerLost => "The repository's owner process ended; it starts again by itself. Try again.",
         _ => failure.cause.advice(),

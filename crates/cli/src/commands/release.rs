@@ -50,7 +50,10 @@ user borgcube-repo afterwards. The exit code is the command's (127: not found, 1
 Examples:
   borgcube repository release main -- borg list
   borgcube repository release main --with-passphrase -- borg check
-  borgcube repository release main -- sh -c 'borg prune --keep-daily 7 && borg compact'")]
+  borgcube repository release main -- sh -c 'borg prune --glob-archives \"web1-etc-*\" --keep-daily 7 && borg compact'
+
+Never prune without --glob-archives: borg takes all archives of a repository for one series, and would leave
+one archive a day of all clients together.")]
 pub struct Release {
     /// Repository
     #[arg(value_name = "REPOSITORY", add = ArgValueCandidates::new(complete::repositories))]

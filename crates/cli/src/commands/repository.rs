@@ -225,7 +225,9 @@ pub fn let_in(error: Error, place: &Place<'_>, public: &str) -> Error {
 
 fn secrets_note(name: &RepositoryName, vault: &Vault) -> Result<String> {
     Ok(match vault {
-        Vault::Directory(path) => format!("Its secrets are in {}. Keep copies of passphrase and key elsewhere.", path.display()),
+        Vault::Directory(path) => {
+            format!("Its secrets are in {}. Keep copies of them elsewhere: without them nobody reads the backups.", path.display())
+        }
         Vault::Copy(..) => {
             let show = installed::earlier_secrets(name)?.iter().map(|kept| format!("\n  {}", kept.show())).collect::<String>();
             format!("Its secrets are kept by systemd on this machine. Keep copies elsewhere; to see them:{show}")
@@ -258,12 +260,19 @@ fn create(args: &Add, mode: EncryptionMode, place: &Place<'_>, vault: &Vault, wr
         return Err(Error::usage("a repository without encryption has no passphrase"));
     }
     written.expect("key");
-    let facts = owner::create(place, mode, vault.path(), context)?.map_err(|failure| match failure.cause {
+    let made = owner::create(place, mode, vault.path(), context).map_err(|error| match error.kind() {
+        Kind::Interrupted if place.url.starts_with('/') => error.hint(format!(
+            "What was begun at {0} holds no archive: remove it (rm -r {0}), then repeat the command.",
+            shell_word(Path::new(place.url))
+        )),
+        _ => error,
+    })?;
+    let facts = made.map_err(|failure| match failure.cause {
         Cause::PassphraseWrong => {
             Error::usage(format!("repository {}: {}", args.name, failure.message)).hint("--generate-passphrase makes a good one.")
         }
         Cause::RepositoryInvalid => owner::error(&failure, args.name.as_str())
-            .hint("A Borg repository that exists already is taken over by --adopt, without --encryption."),
+            .hint("A Borg repository that exists already is taken over by --adopt, without --encryption; one that an interrupted add has left behind holds no archive, and can be removed."),
         _ => owner::error(&failure, args.name.as_str()),
     })?;
     written.keep();

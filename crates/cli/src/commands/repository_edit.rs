@@ -53,8 +53,8 @@ pub struct Edit {
     /// Forget this setting; repeatable
     #[arg(long, value_name = "SETTING")]
     clear: Vec<Clearable>,
-    /// Store the change without opening the repository
-    #[arg(long)]
+    /// Store the change without opening the repository; not for secrets, which replace the only copy
+    #[arg(long, conflicts_with_all = ["passphrase_file", "passphrase_fd", "passphrase_prompt", "key_file"])]
     no_check: bool,
 }
 
@@ -110,7 +110,8 @@ pub fn run(args: Edit, context: &Context) -> Result<()> {
     if let Vault::Copy(staging, _) = &vault {
         installed::keep(&repository, staging, context)?;
     }
-    if previous != repository {
+    // Also when only a secret is another one: the log is to tell who changed it.
+    if previous != repository || !secrets.is_empty() {
         // The check may have taken longer than the daemon lets a connection wait.
         context.control()?.tell(Call::UpdateRepository { previous, repository: repository.clone() })?;
     }
@@ -163,9 +164,10 @@ fn check(repository: &Repository, secrets: &[(&str, secrets::Secret)], directory
     let place = Place { url: &repository.url, remote_borg: repository.remote_borg.as_deref(), rsh: repository.rsh.as_deref() };
     let name = repository.name.as_str();
     let facts = owner::inspect(&place, &staging.0, context)?.map_err(|failure| match failure.cause {
-        model::Cause::RepositoryLockTimeout => owner::error(&failure, name).hint(
-            "BorgCube itself keeps a repository for up to a minute after a job: try again then. --no-check stores the change unseen.",
-        ),
+        model::Cause::RepositoryLockTimeout => {
+            owner::error(&failure, name).hint("BorgCube itself keeps a repository for up to a minute after a job: try again then.")
+        }
+        _ if !secrets.is_empty() => owner::error(&failure, name).hint("Nothing was changed: the secrets are as they were."),
         _ => owner::error(&failure, name).hint("--no-check stores the change all the same."),
     })?;
     same(repository, &facts)

@@ -103,12 +103,14 @@ fn lock(layout: &Layout) -> Result<File> {
 
 fn introduction(state: &Path) -> String {
     let dir = shell_word(state);
+    // Beside the state: what is lost together with the only copy of its passphrase is lost.
+    let repository = shell_word(&state.with_file_name("main"));
     format!(
         "BorgCube starts in {state}. Ctrl-C stops it.
 Everything runs under one user id: nothing is isolated from anything else. For hosts you do not trust, install the packages.
 Next, in another terminal:
   export BORGCUBE_STATE={dir}
-  borgcube repository add main {dir}/main --encryption repokey-blake2
+  borgcube repository add main {repository} --encryption repokey-blake2 --generate-passphrase
   borgcube client add this-host --local
   borgcube config add etc --client this-host --repository main /etc
   borgcube run this-host/etc --wait
