@@ -429,9 +429,9 @@ fn accuse(path: &Path, payload: &[u8]) -> Result<(), WireError> {
     stream.set_write_timeout(Some(ACCUSING))?;
     stream.set_read_timeout(Some(ACCUSING))?;
     wire::frame::write(&mut stream, kind::ACCUSE, &[payload])?;
-    match stream.read(&mut [0]) {
-        Ok(_) => Ok(()),
-        Err(e) => Err(e.into()),
+    match stream.read(&mut [0])? {
+        0 => Ok(()),
+        _ => Err(WireError::Malformed("an owner answers where it is to close".into())),
     }
 }
 
