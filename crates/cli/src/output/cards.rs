@@ -301,6 +301,7 @@ mod tests {
         let expected = format!(
             "\
 Job:          7
+Kind:         backup
 Config:       web1/etc
 Repository:   main
 State:        failed

@@ -150,7 +150,7 @@ mod tests {
         let cancelled = ListedJob { cancelled_by: Some("user:ada".into()), ..listed(job()) };
         let text = jobs(&[queued, listed(failed), listed(warned), cancelled]).render(false).replace(&Timestamp(0).to_local(), "T");
         let expected = "\
-JOB\tSTATE\tCONFIG\tCREATED\tTIME\tFILES\tSIZE\tNEW\tREMARK
+JOB\tSTATE\tSUBJECT\tCREATED\tTIME\tFILES\tSIZE\tNEW\tREMARK
 7\tjob_created\tweb1/etc\tT\t\t\t\t\twaits for job 6 of the same config
 7\tfailed\tweb1/etc\tT\t1 min 30 s\t\t\t\tpath-missing
 7\tdone\tweb1/etc\tT\t\t5\t1.50 MB\t12 B\t2 warnings
