@@ -29,6 +29,7 @@ pub mod progress;
 pub mod queue;
 pub mod recurrence;
 pub mod repository;
+pub mod restore;
 pub mod retry;
 pub mod schedule;
 pub mod settings;

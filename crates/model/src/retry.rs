@@ -50,6 +50,11 @@ fn plan(cause: &Cause) -> Option<Plan> {
         | PathMissing
         | PathsOverlap
         | ArchiveExists
+        | ArchiveMissing
+        | ArchiveInUse
+        | PathNotInArchive
+        | TargetNotEmpty
+        | ClientPermission
         | PolicyViolation { .. }
         | QuotaExceeded { .. }
         | Cancelled { .. }

@@ -31,7 +31,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 use unix::paths::{Layout, sibling_program};
 use verdict::Evidence;
-use wire::session::{self, Prepare, Prepared};
+use wire::session::{self, Prepare, Prepared, Purpose};
 use wire::worker::{Finished, LogLine, Task, ToWorker};
 
 /// How often progress and log lines are passed on.
@@ -118,7 +118,7 @@ fn backup(worker: &mut Worker, layout: &Layout, task: &Task, sender: Sender<Even
     let mut owner = Owner::connect(layout, task.repository.name.as_str())?;
     let mut cmdline = vec!["borg".to_owned()];
     cmdline.extend(arguments.iter().cloned());
-    let prepared = owner.prepare(&Prepare { version: session::VERSION, job: job.number, archive_name, cmdline, start })?;
+    let prepared = owner.prepare(&Prepare { version: session::VERSION, job: job.number, archive_name, cmdline, start, purpose: Purpose::Backup })?;
     worker.note(&format!("the client's view has {} chunks", prepared.view_chunks));
     for warning in &prepared.warnings {
         worker.report.warn(warning.clone(), Timestamp::now());

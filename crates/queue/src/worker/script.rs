@@ -10,7 +10,7 @@ use std::fmt::Write;
 use wire::session::Prepared;
 use wire::worker::Task;
 
-const SCRIPT: &str = include_str!("client.sh");
+const SCRIPT: &str = concat!(include_str!("begin.sh"), include_str!("backup.sh"));
 
 /// The parts of a client's standard input, in order. The answer about its chunks cache follows them.
 pub struct Input {

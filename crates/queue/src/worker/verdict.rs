@@ -112,7 +112,7 @@ mod tests {
 
     fn outcome(failure: Option<Cause>) -> Outcome {
         let failure = failure.map(|c| Failure::new(c, "told"));
-        Outcome { opened: true, archive: None, checkpoint: None, failure, counters: SessionCounters::default() }
+        Outcome { opened: true, archive: None, checkpoint: None, failure, counters: SessionCounters::default(), served: None }
     }
 
     fn report(lines: &[&str], errors: &[&str]) -> Report {

@@ -5,7 +5,8 @@
 
 use super::{Stop, Work};
 use crate::orphans;
-use crate::upkeep::{Attached, Upkeep};
+use crate::restore;
+use crate::upkeep::{Attached, Removal, Upkeep};
 use crate::view;
 use crate::viewlist::Named;
 use borg::Id;
@@ -50,8 +51,10 @@ pub fn delete(work: &Work<'_>, names: &[String], dry_run: bool) -> Result<Report
             records: records.clone(),
             reply,
         })?;
-        if !done {
-            continue;
+        match done {
+            Removal::Done => {}
+            Removal::Changed => continue,
+            Removal::InUse(jobs) => return Err(restore::in_use(&jobs).into()),
         }
         let collected = work.collect(&attached, &others, chunks)?;
         return Ok(Report::Deleted {
@@ -74,6 +77,10 @@ fn plan(work: &Work<'_>, names: &[String]) -> Result<Plan, Stop> {
                 return Err(Failure::new(Cause::RepositoryError, message).into());
             }
         };
+    }
+    let readers = restore::readers(work.owner, &archives.values().copied().collect::<Vec<_>>());
+    if !readers.is_empty() {
+        return Err(restore::in_use(&readers).into());
     }
     let all = orphans::records(work.owner)?;
     let (records, others): (Vec<Archive>, Vec<Archive>) =
