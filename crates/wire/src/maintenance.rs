@@ -39,6 +39,11 @@ pub enum Operation {
         /// Seconds to wait for what is under way, such as a compact's step or another release.
         wait_seconds: u64,
     },
+    /// Read an archive: see [`crate::reading`].
+    Read {
+        /// Its name, its id, or the beginning of its id (at least 8 digits).
+        archive: String,
+    },
 }
 
 /// How far it is.
@@ -116,6 +121,7 @@ mod tests {
             Operation::Compact { threshold: 10 },
             Operation::Check { verify_data: true },
             Operation::Release { wait_seconds: 5 },
+            Operation::Read { archive: "a".into() },
         ] {
             let json = serde_json::to_vec(&operation).unwrap();
             assert_eq!(serde_json::from_slice::<Operation>(&json).unwrap(), operation);

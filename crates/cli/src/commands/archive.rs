@@ -1,5 +1,12 @@
 //! `borgcube archive`.
 
+mod cat;
+mod diff;
+mod export;
+mod extract;
+mod files;
+mod reading;
+
 use super::archive_delete::{self, Delete};
 use super::repository;
 use crate::complete;
@@ -22,6 +29,16 @@ pub enum Command {
     List(List),
     /// Show one archive
     Show(Show),
+    /// List the files in an archive
+    Files(files::Args),
+    /// Write the content of files in an archive to standard output
+    Cat(cat::Args),
+    /// Write an archive, or some of its files, as a tar archive
+    ExportTar(export::Args),
+    /// Extract an archive, or some of its files, on this machine
+    Extract(extract::Args),
+    /// Show what differs between two archives
+    Diff(diff::Args),
     /// Delete archives; repository compact gives their space back
     #[command(alias = "rm")]
     Delete(Delete),
@@ -71,6 +88,11 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
             let archive = find(context, &args.archive, args.repository)?.ok_or_else(|| unknown(&args.archive))?;
             context.show(&archive, &cards::archive(&archive))
         }
+        Command::Files(args) => files::run(&args, context),
+        Command::Cat(args) => cat::run(&args, context),
+        Command::ExportTar(args) => export::run(&args, context),
+        Command::Extract(args) => extract::run(&args, context),
+        Command::Diff(args) => diff::run(args, context),
         Command::Delete(args) => archive_delete::run(args, context),
     }
 }
