@@ -138,6 +138,25 @@ fn a04_a_stolen_token_is_worth_one_archive_of_its_own_job() {
 }
 
 #[test]
+fn a04_a_job_whose_key_comes_with_another_token_fails_by_that_rule() {
+    let world = World::new();
+    let (mine, theirs) = (world.job("hostile"), world.job("victim"));
+    // As the forced command of the job's key says it.
+    let token = model::token::Token::from_hex(&mine.ticket.path.as_bytes()[3..]).unwrap();
+    let hash = <sha2::Sha256 as sha2::Digest>::digest(token.bytes()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let thief = || Hostile::connect_with(&world.session_socket(), format!("!\n{hash}\n").as_bytes());
+    assert_eq!(knock(&mut thief(), &theirs.ticket.path).broke(), "token-not-own");
+    // Its own token is worth nothing any more.
+    knock(&mut thief(), &mine.ticket.path).refused("SessionUnknown");
+    mine.end(2).expect_rule("token-not-own");
+    // The victim has lost nothing by it.
+    let mut victim = theirs.open();
+    victim.backup_of(b"an honest backup beside a thief, of its own things, long enough to be a chunk of its own");
+    drop(victim);
+    assert_eq!(theirs.end(0).state, "done");
+}
+
+#[test]
 fn a05_a_token_expires_and_dies_with_its_worker() {
     let world = World::with(&[("BORGCUBE_TOKEN_SECONDS", "2")]);
     let before = world.fingerprint();
@@ -316,6 +335,44 @@ fn a10_a_flood_of_connections_shuts_nobody_out() {
     let gone = retry_until(Duration::from_secs(15), || world.system.pids("borgcube-session").is_empty().then_some(()));
     assert!(gone.is_some(), "strangers stay");
     drop((flood, half_open));
+}
+
+#[test]
+fn a10_one_key_has_a_few_connections_at_a_time() {
+    const MOST: usize = 16;
+    let world = World::new();
+    // As sshd starts it for a client's permanent key.
+    let shim = |client: &str| {
+        let mut shim = Command::new(programs().join("borgcube-proxy"));
+        shim.arg("--socket").arg(world.session_socket()).args(["--client", client]);
+        shim.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        shim
+    };
+    let begin = Instant::now();
+    let mut flood: Vec<_> = (0..3 * MOST).map(|_| shim("hostile").spawn().unwrap()).collect();
+    // One of those that are refused waits for a while, because it has told the log.
+    let refused = 2 * MOST - 1;
+    let mut ended = || flood.iter_mut().filter_map(|shim| shim.try_wait().unwrap()).collect::<Vec<_>>();
+    let codes = retry_until(Duration::from_secs(8), || Some(ended()).filter(|ended| ended.len() >= refused));
+    let codes = codes.unwrap_or_else(|| panic!("more than {MOST} are let in"));
+    assert!(codes.len() == refused && codes.iter().all(|code| code.code() == Some(1)), "{codes:?}");
+    assert!(world.system.pids("borgcube-session").len() <= MOST);
+    // Others have places all the same.
+    let job = world.job("victim");
+    let mut victim = Hostile::through(&mut shim("victim"));
+    assert!(matches!(knock(&mut victim, &job.ticket.path), Said::Value(_)));
+    assert!(begin.elapsed() < Duration::from_secs(10), "the silent ones are gone by now, and nothing is proved");
+    // Whoever is refused is told why.
+    let refused = shim("hostile").output().unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("the key of client hostile has 16 connections"), "{refused:?}");
+    // And with the flood everything about it is over.
+    for shim in &mut flood {
+        shim.kill().unwrap();
+        shim.wait().unwrap();
+    }
+    knock(&mut Hostile::through(&mut shim("hostile")), &guess(1)).refused("SessionUnknown");
+    drop(victim);
+    job.end(2);
 }
 
 #[test]

@@ -436,7 +436,7 @@ fn nonsense_at_the_command_line_is_refused_with_a_way_out() {
 /// Neither its session nor its borg is there yet, so that nobody but the worker can see that nothing happens.
 #[test]
 fn a_client_that_does_not_get_to_its_backup() {
-    let system = TestSystem::start();
+    let system = TestSystem::start_with(&[("BORGCUBE_CANCEL_SECONDS", "2")]);
     system.add_repository("main", "repokey", Some("long enough for this"));
     let borg = system.join("hangs");
     fs::write(&borg, "#!/bin/sh\ntrap '' INT TERM\nexec sleep 600\n").unwrap();

@@ -57,6 +57,46 @@ fn size(directory: &Path) -> u64 {
     entries.map(|entry| if entry.path().is_dir() { size(&entry.path()) } else { entry.metadata().map_or(0, |m| m.len()) }).sum()
 }
 
+/// As a schedule has it done: jobs without a client, seen in the queue like others.
+#[test]
+fn a_schedule_compacts_and_checks() {
+    let scene = Scene::new();
+    let archives: Vec<String> = (20..22).map(|seed| scene.backup(seed)).collect();
+    scene.system.cli_ok(&["archive", "delete", &archives[0], "--yes"]);
+    let before = size(&scene.repository);
+    let add = ["schedule", "add", "upkeep", "--at", "weekly sun 10:00 UTC", "--verify-data", "main", "--compact", "main"];
+    scene.system.cli_ok(&add);
+    let ran = scene.system.cli_json(&["schedule", "run", "upkeep"]);
+    let jobs: Vec<u64> = ran["jobs"].as_array().unwrap().iter().map(|job| job.as_u64().unwrap()).collect();
+    let [compact, check] = jobs[..] else { panic!("{ran}") };
+    let ended = wait_for_end(&scene.system, compact);
+    assert_eq!((&ended["state"], &ended["kind"]), (&"done".into(), &"compact".into()), "{ended}");
+    assert!(number(&ended["yield"], "freed") >= 3 << 20, "{ended}");
+    let ended = wait_for_end(&scene.system, check);
+    assert_eq!(
+        (&ended["state"], &ended["verify_data"], &ended["yield"]["error_count"]),
+        (&"done".into(), &true.into(), &0.into()),
+        "{ended}"
+    );
+    assert!(size(&scene.repository) + (3 << 20) <= before);
+    let list = scene.system.cli_ok(&["job", "list", "--kind", "check"]);
+    assert!(list.contains("check of main") && !list.contains("host/all"), "{list}");
+    scene.judge(&[&archives[1]]);
+
+    // Damage makes the job fail, and is named.
+    let segment = fs::read_dir(scene.repository.join("data/0")).unwrap().flatten().map(|entry| entry.path());
+    let largest = segment.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let mut bytes = fs::read(&largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&largest, bytes).unwrap();
+    let (code, said) = scene.system.cli_fails(&["repository", "check", "main", "--job", "--wait"]);
+    assert_eq!(code, 10, "{said}");
+    assert!(said.contains("repository-check-needed: the repository is damaged"), "{said}");
+    let failed = tests::newest_job(&scene.system);
+    assert!(number(&failed["yield"], "error_count") > 0 && !failed["warnings"].as_array().unwrap().is_empty(), "{failed}");
+}
+
 #[test]
 fn what_was_deleted_comes_back_as_space() {
     let scene = Scene::new();

@@ -137,6 +137,26 @@ fn a_restart_of_borgcubed_twice_in_a_row() {
 }
 
 #[test]
+fn a_job_that_the_service_manager_does_not_keep_is_not_left_behind() {
+    let mut scene = Scene::with(&[("BORGCUBE_STOP_SECONDS", "60")], &[]);
+    scene.system.manager().deafen(BORGCUBED, true);
+    let number = scene.running();
+    let starts = scene.system.manager().exits(BORGCUBED).len();
+    scene.system.manager().signal(BORGCUBED, Signal::SIGTERM);
+    // It waits for the job, in place of leaving it to a successor that would not find it.
+    let log = retry_until(PATIENCE, || Some(scene.system.log()).filter(|log| log.contains("SIGTERM: stopping; ")));
+    let log = log.expect("it stops");
+    assert!(log.contains("a restart of borgcubed will end it") && log.contains("stopping; 1 running jobs have"), "{log}");
+    scene.tap.take().unwrap().close();
+    scene.system.manager().deafen(BORGCUBED, false);
+    let again = || (scene.system.manager().exits(BORGCUBED).len() > starts && scene.system.cli(&["status"]).status.success()).then_some(());
+    assert!(retry_until(PATIENCE, again).is_some(), "{}", scene.system.log());
+    let record = job(&scene.system, number);
+    assert_eq!(text(&record, "state"), "done", "{record}\n{}", scene.system.log());
+    scene.judge(&record);
+}
+
+#[test]
 fn borgcubed_is_killed_again_and_again() {
     let mut scene = Scene::new(&["--extra-option=--list"]);
     let number = start(&scene.system, PAIR);

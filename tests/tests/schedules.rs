@@ -235,7 +235,11 @@ fn a_thousand_triggers_at_once_queue_each_config_once() {
     assert_eq!(fired.len(), 1000);
     let with_job = fired.iter().filter(|reply| reply["parameters"]["jobs"].as_array().is_some_and(|jobs| !jobs.is_empty()));
     assert_eq!(with_job.count(), 1);
-    assert!(fired.iter().all(|reply| reply.get("error").is_none()));
+    // So many at once, and one more every other second; the log tells of the others once.
+    let taken = fired.iter().filter(|reply| reply.get("error").is_none()).count();
+    assert!((30..200).contains(&taken), "{taken}");
+    assert!(fired.iter().all(|reply| reply.get("error").is_none_or(|error| error == "org.borgcube.Control.Conflict")));
+    assert!(system.log().matches("is used too often").count() <= 2, "{}", system.log());
     assert_eq!(jobs(&system).len(), 1, "neither a second queued one nor a second running one");
     assert!(number(&system.cli_json(&["trigger", "list"])[0], "last_used") > 0);
     system.cli_ok(&["job", "cancel", "1"]);

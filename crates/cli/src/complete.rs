@@ -53,7 +53,7 @@ fn job_numbers(wanted: impl Fn(&model::Job) -> bool) -> Vec<CompletionCandidate>
             .into_iter()
             .map(|listed| listed.job)
             .filter(&wanted)
-            .map(|j| (j.number.to_string(), format!("{} {}", j.config(), j.state)))
+            .map(|j| (j.number.to_string(), format!("{} {}", j.subject(), j.state)))
             .collect())
     })
 }

@@ -107,6 +107,86 @@ pub struct SshConnection {
     pub client_rsh: Option<String>,
 }
 
+/// Options of ssh (OpenSSH, ssh(1)) that take a value and neither start a program nor write a file of somebody's choice.
+const WITH_VALUE: [&str; 7] = ["-p", "-l", "-i", "-b", "-c", "-m", "-J"];
+
+/// Those without a value.
+const WITHOUT_VALUE: [&str; 11] = ["-4", "-6", "-C", "-a", "-k", "-q", "-T", "-v", "-vv", "-vvv", "-x"];
+
+/// The same of ssh_config(5), for `-o`.
+const KEYWORDS: [&str; 25] = [
+    "addressfamily",
+    "batchmode",
+    "bindaddress",
+    "checkhostip",
+    "ciphers",
+    "compression",
+    "connectionattempts",
+    "connecttimeout",
+    "forwardagent",
+    "hostkeyalgorithms",
+    "hostkeyalias",
+    "hostname",
+    "identitiesonly",
+    "identityfile",
+    "ipqos",
+    "kexalgorithms",
+    "loglevel",
+    "macs",
+    "port",
+    "proxyjump",
+    "serveralivecountmax",
+    "serveraliveinterval",
+    "stricthostkeychecking",
+    "tcpkeepalive",
+    "user",
+];
+
+impl SshConnection {
+    /// Whether its SSH command may run programs of somebody's choice on this server: `rsh` itself, or options such as `ProxyCommand`, a
+    /// configuration file, a file to write to. What is not known to be harmless counts.
+    #[must_use]
+    pub fn runs_programs(&self) -> bool {
+        if self.rsh.as_deref().is_some_and(|rsh| rsh != "ssh") {
+            return true;
+        }
+        let mut options = self.rsh_options.iter().map(String::as_str);
+        while let Some(option) = options.next() {
+            let harmless = if WITHOUT_VALUE.contains(&option) {
+                true
+            } else if let Some(setting) = option.strip_prefix("-o") {
+                if setting.is_empty() { options.next().is_some_and(is_harmless) } else { is_harmless(setting) }
+            } else {
+                match option.split_at_checked(2) {
+                    Some((name, "")) if WITH_VALUE.contains(&name) => options.next().is_some_and(is_plain),
+                    Some((name, value)) => WITH_VALUE.contains(&name) && is_plain(value),
+                    None => false,
+                }
+            };
+            if !harmless {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// `Keyword=value` or `Keyword value`, as ssh takes it.
+fn is_harmless(setting: &str) -> bool {
+    let setting = setting.trim_start();
+    let end = setting.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(setting.len());
+    let (keyword, value) = setting.split_at(end);
+    let value = value.trim_start();
+    let value = value.strip_prefix('=').unwrap_or(value).trim();
+    KEYWORDS.contains(&keyword.to_ascii_lowercase().as_str()) && is_plain(value)
+}
+
+/// ssh makes a shell's command of hosts to jump over, with the names of host and user in it.
+fn is_plain(value: &str) -> bool {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "@.:_-[]%,/+*^".contains(c);
+    !value.starts_with('-') && !value.contains("@-") && !value.contains(",-") && value.chars().all(harmless)
+}
+
 impl Connection {
     /// The borg program named for this client, if any.
     pub fn remote_borg(&self) -> Option<&str> {
@@ -188,6 +268,66 @@ mod tests {
         for good in ["root@web1.example.net", "web1", "root@[::1]", "u@h:2222"] {
             assert!(ssh(good, "borgcube-ssh@server").check().is_ok(), "{good:?}");
         }
+    }
+
+    #[test]
+    fn what_runs_programs_on_the_server_is_told_apart() {
+        let runs = |words: &str| {
+            let rsh_options = words.split('|').filter(|word| !word.is_empty()).map(str::to_owned).collect();
+            SshConnection { rsh_options, ..Default::default() }.runs_programs()
+        };
+        for harmless in [
+            "",
+            "-p|2222",
+            "-p2222",
+            "-4|-C",
+            "-o|Port=22",
+            "-oConnectTimeout=10",
+            "-o|ServerAliveInterval 30",
+            "-o|StrictHostKeyChecking = accept-new",
+            "-J|root@gate.example.net:22,10.0.0.1",
+            "-oProxyJump=gate",
+            "-i|/var/lib/borgcube/.ssh/other",
+        ] {
+            assert!(!runs(harmless), "{harmless}");
+        }
+        for dangerous in [
+            "-oProxyCommand=sh -c x",
+            "-o|proxycommand x",
+            "-o|  LocalCommand=x",
+            "-oPermitLocalCommand=yes",
+            "-oKnownHostsCommand=x",
+            "-oUserKnownHostsFile=/var/lib/borgcube/keys/x",
+            "-oInclude=/tmp/x",
+            "-oMatch=exec x",
+            "-oPKCS11Provider=/tmp/x.so",
+            "-oControlPath=/x",
+            "-F|/tmp/config",
+            "-F/tmp/config",
+            "-E|/tmp/log",
+            "-I/tmp/x.so",
+            "-S|/x",
+            "-4C",
+            "-o",
+            "-p",
+            "-p|-oProxyCommand=x",
+            "-J|-oProxyCommand=x",
+            "-oHostName=x';touch x;'",
+            "-l|$(x)",
+            "-J|a;b",
+            "-J|$(x)",
+            "-oProxyJump=`x`",
+            "-oProxyJump=a,-oX",
+            "-W|a:1",
+            "--",
+            "x",
+            "-",
+            "-ü",
+        ] {
+            assert!(runs(dangerous), "{dangerous}");
+        }
+        assert!(SshConnection { rsh: Some("/tmp/x".into()), ..Default::default() }.runs_programs());
+        assert!(!SshConnection { rsh: Some("ssh".into()), ..Default::default() }.runs_programs());
     }
 
     #[test]

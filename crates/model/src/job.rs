@@ -1,27 +1,21 @@
 //! Jobs and their state machine.
 //!
 //! ```text
-//! job_created -> client_preparing -> client_prepared -> client_in_progress -> client_done -> client_cleanup -> done
-//!      \______________________\_______________\__________________\____________________\______________\-> failed | cancelled
+//! backup          job_created -> client_preparing -> client_prepared -> client_in_progress -> client_done -> client_cleanup -> done
+//! check, compact  job_created -> repository_preparing -> repository_in_progress -> done
 //! ```
 //!
-//! [`Job::update_state`] is a compare-and-set along the arrows to the right; [`Job::force_state`] is for failures, cancellation and crashes.
+//! [`Job::update_state`] is a compare-and-set along these arrows; [`Job::force_state`] leads from any state that is not final to failed and
+//! cancelled: for failures, cancellation and crashes.
 
 use crate::cause::Failure;
-use crate::names::{ClientName, ConfigName, Label, RepositoryName, ScheduleName};
+use crate::names::{ClientName, ConfigName, RepositoryName, ScheduleName};
 use crate::occurrence::Origin;
 use crate::progress::Statistics;
 use crate::time::Timestamp;
+use crate::work::{JobKind, Work, Yield};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-
-/// What a job does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum JobKind {
-    /// `borg create` on a client.
-    Backup,
-}
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -39,6 +33,10 @@ pub enum JobState {
     ClientDone,
     /// Temporary files on the client are removed.
     ClientCleanup,
+    /// The repository's owner is asked, and the job waits until it may begin there.
+    RepositoryPreparing,
+    /// The owner works.
+    RepositoryInProgress,
     /// Ended well.
     Done,
     /// Ended badly; the failure says why.
@@ -49,13 +47,15 @@ pub enum JobState {
 
 impl JobState {
     /// All states, in their order.
-    pub const ALL: [JobState; 9] = [
+    pub const ALL: [JobState; 11] = [
         JobState::JobCreated,
         JobState::ClientPreparing,
         JobState::ClientPrepared,
         JobState::ClientInProgress,
         JobState::ClientDone,
         JobState::ClientCleanup,
+        JobState::RepositoryPreparing,
+        JobState::RepositoryInProgress,
         JobState::Done,
         JobState::Failed,
         JobState::Cancelled,
@@ -71,10 +71,13 @@ impl JobState {
         !self.is_final() && self != JobState::JobCreated
     }
 
-    /// The state that follows when all goes well.
-    pub fn next(self) -> Option<JobState> {
+    /// The state that follows in a job of `kind` when all goes well.
+    pub fn next(self, kind: JobKind) -> Option<JobState> {
         match self {
-            JobState::JobCreated => Some(JobState::ClientPreparing),
+            JobState::JobCreated if kind.has_client() => Some(JobState::ClientPreparing),
+            JobState::JobCreated => Some(JobState::RepositoryPreparing),
+            JobState::RepositoryPreparing => Some(JobState::RepositoryInProgress),
+            JobState::RepositoryInProgress => Some(JobState::Done),
             JobState::ClientPreparing => Some(JobState::ClientPrepared),
             JobState::ClientPrepared => Some(JobState::ClientInProgress),
             JobState::ClientInProgress => Some(JobState::ClientDone),
@@ -93,6 +96,8 @@ impl JobState {
             JobState::ClientInProgress => "client_in_progress",
             JobState::ClientDone => "client_done",
             JobState::ClientCleanup => "client_cleanup",
+            JobState::RepositoryPreparing => "repository_preparing",
+            JobState::RepositoryInProgress => "repository_in_progress",
             JobState::Done => "done",
             JobState::Failed => "failed",
             JobState::Cancelled => "cancelled",
@@ -130,12 +135,9 @@ pub struct Step {
 pub struct Job {
     /// Never repeats.
     pub number: u64,
-    /// What it does.
-    pub kind: JobKind,
-    /// The client concerned.
-    pub client: ClientName,
-    /// The config that is run.
-    pub label: Label,
+    /// What it does; its fields are the record's own.
+    #[serde(flatten)]
+    pub work: Work,
     /// The repository concerned; absent for tasks without one.
     pub repository: Option<RepositoryName>,
     /// The archive it is to make: asked for, or made when the job starts.
@@ -160,6 +162,9 @@ pub struct Job {
     /// The archive it made, 64 hex digits.
     #[serde(default)]
     pub archive: Option<String>,
+    /// What came of it, if it makes no archive.
+    #[serde(default, rename = "yield")]
+    pub yielded: Option<Yield>,
     /// The client's borg, as it says itself.
     #[serde(default)]
     pub client_borg: Option<String>,
@@ -218,11 +223,14 @@ impl Job {
 
     /// A new backup job in the queue.
     pub fn backup(number: u64, config: &ConfigName, repository: RepositoryName, actor: &str, now: Timestamp) -> Job {
+        Job::new(number, Work::backup(config), repository, actor, now)
+    }
+
+    /// A new job in the queue.
+    pub fn new(number: u64, work: Work, repository: RepositoryName, actor: &str, now: Timestamp) -> Job {
         Job {
             number,
-            kind: JobKind::Backup,
-            client: config.client.clone(),
-            label: config.label.clone(),
+            work,
             repository: Some(repository),
             archive_name: None,
             state: JobState::JobCreated,
@@ -232,6 +240,7 @@ impl Job {
             warning_count: 0,
             statistics: None,
             archive: None,
+            yielded: None,
             client_borg: None,
             actor: actor.to_owned(),
             created: now,
@@ -247,7 +256,7 @@ impl Job {
     /// The job that does the same once more; `not_before`: it waits until then.
     pub fn again(&self, number: u64, repository: RepositoryName, now: Timestamp, not_before: Option<Timestamp>) -> Job {
         // A name of the server's own has the first job's number in it.
-        let own = self.started().is_some_and(|started| self.archive_name.as_deref() == Some(&self.default_archive_name(started)));
+        let own = self.started().is_some_and(|started| self.archive_name == self.default_archive_name(started));
         Job {
             archive_name: self.archive_name.clone().filter(|_| !own),
             origin: self.origin,
@@ -256,18 +265,37 @@ impl Job {
             retry: self.retry,
             attempts: self.attempts.saturating_add(1),
             not_before,
-            ..Job::backup(number, &self.config(), repository, &self.actor, now)
+            ..Job::new(number, self.work.clone(), repository, &self.actor, now)
         }
     }
 
-    /// The config it runs.
-    pub fn config(&self) -> ConfigName {
-        ConfigName { client: self.client.clone(), label: self.label.clone() }
+    /// What sort of job it is.
+    pub fn kind(&self) -> JobKind {
+        self.work.kind()
     }
 
-    /// The name of the archive that a job begun at `now` makes when none was asked for. The number keeps two jobs of one second apart.
-    pub fn default_archive_name(&self, now: Timestamp) -> String {
-        format!("{}-{}-{}-{}", self.client, self.label, now.to_name(), self.number)
+    /// The client concerned, where there is one.
+    pub fn client(&self) -> Option<&ClientName> {
+        self.work.client()
+    }
+
+    /// The config it runs, where it runs one.
+    pub fn config(&self) -> Option<ConfigName> {
+        self.work.config()
+    }
+
+    /// What it does, for people: `web1/etc`, `check of main`.
+    pub fn subject(&self) -> String {
+        self.work.on(self.repository.as_ref())
+    }
+
+    /// The name of the archive that a job begun at `now` makes when none was asked for; None if it makes none. The number keeps two jobs of
+    /// one second apart.
+    pub fn default_archive_name(&self, now: Timestamp) -> Option<String> {
+        match &self.work {
+            Work::Backup { client, label } => Some(format!("{client}-{label}-{}-{}", now.to_name(), self.number)),
+            Work::Check { .. } | Work::Compact { .. } => None,
+        }
     }
 
     /// One step along the arrows, if the job is in state `previous`.
@@ -275,7 +303,7 @@ impl Job {
         if self.state != previous {
             return Err(StateError::Unexpected { job: self.number, actual: self.state, expected: previous });
         }
-        if previous.next() != Some(to) {
+        if previous.next(self.kind()) != Some(to) {
             return Err(StateError::Illegal { job: self.number, from: previous, to });
         }
         self.enter(to, now);
@@ -299,7 +327,7 @@ impl Job {
 
     /// When it left the queue.
     pub fn started(&self) -> Option<Timestamp> {
-        self.history.iter().find(|s| s.state == JobState::ClientPreparing).map(|s| s.time)
+        self.history.iter().find(|s| s.state.is_running()).map(|s| s.time)
     }
 
     /// When it ended.
@@ -321,7 +349,7 @@ mod tests {
     fn the_straight_road() {
         let mut job = job();
         let mut t = 0;
-        while let Some(next) = job.state.next() {
+        while let Some(next) = job.state.next(job.kind()) {
             t += 1;
             job.update_state(job.state, next, Timestamp(t)).unwrap();
         }
@@ -332,13 +360,41 @@ mod tests {
     }
 
     #[test]
+    fn what_needs_no_client_has_a_shorter_road() {
+        for work in [Work::Check { verify_data: true }, Work::Compact { threshold: 10 }] {
+            let mut job = Job::new(7, work, "main".parse().unwrap(), "root", Timestamp(0));
+            job.update_state(JobState::JobCreated, JobState::RepositoryPreparing, Timestamp(1)).unwrap();
+            job.update_state(JobState::RepositoryPreparing, JobState::RepositoryInProgress, Timestamp(2)).unwrap();
+            assert!(job.update_state(JobState::RepositoryInProgress, JobState::ClientDone, Timestamp(3)).is_err());
+            job.update_state(JobState::RepositoryInProgress, JobState::Done, Timestamp(3)).unwrap();
+            assert_eq!((job.started(), job.ended()), (Some(Timestamp(1)), Some(Timestamp(3))));
+            assert_eq!((job.client(), job.default_archive_name(Timestamp(0))), (None, None));
+        }
+    }
+
+    /// Records of backups from before there were other kinds are read as they are.
+    #[test]
+    fn the_work_is_part_of_the_record() {
+        let json = serde_json::to_value(job()).unwrap();
+        assert_eq!((&json["kind"], &json["client"], &json["label"]), (&"backup".into(), &"web1".into(), &"etc".into()));
+        assert_eq!(serde_json::from_value::<Job>(json).unwrap(), job());
+        let check = Job::new(8, Work::Check { verify_data: true }, "main".parse().unwrap(), "root", Timestamp(0));
+        let json = serde_json::to_value(&check).unwrap();
+        assert_eq!((&json["kind"], &json["verify_data"], json.get("client")), (&"check".into(), &true.into(), None));
+        assert_eq!(serde_json::from_value::<Job>(json).unwrap(), check);
+        assert_eq!((job().subject(), check.subject()), ("web1/etc".into(), "check of main".into()));
+    }
+
+    #[test]
     fn every_other_step_is_refused() {
+        let check = Job::new(8, Work::Check { verify_data: true }, "main".parse().unwrap(), "root", Timestamp(0));
         for from in JobState::ALL {
             for to in JobState::ALL {
-                let mut job = job();
-                job.state = from;
-                let legal = from.next() == Some(to);
-                assert_eq!(job.update_state(from, to, Timestamp(1)).is_ok(), legal, "{from} -> {to}");
+                for mut job in [job(), check.clone()] {
+                    job.state = from;
+                    let legal = from.next(job.kind()) == Some(to);
+                    assert_eq!(job.update_state(from, to, Timestamp(1)).is_ok(), legal, "{from} -> {to}");
+                }
             }
         }
         let mut job = job();

@@ -29,7 +29,18 @@ pub struct SessionCounters {
     pub item_stream_put_bytes: u64,
 }
 
-/// A moment of a running backup.
+/// How far an operation on a repository is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Steps {
+    /// A word or two: `segments`, `objects`.
+    pub unit: String,
+    /// So many are done.
+    pub done: u64,
+    /// Of so many; 0: unknown.
+    pub total: u64,
+}
+
+/// A moment of a running job.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Progress {
     /// Totals so far, as the client's borg reports them.
@@ -40,6 +51,9 @@ pub struct Progress {
     pub rate: u64,
     /// What the config's last archive contained: the bar's length.
     pub expected: Option<Statistics>,
+    /// Of what runs on a repository and on no client, instead of the above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<Steps>,
     /// When this was seen.
     pub time: Timestamp,
 }

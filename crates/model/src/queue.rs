@@ -1,7 +1,8 @@
 //! Which queued jobs may start now.
 
 use crate::job::Job;
-use crate::names::{ClientName, ConfigName, RepositoryName};
+use crate::names::{ClientName, RepositoryName};
+use crate::work::Work;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -27,15 +28,15 @@ impl Default for Limits {
 pub struct Brief {
     /// The job.
     pub number: u64,
-    /// Its config.
-    pub config: ConfigName,
+    /// What it does.
+    pub work: Work,
     /// Its repository.
     pub repository: Option<RepositoryName>,
 }
 
 impl From<&Job> for Brief {
     fn from(job: &Job) -> Brief {
-        Brief { number: job.number, config: job.config(), repository: job.repository.clone() }
+        Brief { number: job.number, work: job.work.clone(), repository: job.repository.clone() }
     }
 }
 
@@ -44,6 +45,8 @@ impl From<&Job> for Brief {
 pub enum Blocked {
     /// The same config runs already.
     SameConfig(u64),
+    /// What concerns a whole repository is done one after the other there.
+    Maintenance(RepositoryName, u64),
     /// The client has enough to do.
     Client(ClientName),
     /// The repository has enough to do.
@@ -56,6 +59,7 @@ impl fmt::Display for Blocked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Blocked::SameConfig(job) => write!(f, "waits for job {job} of the same config"),
+            Blocked::Maintenance(repository, job) => write!(f, "waits for job {job} on repository {repository}"),
             Blocked::Client(client) => write!(f, "waits for another job of client {client}"),
             Blocked::Repository(repository) => {
                 write!(f, "waits for another job of repository {repository}")
@@ -69,18 +73,32 @@ impl fmt::Display for Blocked {
 #[must_use]
 pub fn blocked(job: &Brief, running: &[Brief], limits: &Limits) -> Option<Blocked> {
     let count = |f: &dyn Fn(&Brief) -> bool| u32::try_from(running.iter().filter(|r| f(r)).count()).unwrap_or(u32::MAX);
-    if let Some(same) = running.iter().find(|r| r.config == job.config) {
-        return Some(Blocked::SameConfig(same.number));
-    }
-    // Both would write the same chunks cache on the client, whatever the limit says.
-    let same_cache = |r: &Brief| r.config.client == job.config.client && r.repository == job.repository;
-    if count(&|r| r.config.client == job.config.client) >= limits.per_client.max(1) || running.iter().any(same_cache) {
-        return Some(Blocked::Client(job.config.client.clone()));
-    }
-    if let Some(repository) = &job.repository
-        && count(&|r| r.repository.as_ref() == Some(repository)) >= limits.per_repository.max(1)
-    {
-        return Some(Blocked::Repository(repository.clone()));
+    match job.work.client() {
+        Some(client) => {
+            let config = job.work.config();
+            if let Some(same) = running.iter().find(|r| config.is_some() && r.work.config() == config) {
+                return Some(Blocked::SameConfig(same.number));
+            }
+            let of_client = |r: &Brief| r.work.client() == Some(client);
+            // Both would write the same chunks cache on the client, whatever the limit says.
+            let same_cache = |r: &Brief| of_client(r) && r.repository == job.repository;
+            if count(&of_client) >= limits.per_client.max(1) || running.iter().any(same_cache) {
+                return Some(Blocked::Client(client.clone()));
+            }
+            // What concerns the whole repository takes no place of backups.
+            let beside = |r: &Brief| r.work.client().is_some() && r.repository == job.repository;
+            if let Some(repository) = &job.repository
+                && count(&beside) >= limits.per_repository.max(1)
+            {
+                return Some(Blocked::Repository(repository.clone()));
+            }
+        }
+        None => {
+            let before = |r: &&Brief| r.work.client().is_none() && r.repository == job.repository;
+            if let (Some(repository), Some(other)) = (&job.repository, running.iter().find(before)) {
+                return Some(Blocked::Maintenance(repository.clone(), other.number));
+            }
+        }
     }
     if count(&|_| true) >= limits.total.max(1) {
         return Some(Blocked::Total);
@@ -109,7 +127,11 @@ mod tests {
     use super::*;
 
     fn job(number: u64, config: &str, repository: &str) -> Brief {
-        Brief { number, config: config.parse().unwrap(), repository: Some(repository.parse().unwrap()) }
+        Brief { number, work: Work::backup(&config.parse().unwrap()), repository: Some(repository.parse().unwrap()) }
+    }
+
+    fn check(number: u64, repository: &str) -> Brief {
+        Brief { number, work: Work::Check { verify_data: false }, repository: Some(repository.parse().unwrap()) }
     }
 
     #[test]
@@ -141,6 +163,15 @@ mod tests {
         assert_eq!(why("a/x"), "waits for job 1 of the same config");
         assert_eq!(why("a/y"), "waits for another job of client a");
         assert_eq!(why("b/x"), "waits for another job of repository r");
+    }
+
+    #[test]
+    fn a_repository_has_one_maintenance_at_once_and_backups_beside_it() {
+        let compact = Brief { work: Work::Compact { threshold: 10 }, ..check(2, "r") };
+        let limits = Limits { per_client: 1, per_repository: 1, total: 9 };
+        assert_eq!(startable(&[check(1, "r"), compact.clone(), check(3, "s"), job(4, "a/x", "r")], &[], &limits), [1, 3, 4]);
+        assert_eq!(blocked(&compact, &[check(1, "r")], &limits).unwrap().to_string(), "waits for job 1 on repository r");
+        assert_eq!(blocked(&compact, &[job(1, "a/x", "r")], &limits), None);
     }
 
     #[test]

@@ -54,6 +54,9 @@ pub enum Action {
     Check {
         /// The repository.
         repository: RepositoryName,
+        /// Also decrypt each object and recompute its id.
+        #[serde(default)]
+        verify_data: bool,
     },
     /// Compacts a repository.
     Compact {
@@ -82,7 +85,8 @@ impl fmt::Display for Action {
         match self {
             Action::RunConfig { config } => write!(f, "run {config}"),
             Action::RunConfigs { client, label } => write!(f, "run all configs of clients /{client}/ with labels /{label}/"),
-            Action::Check { repository } => write!(f, "check repository {repository}"),
+            Action::Check { repository, verify_data: false } => write!(f, "check repository {repository}"),
+            Action::Check { repository, verify_data: true } => write!(f, "check repository {repository} and verify its data"),
             Action::Compact { repository } => write!(f, "compact repository {repository}"),
             Action::Prune { repository } => write!(f, "prune repository {repository}"),
             Action::EnableSchedule { schedule } => write!(f, "enable schedule {schedule}"),

@@ -179,6 +179,9 @@ pub enum TriggerRefusal {
     /// Its schedule or config does not exist (any more).
     #[error("what the trigger starts does not exist any more")]
     TargetMissing,
+    /// It is used more often than triggers are meant for.
+    #[error("the trigger is used too often")]
+    TooOften,
 }
 
 impl Trigger {

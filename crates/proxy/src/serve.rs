@@ -50,6 +50,9 @@ impl From<[OwnedFd; 3]> for Client {
 /// An owner may take this long to hear the last words of a session that has ended.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 
+/// An owner may take this long to hear of a violation before a session.
+const ACCUSING: Duration = Duration::from_secs(5);
+
 /// Serves one session to its end; the result is the exit code, which `tell` hears first. `owner` gives the socket of the owner
 /// behind a link, `stranger` is what is remembered of the client, `opened` is dropped when its token was good.
 pub fn serve(
@@ -231,6 +234,12 @@ impl Server {
                 Action::Connect(link) => {
                     let outcome = self.connect(&owner(&link));
                     self.events.push_back(outcome);
+                    Ok(())
+                }
+                Action::Accuse(link, payload) => {
+                    if let Err(why) = accuse(&owner(&link), &payload) {
+                        log::info!("no owner was told of the violation: {why}");
+                    }
                     Ok(())
                 }
                 Action::Owner(kind, payload) => {
@@ -416,6 +425,18 @@ impl Server {
         if let Err(e) = write_all(&mut self.client.notes, line.as_bytes(), soon) {
             log::info!("writing to the client's standard error: {e}");
         }
+    }
+}
+
+/// Tells an owner, and waits until it has dealt with it: what the client hears then, it cannot act upon before.
+fn accuse(path: &Path, payload: &[u8]) -> Result<(), WireError> {
+    let mut stream = unix::socket::connect(path).map_err(io::Error::other)?;
+    stream.set_write_timeout(Some(ACCUSING))?;
+    stream.set_read_timeout(Some(ACCUSING))?;
+    wire::frame::write(&mut stream, kind::ACCUSE, &[payload])?;
+    match stream.read(&mut [0]) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(e.into()),
     }
 }
 

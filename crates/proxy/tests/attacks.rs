@@ -673,8 +673,11 @@ fn a04_the_key_of_one_job_with_the_token_of_another() {
     };
     let mut other = bound(&"ab".repeat(32));
     assert!(other.refused(open(TOKEN.as_bytes())).1.contains(": token-not-own: "));
-    // Nobody was asked, so that the other job keeps its token.
+    // Nobody was asked, so that the other job keeps its token; the one whose key it was hears of it.
     assert_eq!(other.connected_to, None);
+    let (link, accusation) = other.accused.take().unwrap();
+    assert_eq!((link.as_str(), accusation.violation.rule.as_str()), ("ab".repeat(32).as_str(), "token-not-own"));
+    assert_eq!(accusation.token_hash, link);
     let mut plain = Puppet::open();
     let hash = plain.connected_to.take().unwrap();
     let mut own = bound(&hash);

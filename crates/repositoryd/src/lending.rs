@@ -118,10 +118,41 @@ pub fn lend(owner: &Owner, open: &mut Option<Open>, lend: Lend) {
             return answer(&lend.done, Err(ending()));
         }
     }
-    let reopened = running.map_or(Ok(()), |opening| {
-        reopen(owner, &opening).map(|current| *open = Some(current)).inspect_err(|failure| opening.fail(failure.clone()))
-    });
-    answer(&lend.done, reopened);
+    let Some(opening) = running else { return answer(&lend.done, Ok(())) };
+    match reopen_when_free(owner, &opening) {
+        Ok(Some(current)) => {
+            *open = Some(current);
+            answer(&lend.done, Ok(()));
+        }
+        // What becomes of the sessions then, others decide.
+        Ok(None) => answer(&lend.done, Err(ending())),
+        Err(failure) => {
+            opening.fail(failure.clone());
+            answer(&lend.done, Err(failure));
+        }
+    }
+}
+
+/// Whoever had the repository may have gone without its borg: that is waited for, as long as there are sessions that need it. None: this process is
+/// to end.
+fn reopen_when_free(owner: &Owner, opening: &Arc<Opening>) -> Result<Option<Open>, Failure> {
+    let mut told = false;
+    loop {
+        let failure = match reopen(owner, opening) {
+            Err(failure) if failure.cause == Cause::RepositoryLockTimeout => failure,
+            other => return other.map(Some),
+        };
+        if owner.stopping.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
+        if !owner.jobs.all().iter().any(|job| Arc::ptr_eq(&job.opening, opening)) {
+            return Err(failure);
+        }
+        if !told {
+            log::warn!("jobs wait for the repository: {}", failure.line());
+        }
+        told = true;
+    }
 }
 
 /// At a commit, with everything that sessions have sent so far. What takes long and serves only another borg is done `for_borg`.

@@ -62,7 +62,8 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
     match &request.purpose {
         Purpose::Backup => backup(owner, request, &record),
         Purpose::Restore { archive } => {
-            let belongings = |_: &Archive| Ok(Belongings { client: record.client.clone(), label: record.label.clone() });
+            let Some(name) = record.config() else { return Err(internal(format!("job {} has no client", request.job))) };
+            let belongings = |_: &Archive| Ok(Belongings { client: name.client.clone(), label: name.label.clone() });
             restore::prepare(owner, request, belongings, archive)
         }
     }
@@ -70,7 +71,8 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
 
 fn backup(owner: &Owner, request: &Prepare, record: &model::Job) -> Result<Made, Failure> {
     model::names::check_archive_name(&request.archive_name).map_err(|e| internal(e.to_string()))?;
-    let config = owner.store.read(|r| r.configs().get(&record.config())).map_err(|e| of_store(&e))?;
+    let Some(name) = record.config() else { return Err(internal(format!("job {} is no backup", request.job))) };
+    let config = owner.store.read(|r| r.configs().get(&name)).map_err(|e| of_store(&e))?;
     // As borg is told, for compression may also stand among the further options.
     let asks = |argument: &String| ["--compression=obfuscate", "-Cobfuscate"].iter().any(|option| argument.starts_with(option));
     let obfuscate = config.is_some_and(|config| config.borg_arguments(&request.archive_name).iter().any(asks));
@@ -80,7 +82,7 @@ fn backup(owner: &Owner, request: &Prepare, record: &model::Job) -> Result<Made,
     asked.map_err(|_| gone())?;
     let Ready { opening, item_keys, timestamp, manifest_bytes } = answer.recv().map_err(|_| gone())??;
 
-    let view = View::load(owner, &record.client, &record.label)?;
+    let view = View::load(owner, &name.client, &name.label)?;
     let settings = owner.store.read(|r| r.settings()).map_err(|e| of_store(&e))?;
     let bytes = view.references.iter().map(|r| u64::from(r.csize)).sum();
     let present = limits::Present { archives: view.members.len(), bytes, manifest: manifest_bytes };
@@ -103,8 +105,8 @@ fn backup(owner: &Owner, request: &Prepare, record: &model::Job) -> Result<Made,
         limits,
     };
     let parts = |view| Parts {
-        client: record.client.clone(),
-        label: record.label.clone(),
+        client: name.client.clone(),
+        label: name.label.clone(),
         cmdline: request.cmdline.clone(),
         start: request.start,
         opening: Arc::clone(&opening),
@@ -288,6 +290,15 @@ pub fn claim(owner: &Owner, token: &Token, client: Option<&ClientName>) -> Resul
         Some(job) if job.begin() => Ok(job),
         _ => Err(refused("the job of this token is over")),
     }
+}
+
+/// The job whose key was used for something else than its token, if that was not used yet: nobody can use it any more.
+pub fn claim_accused(owner: &Owner, token_hash: &str) -> Result<Option<Arc<Job>>, Failure> {
+    let written = owner.store.write("a token is void", &owner.actor(), |w| w.sessions().claim(token_hash, Timestamp::now()));
+    let (session, _) = written.map_err(|e| of_store(&e))?;
+    let Some(session) = session.filter(|session| session.repository == owner.name) else { return Ok(None) };
+    unlink(&owner.layout.session_link(&session.token_hash));
+    Ok(owner.jobs.get(session.job).filter(|job| job.is_prepared()))
 }
 
 /// Removes what an earlier process of this owner prepared and did not leave to us: nobody holds its keys any more.

@@ -1,7 +1,7 @@
 //! `serve`: accepts connections until nobody needs this process any more.
 
 use crate::owner::Owner;
-use crate::succession::{Going, Inheritance};
+use crate::succession::{Going, Inheritance, Taken};
 use crate::writer::{self, Request};
 use crate::{maintenance, prepare, session, succession, visitors, worker};
 use anyhow::{Context, anyhow};
@@ -18,6 +18,7 @@ use store::Store;
 use unix::Signal;
 use unix::paths::Layout;
 use unix::poll::{Interest, poll};
+use unix::signals::Signals;
 use wire::session::kind;
 use wire::{WireError, frame};
 
@@ -39,16 +40,18 @@ pub fn serve(name: &RepositoryName) -> anyhow::Result<()> {
     let (socket, _) = handed.into_iter().next().ok_or_else(|| anyhow!("no socket was handed over"))?;
     let listener = UnixListener::from(socket);
     listener.set_nonblocking(true)?;
-    let mut signals = unix::signals::Signals::new(&[Signal::SIGTERM, Signal::SIGINT])?;
+    let mut signals = Signals::new(&[Signal::SIGTERM, Signal::SIGINT])?;
     let layout = Layout::from_env()?;
     let store = Store::open(layout.db()).context("the database cannot be opened")?;
     let (requests, queue) = channel();
     let owner = Arc::new(Owner::new(name.clone(), layout, store, requests)?);
     let writing = Arc::clone(&owner);
     let writer = std::thread::Builder::new().name("writer".into()).spawn(move || writer::run(&writing, &queue))?;
-    go_on(&owner, succession::accept(left));
-    prepare::forget_old_sessions(&owner).map_err(|failure| anyhow!(failure.line()))?;
     let watchdog = unix::notify::watchdog_interval();
+    if !go_on(&owner, succession::accept(left), &mut signals, watchdog) {
+        return end(&owner, writer);
+    }
+    prepare::forget_old_sessions(&owner).map_err(|failure| anyhow!(failure.line()))?;
     let tick = watchdog.map_or(TICK, |interval| TICK.min(interval / 3));
     let mut status = String::new();
     unix::notify::ready()?;
@@ -93,14 +96,29 @@ pub fn serve(name: &RepositoryName) -> anyhow::Result<()> {
     end(&owner, writer)
 }
 
-/// Sessions of a process before this one.
-fn go_on(owner: &Arc<Owner>, inheritance: Inheritance) {
-    if !inheritance.heirs.is_empty() {
+/// Sessions of a process before this one. False: this process was asked to end, and the next one is to do it.
+fn go_on(owner: &Arc<Owner>, inheritance: Inheritance, signals: &mut Signals, watchdog: Option<Duration>) -> bool {
+    let Inheritance { heirs, strangers } = inheritance;
+    if !heirs.is_empty() {
         // Opening the repository may mean building its index.
         notified(unix::notify::extend_timeout(START));
     }
-    match succession::take_over(owner, inheritance.heirs) {
-        Ok(going) => {
+    let mut said = false;
+    let taken = succession::take_over(owner, heirs, |locked| {
+        if !locked {
+            return false;
+        }
+        if !said {
+            // Nobody knows how long another borg takes: whoever has restarted us is not to wait for that.
+            said = true;
+            notified(unix::notify::ready());
+            notified(unix::notify::status("another borg has locked the repository; the jobs go on when it has ended"));
+        }
+        watchdog.into_iter().for_each(|interval| sign_of_life(owner, interval));
+        poll(&[(signals.as_fd(), Interest::Read)], Some(Duration::ZERO)).is_ok_and(|ready| ready[0].any()) && !signals.take().is_empty()
+    });
+    match taken {
+        Ok(Taken::Going(going)) => {
             for Going { job, worker, session } in going {
                 if let Some((stream, conversation)) = session {
                     let job = Arc::clone(&job);
@@ -109,11 +127,17 @@ fn go_on(owner: &Arc<Owner>, inheritance: Inheritance) {
                 serve_in_thread(owner, move |owner| worker::resume(owner, job, worker));
             }
         }
+        Ok(Taken::Untouched(heirs)) => {
+            notified(unix::notify::stopping());
+            succession::pass_on(Inheritance { heirs, strangers });
+            return false;
+        }
         Err(failure) => log::error!("the sessions of the process before this one end: {}", failure.line()),
     }
-    for (stream, said) in inheritance.strangers {
+    for (stream, said) in strangers {
         serve_in_thread(owner, move |owner| connection(owner, stream, &said));
     }
+    true
 }
 
 /// Without one, the service manager ends us and starts another.
@@ -226,7 +250,8 @@ fn connection(owner: &Owner, mut stream: UnixStream, said: &[u8]) -> Result<(), 
     stream.set_read_timeout(None)?;
     match first {
         kind::OPEN if visitor.opens => session::run(owner, stream, &payload),
-        kind::OPEN => Err(WireError::Malformed("a process that is no session asked for one".into())),
+        kind::ACCUSE if visitor.opens => session::accused(owner, &payload),
+        kind::OPEN | kind::ACCUSE => Err(WireError::Malformed("a process that is no session asked for one".into())),
         kind::PREPARE | kind::FINISH if visitor.works => worker::run(owner, stream, first, payload),
         kind::PREPARE | kind::FINISH => Err(WireError::Malformed("a process that is no worker's asked for a session".into())),
         kind::MAINTAIN if visitor.works => {

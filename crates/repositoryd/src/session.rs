@@ -9,6 +9,7 @@ use crate::legacy::Conversation;
 use crate::opening::Line;
 use crate::owner::Owner;
 use crate::parting::{conclude, release};
+use crate::pauses::pause_for_tests;
 use crate::prepare;
 use borg::Id;
 use model::Failure;
@@ -18,7 +19,9 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use unix::poll::{Interest, poll};
-use wire::session::{End, Open, Put, Reference, VERSION, Verdict, Violation, charge, decode_ids, kind, read_json, split_id, write_json};
+use wire::session::{
+    Accusation, End, Open, Put, Reference, VERSION, Verdict, Violation, charge, decode_ids, kind, read_json, split_id, write_json,
+};
 use wire::{WireError, frame};
 
 /// Kind and payload.
@@ -45,6 +48,23 @@ pub fn run(owner: &Owner, mut stream: UnixStream, payload: &[u8]) -> Result<(), 
     let served = attend(owner, &job, &stream, None);
     opening.leave(number);
     over(owner, &job, stream, served)
+}
+
+/// Deals with a violation in place of a session, see [`Accusation`]. If the token was used already, its session is what counts.
+pub fn accused(owner: &Owner, payload: &[u8]) -> Result<(), WireError> {
+    let Accusation { version, token_hash, violation } = read_json(payload)?;
+    if version != VERSION {
+        return Err(WireError::Malformed("session and owner are of different versions of BorgCube; restart it completely".into()));
+    }
+    if token_hash.len() != 64 || !token_hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(WireError::Malformed("a session names no token".into()));
+    }
+    match prepare::claim_accused(owner, &token_hash) {
+        Ok(Some(job)) => doom(owner, &job, &violation),
+        Ok(None) => log::info!("{}: the job of that key has its session, or is over", unix::logging::escape(&violation.rule)),
+        Err(failure) => log::warn!("{}", failure.line()),
+    }
+    Ok(())
 }
 
 /// Goes on with a session that another process of this owner began.
@@ -85,11 +105,22 @@ fn attend(owner: &Owner, job: &Arc<Job>, stream: &UnixStream, conversation: Opti
     let mut session = Session::new(owner, job, stream, ours)?;
     match conversation {
         None => write_json(&mut session.output, kind::OPENED, &job.opened)?,
-        Some(conversation) => {
-            if !session.take_up(conversation)? {
-                return Ok(Ended::Called);
+        Some(conversation) => match owner.pass(&session.bell) {
+            // What was accepted is judged again: the repository must be there for it.
+            Pass::Inside(_inside) => {
+                job.set_inside(true);
+                let taken_up = session.take_up(conversation);
+                job.set_inside(false);
+                if !taken_up? {
+                    return Ok(Ended::Called);
+                }
             }
-        }
+            Pass::Called => return Ok(Ended::Called),
+            Pass::Leaving => {
+                owner.estate.leave_session(job.number, stream.try_clone()?, conversation);
+                return Ok(Ended::Left);
+            }
+        },
     }
     let (ended, given_back) = session.serve()?;
     if ended == Ended::Left {
@@ -161,6 +192,9 @@ impl<'a> Session<'a> {
         self.input = Input::new(unread, self.output.try_clone()?);
         (self.credit, self.deduplicated, self.fresh) = (credit, deduplicated, fresh);
         self.collected = Collection::of(items, references, violation);
+        if proposal.is_some() {
+            pause_for_tests("take-up");
+        }
         // It was told already that this one is good.
         Ok(proposal.is_none_or(|proposal| self.judge(proposal) == Verdict::Accepted))
     }
@@ -306,15 +340,20 @@ impl<'a> Session<'a> {
     }
 
     pub fn doom(&self, violation: &Violation) {
-        log::warn!(
-            event = "policy-violation", job = self.job.number, client = self.job.client.as_str(), repository = self.owner.name.as_str(),
-            cause = violation.rule.as_str();
-            "job {}: {}: {}", self.job.number, violation.rule, violation.detail
-        );
-        let cause = match violation.rule.as_str() {
-            "paths-overlap" => Cause::PathsOverlap,
-            rule => Cause::PolicyViolation { rule: rule.to_owned() },
-        };
-        self.job.fail(Failure::new(cause, violation.detail.clone()));
+        doom(self.owner, self.job, violation);
     }
+}
+
+/// The job fails because its client broke a rule.
+fn doom(owner: &Owner, job: &Job, violation: &Violation) {
+    log::warn!(
+        event = "policy-violation", job = job.number, client = job.client.as_str(), repository = owner.name.as_str(),
+        cause = violation.rule.as_str();
+        "job {}: {}: {}", job.number, violation.rule, violation.detail
+    );
+    let cause = match violation.rule.as_str() {
+        "paths-overlap" => Cause::PathsOverlap,
+        rule => Cause::PolicyViolation { rule: rule.to_owned() },
+    };
+    job.fail(Failure::new(cause, violation.detail.clone()));
 }

@@ -23,8 +23,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
+use unix::poll::{Interest, poll};
 use wire::session::{kind, write_json};
 
 /// How long threads may take to come to the end of what they are doing.
@@ -35,6 +36,9 @@ const BARRIER: Duration = Duration::from_secs(10);
 
 /// How often to look whether they have.
 const GLANCE: Duration = Duration::from_millis(20);
+
+/// How often to look around while the repository is opened.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Descriptors of one job.
 const EACH: usize = 3;
@@ -77,16 +81,37 @@ pub fn leave(owner: &Owner, mut look: impl FnMut() -> bool) {
             Err(failure) => abandon(owner, &job, &failure),
         }
     }
-    for (number, (stream, said)) in owner.estate.take_strangers().into_iter().enumerate() {
+    leave_strangers(owner.estate.take_strangers());
+    have_left(left);
+}
+
+fn leave_strangers(strangers: Vec<(UnixStream, Vec<u8>)>) {
+    for (number, (stream, said)) in strangers.into_iter().enumerate() {
         if let Err(e) = leave_stranger(number, &stream, &said) {
             log::warn!("a connection is closed: {e}");
         }
     }
+}
+
+fn have_left(jobs: usize) {
     match unix::fdstore::barrier(BARRIER) {
-        Ok(true) => log::info!("{left} jobs are left to the next process of this owner"),
+        Ok(true) => log::info!("{jobs} jobs are left to the next process of this owner"),
         Ok(false) => log::error!("the service manager does not answer; the sessions may be lost"),
         Err(e) => log::error!("{e}; the sessions may be lost"),
     }
+}
+
+/// What was left to us goes to the one after us as it came: nothing could be done with it yet.
+pub fn pass_on(inheritance: Inheritance) {
+    let mut left = 0;
+    for heir in inheritance.heirs {
+        match leave_legacy(heir.number, &heir.legacy, &heir.worker, heir.session.as_ref()) {
+            Ok(()) => left += 1,
+            Err(failure) => heir.end(&failure),
+        }
+    }
+    leave_strangers(inheritance.strangers);
+    have_left(left);
 }
 
 fn leave_job(owner: &Owner, job: &Job) -> Result<(), Failure> {
@@ -134,10 +159,14 @@ fn leave_job(owner: &Owner, job: &Job) -> Result<(), Failure> {
     })?;
     let relied = job.relied().iter().copied().collect();
     let legacy = Legacy { facts, view: Arc::clone(&job.view.references), sent, relied, conversation, said };
+    leave_legacy(job.number, &legacy, &worker, stream.as_ref())
+}
+
+fn leave_legacy(number: u64, legacy: &Legacy, worker: &UnixStream, session: Option<&UnixStream>) -> Result<(), Failure> {
     let file = legacy.write()?;
-    let keep = |what: &str, fd| unix::fdstore::keep(&format!("{what}-{}", job.number), fd).map_err(|e| internal(e.to_string()));
-    if let Some(stream) = &stream {
-        keep("session", stream.as_fd())?;
+    let keep = |what: &str, fd| unix::fdstore::keep(&format!("{what}-{number}"), fd).map_err(|e| internal(e.to_string()));
+    if let Some(session) = session {
+        keep("session", session.as_fd())?;
     }
     keep("worker", worker.as_fd())?;
     // Last: without it the others mean nothing.
@@ -169,6 +198,23 @@ pub struct Heir {
     legacy: Legacy,
     worker: UnixStream,
     session: Option<UnixStream>,
+}
+
+impl Heir {
+    /// Its session is told; its worker sees the end of its connection and asks again.
+    fn end(mut self, failure: &Failure) {
+        log::error!("job {}: its session ends: {}", self.number, failure.line());
+        if let Some(session) = &mut self.session
+            && let Err(e) = write_json(session, kind::FAILED, failure)
+        {
+            log::debug!("job {}: {e}", self.number);
+        }
+    }
+
+    /// Whether its worker has ended, because somebody has cancelled the job for example. (It may also have said something.)
+    fn is_forsaken(&self) -> bool {
+        poll(&[(self.worker.as_fd(), Interest::Hangup)], Some(Duration::ZERO)).is_ok_and(|ready| ready[0].any())
+    }
 }
 
 /// What an owner before us has left.
@@ -255,11 +301,46 @@ pub fn claim(opening: &Opening, claims: &[(u64, Vec<Id>)]) -> Result<HashMap<u64
     Ok(gone)
 }
 
-/// Takes over. An error ends them all: their workers ask again and hear it.
-pub fn take_over(owner: &Owner, heirs: Vec<Heir>) -> Result<Vec<Going>, Failure> {
-    if heirs.is_empty() {
-        return Ok(vec![]);
+/// What came of [`take_over`].
+pub enum Taken {
+    /// They go on.
+    Going(Vec<Going>),
+    /// This process was asked to end before it could open the repository: for [`pass_on`].
+    Untouched(Vec<Heir>),
+}
+
+/// Takes over. An error ends them all: their workers ask again and hear it. Only while another borg has locked the repository, such as one that it was
+/// lent to, it is tried again, as long as somebody needs it. Every moment `look` is told whether that is what is waited for, and says whether this process
+/// is to end.
+pub fn take_over(owner: &Owner, mut heirs: Vec<Heir>, mut look: impl FnMut(bool) -> bool) -> Result<Taken, Failure> {
+    let mut locked = false;
+    while !heirs.is_empty() {
+        let failure = match inherit(owner, &heirs, || _ = look(locked)) {
+            Ok((opening, gone)) => {
+                return Ok(Taken::Going(heirs.into_iter().filter_map(|heir| go_on(owner, heir, &opening, &gone)).collect()));
+            }
+            Err(failure) => failure,
+        };
+        let (lasting, over): (Vec<_>, Vec<_>) =
+            heirs.into_iter().partition(|heir| failure.cause == Cause::RepositoryLockTimeout && !heir.is_forsaken());
+        over.into_iter().for_each(|heir| heir.end(&failure));
+        if lasting.is_empty() {
+            return Err(failure);
+        }
+        if !locked {
+            log::warn!("{} jobs wait for the repository: {}", lasting.len(), failure.line());
+        }
+        locked = true;
+        if look(locked) {
+            return Ok(Taken::Untouched(lasting));
+        }
+        heirs = lasting;
     }
+    Ok(Taken::Going(vec![]))
+}
+
+/// One try.
+fn inherit(owner: &Owner, heirs: &[Heir], mut look: impl FnMut()) -> Result<(Arc<Opening>, HashMap<u64, Id>), Failure> {
     let claims = heirs
         .iter()
         .map(|heir| (heir.number, heir.legacy.sent.iter().map(|(id, _)| *id).chain(heir.legacy.relied.iter().copied()).collect()))
@@ -267,23 +348,15 @@ pub fn take_over(owner: &Owner, heirs: Vec<Heir>) -> Result<Vec<Going>, Failure>
     owner.inherits.store(true, Ordering::SeqCst);
     let (reply, answer) = sync_channel(1);
     owner.writer.send(Request::Inherit { claims, reply }).map_err(|_| ending())?;
-    let inherited = answer.recv().map_err(|_| ending()).and_then(|inherited| inherited);
-    owner.inherits.store(false, Ordering::SeqCst);
-    let (opening, gone) = match inherited {
-        Ok(inherited) => inherited,
-        Err(failure) => {
-            for mut heir in heirs {
-                log::error!("job {}: its session ends: {}", heir.number, failure.line());
-                if let Some(session) = &mut heir.session
-                    && let Err(e) = write_json(session, kind::FAILED, &failure)
-                {
-                    log::debug!("job {}: {e}", heir.number);
-                }
-            }
-            return Err(failure);
+    let inherited = loop {
+        match answer.recv_timeout(LOOK) {
+            Ok(inherited) => break inherited,
+            Err(RecvTimeoutError::Timeout) => look(),
+            Err(RecvTimeoutError::Disconnected) => break Err(ending()),
         }
     };
-    Ok(heirs.into_iter().filter_map(|heir| go_on(owner, heir, &opening, &gone)).collect())
+    owner.inherits.store(false, Ordering::SeqCst);
+    inherited
 }
 
 fn go_on(owner: &Owner, heir: Heir, opening: &Arc<Opening>, gone: &HashMap<u64, Id>) -> Option<Going> {

@@ -505,7 +505,7 @@ fn stock_borg_without_a_release_is_told_that_it_is_locked_and_so_are_we() {
 
 fn compact(system: &System) -> (u64, u64, u64) {
     match system.maintain(Operation::Compact { threshold: 0 }).unwrap() {
-        Report::Compacted { segments, freed, orphans } => (segments, freed, orphans),
+        Report::Compacted { segments, freed, orphans, skipped: 0 } => (segments, freed, orphans),
         other => panic!("{other:?}"),
     }
 }
@@ -551,7 +551,7 @@ fn a_compact_gives_space_back_and_backups_and_reads_go_on_beside_it() {
     }
     println!("{} puts and reads beside it, the slowest took {longest:?}", chunks.len());
     assert!(longest < Duration::from_secs(2), "{longest:?}");
-    let Report::Compacted { segments, freed, orphans: 0 } = report.join().unwrap().unwrap() else { panic!() };
+    let Report::Compacted { segments, freed, orphans: 0, .. } = report.join().unwrap().unwrap() else { panic!() };
     assert!(segments >= 12 && freed > 23_000_000, "{segments} {freed}");
     // Emptied segments are removed behind its back. What was put meanwhile takes room, all the more on a slow machine.
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -568,6 +568,32 @@ fn a_compact_gives_space_back_and_backups_and_reads_go_on_beside_it() {
     assert_eq!(check(&system, true).1, [""; 0]);
     system.stop();
     assert_eq!(system.judge().len(), 13);
+}
+
+#[test]
+fn a_compact_says_what_it_left_alone_because_it_is_damaged() {
+    let system = System::new(EncryptionMode::Repokey);
+    let chunks = backup(&system, "a/x", "one", &[&noise(1, 5000), &noise(2, 5000)]);
+    let (worker, mut client) = system.backup("a/x", "two");
+    let job = client.opened.job;
+    assert_eq!(client.archive_of("f", &chunks[1..], false), Verdict::Accepted);
+    client.end();
+    assert!(worker.finish(job).archive.is_some());
+    assert!(system.delete(&["one"]) > 0);
+    // The id of what stays rots in the segment that could be half as large.
+    let mut rotten = 0;
+    for entry in std::fs::read_dir(system.repo().join("data/0")).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        for (at, _) in bytes.windows(32).enumerate().filter(|(_, id)| *id == chunks[1].id) {
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&file, &[!bytes[at]], at as u64).unwrap();
+            rotten += 1;
+        }
+    }
+    assert_eq!(rotten, 1);
+    let report = system.maintain(Operation::Compact { threshold: 0 }).unwrap();
+    assert!(matches!(report, Report::Compacted { skipped: 1, .. }), "{report:?}");
 }
 
 #[test]

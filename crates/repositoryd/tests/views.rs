@@ -11,7 +11,7 @@ use wire::session::{Cached, Outcome, Prepared, Reference, Verdict};
 fn record_end(system: &System, job: u64, well: bool) {
     let now = Timestamp::now();
     let mut state = JobState::ClientPreparing;
-    while let Some(next) = state.next() {
+    while let Some(next) = state.next(model::JobKind::Backup) {
         if next == JobState::Done && !well {
             let failure = Failure::new(Cause::SessionLost, "the test wants it");
             system.store.write("test", "test", |w| w.jobs().force_state(job, JobState::Failed, failure.clone(), now)).unwrap();

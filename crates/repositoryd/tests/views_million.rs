@@ -14,7 +14,7 @@ const CHUNKS: u64 = 1_000_000;
 
 fn done(system: &System, job: u64) {
     let mut state = JobState::ClientPreparing;
-    while let Some(next) = state.next() {
+    while let Some(next) = state.next(model::JobKind::Backup) {
         system.store.write("test", "test", |w| w.jobs().update_state(job, state, next, Timestamp::now())).unwrap();
         state = next;
     }

@@ -8,8 +8,8 @@ use model::occurrence::LeftOut;
 use model::schedule::Matcher;
 use model::trigger::{AccessContext, TriggerRefusal, TriggerTarget};
 use model::{
-    Action, Blackout, ClientName, ConfigName, Job, JobState, Occurrence, Origin, Outcome, Schedule, ScheduleName, SkipReason, Timestamp,
-    Trigger, TriggerId,
+    Action, Blackout, ClientName, ConfigName, Job, JobKind, JobState, Occurrence, Origin, Outcome, RepositoryName, Schedule, ScheduleName,
+    SkipReason, Timestamp, Trigger, TriggerId, Work,
 };
 
 use crate::error::{Error, Result};
@@ -108,21 +108,23 @@ impl Write<'_> {
         self.schedules().remove(name)
     }
 
-    /// Deals with everything of a schedule that is due at `now`: at most one run, and the skips. None: nothing was due.
+    /// Deals with everything of a schedule that is due at `now`: at most one run, and the skips. What it gives is the run, or the newest skip that is now
+    /// on record; None: nothing new.
     pub fn run_due(&mut self, name: &ScheduleName, now: Timestamp, actor: &str) -> Result<Option<Occurrence>> {
         let schedule = self.schedules().require(name)?;
         let due = due::due(&schedule, now);
         if due.is_empty() {
             return Ok(None);
         }
-        self.record_skips(&schedule, &due, actor, now)?;
+        let skipped = self.record_skips(&schedule, &due, actor, now)?;
         self.schedules().update(name, |schedule| {
             (schedule.handled, schedule.ahead) = (due.handled, due.ahead);
             Ok(())
         })?;
-        let Some(time) = due.run else { return self.view().occurrences().last(name) };
+        // What was recorded before is nobody's news.
+        let Some(time) = due.run else { return Ok(skipped) };
         if due.ahead.is_some() && !self.make_way(name, time)? {
-            return Ok(None);
+            return Ok(skipped);
         }
         let asked = Asked { origin: Origin::Schedule, actor, now };
         let ran = self.run_actions(&schedule, asked)?;
@@ -203,7 +205,9 @@ impl Write<'_> {
         Ok(run.ran)
     }
 
-    fn record_skips(&mut self, schedule: &Schedule, due: &Due, actor: &str, now: Timestamp) -> Result<()> {
+    /// Gives the newest of them.
+    fn record_skips(&mut self, schedule: &Schedule, due: &Due, actor: &str, now: Timestamp) -> Result<Option<Occurrence>> {
+        let mut newest = None;
         let asked = Asked { origin: Origin::Schedule, actor, now };
         for skip in &due.skipped {
             let new = match due.ahead {
@@ -212,10 +216,10 @@ impl Write<'_> {
             };
             for skip in new {
                 let outcome = Outcome::Skip { reason: skip.reason, left_out: vec![] };
-                self.add_entry(schedule, (skip.first, skip.last), skip.count, asked, outcome)?;
+                newest = Some(self.add_entry(schedule, (skip.first, skip.last), skip.count, asked, outcome)?);
             }
         }
-        Ok(())
+        Ok(newest)
     }
 
     /// Those of the occurrences that have no entry yet, from when the clock was ahead. What lies between two of the answer has one.
@@ -302,6 +306,7 @@ struct Run<'w, 't, 'a> {
     asked: Asked<'a>,
     /// What is queued or running, with its job.
     busy: BTreeMap<ConfigName, u64>,
+    maintained: BTreeMap<(JobKind, RepositoryName), u64>,
     blackouts: BTreeMap<ClientName, Vec<Blackout>>,
     /// What this run has dealt with: two actions may name the same config.
     seen: BTreeSet<ConfigName>,
@@ -312,10 +317,12 @@ impl<'w, 't, 'a> Run<'w, 't, 'a> {
     fn new(write: &'w mut Write<'t>, schedule: Option<&'a ScheduleName>, asked: Asked<'a>) -> Result<Self> {
         let view = write.view();
         let jobs = [view.jobs().in_state(JobState::JobCreated)?, view.jobs().running()?].concat();
-        let busy = jobs.into_iter().map(|job| (job.config(), job.number)).collect();
+        let busy = jobs.iter().filter_map(|job| Some((job.config()?, job.number))).collect();
+        let of_repository = |job: &Job| Some(((job.kind(), job.repository.clone()?), job.number));
+        let maintained = jobs.iter().filter(|job| job.client().is_none()).filter_map(of_repository).collect();
         let clients = view.clients().list()?.into_iter();
         let blackouts = clients.map(|client| (client.name, client.blackouts)).collect();
-        Ok(Run { write, schedule, asked, busy, blackouts, seen: BTreeSet::new(), ran: Ran::default() })
+        Ok(Run { write, schedule, asked, busy, maintained, blackouts, seen: BTreeSet::new(), ran: Ran::default() })
     }
 
     fn action(&mut self, action: &Action) -> Result<()> {
@@ -324,8 +331,10 @@ impl<'w, 't, 'a> Run<'w, 't, 'a> {
             Action::RunConfigs { client, label } => self.configs(client, label, action),
             Action::EnableSchedule { schedule } => self.switch(schedule, true, action),
             Action::DisableSchedule { schedule } => self.switch(schedule, false, action),
+            Action::Check { repository, verify_data } => self.maintain(repository, Work::Check { verify_data: *verify_data }, action),
+            Action::Compact { repository } => self.maintain(repository, Work::Compact { threshold: Work::THRESHOLD }, action),
             // Refused at entry.
-            Action::Check { .. } | Action::Compact { .. } | Action::Prune { .. } => {
+            Action::Prune { .. } => {
                 self.leave_out(action.to_string(), SkipReason::NothingToRun, None);
                 Ok(())
             }
@@ -365,17 +374,40 @@ impl<'w, 't, 'a> Run<'w, 't, 'a> {
             self.leave_out(name.to_string(), SkipReason::Blackout, None);
             return Ok(());
         }
+        let number = self.create(Work::backup(name), config.repository)?;
+        self.busy.insert(name.clone(), number);
+        Ok(())
+    }
+
+    fn maintain(&mut self, repository: &RepositoryName, work: Work, action: &Action) -> Result<()> {
+        if !self.write.view().repositories().exists(repository)? {
+            self.leave_out(action.to_string(), SkipReason::NothingToRun, None);
+            return Ok(());
+        }
+        let key = (work.kind(), repository.clone());
+        if let Some(job) = self.maintained.get(&key).copied() {
+            // What this run itself has queued is not left over from one before.
+            if !self.ran.jobs.contains(&job) {
+                self.leave_out(action.to_string(), SkipReason::StillRunning, Some(job));
+            }
+            return Ok(());
+        }
+        let number = self.create(work, repository.clone())?;
+        self.maintained.insert(key, number);
+        Ok(())
+    }
+
+    fn create(&mut self, work: Work, repository: RepositoryName) -> Result<u64> {
         let Asked { origin, actor, now } = self.asked;
         let schedule = self.schedule.cloned();
         let job = self.write.jobs().create(|number| Job {
             origin,
             schedule,
             retry: origin != Origin::Manual,
-            ..Job::backup(number, name, config.repository, actor, now)
+            ..Job::new(number, work, repository, actor, now)
         })?;
-        self.busy.insert(name.clone(), job.number);
         self.ran.jobs.push(job.number);
-        Ok(())
+        Ok(job.number)
     }
 
     fn switch(&mut self, name: &ScheduleName, enable: bool, action: &Action) -> Result<()> {

@@ -55,9 +55,9 @@ fn fill_jobs(store: &Store, count: usize) -> Vec<Job> {
 fn plain(jobs: &[Job], filter: &JobFilter, limit: usize) -> Vec<Job> {
     let fits = |job: &&Job| {
         (filter.states.is_empty() || filter.states.contains(&job.state))
-            && filter.client.as_ref().is_none_or(|c| *c == job.client)
+            && filter.client.as_ref().is_none_or(|c| Some(c) == job.client())
             && filter.repository.as_ref().is_none_or(|r| Some(r) == job.repository.as_ref())
-            && filter.config.as_ref().is_none_or(|c| *c == job.config())
+            && filter.config.as_ref().is_none_or(|c| Some(c) == job.config().as_ref())
             && filter.before.is_none_or(|n| job.number < n)
     };
     jobs.iter().rev().filter(fits).take(limit).cloned().collect()

@@ -137,7 +137,7 @@ fn a_blackout_skips_its_client_only_and_no_run_by_hand() {
     let (ran, _) = store.write("by hand", "root", |w| w.run_by_hand(&name, now, "root")).unwrap();
     assert_eq!(ran.jobs.len(), 1, "web2's still runs");
     let job = store.read(|r| r.jobs().require(&ran.jobs[0])).unwrap();
-    assert_eq!((job.client.as_str(), job.origin, job.retry), ("web1", Origin::Manual, false));
+    assert_eq!((job.client().unwrap().as_str(), job.origin, job.retry), ("web1", Origin::Manual, false));
     end_all_jobs(&store);
     let sunday = due(&store, "nightly", "2026-11-08T08:00:00Z").unwrap();
     assert_eq!(sunday.jobs().len(), 2);
@@ -289,4 +289,29 @@ fn history_is_kept_within_bounds() {
     let kept = store.read(|r| r.occurrences().count()).unwrap();
     assert!((5000..5016).contains(&kept), "{kept}");
     verify(&store);
+}
+
+#[test]
+fn a_repository_is_looked_after_once_at_a_time() {
+    let main = || "main".parse().unwrap();
+    let actions = vec![
+        Action::Compact { repository: main() },
+        Action::Check { repository: main(), verify_data: true },
+        Action::Compact { repository: main() },
+    ];
+    let gone = vec![Action::Compact { repository: "gone".parse().unwrap() }];
+    let (_dir, store) = world(&[
+        schedule("upkeep", "daily 02:00", "2026-01-01T00:00:00Z", actions),
+        schedule("gone", "daily 02:00", "2026-01-01T00:00:00Z", gone),
+    ]);
+    store.write("a repository", "root", |w| w.repositories().insert(&common::repository("main"))).unwrap();
+    let Outcome::Run { jobs, left_out, .. } = due(&store, "upkeep", "2026-01-02T02:00:00Z").unwrap().outcome else { panic!("a run") };
+    assert!(left_out.is_empty(), "{left_out:?}");
+    let made = store.read(|r| jobs.iter().map(|number| r.jobs().require(number)).collect::<store::Result<Vec<_>>>()).unwrap();
+    assert_eq!(made.iter().map(|job| job.subject()).collect::<Vec<_>>(), ["compact of main", "check of main"]);
+    assert!(made.iter().all(|job| job.retry && job.origin == Origin::Schedule));
+    // The next day, while the first ones still wait.
+    let Outcome::Skip { reason, left_out } = due(&store, "upkeep", "2026-01-03T02:00:00Z").unwrap().outcome else { panic!("a skip") };
+    assert_eq!((reason, left_out.len(), left_out[0].job), (SkipReason::StillRunning, 3, Some(jobs[0])));
+    assert_eq!(due(&store, "gone", "2026-01-03T02:00:00Z").unwrap().skipped(), Some(SkipReason::NothingToRun));
 }

@@ -28,6 +28,7 @@ pub mod random;
 mod raw;
 pub mod rule_switch;
 pub mod signals;
+pub mod slots;
 pub mod socket;
 pub mod spawn;
 pub mod terminal;

@@ -24,7 +24,7 @@ pub const ENV_LISTEN_PID: &str = "LISTEN_PID";
 pub const ENV_LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
 /// systemd: the directory with this service's secrets.
 pub const ENV_CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
-/// The private key with which workers log in to clients, as a credential of `borgcubed`.
+/// A private SSH key as a credential: of `borgcubed`, with which workers log in to clients; of an owner, to a repository on another host.
 pub const CREDENTIAL_SSH_KEY: &str = "ssh-key";
 /// systemd: where READY and friends are sent.
 pub const ENV_NOTIFY: &str = "NOTIFY_SOCKET";
@@ -202,6 +202,11 @@ impl Layout {
     /// Where sessions begin.
     pub fn session_socket(&self) -> PathBuf {
         self.run.join("session.sock")
+    }
+
+    /// Beside the session socket: what bounds how many connections one key has at a time, see [`crate::slots`].
+    pub fn connections(session_socket: &Path) -> PathBuf {
+        session_socket.with_file_name("connections")
     }
 
     /// The owner of one repository.

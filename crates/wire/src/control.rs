@@ -7,8 +7,8 @@ pub use crate::scheduling::{AddedTrigger, Due, History, ListedSchedule, Occurren
 use crate::worker::LogLine;
 use model::progress::Progress;
 use model::trigger::{AccessContext, TriggerTarget};
-use model::{Archive, BackupConfig, Client, ClientName, ConfigName, Job, JobState, Label, Repository, RepositoryName, Settings, Timestamp};
-use model::{Schedule, ScheduleName, Trigger, TriggerId};
+use model::{Archive, BackupConfig, Client, ClientName, ConfigName, Job, JobKind, JobState, Label, Repository, RepositoryName, Settings};
+use model::{Schedule, ScheduleName, Timestamp, Trigger, TriggerId, Work};
 use serde::{Deserialize, Serialize};
 
 /// The interface's name.
@@ -135,6 +135,17 @@ pub enum Call {
         /// The archive's name, where the caller wants a certain one.
         #[serde(default)]
         archive_name: Option<String>,
+        /// Try it again later when it fails for a cause that deserves it.
+        #[serde(default)]
+        retry: bool,
+    },
+    /// -> [`JobNumber`]
+    #[serde(rename = "org.borgcube.Control.RunMaintenance")]
+    RunMaintenance {
+        /// On which repository.
+        repository: RepositoryName,
+        /// What: a check or a compact.
+        work: Work,
         /// Try it again later when it fails for a cause that deserves it.
         #[serde(default)]
         retry: bool,
@@ -302,6 +313,8 @@ pub enum Call {
 pub struct JobFilter {
     /// In this state.
     pub state: Option<JobState>,
+    /// Of this kind.
+    pub kind: Option<JobKind>,
     /// Of this client.
     pub client: Option<ClientName>,
     /// Of this config label.
@@ -627,6 +640,7 @@ mod tests {
             "UpdateConfig",
             "RemoveConfig",
             "RunConfig",
+            "RunMaintenance",
             "ListJobs",
             "GetJob",
             "CancelJob",

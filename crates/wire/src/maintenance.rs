@@ -1,6 +1,7 @@
 //! What a person asks a repository's owner for, besides backups: deleting archives, compacting, checking, and lending the repository to
 //! another borg. The locking table in `docs/locking.md` says what of it goes on beside what.
 
+pub use model::progress::Steps as Progress;
 use serde::{Deserialize, Serialize};
 
 /// A request; the first and only frame of its connection.
@@ -46,17 +47,6 @@ pub enum Operation {
     },
 }
 
-/// How far it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
-    /// A word or two: `segments`, `objects`.
-    pub unit: String,
-    /// So many are done.
-    pub done: u64,
-    /// Of so many; 0: unknown.
-    pub total: u64,
-}
-
 /// The repository is unlocked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Granted {
@@ -91,6 +81,9 @@ pub enum Report {
         freed: u64,
         /// Objects that nothing referred to, left behind by sessions that broke off, and deleted by this compact.
         orphans: u64,
+        /// Segments that should have gone and stay, because they are damaged: a check says more.
+        #[serde(default)]
+        skipped: u64,
     },
     /// Of a check.
     Checked {

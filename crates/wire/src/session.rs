@@ -10,6 +10,7 @@
 //!          Items*, Refs*, Propose ->      <- Verdict          (Refs and Items are collected; Propose judges)
 //!          Commit ->                      <- Verdict
 //!          Violation | End ->
+//!          Accuse ->                      (in place of Open; the owner closes when it has dealt with it)
 //!                                         <- Failed           (at any time: the owner takes nothing more, the session ends)
 //! worker   Prepare ->                     <- Prepared | Failed
 //!          Cache ->                       <- Cached, then one byte with the descriptor of the client's chunks cache | Failed
@@ -66,6 +67,8 @@ pub mod kind {
     pub const VIOLATION: u8 = 8;
     /// Session: [`super::End`]; nothing more will come.
     pub const END: u8 = 9;
+    /// Session: [`super::Accusation`], in place of [`super::Open`].
+    pub const ACCUSE: u8 = 10;
     /// Worker: [`super::Prepare`].
     pub const PREPARE: u8 = 32;
     /// Worker: [`super::Finish`].
@@ -274,6 +277,17 @@ pub struct Violation {
     pub rule: String,
     /// What happened, escaped for printing.
     pub detail: String,
+}
+
+/// Whoever came with the SSH key of a job broke a rule before it showed the token of that job, so that no session of it can begin: the job is to hear of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accusation {
+    /// [`VERSION`].
+    pub version: u32,
+    /// SHA-256 of the token that the key is for, 64 hex digits.
+    pub token_hash: String,
+    /// What was done.
+    pub violation: Violation,
 }
 
 /// A session ends without a violation.

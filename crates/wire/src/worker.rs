@@ -2,8 +2,9 @@
 //!
 //! A worker outlives an upgrade: the other side may be of the version before. Messages may gain fields that have a default, and nothing else.
 
+use crate::maintenance::Operation;
 use model::progress::{Progress, Statistics};
-use model::{BackupConfig, Client, Failure, Job, JobState, Repository, Timestamp};
+use model::{BackupConfig, Client, Failure, Job, JobState, Repository, Timestamp, Yield};
 use serde::{Deserialize, Serialize};
 
 /// From `borgcubed` to its worker.
@@ -39,16 +40,12 @@ pub enum ToWorker {
 pub struct Task {
     /// The job, in its first state after the queue.
     pub job: Job,
-    /// The client.
-    pub client: Client,
-    /// What to back up.
-    pub config: BackupConfig,
-    /// Where to.
+    /// Its repository.
     pub repository: Repository,
+    /// What is to be done.
+    pub errand: Errand,
     /// The server's id: names the cache directory on the client.
     pub server_id: String,
-    /// What the config's last archive held: the progress bar's length.
-    pub expected: Option<Statistics>,
     /// Bytes of the job's log that what the client writes may fill.
     pub log_bytes: u64,
     /// Seconds until the client's borg has begun, and from its end to the client's.
@@ -58,6 +55,27 @@ pub struct Task {
     /// A restart of `borgcubed` does not close the socket: the worker goes on, and waits for [`ToWorker::Recorded`] at its end.
     #[serde(default)]
     pub outlives: bool,
+}
+
+/// What a worker has to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Errand {
+    /// Have a client back up.
+    Backup(Box<Backup>),
+    /// Have the repository's owner do it.
+    Maintenance(Operation),
+}
+
+/// All that a backup needs beside the repository.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Backup {
+    /// The client.
+    pub client: Client,
+    /// What to back up.
+    pub config: BackupConfig,
+    /// What the config's last archive held: the progress bar's length.
+    pub expected: Option<Statistics>,
 }
 
 /// From a worker to `borgcubed`.
@@ -101,6 +119,9 @@ pub struct Finished {
     pub warning_count: u64,
     /// The client's borg.
     pub client_borg: Option<String>,
+    /// What came of it, if it was no backup.
+    #[serde(default)]
+    pub yielded: Option<Yield>,
 }
 
 /// A line of a job's log.

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::output::{cards, lists, shown};
 use clap::Subcommand;
 use clap_complete::{ArgValueCandidates, CompletionCandidate};
-use model::{Cause, ClientName, Job, JobState, Label, RepositoryName};
+use model::{Cause, ClientName, Job, JobKind, JobState, Label, RepositoryName};
 use serde::Serialize;
 use wire::control::{Call, JobDetail, JobFilter, JobLog, Jobs};
 use wire::worker::LogLine;
@@ -66,6 +66,9 @@ pub struct List {
     /// Show those in this state only (--state is the server's directory)
     #[arg(long, short = 's', value_name = "STATE", add = ArgValueCandidates::new(states))]
     job_state: Option<JobState>,
+    /// Show those of this kind only
+    #[arg(long, short, add = ArgValueCandidates::new(kinds))]
+    kind: Option<JobKind>,
     /// Show those of this client only
     #[arg(long, short, add = ArgValueCandidates::new(complete::clients))]
     client: Option<ClientName>,
@@ -86,6 +89,10 @@ pub struct List {
 /// A job's number, as people type it.
 fn number(text: &str) -> std::result::Result<u64, String> {
     text.parse().map_err(|_| "a job is named by its number; borgcube job list shows them".into())
+}
+
+fn kinds() -> Vec<CompletionCandidate> {
+    JobKind::ALL.iter().map(|k| CompletionCandidate::new(k.as_str())).collect()
 }
 
 fn states() -> Vec<CompletionCandidate> {
@@ -120,8 +127,11 @@ pub fn retry(job: &Job, context: &Context) -> Result<Option<u64>> {
     }
     let mut before = None;
     loop {
-        let filter =
-            JobFilter { client: Some(job.client.clone()), label: Some(job.label.clone()), before, limit: PAGE, ..Default::default() };
+        let filter = JobFilter { kind: Some(job.kind()), before, limit: PAGE, ..Default::default() };
+        let filter = match job.config() {
+            Some(config) => JobFilter { client: Some(config.client), label: Some(config.label), ..filter },
+            None => JobFilter { repository: job.repository.clone(), ..filter },
+        };
         let jobs = context.control()?.call::<Jobs>(Call::ListJobs { filter })?.jobs;
         if let Some(again) = jobs.iter().find(|other| other.job.retry_of == Some(job.number)) {
             return Ok(Some(again.job.number));
@@ -138,8 +148,8 @@ pub fn retry(job: &Job, context: &Context) -> Result<Option<u64>> {
 pub fn run(command: Command, context: &Context) -> Result<()> {
     match command {
         Command::List(args) => {
-            let List { job_state: state, client, label, repository, before, limit } = args;
-            let filter = JobFilter { state, client, label, repository, before, limit };
+            let List { job_state: state, kind, client, label, repository, before, limit } = args;
+            let filter = JobFilter { state, kind, client, label, repository, before, limit };
             let jobs = context.control()?.call::<Jobs>(Call::ListJobs { filter })?.jobs;
             context.list(&jobs, lists::jobs(&jobs))
         }

@@ -1,14 +1,15 @@
 //! `borgcube repository compact` and `check`.
 
-use super::wait;
+use super::{run, wait};
 use crate::complete;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::output::{bytes, count, shown};
 use crate::owner_link::OwnerLink;
 use clap_complete::ArgValueCandidates;
-use model::RepositoryName;
+use model::{RepositoryName, Work};
 use serde::Serialize;
+use wire::control::Call;
 use wire::maintenance::{Operation, Report};
 
 /// Options of `borgcube repository compact`.
@@ -17,7 +18,8 @@ use wire::maintenance::{Operation, Report};
 
 Examples:
   borgcube repository compact main
-  borgcube repository compact main --threshold 50")]
+  borgcube repository compact main --threshold 50
+  borgcube repository compact main --job --wait")]
 pub struct Compact {
     /// Repository
     #[arg(value_name = "REPOSITORY", add = ArgValueCandidates::new(complete::repositories))]
@@ -25,6 +27,19 @@ pub struct Compact {
     /// Leave segment files alone of which less than this can be freed
     #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=99))]
     threshold: u8,
+    #[command(flatten)]
+    queue: Queue,
+}
+
+/// As a job.
+#[derive(Debug, clap::Args)]
+pub struct Queue {
+    /// Put it into the queue as a job, which goes on when this command ends; `borgcube job` shows it
+    #[arg(long)]
+    job: bool,
+    /// With --job: show progress until the job has ended; the exit code tells how
+    #[arg(long, short, requires = "job")]
+    wait: bool,
 }
 
 /// Options of `borgcube repository check`.
@@ -41,6 +56,8 @@ pub struct Check {
     /// Also decrypt and decompress every object and recompute its id: slower, and finds whatever there is
     #[arg(long)]
     verify_data: bool,
+    #[command(flatten)]
+    queue: Queue,
 }
 
 /// What compact prints with `--json`.
@@ -50,6 +67,7 @@ struct Compacted<'a> {
     segments: u64,
     freed: u64,
     orphans: u64,
+    skipped: u64,
 }
 
 /// What check prints with `--json`.
@@ -64,14 +82,27 @@ struct Checked<'a> {
     advice: &'a [String],
 }
 
+/// Has it done as a job.
+fn queue(name: &RepositoryName, work: Work, how: &Queue, context: &Context) -> Result<()> {
+    let call = Call::RunMaintenance { repository: name.clone(), work, retry: !how.wait };
+    run::queued(call, how.wait, context)
+}
+
 /// Gives space back.
 pub fn compact(args: &Compact, context: &Context) -> Result<()> {
     let name = &args.name;
+    if args.queue.job {
+        return queue(name, Work::Compact { threshold: args.threshold }, &args.queue, context);
+    }
     let mut interrupts = wait::interrupts()?;
     let link = OwnerLink::ask(name, Operation::Compact { threshold: args.threshold }, context)?;
     match link.report(&format!("compact of {name}"), &mut interrupts, context)? {
-        Report::Compacted { segments, freed, orphans } => {
-            context.done(&Compacted { repository: name, segments, freed, orphans }, &compacted(name, segments, freed, orphans))
+        Report::Compacted { segments, freed, orphans, skipped } => {
+            context.done(&Compacted { repository: name, segments, freed, orphans, skipped }, &compacted(name, segments, freed, orphans))?;
+            if skipped > 0 {
+                context.note(&damaged(name, skipped));
+            }
+            Ok(())
         }
         other => Err(senseless(&other)),
     }
@@ -88,9 +119,20 @@ fn compacted(name: &RepositoryName, segments: u64, freed: u64, orphans: u64) -> 
     sentence + "."
 }
 
+/// What a compact has found without looking for it.
+fn damaged(name: &RepositoryName, skipped: u64) -> String {
+    format!(
+        "WARNING: {} damaged and left alone. What is wrong, this says: borgcube repository check {name}",
+        count(skipped, "segment file")
+    )
+}
+
 /// Reads everything; damage is an error.
 pub fn check(args: &Check, context: &Context) -> Result<()> {
     let name = &args.name;
+    if args.queue.job {
+        return queue(name, Work::Check { verify_data: args.verify_data }, &args.queue, context);
+    }
     let mut interrupts = wait::interrupts()?;
     let link = OwnerLink::ask(name, Operation::Check { verify_data: args.verify_data }, context)?;
     match link.report(&format!("check of {name}"), &mut interrupts, context)? {
@@ -165,6 +207,7 @@ mod tests {
         assert_eq!(compacted(&name, 1, 1_500_000, 0), "Compacted repository main: 1.50 MB freed, 1 segment file gone.");
         let orphans = "Compacted repository main: 9 B freed, 2 segment files gone, 3 objects of broken sessions deleted.";
         assert_eq!(compacted(&name, 2, 9, 3), orphans);
+        assert!(damaged(&name, 1).starts_with("WARNING: 1 segment file damaged and left alone."));
     }
 
     #[test]

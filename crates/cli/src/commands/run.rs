@@ -36,9 +36,14 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     if let Some(name) = &args.name {
         check_archive_name(name).map_err(|e| Error::usage(e.to_string()))?;
     }
-    // Before the job exists: a Ctrl-C right behind it must not be lost.
-    let interrupts = args.wait.then(wait::interrupts).transpose()?;
     let call = Call::RunConfig { config: args.config.clone(), archive_name: args.name, retry: args.retry || !args.wait };
+    queued(call, args.wait, context)
+}
+
+/// Asks for a job with a call that is answered with its number, and waits for its end if that is wanted.
+pub fn queued(call: Call, wait: bool, context: &Context) -> Result<()> {
+    // Before the job exists: a Ctrl-C right behind it must not be lost.
+    let interrupts = wait.then(wait::interrupts).transpose()?;
     let number: JobNumber = context.control()?.call(call)?;
     for warning in &number.warnings {
         context.note(&format!("Warning: {}", shown(warning)));

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::output::plans;
 use clap::{ArgGroup, Subcommand};
 use clap_complete::ArgValueCandidates;
-use model::{Action, ConfigName, Recurrence, Schedule, ScheduleName, Timestamp};
+use model::{Action, ConfigName, Recurrence, RepositoryName, Schedule, ScheduleName, Timestamp};
 use wire::control::{Call, History, ListedSchedule, OccurrenceFilter, Schedules, Upcoming};
 
 /// The commands.
@@ -57,6 +57,15 @@ pub struct Actions {
     /// Run all backup configs whose client and label match these regular expressions, such as 'web[0-9]+/.*'; repeatable
     #[arg(long, value_name = "REGEX/REGEX", value_parser = matching)]
     run_matching: Vec<Matching>,
+    /// Check this repository; repeatable
+    #[arg(long, value_name = "REPOSITORY", add = ArgValueCandidates::new(complete::repositories))]
+    check: Vec<RepositoryName>,
+    /// Check this repository, and decrypt each object and recompute its id; repeatable
+    #[arg(long, value_name = "REPOSITORY", add = ArgValueCandidates::new(complete::repositories))]
+    verify_data: Vec<RepositoryName>,
+    /// Give back the space of what was deleted from this repository; repeatable
+    #[arg(long, value_name = "REPOSITORY", add = ArgValueCandidates::new(complete::repositories))]
+    compact: Vec<RepositoryName>,
     /// Enable this other schedule; repeatable
     #[arg(long, value_name = "SCHEDULE", add = ArgValueCandidates::new(complete::schedules))]
     enable: Vec<ScheduleName>,
@@ -84,12 +93,13 @@ Nothing runs more often than once in an hour.";
 /// Options of `borgcube schedule add`.
 #[derive(Debug, clap::Args)]
 #[command(
-    group = ArgGroup::new("actions").required(true).multiple(true).args(["run", "run_matching", "enable", "disable"]),
+    group = ArgGroup::new("actions").required(true).multiple(true).args(["run", "run_matching", "check", "verify_data", "compact", "enable", "disable"]),
     after_help = format!("{TIMES}
 
 Examples:
   borgcube schedule add nightly --at 'daily 02:30' --run web1/etc --run web2/etc --jitter 600
   borgcube schedule add everything --at 'weekly sat 20:00 Europe/Berlin' --run-matching '.*/.*'
+  borgcube schedule add upkeep --at 'weekly sun 10:00' --compact main --check main
   borgcube schedule add weekend --at 'weekly fri 18:00' --disable nightly --enable hourly")
 )]
 pub struct Add {
@@ -151,7 +161,10 @@ impl Actions {
         let matching = self.run_matching.into_iter().map(|Matching(client, label)| Action::RunConfigs { client, label });
         let enable = self.enable.into_iter().map(|schedule| Action::EnableSchedule { schedule });
         let disable = self.disable.into_iter().map(|schedule| Action::DisableSchedule { schedule });
-        run.chain(matching).chain(enable).chain(disable).collect()
+        let check = self.check.into_iter().map(|repository| Action::Check { repository, verify_data: false });
+        let verify = self.verify_data.into_iter().map(|repository| Action::Check { repository, verify_data: true });
+        let compact = self.compact.into_iter().map(|repository| Action::Compact { repository });
+        run.chain(matching).chain(compact).chain(check).chain(verify).chain(enable).chain(disable).collect()
     }
 }
 

@@ -28,8 +28,8 @@ use zeroize::Zeroizing;
 
 /// Where administrators and programs in their name keep units.
 const UNITS: &str = "/etc/systemd/system";
-/// systemd starts and stops at most so long.
-const PATIENCE: Duration = Duration::from_secs(100);
+/// systemd starts and stops at most so long: a little more than `TimeoutStopSec=` of the owners.
+const PATIENCE: Duration = Duration::from_secs(190);
 
 /// Refuses everybody but root, and says what to type instead.
 pub fn need_root(what: &str) -> Result<()> {

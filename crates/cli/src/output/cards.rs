@@ -3,8 +3,8 @@
 use super::lists::{length, road};
 use super::{Details, bytes, count, duration, exactly};
 use model::client::Connection;
-use model::progress::{Progress, Statistics};
-use model::{Archive, BackupConfig, Client, Job, JobState, Repository, Settings};
+use model::progress::{Progress, Statistics, Steps};
+use model::{Archive, BackupConfig, Client, Job, JobState, Repository, Settings, Yield};
 use wire::control::{JobDetail, Occupied, Status};
 
 /// The server's state.
@@ -24,7 +24,7 @@ pub fn status(status: &Status) -> String {
     for detail in &status.running {
         let progress = detail.progress.as_ref().map(|p| format!(": {}", progress(p))).unwrap_or_default();
         let end = if detail.cancelled_by.is_some() { ", being cancelled" } else { "" };
-        text.push_str(&format!("Job {} {} {}{end}{progress}\n", detail.job.number, detail.job.config(), detail.job.state));
+        text.push_str(&format!("Job {} {} {}{end}{progress}\n", detail.job.number, detail.job.subject(), detail.job.state));
     }
     text
 }
@@ -115,7 +115,8 @@ pub fn job(detail: &JobDetail, retried_as: Option<u64>) -> String {
     with_statistics(
         Details::new()
             .line("Job", job.number.to_string())
-            .line("Config", job.config().to_string())
+            .line("Kind", job.kind().as_str())
+            .maybe("Config", job.config().map(|config| config.to_string()))
             .maybe("Repository", job.repository.as_ref().map(|r| r.as_str()))
             .line("State", job.state.as_str())
             .maybe("Waits", detail.waits.as_deref())
@@ -124,7 +125,8 @@ pub fn job(detail: &JobDetail, retried_as: Option<u64>) -> String {
             .maybe("Failure", job.failure.as_ref().map(|f| f.line()))
             .maybe("What to do", job.failure.as_ref().map(|f| f.cause.advice()))
             .maybe("Archive", job.archive_name.as_deref().filter(|_| made))
-            .maybe("Archive id", job.archive.as_deref()),
+            .maybe("Archive id", job.archive.as_deref())
+            .maybe("Result", job.yielded.as_ref().map(yielded)),
         job.statistics.as_ref(),
     )
     .maybe("Time", length(job).map(duration))
@@ -136,6 +138,22 @@ pub fn job(detail: &JobDetail, retried_as: Option<u64>) -> String {
     .many("Warnings", &job.warnings)
     .maybe("", more_warnings(job))
     .render()
+}
+
+/// What came of a job that makes no archive.
+pub fn yielded(yielded: &Yield) -> String {
+    match yielded {
+        Yield::Checked { objects, bytes: read, error_count } => {
+            let errors = if *error_count == 0 { "no damage".to_owned() } else { count(*error_count, "error") };
+            format!("{}, {} read: {errors}", count(*objects, "object"), bytes(*read))
+        }
+        Yield::Compacted { segments, freed, orphans, skipped } => {
+            let orphans = if *orphans == 0 { String::new() } else { format!(", {} of broken sessions deleted", count(*orphans, "object")) };
+            let skipped =
+                if *skipped == 0 { String::new() } else { format!(", {} damaged and left alone", count(*skipped, "segment file")) };
+            format!("{} freed, {} gone{orphans}{skipped}", bytes(*freed), count(*segments, "segment file"))
+        }
+    }
 }
 
 fn more_warnings(job: &Job) -> Option<String> {
@@ -202,6 +220,9 @@ pub fn settings(settings: &Settings) -> String {
 
 /// One line about a running backup.
 pub fn progress(progress: &Progress) -> String {
+    if let Some(steps) = &progress.steps {
+        return self::steps(steps);
+    }
     let s = &progress.statistics;
     let mut line = format!(
         "{}, {} original, {} compressed, {} deduplicated, {}/s",
@@ -217,6 +238,15 @@ pub fn progress(progress: &Progress) -> String {
     line
 }
 
+/// How far an operation on a repository is.
+pub fn steps(steps: &Steps) -> String {
+    let unit = super::shown(&steps.unit);
+    match steps.total {
+        0 => format!("{} {unit}", steps.done),
+        total => format!("{} of {total} {unit}", steps.done),
+    }
+}
+
 /// One line about a job that has ended.
 pub fn ended(job: &Job) -> String {
     let mut line = format!("Job {} {}", job.number, job.state);
@@ -229,6 +259,9 @@ pub fn ended(job: &Job) -> String {
     if let Some(s) = &job.statistics {
         let sizes = [bytes(s.original_size), bytes(s.compressed_size), bytes(s.deduplicated_size)];
         line.push_str(&format!(", {}, {} original, {} compressed, {} new", count(s.nfiles, "file"), sizes[0], sizes[1], sizes[2]));
+    }
+    if let Some(yielded) = &job.yielded {
+        line.push_str(&format!(": {}, {}", job.subject(), self::yielded(yielded)));
     }
     if let Some(seconds) = length(job) {
         line.push_str(&format!(", {}", duration(seconds)));

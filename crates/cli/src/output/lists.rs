@@ -43,7 +43,7 @@ pub fn jobs(records: &[ListedJob]) -> Table {
     let columns = [
         Number("JOB"),
         Whole("STATE"),
-        Whole("CONFIG"),
+        Whole("SUBJECT"),
         Whole("CREATED"),
         Number("TIME"),
         Number("FILES"),
@@ -57,7 +57,7 @@ pub fn jobs(records: &[ListedJob]) -> Table {
         vec![
             j.number.to_string(),
             j.state.to_string(),
-            j.config().to_string(),
+            j.subject(),
             j.created.to_local(),
             length(j).map(duration).unwrap_or_default(),
             figures(|s| s.nfiles.to_string()),

@@ -59,6 +59,13 @@ impl Live {
 
     /// The job got on.
     pub fn progress(&mut self, progress: &Progress) {
+        if let Some(steps) = &progress.steps {
+            let what = match self {
+                Live::Bar { state, .. } => state.clone(),
+                Live::Silent | Live::Lines { .. } => "job".to_owned(),
+            };
+            return self.step(&what, steps);
+        }
         match self {
             Live::Silent => {}
             Live::Lines { last } => {
@@ -90,7 +97,7 @@ impl Live {
 
     /// Maintenance got on.
     pub fn step(&mut self, what: &str, progress: &maintenance::Progress) {
-        let figures = steps(progress);
+        let figures = cards::steps(progress);
         match self {
             Live::Silent => {}
             Live::Lines { last } => {
@@ -151,14 +158,6 @@ fn figures(progress: &Progress) -> String {
     )
 }
 
-fn steps(progress: &maintenance::Progress) -> String {
-    let unit = shown(&progress.unit);
-    match progress.total {
-        0 => format!("{} {unit}", progress.done),
-        total => format!("{} of {total} {unit}", progress.done),
-    }
-}
-
 fn step_style(with_length: bool) -> ProgressStyle {
     let template = if with_length { "[{bar:40}] {percent:>3} %  {elapsed}  {msg}" } else { "{spinner}  {elapsed}  {msg}" };
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
@@ -183,7 +182,7 @@ mod tests {
 
     #[test]
     fn steps_are_counted() {
-        let step = |done, total| steps(&maintenance::Progress { unit: "segments".into(), done, total });
+        let step = |done, total| cards::steps(&maintenance::Progress { unit: "segments".into(), done, total });
         assert_eq!((step(3, 0).as_str(), step(3, 9).as_str()), ("3 segments", "3 of 9 segments"));
     }
 

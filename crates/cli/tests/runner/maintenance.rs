@@ -180,7 +180,9 @@ fn a_person_is_asked_and_may_say_no() {
 
 #[test]
 fn compact_shows_progress_and_what_it_freed() {
-    let owner = Owner::start(|_| vec![Say::Progress(3, 9), Say::Report(Report::Compacted { segments: 3, freed: 2_000_000, orphans: 1 })]);
+    let owner = Owner::start(|_| {
+        vec![Say::Progress(3, 9), Say::Report(Report::Compacted { segments: 3, freed: 2_000_000, orphans: 1, skipped: 0 })]
+    });
     let (code, out, err) = owner.run(&["repository", "compact", "main", "--threshold", "20"]);
     assert_eq!((code, err.as_str()), (0, "compact of main: 3 of 9 segments\n"));
     assert_eq!(out, "Compacted repository main: 2.00 MB freed, 3 segment files gone, 1 object of broken sessions deleted.\n");
@@ -189,7 +191,7 @@ fn compact_shows_progress_and_what_it_freed() {
     assert_eq!((code, err.as_str()), (0, ""));
     assert_eq!(
         serde_json::from_str::<Value>(&out).unwrap(),
-        json!({"repository": "main", "segments": 3, "freed": 2_000_000, "orphans": 1})
+        json!({"repository": "main", "segments": 3, "freed": 2_000_000, "orphans": 1, "skipped": 0})
     );
     assert_eq!(owner.run(&["repository", "compact", "main", "--threshold", "100"]).0, 2);
     assert_eq!(owner.run(&["repository", "compact", "other"]).0, 3);

@@ -17,7 +17,7 @@ fn job(state: JobState) -> Job {
         let mut seconds = 0;
         while job.state != state {
             seconds += 1_000_000;
-            job.update_state(job.state, job.state.next().unwrap(), Timestamp(seconds)).unwrap();
+            job.update_state(job.state, job.state.next(job.kind()).unwrap(), Timestamp(seconds)).unwrap();
         }
     }
     if state == JobState::Done {
@@ -33,7 +33,7 @@ fn event(job: &Job) -> Value {
 
 fn progress() -> Value {
     let statistics = Statistics { nfiles: 3, original_size: 1000, compressed_size: 500, deduplicated_size: 20 };
-    let progress = Progress { statistics, path: "etc/x\u{1b}[2J".into(), rate: 100, expected: None, time: Timestamp(0) };
+    let progress = Progress { statistics, path: "etc/x\u{1b}[2J".into(), rate: 100, expected: None, steps: None, time: Timestamp(0) };
     json!({ "event": { "progress": { "job": 7, "progress": progress } } })
 }
 

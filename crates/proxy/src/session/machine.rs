@@ -12,7 +12,7 @@ use model::{Cause, Failure};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::time::Duration;
-use wire::session::{End, Open, Opened, VERSION, Verdict, kind, read_json};
+use wire::session::{Accusation, End, Open, Opened, VERSION, Verdict, kind, read_json};
 
 /// What happens to a session.
 #[derive(Debug)]
@@ -44,6 +44,9 @@ pub enum Action<'a> {
     Note(String),
     /// Connect to the owner behind the link of this name (SHA-256 of the token, in hexadecimal).
     Connect(String),
+    /// Tell the owner behind the link of this name, on a connection of its own, what was done with that token's key: a frame of
+    /// [`wire::session::kind::ACCUSE`]. That there is none any more is no error.
+    Accuse(String, Vec<u8>),
     /// Send this frame to the owner.
     Owner(u8, Vec<u8>),
     /// Ask the owner for this object: soon, together with others.
@@ -272,8 +275,8 @@ impl Session {
         let digest: [u8; 32] = Sha256::digest(token.bytes()).into();
         let link = borg::Id(digest).to_hex();
         // Before anybody is asked: the other job must not lose its token by this.
-        if self.bound.token_hash.as_ref().is_some_and(|own| *own != link) {
-            Rule::TokenNotOwn.breach("the token of another job")?;
+        if let Some(own) = self.bound.token_hash.as_ref().filter(|own| **own != link) {
+            Rule::TokenNotOwn.breach("the token of another job").inspect_err(|stop| actions.extend(accusation(own, stop)))?;
         }
         actions.push(Action::Connect(link));
         self.phase = Phase::Opening { msgid, open };
@@ -417,6 +420,13 @@ pub(super) fn frames(frames: Vec<Frame>, actions: &mut Vec<Action<'_>>) {
 fn json_frame(kind: u8, message: &impl serde::Serialize) -> Action<'static> {
     // These types hold text and numbers only, which always make JSON.
     Action::Owner(kind, serde_json::to_vec(message).unwrap_or_default())
+}
+
+/// For the job whose key it was.
+fn accusation(token_hash: &str, stop: &Stop) -> Option<Action<'static>> {
+    let Stop::Violation(violation) = stop else { return None };
+    let accusation = Accusation { version: VERSION, token_hash: token_hash.to_owned(), violation: violation.clone() };
+    Some(Action::Accuse(token_hash.to_owned(), serde_json::to_vec(&accusation).ok()?))
 }
 
 fn end_frame(failure: Option<Failure>, task: &Task) -> Action<'static> {

@@ -23,6 +23,8 @@ pub struct Puppet {
     pub now: Duration,
     pub notes: Vec<String>,
     pub connected_to: Option<String>,
+    /// Who was told of a violation on a connection of its own, and what.
+    pub accused: Option<(String, wire::session::Accusation)>,
     pub owner_closed: bool,
     pub quit: Option<u8>,
     /// The owner does not answer.
@@ -49,6 +51,7 @@ impl Puppet {
             now: Duration::from_secs(1),
             notes: Vec::new(),
             connected_to: None,
+            accused: None,
             owner_closed: false,
             quit: None,
             owner_is_silent: false,
@@ -143,6 +146,7 @@ impl Puppet {
                     self.connected_to = Some(link);
                     self.event(Event::Connected);
                 }
+                Action::Accuse(link, payload) => self.accused = Some((link, wire::session::read_json(&payload).unwrap())),
                 Action::Owner(kind, payload) => self.tell_owner(kind, &payload),
                 Action::Read(id) => self.tell_owner(wire::session::kind::READ, &id),
                 Action::Put { id, size, payload } => {

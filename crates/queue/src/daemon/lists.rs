@@ -141,7 +141,11 @@ fn jobs(r: &Read<'_>, filter: &JobFilter, limit: usize) -> store::Result<Vec<Job
         let page = r.jobs().page(&page_filter, limit)?;
         let Some(last) = page.last().map(|job| job.number) else { break };
         let whole = page.len() == limit;
-        jobs.extend(page.into_iter().filter(|job| by_label.is_none_or(|label| *label == job.label)));
+        let fits = |job: &Job| {
+            filter.kind.is_none_or(|kind| kind == job.kind())
+                && by_label.is_none_or(|label| job.config().is_some_and(|config| config.label == *label))
+        };
+        jobs.extend(page.into_iter().filter(fits));
         if jobs.len() >= limit || !whole {
             break;
         }

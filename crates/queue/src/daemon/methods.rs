@@ -6,7 +6,7 @@ use super::errors::{from_store, refuse};
 use super::joblog::LogReader;
 use super::request::{Asked, SERVICE, SERVICE_DESCRIPTION, Unusable, parse, service_error};
 use super::workers::Worker;
-use model::{Cause, ConfigName, Failure, Job, JobState, Timestamp};
+use model::{Cause, ConfigName, Failure, Job, JobState, RepositoryName, Timestamp, Work};
 use serde_json::json;
 use std::time::Instant;
 use store::TransactionNumber;
@@ -95,6 +95,7 @@ impl Daemon {
             Call::UpdateConfig { previous, config } => self.update_config(&previous, config, actor).and_then(|()| nothing()),
             Call::RemoveConfig { name } => self.remove_config(&name, actor).and_then(|()| nothing()),
             Call::RunConfig { config, archive_name, retry } => one(&self.run_config(&config, archive_name, retry, actor)?),
+            Call::RunMaintenance { repository, work, retry } => one(&self.run_maintenance(&repository, work, retry, actor)?),
             Call::ListJobs { filter } => one(&self.list_jobs(&filter)?),
             Call::GetJob { job } => {
                 let job = self.job(job)?;
@@ -162,6 +163,26 @@ impl Daemon {
         let number = job.number;
         self.job_changed(job);
         Ok(JobNumber { job: number, warnings: self.blackout_warnings(&[number], now)? })
+    }
+
+    fn run_maintenance(&mut self, name: &RepositoryName, work: Work, retry: bool, actor: &str) -> Result<JobNumber, ControlError> {
+        self.takes_jobs()?;
+        if work.kind().has_client() {
+            return Err(refuse(ErrorKind::InvalidArgument, "backups are started with RunConfig"));
+        }
+        let now = Timestamp::now();
+        let note = format!("{} repository {name}", work.kind());
+        let written = self.store.write_at(now, &note, actor, |w| {
+            let job = super::records::create_maintenance(w, name, work.clone(), actor, now)?;
+            w.jobs().update(&job.number, |job| {
+                job.retry = retry;
+                Ok(job.clone())
+            })
+        });
+        let (job, _) = written.map_err(from_store)?;
+        let number = job.number;
+        self.job_changed(job);
+        Ok(JobNumber { job: number, warnings: vec![] })
     }
 
     fn cancel_job(&mut self, number: u64, actor: &str) -> Result<(), ControlError> {

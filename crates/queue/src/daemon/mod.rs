@@ -8,7 +8,7 @@
 //! | `queue` | from `job_created` to a worker |
 //! | `outcomes` | from a worker's end to the job's record |
 //! | `retries` | jobs that wait for a moment |
-//! | `scheduling`, `timers` | schedules and triggers, and systemd's timers for them |
+//! | `scheduling`, `timers`, `rates` | schedules and triggers, systemd's timers for them, how often triggers work |
 //! | `keys` | what sshd is told of keys |
 //! | `workers`, `ending`, `leftovers`, `joblog` | running jobs |
 //!
@@ -26,6 +26,7 @@ mod lists;
 mod methods;
 mod outcomes;
 mod queue;
+mod rates;
 mod records;
 pub mod request;
 mod retries;
@@ -41,8 +42,9 @@ use control::Connection;
 use leftovers::Leftovers;
 use model::{Settings, Timestamp};
 use outcomes::Outcome;
+use rates::Rates;
 use settings::Options;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -89,8 +91,10 @@ struct Daemon {
     queue_changed: bool,
     /// A queued job waits for a moment: look at the queue again then.
     look_again_at: Option<Instant>,
-    /// The largest number of a job that watchers have heard of.
-    newest_job: u64,
+    /// Queued jobs that watchers have heard of.
+    announced: BTreeSet<u64>,
+    /// How often triggers are used.
+    rates: Rates,
     timers: timers::Timers,
     /// When to try again what the database refused.
     retry_at: Option<Instant>,
@@ -190,7 +194,8 @@ fn start() -> anyhow::Result<Daemon> {
         unrecorded: BTreeMap::new(),
         queue_changed: true,
         look_again_at: None,
-        newest_job: 0,
+        announced: BTreeSet::new(),
+        rates: Rates::default(),
         timers: timers::Timers::default(),
         retry_at: None,
         stop: Stop::No,

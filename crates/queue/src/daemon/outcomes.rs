@@ -173,7 +173,8 @@ impl Daemon {
         let written = self.store.write_at(outcome.time, &note, ACTOR, |w| end(w, number, &outcome));
         match written {
             Ok(((job, again), _)) => {
-                let client = job.client.as_str();
+                let subject = job.client().cloned();
+                let client = subject.as_ref().map(model::ClientName::as_str).unwrap_or_default();
                 let repository = job.repository.as_ref().map(model::RepositoryName::as_str).unwrap_or_default();
                 match &job.failure {
                     None => log::info!(event = "job-done", job = number, client = client, repository = repository; "job {number}: done"),
@@ -189,7 +190,7 @@ impl Daemon {
                 self.job_changed(job);
                 if let Some(again) = again {
                     let when = again.not_before.map(|at| format!(", not before {}", at.to_local())).unwrap_or_default();
-                    log::info!(event = "job-retried", job = number, client = again.client.as_str(); "job {number}: tried again as job {}{when}", again.number);
+                    log::info!(event = "job-retried", job = number, client = client; "job {number}: tried again as job {}{when}", again.number);
                     self.job_changed(again);
                 }
             }
@@ -246,6 +247,7 @@ fn end(w: &mut Write<'_>, number: u64, outcome: &Outcome) -> store::Result<(Job,
             job.warnings = finished.warnings.clone();
             job.warning_count = finished.warning_count.max(finished.warnings.len() as u64);
             job.client_borg = finished.client_borg.clone();
+            job.yielded = finished.yielded.clone();
         }
         apply(job, outcome)?;
         Ok(job.clone())
@@ -257,7 +259,7 @@ fn end(w: &mut Write<'_>, number: u64, outcome: &Outcome) -> store::Result<(Job,
 fn apply(job: &mut Job, outcome: &Outcome) -> Result<(), model::job::StateError> {
     match &outcome.failure {
         Some(failure) => job.force_state(outcome.to, failure.clone(), outcome.time),
-        None if job.state == JobState::ClientCleanup => job.update_state(JobState::ClientCleanup, JobState::Done, outcome.time),
+        None if job.state.next(job.kind()) == Some(JobState::Done) => job.update_state(job.state, JobState::Done, outcome.time),
         None => {
             let message = format!("the worker reported success in state {}", job.state);
             job.force_state(JobState::Failed, Failure::new(Cause::Internal, message), outcome.time)

@@ -6,11 +6,12 @@ use super::{ACTOR, Daemon, RETRY, Stop};
 use model::progress::Statistics;
 use model::queue::{Blocked, Brief, blocked, startable};
 use model::settings::SessionLimits;
-use model::{Cause, ConfigName, Failure, Job, JobState, Settings, Timestamp};
+use model::{Cause, ConfigName, Failure, Job, JobState, Repository, Settings, Timestamp, Work};
 use std::time::Instant;
 use store::{ArchiveFilter, Read, Result, Write};
 use wire::control::Event;
-use wire::worker::Task;
+use wire::maintenance::Operation;
+use wire::worker::{Backup, Errand, Task};
 
 /// What became of a job that was to start.
 enum Started {
@@ -77,10 +78,17 @@ impl Daemon {
             Err(e) => return self.try_again_later(&format!("job {number} cannot start"), &e),
         };
         let job = task.job.clone();
+        let client = job.client().map(model::ClientName::as_str).unwrap_or_default();
+        let what = match job.config() {
+            Some(config) => format!("{config} into {}", task.repository.name),
+            None => job.subject(),
+        };
         log::info!(
-            event = "job-started", job = number, client = job.client.as_str(), repository = task.repository.name.as_str();
-            "job {number}: {} into {}, asked for by {}", job.config(), task.repository.name, job.actor);
-        let worker = Worker::start(&self.options, &self.layout.job_log(number), *task, self.keeps_workers);
+            event = "job-started", job = number, client = client, repository = task.repository.name.as_str();
+            "job {number}: {what}, asked for by {}", job.actor);
+        // For each worker two descriptors; more than there is room for are dropped without a word.
+        let keep = self.keeps_workers && unix::fdstore::capacity() >= 2 * (self.workers.len() + 1);
+        let worker = Worker::start(&self.options, &self.layout.job_log(number), *task, keep);
         self.job_changed(job);
         match worker {
             Ok(worker) => {
@@ -109,7 +117,11 @@ impl Daemon {
         if job.state.is_final() || job.state == JobState::JobCreated {
             self.queue_changed = true;
         }
-        self.newest_job = self.newest_job.max(job.number);
+        if job.state == JobState::JobCreated {
+            self.announced.insert(job.number);
+        } else {
+            self.announced.remove(&job.number);
+        }
         self.broadcast(&Event::Job(Box::new(job)));
     }
 }
@@ -117,28 +129,45 @@ impl Daemon {
 /// The state change before the fork, together with everything that the worker will need to know.
 fn prepare(w: &mut Write<'_>, number: u64, settings: &Settings, now: Timestamp) -> Result<Started> {
     let job = w.jobs().require(&number)?;
-    let config_name = job.config();
-    let r = w.view();
-    let config = r.configs().get(&config_name)?;
-    let client = r.clients().get(&job.client)?;
-    let repository = job.repository.as_ref().map(|name| r.repositories().get(name)).transpose()?.flatten();
-    let expected = expected(&r, &config_name)?;
-    let (Some(config), Some(client), Some(repository)) = (config, client, repository) else {
-        let failure = Failure::new(Cause::ConfigMissing, format!("config {config_name}, its client or its repository was removed"));
-        let job = w.jobs().force_state(number, JobState::Failed, failure, now)?;
-        return Ok(Started::Failed(Box::new(job)));
+    let (errand, repository) = match gather(&w.view(), &job)? {
+        Ok(gathered) => gathered,
+        Err(missing) => {
+            let job = w.jobs().force_state(number, JobState::Failed, Failure::new(Cause::ConfigMissing, missing), now)?;
+            return Ok(Started::Failed(Box::new(job)));
+        }
     };
     let job = w.jobs().update(&number, |job| {
-        job.update_state(JobState::JobCreated, JobState::ClientPreparing, now)?;
+        let first = job.state.next(job.kind()).unwrap_or(JobState::JobCreated);
+        job.update_state(JobState::JobCreated, first, now)?;
         if job.archive_name.is_none() {
-            job.archive_name = Some(job.default_archive_name(now));
+            job.archive_name = job.default_archive_name(now);
         }
         Ok(job.clone())
     })?;
     let server_id = settings.server_id.clone();
     let SessionLimits { log_bytes, start_seconds, total_seconds, .. } = settings.sessions;
-    let task = Task { job, client, config, repository, server_id, expected, log_bytes, start_seconds, total_seconds, outlives: false };
+    let task = Task { job, repository, errand, server_id, log_bytes, start_seconds, total_seconds, outlives: false };
     Ok(Started::Task(Box::new(task)))
+}
+
+/// What the job's worker is to do, and the repository's record; or the sentence that says what is missing.
+fn gather(r: &Read<'_>, job: &Job) -> Result<std::result::Result<(Errand, Repository), String>> {
+    let repository = job.repository.as_ref().map(|name| r.repositories().get(name)).transpose()?.flatten();
+    let errand = match &job.work {
+        Work::Backup { client, label } => {
+            let name = ConfigName { client: client.clone(), label: label.clone() };
+            let (Some(config), Some(client)) = (r.configs().get(&name)?, r.clients().get(client)?) else {
+                return Ok(Err(format!("config {name} or its client was removed")));
+            };
+            Errand::Backup(Box::new(Backup { client, config, expected: expected(r, &name)? }))
+        }
+        Work::Check { verify_data } => Errand::Maintenance(Operation::Check { verify_data: *verify_data }),
+        Work::Compact { threshold } => Errand::Maintenance(Operation::Compact { threshold: *threshold }),
+    };
+    Ok(match repository {
+        Some(repository) => Ok((errand, repository)),
+        None => Err(format!("the repository of {} was removed", job.subject())),
+    })
 }
 
 /// Totals of the config's last whole archive.

@@ -3,7 +3,7 @@
 use super::errors::{from_store, refuse, refuse_in};
 use super::{Daemon, control, keys, validate};
 use model::{
-    BackupConfig, Client, ClientName, ConfigName, Connection, Job, JobState, Origin, Repository, RepositoryName, Settings, Timestamp,
+    BackupConfig, Client, ClientName, ConfigName, Connection, Job, JobState, Origin, Repository, RepositoryName, Settings, Timestamp, Work,
 };
 use store::{ArchiveFilter, ArchiveKey, IntentKey, JobFilter, Read, Result, Write};
 use wire::control::{ControlError, ErrorKind, Event};
@@ -103,11 +103,7 @@ impl Daemon {
 
     /// On an installed server these records name programs that run here, and places that a unit opens: operators may not choose them.
     pub(super) fn need_root(&self, what: &str, actor: &str) -> Done {
-        if actor == control::ROOT || !self.layout.is_installed() {
-            return Ok(());
-        }
-        let message = format!("{actor} may not {what}: on an installed server only root may say which programs run here; use sudo");
-        Err(refuse(ErrorKind::PermissionDenied, message))
+        only_root(what, actor, self.layout.is_installed())
     }
 
     pub(super) fn remove_repository(&mut self, name: &RepositoryName, actor: &str) -> Done {
@@ -133,8 +129,9 @@ impl Daemon {
 
     pub(super) fn add_client(&mut self, mut client: Client, actor: &str) -> Done {
         validate::client(&client).map_err(invalid)?;
-        if local_borg(&client).is_some() {
-            self.need_root(&format!("add local client {} with a remote_borg", client.name), actor)?;
+        has_road(&client, self.layout.is_installed())?;
+        if let Some(programs) = programs(&client) {
+            self.need_root(&format!("add client {} with {}", client.name, programs.what), actor)?;
         }
         client.created = Timestamp::now();
         let note = format!("add client {}", client.name);
@@ -153,8 +150,11 @@ impl Daemon {
     pub(super) fn update_client(&mut self, previous: &Client, mut client: Client, actor: &str) -> Done {
         same_name("client", &previous.name, &client.name)?;
         validate::client(&client).map_err(invalid)?;
-        if local_borg(&client).is_some_and(|borg| local_borg(previous) != Some(borg)) {
-            self.need_root(&format!("change remote_borg of local client {}", client.name), actor)?;
+        if !matches!(previous.connection, Connection::Local { .. }) {
+            has_road(&client, self.layout.is_installed())?;
+        }
+        if let Some(chosen) = programs(&client).filter(|chosen| programs(previous).as_ref() != Some(chosen)) {
+            self.need_root(&format!("change client {} to {}", client.name, chosen.what), actor)?;
         }
         client.created = previous.created;
         let note = format!("change client {}", client.name);
@@ -255,10 +255,50 @@ pub(super) fn same_place(a: &Repository, b: &Repository) -> bool {
     (&a.url, &a.rsh, &a.remote_borg) == (&b.url, &b.rsh, &b.remote_borg)
 }
 
-/// The program that a worker runs on this machine for a client, if the record names one.
-pub(super) fn local_borg(client: &Client) -> Option<&str> {
+fn only_root(what: &str, actor: &str, installed: bool) -> Done {
+    if actor == control::ROOT || !installed {
+        return Ok(());
+    }
+    let message = format!("{actor} may not {what}: on an installed server only root may say which programs run here; use sudo");
+    Err(refuse(ErrorKind::PermissionDenied, message))
+}
+
+/// An installed server's units see next to nothing of this machine, and so would a backup of it that they made themselves.
+fn has_road(client: &Client, installed: bool) -> Done {
+    if !installed || !matches!(client.connection, Connection::Local { .. }) {
+        return Ok(());
+    }
+    let name = &client.name;
+    let message = format!(
+        "client {name} cannot be --local: on an installed server borgcubed's sandbox shows it next to nothing of this machine. Let it come by SSH as \
+         any other host: borgcube client add {name} --remote root@localhost --server {}@localhost",
+        unix::paths::USER_SSH
+    );
+    Err(refuse(ErrorKind::InvalidArgument, message))
+}
+
+/// Programs that a worker runs on this machine for a client.
+#[derive(Debug, PartialEq)]
+pub(super) struct Programs<'a> {
+    /// For people.
+    what: &'static str,
+    program: Option<&'a str>,
+    options: &'a [String],
+}
+
+/// Those that the record names, if it names any.
+pub(super) fn programs(client: &Client) -> Option<Programs<'_>> {
     match &client.connection {
-        Connection::Local { remote_borg, .. } => remote_borg.as_deref(),
+        Connection::Local { remote_borg, .. } => remote_borg.as_deref().map(|borg| Programs {
+            what: "a borg program of its own on this server",
+            program: Some(borg),
+            options: &[],
+        }),
+        // Where it logs in, with which of its keys, over which port and jump hosts, is the operators' affair.
+        Connection::Ssh(ssh) if ssh.runs_programs() => {
+            let what = "an SSH command or SSH options that may start programs on this server";
+            Some(Programs { what, program: ssh.rsh.as_deref(), options: &ssh.rsh_options })
+        }
         Connection::Ssh(_) => None,
     }
 }
@@ -326,7 +366,7 @@ pub(super) fn bring_forward(w: &mut Write<'_>, name: &ConfigName, archive: Optio
     let filter = JobFilter { states: vec![JobState::JobCreated], config: Some(name.clone()), ..Default::default() };
     let queued = w.view().jobs().page(&filter, 1)?.pop();
     let Some(job) = queued.filter(|_| archive.is_none()) else { return Ok(None) };
-    let in_blackout = || Ok::<_, store::Error>(w.view().clients().get(&job.client)?.is_some_and(|client| client.blackout(now).is_some()));
+    let in_blackout = || Ok::<_, store::Error>(w.view().clients().get(&name.client)?.is_some_and(|client| client.blackout(now).is_some()));
     let waits = job.not_before.is_some_and(|at| at > now) || (job.origin != Origin::Manual && in_blackout()?);
     if !waits {
         return Ok(None);
@@ -337,6 +377,23 @@ pub(super) fn bring_forward(w: &mut Write<'_>, name: &ConfigName, archive: Optio
         job.origin = Origin::Manual;
         Ok(Some(job.clone()))
     })
+}
+
+/// A job for a repository in the queue. Each repository has at most one of a kind there.
+pub(super) fn create_maintenance(w: &mut Write<'_>, repository: &RepositoryName, work: Work, actor: &str, now: Timestamp) -> Result<Job> {
+    let r = w.view();
+    if !r.repositories().exists(repository)? {
+        return Err(missing("repository", repository));
+    }
+    let queued = r.jobs().in_state(JobState::JobCreated)?;
+    let same = |job: &&Job| job.kind() == work.kind() && job.repository.as_ref() == Some(repository);
+    if let Some(job) = queued.iter().find(same) {
+        let (kind, number) = (work.kind(), job.number);
+        return Err(in_the_way(format!(
+            "a {kind} of repository {repository} is in the queue already as job {number}; `borgcube job show {number}` says what it waits for"
+        )));
+    }
+    w.jobs().create(|number| Job::new(number, work, repository.clone(), actor, now))
 }
 
 /// A job in the queue. Each config has at most one there.
@@ -362,4 +419,54 @@ pub(super) fn create_job(w: &mut Write<'_>, name: &ConfigName, archive: Option<&
         job.archive_name = archive.map(str::to_owned);
         job
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::client::SshConnection;
+
+    fn client(connection: Connection) -> Client {
+        Client {
+            name: "web1".parse().unwrap(),
+            description: String::new(),
+            connection,
+            keys: vec![],
+            blackouts: vec![],
+            created: Timestamp(0),
+        }
+    }
+
+    fn ssh(rsh: Option<&str>, options: &[&str]) -> Client {
+        let rsh_options = options.iter().map(|option| (*option).to_owned()).collect();
+        let remote = "root@web1".to_owned();
+        client(Connection::Ssh(SshConnection { remote, rsh: rsh.map(str::to_owned), rsh_options, ..Default::default() }))
+    }
+
+    fn local(remote_borg: Option<&str>) -> Client {
+        client(Connection::Local { remote_borg: remote_borg.map(str::to_owned), remote_cache_dir: None })
+    }
+
+    #[test]
+    fn what_runs_programs_here_is_for_root() {
+        for harmless in [ssh(None, &[]), ssh(None, &["-p", "2222", "-J", "gate"]), local(None)] {
+            assert_eq!(programs(&harmless), None, "{harmless:?}");
+        }
+        let chosen = [ssh(Some("/tmp/x"), &[]), ssh(None, &["-oProxyCommand=x"]), ssh(None, &["-oProxyCommand=y"]), local(Some("/tmp/x"))];
+        for (at, one) in chosen.iter().enumerate() {
+            assert!(programs(one).is_some(), "{one:?}");
+            // Another choice is another one.
+            assert!(chosen[..at].iter().all(|other| programs(other) != programs(one)));
+        }
+        let refused = only_root("change client web1", "user:ada", true).unwrap_err();
+        assert!(refused.message.contains("user:ada may not change client web1") && refused.message.contains("sudo"), "{}", refused.message);
+        assert!(only_root("x", control::ROOT, true).is_ok() && only_root("x", "user:ada", false).is_ok());
+    }
+
+    #[test]
+    fn an_installed_server_backs_up_itself_by_ssh() {
+        let refused = has_road(&local(None), true).unwrap_err();
+        assert!(refused.message.contains("--remote root@localhost --server borgcube-ssh@localhost"), "{}", refused.message);
+        assert!(has_road(&local(None), false).is_ok() && has_road(&ssh(None, &[]), true).is_ok());
+    }
 }

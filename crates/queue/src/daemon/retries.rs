@@ -24,13 +24,18 @@ pub(super) fn after(w: &mut Write<'_>, job: &Job, now: Timestamp) -> Result<Opti
         },
     };
     // Unless somebody has asked for it already.
-    let queued = JobFilter { states: vec![JobState::JobCreated], config: Some(job.config()), ..Default::default() };
-    if !w.view().jobs().page(&queued, 1)?.is_empty() {
+    let queued =
+        JobFilter { states: vec![JobState::JobCreated], config: job.config(), repository: job.repository.clone(), ..Default::default() };
+    if w.view().jobs().page(&queued, usize::MAX)?.iter().any(|other| other.kind() == job.kind()) {
         return Ok(None);
     }
-    let Some(config) = w.view().configs().get(&job.config())? else { return Ok(None) };
+    let repository = match job.config() {
+        Some(config) => w.view().configs().get(&config)?.map(|config| config.repository),
+        None => job.repository.clone(),
+    };
+    let Some(repository) = repository else { return Ok(None) };
     let not_before = Some(not_before).filter(|at| *at > now);
-    w.jobs().create(|number| job.again(number, config.repository.clone(), now, not_before)).map(Some)
+    w.jobs().create(|number| job.again(number, repository, now, not_before)).map(Some)
 }
 
 fn is_stale(job: &Job) -> bool {
@@ -51,7 +56,7 @@ fn held(r: &Read<'_>, job: &Job, now: Timestamp) -> Result<Option<(String, Optio
     if job.origin == Origin::Manual {
         return Ok(None);
     }
-    let client = r.clients().get(&job.client)?;
+    let client = job.client().map(|name| r.clients().get(name)).transpose()?.flatten();
     let blackout = client.and_then(|client| client.blackout(now).map(ToString::to_string));
     Ok(blackout.map(|window| (format!("waits for the end of the client's blackout {window}"), None)))
 }

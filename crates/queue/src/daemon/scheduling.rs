@@ -1,9 +1,11 @@
 //! Schedules and triggers: what people may ask for. What is due, and that it happens once, is the store's business.
 
 use super::errors::{from_store, refuse, refuse_in};
+use super::rates::{BURST, Rate};
 use super::{Daemon, Stop};
 use model::trigger::{AccessContext, TriggerRefusal, TriggerTarget};
 use model::{Action, JobState, Recurrence, Schedule, ScheduleName, Timestamp, Trigger, TriggerId};
+use std::time::Instant;
 use store::{Read, Result};
 use wire::control::{
     AddedTrigger, ControlError, Due, ErrorKind, Event, History, ListedSchedule, OccurrenceFilter, Ran, Schedules, Triggers, Upcoming,
@@ -43,16 +45,8 @@ fn check_references(r: &Read<'_>, schedule: &Schedule) -> Result<()> {
             Action::EnableSchedule { schedule } | Action::DisableSchedule { schedule } if !r.schedules().exists(schedule)? => {
                 return Err(missing("schedule", schedule));
             }
-            Action::Check { repository } | Action::Compact { repository } => {
-                let (what, verb) = match action {
-                    Action::Check { .. } => ("checked", "check"),
-                    _ => ("compacted", "compact"),
-                };
-                let message = format!(
-                    "repository {repository} can't be {what} by a schedule yet: in this version schedules run backups; \
-                     let cron or a timer of your own call `borgcube repository {verb} {repository}`"
-                );
-                return Err(refuse_in(ErrorKind::InvalidArgument, message));
+            Action::Check { repository, .. } | Action::Compact { repository } if !r.repositories().exists(repository)? => {
+                return Err(missing("repository", repository));
             }
             _ => {}
         }
@@ -174,7 +168,7 @@ impl Daemon {
             let mut warnings = vec![];
             for number in jobs {
                 let Some(job) = r.jobs().get(number)? else { continue };
-                let Some(client) = r.clients().get(&job.client)? else { continue };
+                let Some(client) = job.client().map(|name| r.clients().get(name)).transpose()?.flatten() else { continue };
                 if let Some(blackout) = client.blackout(now) {
                     let name = &client.name;
                     warnings.push(format!(
@@ -293,13 +287,16 @@ impl Daemon {
     pub(super) fn fire_trigger(&mut self, id: &str, context: AccessContext, actor: &str) -> Answered<Ran> {
         self.takes_jobs()?;
         let now = Timestamp::now();
-        let fired = match id.parse::<TriggerId>() {
-            Err(_) => Err(TriggerRefusal::Unknown),
-            Ok(id) => {
-                let note = format!("trigger {}… used from {context}", id.short());
-                let written = self.store.write_at(now, &note, actor, |w| w.fire_trigger(&id, context, now));
-                written.map_err(from_store)?.0
-            }
+        let (fired, rate) = match self.known_trigger(id)? {
+            None => (Err(TriggerRefusal::Unknown), self.rates.of_unknown(Instant::now())),
+            Some(id) => match self.rates.of(&id, Instant::now()) {
+                Rate::Within => {
+                    let note = format!("trigger {}… used from {context}", id.short());
+                    let written = self.store.write_at(now, &note, actor, |w| w.fire_trigger(&id, context, now));
+                    (written.map_err(from_store)?.0, Rate::Within)
+                }
+                rate => (Err(TriggerRefusal::TooOften), rate),
+            },
         };
         match fired {
             Ok(done) => {
@@ -316,19 +313,32 @@ impl Daemon {
                 Ok(told)
             }
             Err(refusal) => {
-                log::warn!("trigger {} refused to {actor} from {context}: {refusal}", short(id));
+                match rate {
+                    Rate::Within => log::warn!("trigger {} refused to {actor} from {context}: {refusal}", short(id)),
+                    Rate::Told(untold) => log::warn!(
+                        "trigger {} refused to {actor} from {context}: {refusal}, more than {BURST} times in a minute; {untold} before it have no line here",
+                        short(id)
+                    ),
+                    Rate::Untold => {}
+                }
                 Err(refused(refusal, context))
             }
         }
     }
 
+    fn known_trigger(&self, id: &str) -> Answered<Option<TriggerId>> {
+        let Ok(id) = id.parse::<TriggerId>() else { return Ok(None) };
+        let known = self.store.read(|r| r.triggers().exists(&id)).map_err(from_store)?;
+        Ok(known.then_some(id))
+    }
+
     /// Somebody else has committed jobs.
     pub(super) fn wake(&mut self) -> Answered<()> {
         self.queue_changed = true;
-        let (known, stop) = (self.newest_job, self.stop);
         let queued = self.store.read(|r| r.jobs().in_state(JobState::JobCreated)).map_err(from_store)?;
-        let new: Vec<_> = queued.into_iter().filter(|job| job.number > known).collect();
-        log::debug!("woken; {} new jobs, {stop:?}", new.len());
+        // Not by their numbers: ours and theirs are committed in whatever order.
+        let new: Vec<_> = queued.into_iter().filter(|job| !self.announced.contains(&job.number)).collect();
+        log::debug!("woken; {} new jobs, {:?}", new.len(), self.stop);
         for job in new {
             self.job_changed(job);
         }
@@ -365,6 +375,7 @@ fn refused(refusal: TriggerRefusal, context: AccessContext) -> ControlError {
         TriggerRefusal::Context { .. } => (ErrorKind::PermissionDenied, "add another one for here"),
         TriggerRefusal::ScheduleDisabled => (ErrorKind::Conflict, "`borgcube schedule enable` changes that"),
         TriggerRefusal::TargetMissing => (ErrorKind::NotFound, "remove the trigger with `borgcube trigger remove`"),
+        TriggerRefusal::TooOften => (ErrorKind::Conflict, "try it again in a minute"),
     };
     refuse(kind, format!("{refusal}; {hint}"))
 }
@@ -390,6 +401,7 @@ mod tests {
             TriggerRefusal::Context { allowed: LocalCli, used: AnonymousWeb },
             TriggerRefusal::ScheduleDisabled,
             TriggerRefusal::TargetMissing,
+            TriggerRefusal::TooOften,
         ];
         let told: Vec<ControlError> = refusals.iter().map(|refusal| refused(*refusal, AnonymousWeb)).collect();
         assert!(told.iter().all(|error| *error == told[0]), "{told:?}");

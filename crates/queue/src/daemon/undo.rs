@@ -1,7 +1,7 @@
 //! Taking a transaction back: the store knows how, here it is decided whether.
 
 use super::errors::{from_store, refuse, refuse_in};
-use super::records::{local_borg, same_place};
+use super::records::{programs, same_place};
 use super::{Daemon, settings};
 use model::{BackupConfig, Client, ClientName, ConfigName, Job, Repository, RepositoryName, Timestamp};
 use std::collections::BTreeSet;
@@ -145,8 +145,8 @@ fn busy(r: &Read<'_>, entry: &Entry) -> Result<Option<(Job, String)>> {
     for job in live {
         for change in &entry.changes {
             let concerned = match change.table.as_str() {
-                Clients::NAME => ClientName::decode(&change.key)? == job.client,
-                Configs::NAME => ConfigName::decode(&change.key)? == job.config(),
+                Clients::NAME => Some(&ClientName::decode(&change.key)?) == job.client(),
+                Configs::NAME => Some(ConfigName::decode(&change.key)?) == job.config(),
                 Repositories::NAME => Some(RepositoryName::decode(&change.key)?) == job.repository,
                 Archives::NAME => Some(store::ArchiveKey::decode(&change.key)?.repository) == job.repository,
                 _ => false,
@@ -200,8 +200,8 @@ fn chooses_programs(r: &Read<'_>, entry: &Entry) -> Result<bool> {
                 None => false,
             },
             Clients::NAME => match before::<Client>(change, back)? {
-                Some(back) => match local_borg(&back) {
-                    Some(borg) => r.clients().get(&back.name)?.as_ref().and_then(local_borg) != Some(borg),
+                Some(back) => match programs(&back) {
+                    Some(chosen) => r.clients().get(&back.name)?.as_ref().and_then(programs) != Some(chosen),
                     None => false,
                 },
                 None => false,

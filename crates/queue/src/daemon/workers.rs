@@ -15,7 +15,7 @@ use unix::Signal;
 use unix::paths::{ENV_CREDENTIALS, ENV_KEPT};
 use unix::pidfd::{PidFd, kill_group};
 use unix::spawn::Spawn;
-use wire::worker::{Finished, FromWorker, LogLine, Task, ToWorker};
+use wire::worker::{Errand, Finished, FromWorker, LogLine, Task, ToWorker};
 
 /// Longest message of a worker.
 const MAX_MESSAGE: usize = 2 * 1024 * 1024;
@@ -25,6 +25,8 @@ const MAX_WAITING: usize = 4 * 1024 * 1024;
 const MAX_REFUSED: u32 = 3;
 /// How long a worker may live on without its socket or after its last message.
 const GRACE: Duration = Duration::from_secs(15);
+/// How long the service manager may take to read that it keeps a worker: nobody else is served meanwhile.
+const ARRIVAL: Duration = Duration::from_secs(2);
 /// At most so often watchers hear of progress.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
@@ -134,7 +136,6 @@ impl Worker {
         let brief = Brief::from(&task.job);
         // Before it runs: a worker that nobody finds again has to see the end of its socket.
         let kept = keep && is_kept(brief.number, Part::Socket, ours.as_fd());
-        task.outlives = kept;
         let channel = Channel::new(ours, MAX_MESSAGE)?;
         let spawned = Spawn::new(&options.worker)
             .arg(brief.number.to_string())
@@ -149,14 +150,21 @@ impl Worker {
             }
         })?;
         drop(theirs);
-        if kept {
-            is_kept(brief.number, Part::Pidfd, child.pidfd.as_fd());
-        }
+        // It does nothing before it has its task. So whoever finds a socket alone finds a worker that has not begun, and ends with it.
+        let kept = kept
+            && (is_whole(brief.number, child.pidfd.as_fd()) || {
+                forget(brief.number);
+                false
+            });
+        task.outlives = kept;
         let process = Process { pid: child.pid, pidfd: child.pidfd, is_child: true };
         let log = open_log(log_path, brief.number, task.log_bytes);
         let mut worker = Worker::new(brief, process, channel, log);
         worker.kept = kept;
-        worker.expected = task.expected;
+        worker.expected = match &task.errand {
+            Errand::Backup(backup) => backup.expected,
+            Errand::Maintenance(_) => None,
+        };
         worker.send(&ToWorker::Start(Box::new(task)));
         Ok(worker)
     }
@@ -450,6 +458,24 @@ fn is_kept(job: u64, part: Part, fd: BorrowedFd<'_>) -> bool {
     }
 }
 
+/// The same of its process. Only what the service manager has read can be relied upon: we may be killed at any moment.
+fn is_whole(job: u64, pidfd: BorrowedFd<'_>) -> bool {
+    if !is_kept(job, Part::Pidfd, pidfd) {
+        return false;
+    }
+    match unix::fdstore::barrier(ARRIVAL) {
+        Ok(true) => true,
+        Ok(false) => {
+            log::warn!("job {job}: a restart of borgcubed will end it: the service manager does not answer");
+            false
+        }
+        Err(e) => {
+            log::warn!("job {job}: a restart of borgcubed will end it: {e}");
+            false
+        }
+    }
+}
+
 fn open_log(path: &Path, job: u64, log_bytes: u64) -> Option<JobLog> {
     JobLog::with_cap(path, log_bytes.saturating_mul(2).saturating_add(BESIDE))
         .inspect_err(|e| log::warn!("job {job}: {} cannot be written: {e}", path.display()))
@@ -493,6 +519,7 @@ mod tests {
             warnings: vec!["ü".repeat(5000); 100],
             warning_count: 100,
             client_borg: Some("borg 1.4.5".repeat(1000)),
+            yielded: None,
         };
         let finished = bounded(finished);
         assert_eq!(finished.archive, None);

@@ -20,7 +20,7 @@ use unix::poll::{Interest, poll};
 use unix::spawn::{Child, Spawn, Stdio};
 use unix::{Signal, fdpass};
 use wire::session::Prepared;
-use wire::worker::Task;
+use wire::worker::{Backup, Task};
 
 /// The second connection.
 pub struct Carrier {
@@ -32,8 +32,15 @@ pub const RSH: &str = "sh -c 'cd \"$borgcube_job_dir\" || exit; cat <down & exec
 
 impl Carrier {
     /// Starts it. The client's script has made the pipes already.
-    pub fn start(task: &Task, prepared: &Prepared, socket: PathBuf, events: &Sender<Event>, gate: &Arc<Gate>) -> Result<Carrier> {
-        let spawn = connect(&task.client.connection, &remote(task, prepared)).keep_env(ENV_KEPT).same_group();
+    pub fn start(
+        task: &Task,
+        backup: &Backup,
+        prepared: &Prepared,
+        socket: PathBuf,
+        events: &Sender<Event>,
+        gate: &Arc<Gate>,
+    ) -> Result<Carrier> {
+        let spawn = connect(&backup.client.connection, &remote(task, backup, prepared)).keep_env(ENV_KEPT).same_group();
         let mut child =
             spawn.stdin(Stdio::Pipe).stdout(Stdio::Pipe).stderr(Stdio::Pipe).spawn().context("the second connection can't be started")?;
         let calls = OwnedFd::from(child.stdout.take().context("no standard output")?);
@@ -64,8 +71,8 @@ fn connect(connection: &Connection, line: &str) -> Spawn<'static> {
 
 /// What the client's shell runs: the far ends of the pipes. The second `cat` must not hold our standard output open, for its end is
 /// what a session waits for.
-fn remote(task: &Task, prepared: &Prepared) -> String {
-    let base = match task.client.connection.remote_cache_dir() {
+fn remote(task: &Task, backup: &Backup, prepared: &Prepared) -> String {
+    let base = match backup.client.connection.remote_cache_dir() {
         Some(directory) => quote(directory),
         None => format!("\"${{HOME:-}}\"/.cache/borgcube/{}", quote(&task.server_id)),
     };

@@ -289,7 +289,15 @@ mod tests {
         outbox.heard(&ToWorker::Adopted { mark: "n".into() });
         assert_eq!(all(&mut outbox), ["here n"]);
         assert_eq!((outbox.log_bytes, outbox.log_sent), (0, 0));
-        let finished = Finished { failure: None, statistics: None, archive: None, warnings: vec![], warning_count: 0, client_borg: None };
+        let finished = Finished {
+            failure: None,
+            statistics: None,
+            archive: None,
+            warnings: vec![],
+            warning_count: 0,
+            yielded: None,
+            client_borg: None,
+        };
         outbox.finished = Some(Box::new(finished));
         assert_eq!(all(&mut outbox), ["finished"]);
         outbox.said(true);

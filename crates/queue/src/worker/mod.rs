@@ -1,25 +1,29 @@
 //! `borgcube-worker`: one job, from the queue to its end.
 //!
 //! It has no database and no repository key: state changes it asks of `borgcubed`, sessions of the repository's owner.
-//! [`run`] reads like the story of a backup.
+//! [`backup`] reads like the story of a backup; what concerns a repository alone is in [`maintenance`].
 
+mod about;
 mod carrier;
 mod channel;
 mod client;
 mod keys;
+mod maintenance;
 mod owner;
 mod patience;
 pub mod report;
 mod script;
 mod verdict;
 
+use about::About;
 use anyhow::{Context, Result, bail};
 use carrier::Carrier;
 use channel::Channel;
 use client::{Answer, Client, Gate};
 use keys::JobKey;
 use model::client::{Connection, KeyUse, Road};
-use model::{Cause, Failure, JobState, Timestamp};
+use model::progress::Statistics;
+use model::{Cause, Failure, JobKind, JobState, Timestamp};
 use owner::Owner;
 use patience::Patience;
 use report::{Report, Step};
@@ -32,13 +36,14 @@ use std::time::{Duration, Instant};
 use unix::paths::{Layout, sibling_program};
 use verdict::Evidence;
 use wire::session::{self, Prepare, Prepared, Purpose};
-use wire::worker::{Finished, LogLine, Task, ToWorker};
+use wire::worker::{Backup, Errand, Finished, Task, ToWorker};
 
 /// How often progress and log lines are passed on.
 const TICK: Duration = Duration::from_millis(250);
 
-/// A client that was asked to end because it took too long may write a checkpoint first; its script ends borg after a minute.
-const TO_END: Duration = Duration::from_secs(75);
+/// Seconds that a client which was asked to end because it took too long has for a checkpoint, unless `BORGCUBE_CANCEL_SECONDS` says otherwise; its
+/// script ends borg after a minute.
+const TO_END: u64 = 75;
 
 /// Everything that wakes a worker.
 #[derive(Debug)]
@@ -55,6 +60,8 @@ enum Event {
     Eof,
     /// The second connection to the client came to nothing.
     CarrierLost(String),
+    /// The owner says something about an operation on its repository.
+    Owner(maintenance::Said),
 }
 
 /// The whole life of a worker.
@@ -70,8 +77,9 @@ pub fn run() -> Result<()> {
         events,
         gate: Arc::default(),
         waiting: VecDeque::new(),
-        state: JobState::ClientPreparing,
-        report: Report::new(task.expected, task.log_bytes),
+        kind: task.job.kind(),
+        state: task.job.state,
+        report: Report::new(expected(&task.errand), task.log_bytes),
         cancelled: None,
         patience: Patience::new(task.start_seconds, task.total_seconds, Instant::now()),
         about: About::of(&task),
@@ -79,17 +87,35 @@ pub fn run() -> Result<()> {
         lost: false,
     };
 
-    let result = backup(&mut worker, &layout, &task, sender);
+    let result = match &task.errand {
+        Errand::Backup(errand) => backup(&mut worker, &layout, &task, errand, sender),
+        Errand::Maintenance(operation) => maintenance::run(&mut worker, &layout, &task, operation, sender),
+    };
     let finished = match result {
         Ok(finished) => finished,
         Err(Stop::Failed(failure)) => worker.finished(Some(failure)),
         Err(Stop::Broken(e)) => return Err(e),
     };
     worker.flush()?;
+    if unix::logging::has_fields() {
+        worker.about.conclude();
+    }
     worker.channel.finish(finished)
 }
 
-/// Why a backup stops before its end.
+fn to_end() -> Duration {
+    let seconds = std::env::var(unix::paths::ENV_CANCEL_SECONDS).ok().and_then(|text| text.parse::<u32>().ok());
+    Duration::from_secs(seconds.map_or(TO_END, u64::from))
+}
+
+fn expected(errand: &Errand) -> Option<Statistics> {
+    match errand {
+        Errand::Backup(backup) => backup.expected,
+        Errand::Maintenance(_) => None,
+    }
+}
+
+/// Why a job stops before its end.
 enum Stop {
     /// The job fails, and this is why.
     Failed(Failure),
@@ -109,11 +135,11 @@ impl From<anyhow::Error> for Stop {
     }
 }
 
-fn backup(worker: &mut Worker, layout: &Layout, task: &Task, sender: Sender<Event>) -> Result<Finished, Stop> {
+fn backup(worker: &mut Worker, layout: &Layout, task: &Task, backup: &Backup, sender: Sender<Event>) -> Result<Finished, Stop> {
     let job = &task.job;
     let start = job.started().unwrap_or_else(Timestamp::now);
-    let archive_name = job.archive_name.clone().unwrap_or_else(|| job.default_archive_name(start));
-    let arguments = task.config.borg_arguments(&archive_name);
+    let archive_name = job.archive_name.clone().or_else(|| job.default_archive_name(start)).context("the job makes no archive")?;
+    let arguments = backup.config.borg_arguments(&archive_name);
 
     let mut owner = Owner::connect(layout, task.repository.name.as_str())?;
     let mut cmdline = vec!["borg".to_owned()];
@@ -126,15 +152,17 @@ fn backup(worker: &mut Worker, layout: &Layout, task: &Task, sender: Sender<Even
 
     let shim =
         format!("{} --socket {}", script::quote(&path(&sibling_program("borgcube-proxy"))), script::quote(&path(&layout.session_socket())));
-    let way = way(task, layout, &prepared, shim)?;
-    let input = script::build(task, &prepared, &arguments, &way);
-    let mut client = Client::start(&task.client.connection, input, &sender, &worker.gate)?;
+    let way = way(task, backup, layout, &prepared, shim)?;
+    let input = script::build(task, backup, &prepared, &arguments, &way);
+    let mut client = Client::start(&backup.client.connection, input, &sender, &worker.gate)?;
     // The threads have their own; the channel must end with them.
     let sender = matches!(way, Way::Carrier).then_some(sender);
     // After a view that was stale, nothing on the client counts.
     let kept = prepared.kept.as_deref().filter(|_| job.retry_of.is_none());
-    worker
-        .attend(&mut client, &mut Caches { owner: &mut owner, prepared: &prepared, kept, carrier: Carriage::of(sender, task, layout) })?;
+    worker.attend(
+        &mut client,
+        &mut Caches { owner: &mut owner, prepared: &prepared, kept, carrier: Carriage::of(sender, task, backup, layout) },
+    )?;
     let connection = client.wait()?;
     // From now on sshd knows the job's key no more.
     drop(way);
@@ -151,7 +179,7 @@ fn backup(worker: &mut Worker, layout: &Layout, task: &Task, sender: Sender<Even
         report: &worker.report,
         connection,
         cancelled: worker.cancelled.as_deref(),
-        over_ssh: matches!(task.client.connection, Connection::Ssh(_)),
+        over_ssh: matches!(backup.client.connection, Connection::Ssh(_)),
     };
     let (failure, warning) = verdict::judge(&evidence);
     if let Some(warning) = warning {
@@ -177,8 +205,8 @@ fn backup(worker: &mut Worker, layout: &Layout, task: &Task, sender: Sender<Even
 }
 
 /// How the client's borg comes to a session.
-fn way(task: &Task, layout: &Layout, prepared: &Prepared, shim: String) -> Result<Way, Failure> {
-    Ok(match &task.client.connection {
+fn way(task: &Task, backup: &Backup, layout: &Layout, prepared: &Prepared, shim: String) -> Result<Way, Failure> {
+    Ok(match &backup.client.connection {
         Connection::Local { .. } => Way::Command(shim),
         Connection::Ssh(ssh) if ssh.road == Road::Carrier => Way::Carrier,
         Connection::Ssh(ssh) if ssh.key == KeyUse::Job => Way::Key(JobKey::make(layout, task.job.number, &prepared.token)?),
@@ -205,6 +233,7 @@ struct Caches<'a> {
 /// What the second connection needs, and that connection when the client is ready for it.
 struct Carriage<'a> {
     task: &'a Task,
+    backup: &'a Backup,
     socket: std::path::PathBuf,
     /// Until the connection has it.
     events: Option<Sender<Event>>,
@@ -212,36 +241,8 @@ struct Carriage<'a> {
 }
 
 impl<'a> Carriage<'a> {
-    fn of(events: Option<Sender<Event>>, task: &'a Task, layout: &Layout) -> Option<Carriage<'a>> {
-        events.map(|events| Carriage { task, socket: layout.session_socket(), events: Some(events), carrier: None })
-    }
-}
-
-/// What the journal has to know with each line.
-struct About {
-    job: u64,
-    client: String,
-    repository: String,
-}
-
-impl About {
-    fn of(task: &Task) -> About {
-        About { job: task.job.number, client: task.client.name.to_string(), repository: task.repository.name.to_string() }
-    }
-
-    /// The job's log is for the journal, too. Not the files of `--list`: they are many, and in the job's own log.
-    fn tell(&self, line: &LogLine) {
-        let level = match line.level.as_str() {
-            "error" => log::Level::Error,
-            "warning" => log::Level::Warn,
-            "info" => log::Level::Info,
-            "file" => return,
-            _ => log::Level::Debug,
-        };
-        log::log!(
-            level, event = "job-line", job = self.job, client = self.client.as_str(), repository = self.repository.as_str();
-            "{}: {}", line.source, line.message
-        );
+    fn of(events: Option<Sender<Event>>, task: &'a Task, backup: &'a Backup, layout: &Layout) -> Option<Carriage<'a>> {
+        events.map(|events| Carriage { task, backup, socket: layout.session_socket(), events: Some(events), carrier: None })
     }
 }
 
@@ -253,6 +254,7 @@ struct Worker {
     gate: Arc<Gate>,
     /// Events that arrived while an answer was awaited.
     waiting: VecDeque<Event>,
+    kind: JobKind,
     state: JobState,
     report: Report,
     cancelled: Option<String>,
@@ -304,6 +306,7 @@ impl Worker {
                     client.ask_to_stop();
                 }
                 Some(Event::Control(other)) => bail!("borgcubed sent {other:?} out of turn"),
+                Some(Event::Owner(other)) => bail!("the owner said {other:?} in a backup"),
                 Some(Event::ControlLost) => {
                     client.ask_to_stop();
                     if !self.outlives {
@@ -325,7 +328,7 @@ impl Worker {
                 self.note(&why);
                 self.report.script_failure.get_or_insert(Failure::new(Cause::TooSlow, why));
                 client.ask_to_stop();
-                asked = Some(Instant::now() + TO_END);
+                asked = Some(Instant::now() + to_end());
             }
             if Instant::now() >= next_flush || self.report.is_heavy() {
                 self.flush()?;
@@ -364,7 +367,7 @@ impl Worker {
     fn carry(&mut self, client: &mut Client, caches: &mut Caches<'_>) {
         let Some(carriage) = &mut caches.carrier else { return };
         let Some(events) = carriage.events.take() else { return };
-        match Carrier::start(carriage.task, caches.prepared, carriage.socket.clone(), &events, &self.gate) {
+        match Carrier::start(carriage.task, carriage.backup, caches.prepared, carriage.socket.clone(), &events, &self.gate) {
             Ok(carrier) => carriage.carrier = Some(carrier),
             Err(e) => self.carrier_lost(client, &format!("{e:#}")),
         }
@@ -400,7 +403,7 @@ impl Worker {
     /// Moves the job along to `to`. A step that the client repeats or leaves out changes nothing it should not.
     fn advance(&mut self, to: JobState) -> Result<()> {
         while self.state < to
-            && let Some(next) = self.state.next()
+            && let Some(next) = self.state.next(self.kind)
             && !self.lost
         {
             self.channel.update_state(self.state, next, &self.events, &mut self.waiting)?;
@@ -417,7 +420,9 @@ impl Worker {
     fn flush(&mut self) -> Result<()> {
         let lines = self.report.take_lines();
         if unix::logging::has_fields() {
-            lines.iter().for_each(|line| self.about.tell(line));
+            for line in &lines {
+                self.about.tell(line);
+            }
         }
         if !lines.is_empty() {
             self.channel.log(lines);
@@ -440,6 +445,7 @@ impl Worker {
             warnings: std::mem::take(&mut self.report.warnings),
             warning_count: self.report.warning_count,
             client_borg: self.report.version.clone(),
+            yielded: None,
         }
     }
 }

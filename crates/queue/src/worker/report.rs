@@ -3,7 +3,7 @@
 //! The client is not trusted. Lines are bounded, escaped and counted; what they say shapes progress and wording, never whether there is an archive.
 
 use model::borg_report::{self, Line, MAX_LINE};
-use model::progress::{Progress, Statistics};
+use model::progress::{Progress, Statistics, Steps};
 use model::{Cause, Failure, Job, Timestamp};
 use std::collections::VecDeque;
 use unix::logging::escape;
@@ -119,7 +119,8 @@ impl Report {
             Line::Progress { nfiles, original_size, compressed_size, deduplicated_size, path } => {
                 let statistics = Statistics { nfiles, original_size, compressed_size, deduplicated_size };
                 let rate = self.rate(now, original_size);
-                self.progress = Some(Progress { statistics, path: bounded(&path, 1000), rate, expected: self.expected, time: now });
+                self.progress =
+                    Some(Progress { statistics, path: bounded(&path, 1000), rate, expected: self.expected, steps: None, time: now });
             }
             Line::Message { level, message, msgid } => self.message(&level, &message, &msgid, now),
             Line::FileStatus { status, path } => self.log(now, "file", "borg", &format!("{status} {path}")),
@@ -160,6 +161,11 @@ impl Report {
         self.warning_count += 1;
         self.warnings.insert(0, message);
         self.warnings.truncate(Job::MAX_WARNINGS);
+    }
+
+    /// How far the owner is.
+    pub fn steps(&mut self, steps: Steps, now: Timestamp) {
+        self.progress = Some(Progress { steps: Some(steps), time: now, ..Progress::default() });
     }
 
     /// Adds a line to the job's log.

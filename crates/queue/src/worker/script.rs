@@ -8,7 +8,7 @@ use super::keys::JobKey;
 use model::client::Connection;
 use std::fmt::Write;
 use wire::session::Prepared;
-use wire::worker::Task;
+use wire::worker::{Backup, Task};
 
 const SCRIPT: &str = concat!(include_str!("begin.sh"), include_str!("backup.sh"));
 
@@ -31,8 +31,8 @@ pub enum Way {
 }
 
 /// Builds the client's side of a job.
-pub fn build(task: &Task, prepared: &Prepared, borg_arguments: &[String], way: &Way) -> Input {
-    let settings = settings(task, prepared, borg_arguments, way);
+pub fn build(task: &Task, backup: &Backup, prepared: &Prepared, borg_arguments: &[String], way: &Way) -> Input {
+    let settings = settings(task, backup, prepared, borg_arguments, way);
     let mut script = String::new();
     let mut assign = |name: &str, value: String| {
         // Writing to a String can't fail.
@@ -51,8 +51,8 @@ pub fn build(task: &Task, prepared: &Prepared, borg_arguments: &[String], way: &
     Input { command, head }
 }
 
-fn settings(task: &Task, prepared: &Prepared, borg_arguments: &[String], way: &Way) -> String {
-    let connection = &task.client.connection;
+fn settings(task: &Task, backup: &Backup, prepared: &Prepared, borg_arguments: &[String], way: &Way) -> String {
+    let connection = &backup.client.connection;
     let server = match (connection, way) {
         (Connection::Local { .. }, _) | (_, Way::Carrier) => "borgcube-ssh@localhost",
         (Connection::Ssh(ssh), _) => ssh.server.as_str(),
@@ -62,7 +62,7 @@ fn settings(task: &Task, prepared: &Prepared, borg_arguments: &[String], way: &W
         Way::Key(key) => (JobKey::rsh(), key.private.len(), key.known_hosts.len()),
         Way::Carrier => (carrier::RSH.to_owned(), 0, 0),
     };
-    let config = &task.config;
+    let config = &backup.config;
     let mut text = String::new();
     let mut assign = |name: &str, value: &str| {
         let _ = writeln!(text, "{name}={}", quote(value));
@@ -128,7 +128,7 @@ mod tests {
     const MARK: &str = "0123456789abcdef0123456789abcdef";
 
     /// Runs the script as a client would, with `fake` as its borg; gives what it said to the worker and to standard error.
-    fn run(fake: &str, chunks: &[u8], close: bool, change: impl Fn(&mut Task)) -> (String, String, tempfile::TempDir) {
+    fn run(fake: &str, chunks: &[u8], close: bool, change: impl Fn(&mut Backup)) -> (String, String, tempfile::TempDir) {
         let home = tempfile::tempdir().unwrap();
         let answer = [answer_line(&chunks.len().to_string()), chunks.to_vec()].concat();
         let (out, err) = run_in(home.path(), fake, &answer, close, change);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     /// The same in a home of before, with this answer about the chunks cache.
-    fn run_in(home: &std::path::Path, fake: &str, answer: &[u8], close: bool, change: impl Fn(&mut Task)) -> (String, String) {
+    fn run_in(home: &std::path::Path, fake: &str, answer: &[u8], close: bool, change: impl Fn(&mut Backup)) -> (String, String) {
         use std::io::{Read, Write};
         use std::os::unix::fs::PermissionsExt;
         let borg = home.join("borg it's");
@@ -147,8 +147,8 @@ mod tests {
         .unwrap();
         std::fs::set_permissions(&borg, std::fs::Permissions::from_mode(0o755)).unwrap();
         let connection = Connection::Local { remote_borg: Some(borg.to_str().unwrap().into()), remote_cache_dir: None };
-        let mut task = task(connection);
-        change(&mut task);
+        let (task, mut backup) = task(connection);
+        change(&mut backup);
         let prepared = Prepared {
             token: "0".repeat(64),
             passphrase: "p'w $x".into(),
@@ -161,7 +161,7 @@ mod tests {
             kept: None,
             warnings: vec![],
         };
-        let input = build(&task, &prepared, &task.config.borg_arguments("a"), &Way::Command("shim 'x y'".into()));
+        let input = build(&task, &backup, &prepared, &backup.config.borg_arguments("a"), &Way::Command("shim 'x y'".into()));
         let mut child = Command::new("sh")
             .args(["-c", &input.command])
             .env_clear()
@@ -190,8 +190,9 @@ mod tests {
         (out, err)
     }
 
-    fn task(connection: Connection) -> Task {
+    fn task(connection: Connection) -> (Task, Backup) {
         use model::{BackupConfig, Client, EncryptionMode, Job, Repository, Timestamp};
+        use wire::worker::Errand;
         let now = Timestamp(0);
         let job = Job::backup(5, &"host/etc".parse().unwrap(), "main".parse().unwrap(), "root", now);
         let client =
@@ -221,18 +222,18 @@ mod tests {
             rsh: None,
             created: now,
         };
-        Task {
+        let backup = Backup { client, config, expected: None };
+        let task = Task {
             job,
-            client,
-            config,
             repository,
+            errand: Errand::Backup(Box::new(backup.clone())),
             server_id: "sid".into(),
-            expected: None,
             log_bytes: 1 << 20,
             start_seconds: 60,
             total_seconds: 60,
             outlives: false,
-        }
+        };
+        (task, backup)
     }
 
     #[test]
@@ -319,16 +320,16 @@ mod tests {
 
     #[test]
     fn it_gives_up_with_a_word() {
-        let missing = |task: &mut Task| {
-            task.client.connection = Connection::Local { remote_borg: Some("/nowhere/borg".into()), remote_cache_dir: None }
+        let missing = |backup: &mut Backup| {
+            backup.client.connection = Connection::Local { remote_borg: Some("/nowhere/borg".into()), remote_cache_dir: None }
         };
         assert!(run("", b"", false, missing).0.contains("borgcube failed client-borg-missing /nowhere/borg"));
-        let path = |task: &mut Task| task.config.paths = vec!["/no where".into()];
+        let path = |backup: &mut Backup| backup.config.paths = vec!["/no where".into()];
         let (out, _, home) = run("", b"", false, path);
         assert!(out.contains("borgcube missing /no where\nborgcube failed path-missing"), "{out}");
         assert!(!home.path().join(".cache/borgcube/sid/cache").exists(), "nothing was touched");
-        let cache = |task: &mut Task| {
-            if let Connection::Local { remote_cache_dir, .. } = &mut task.client.connection {
+        let cache = |backup: &mut Backup| {
+            if let Connection::Local { remote_cache_dir, .. } = &mut backup.client.connection {
                 *remote_cache_dir = Some("/dev/null/x".into());
             }
         };
@@ -338,7 +339,7 @@ mod tests {
     #[test]
     fn the_files_cache_of_a_killed_borg_comes_back() {
         let fake = r#"cat "$BORG_CACHE_DIR"/*/files.etc >&2; ls "$BORG_CACHE_DIR"/* >&2"#;
-        let before = |task: &mut Task| {
+        let before = |backup: &mut Backup| {
             let dir = std::env::temp_dir().join(format!("borgcube-script-{}", std::process::id()));
             let cache = dir.join("cache").join("ab".repeat(32));
             std::fs::create_dir_all(cache.join("txn.active")).unwrap();
@@ -346,7 +347,7 @@ mod tests {
             std::fs::write(cache.join("files.etc"), "half written").unwrap();
             std::fs::write(cache.join("txn.active/files.etc"), "last good").unwrap();
             std::fs::write(cache.join("txn.active/chunks"), "stale").unwrap();
-            if let Connection::Local { remote_cache_dir, .. } = &mut task.client.connection {
+            if let Connection::Local { remote_cache_dir, .. } = &mut backup.client.connection {
                 *remote_cache_dir = Some(dir.to_str().unwrap().into());
             }
         };

@@ -1,13 +1,13 @@
 //! A worker that speaks the real protocol and does what the config's first path says. It is this test program itself, started by a
 //! script, so that protocol and daemon are compiled from the same types.
 
-use model::progress::{Progress, Statistics};
-use model::{Cause, Failure, JobState, Timestamp};
+use model::progress::{Progress, Statistics, Steps};
+use model::{Cause, Failure, JobState, Timestamp, Yield};
 use std::io::{BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use wire::worker::{Finished, FromWorker, LogLine, Task, ToWorker};
+use wire::worker::{Errand, Finished, FromWorker, LogLine, Task, ToWorker};
 
 struct Fake {
     socket: UnixStream,
@@ -27,7 +27,13 @@ fn fake_worker() {
     assert_eq!(std::env::var("FAKE_WORKER_JOB").unwrap(), task.job.number.to_string());
     let mut fake = Fake { socket, reader, state: task.job.state, task: *task };
     fake.mark("started");
-    let how = fake.task.config.paths[0].trim_start_matches('/').to_owned();
+    let how = match &fake.task.errand {
+        Errand::Backup(backup) => backup.config.paths[0].trim_start_matches('/').to_owned(),
+        Errand::Maintenance(operation) => {
+            fake.mark(&format!("{operation:?}"));
+            "maintain".to_owned()
+        }
+    };
     fake.behave(&how, PathBuf::from(state));
     // Not through the test harness, whose opinion nobody asked for.
     std::process::exit(0);
@@ -47,7 +53,7 @@ impl Fake {
     }
 
     fn step(&mut self) {
-        let to = self.state.next().unwrap();
+        let to = self.state.next(self.task.job.kind()).unwrap();
         self.send(&FromWorker::UpdateState { previous: self.state, to });
         match wire::json::read(&mut self.reader).unwrap() {
             ToWorker::State { refused: None } => self.state = to,
@@ -81,6 +87,7 @@ impl Fake {
             warnings: vec!["file changed while we backed it up".into()],
             warning_count: 1,
             client_borg: Some("1.4.5".into()),
+            yielded: None,
         })));
     }
 
@@ -156,6 +163,25 @@ impl Fake {
             "stale" => {
                 self.steps_to(JobState::ClientDone);
                 self.finish(Some(Failure::new(Cause::ViewStale, "a chunk is gone")));
+            }
+            "maintain" => {
+                self.steps_to(JobState::RepositoryInProgress);
+                let steps = Some(Steps { unit: "segments".into(), done: 1, total: 2 });
+                self.send(&FromWorker::Progress(Progress { steps, time: Timestamp::now(), ..Default::default() }));
+                if let Some(by) = self.hold(&state, true) {
+                    return self.finish(Some(Failure::new(Cause::Cancelled { by }, "what was done by then stays")));
+                }
+                let yielded = Some(Yield::Checked { objects: 5, bytes: 50, error_count: 0 });
+                let last = Finished {
+                    failure: None,
+                    statistics: None,
+                    archive: None,
+                    warnings: vec![],
+                    warning_count: 0,
+                    client_borg: None,
+                    yielded,
+                };
+                self.send(&FromWorker::Finished(Box::new(last)));
             }
             "early" => self.finish(None),
             "exit" => std::process::exit(3),

@@ -13,7 +13,7 @@ fn a_job_goes_all_the_way() {
     let number = daemon.run("web1/etc");
     let job = daemon.reaches(number, JobState::Done);
     let states: Vec<_> = job.history.iter().map(|step| step.state).collect();
-    assert_eq!(states, &JobState::ALL[..7]);
+    assert_eq!(states, [&JobState::ALL[..6], &[JobState::Done]].concat());
     assert!(job.history.is_sorted_by_key(|step| step.time));
     assert_eq!(job.actor, "root");
     assert!(job.archive_name.unwrap().starts_with("web1-etc-20"));
@@ -25,6 +25,43 @@ fn a_job_goes_all_the_way() {
     assert_eq!(daemon.job_log(number).matches("line ").count(), 10);
     let status = daemon.ok("GetStatus", json!({}));
     assert_eq!((&status["queued"], &status["configs"], &status["stopping"]), (&json!(0), &json!(1), &json!(false)));
+}
+
+#[test]
+fn a_repository_is_checked_and_compacted_by_jobs_that_need_no_client() {
+    let daemon = Daemon::start();
+    daemon.with(&[("web1/etc", "well")]);
+    daemon.limits(Limits { per_client: 1, per_repository: 1, total: 9 });
+    let check = json!({ "kind": "check", "verify_data": true });
+    let compact = json!({ "kind": "compact", "threshold": 10 });
+    let run =
+        |work: &serde_json::Value| daemon.ok("RunMaintenance", json!({ "repository": "main", "work": work }))["job"].as_u64().unwrap();
+    let first = run(&check);
+    daemon.reaches(first, JobState::RepositoryInProgress);
+    let steps = wait("progress", || daemon.detail(first).progress?.steps);
+    assert_eq!((steps.unit.as_str(), steps.done, steps.total), ("segments", 1, 2));
+    // One after the other, each kind once, and no place of a backup is taken.
+    let second = run(&compact);
+    assert_eq!(daemon.detail(second).waits.unwrap(), format!("waits for job {first} on repository main"));
+    let (kind, message) = daemon.fails("RunMaintenance", json!({ "repository": "main", "work": &compact }));
+    assert_eq!((kind, message.contains(&format!("as job {second}"))), (ErrorKind::Conflict, true), "{message}");
+    daemon.reaches(daemon.run("web1/etc"), JobState::Done);
+    daemon.go(first);
+    let job = daemon.reaches(first, JobState::Done);
+    let states: Vec<_> = job.history.iter().map(|step| step.state).collect();
+    assert_eq!(states, [JobState::JobCreated, JobState::RepositoryPreparing, JobState::RepositoryInProgress, JobState::Done]);
+    assert_eq!(job.yielded, Some(model::Yield::Checked { objects: 5, bytes: 50, error_count: 0 }));
+    daemon.reaches(second, JobState::RepositoryInProgress);
+    daemon.ok("CancelJob", json!({ "job": second }));
+    assert!(matches!(daemon.reaches(second, JobState::Cancelled).failure.unwrap().cause, Cause::Cancelled { .. }));
+    let marks = daemon.marks().join("\n");
+    assert!(marks.contains("Check { verify_data: true }") && marks.contains("Compact { threshold: 10 }"), "{marks}");
+    let of_kind = |kind: &str| daemon.ok("ListJobs", json!({ "filter": { "kind": kind } }))["jobs"].as_array().unwrap().len();
+    assert_eq!(["backup", "check", "compact"].map(of_kind), [1, 1, 1]);
+
+    assert_eq!(daemon.fails("RunMaintenance", json!({ "repository": "other", "work": &check })).0, ErrorKind::NotFound);
+    let backup = json!({ "kind": "backup", "client": "web1", "label": "etc" });
+    assert_eq!(daemon.fails("RunMaintenance", json!({ "repository": "main", "work": &backup })).0, ErrorKind::InvalidArgument);
 }
 
 #[test]

@@ -19,7 +19,8 @@ pub fn compact(work: &Work<'_>, threshold: u8) -> Result<Report, Stop> {
             for (segment, error) in now.skipped() {
                 log::warn!("segment {segment} stays as it is: {error}");
             }
-            return Ok(Report::Compacted { segments: now.segments(), freed: now.freed(), orphans });
+            let skipped = now.skipped().len() as u64;
+            return Ok(Report::Compacted { segments: now.segments(), freed: now.freed(), orphans, skipped });
         }
         work.progress("segments", now.segments(), total.max(now.segments()))?;
         compaction = now;

@@ -36,6 +36,8 @@ pub struct System {
     pub env: Vec<(String, String)>,
     listener: UnixListener,
     child: Option<Child>,
+    /// What an owner has left to the one that is started next.
+    pub left: Vec<(String, std::os::fd::OwnedFd)>,
 }
 
 impl System {
@@ -72,7 +74,7 @@ impl System {
         store.write("test", "test", |w| w.repositories().insert(&record)).unwrap();
         let listener = unix::socket::listen(&layout.repository_socket("main"), 0o600).unwrap();
         let env = vec![("BORGCUBE_LOCK_WAIT".into(), "5".into()), ("BORGCUBE_LOG".into(), "debug".into())];
-        let mut system = System { dir, layout, store, name, mode, env, listener, child: None };
+        let mut system = System { dir, layout, store, name, mode, env, listener, child: None, left: vec![] };
         system.start();
         system
     }
@@ -92,6 +94,9 @@ impl System {
             .fd(self.listener.as_fd(), "owner");
         for (name, value) in &self.env {
             spawn = spawn.env(name, value);
+        }
+        for (name, fd) in &self.left {
+            spawn = spawn.fd(fd.as_fd(), name);
         }
         self.child = Some(spawn.spawn().unwrap());
     }

@@ -14,10 +14,14 @@ use crate::table::{Index, Table};
 impl Record for Job {
     const KIND: u16 = kind::JOB;
     const NAME: &'static str = "job";
-    const VERSION: u16 = 2;
+    const VERSION: u16 = 3;
     fn evolutions() -> &'static [Evolution] {
-        // Whoever asked for a job before there were schedules was a person.
-        &[Evolution { from: 1, to: 2, apply: |_| Ok(()) }]
+        &[
+            // Whoever asked for a job before there were schedules was a person.
+            Evolution { from: 1, to: 2, apply: |_| Ok(()) },
+            // Jobs without a client came with 3.
+            Evolution { from: 2, to: 3, apply: |_| Ok(()) },
+        ]
     }
 }
 
@@ -43,9 +47,9 @@ impl Table for Jobs {
     fn indexes() -> &'static [Index<Job>] {
         &[
             Index { name: BY_STATE, fronts: |job| Ok(vec![state_front(job.state)?]) },
-            Index { name: BY_CLIENT, fronts: |job| Ok(vec![job.client.encode()?]) },
+            Index { name: BY_CLIENT, fronts: |job| job.client().into_iter().map(Key::encode).collect() },
             Index { name: BY_REPOSITORY, fronts: |job| job.repository.iter().map(Key::encode).collect() },
-            Index { name: BY_CONFIG, fronts: |job| Ok(vec![job.config().encode()?]) },
+            Index { name: BY_CONFIG, fronts: |job| job.config().iter().map(Key::encode).collect() },
         ]
     }
 }

@@ -134,7 +134,8 @@ pub fn plan(args: &Args, usual: &Usual, ask: &mut dyn FnMut(&str, &str) -> Resul
     };
     let remote = match (&args.remote, args.local) {
         (Some(remote), _) => Some(remote.clone()),
-        (None, true) => None,
+        // An installed server's units see nothing of this machine; they come by SSH.
+        (None, true) => usual.here.clone(),
         (None, false) => Some(ask("Which host is to be backed up first: USER@HOST, or this for this machine itself", "this")?),
     };
     let remote = match (remote.as_deref(), &usual.here) {
@@ -292,6 +293,7 @@ mod tests {
         let ssh = installed.ssh.clone().unwrap();
         assert_eq!((ssh.remote.as_str(), ssh.server.as_str(), &ssh.trust), ("root@localhost", "borgcube-ssh@localhost", &Trust::AsItIs));
         assert_eq!(installed.client.as_str(), "backup");
+        assert_eq!(silent("--yes --local", Some("root@localhost")), installed);
     }
 
     #[test]

@@ -1,0 +1,154 @@
+//! What jobs do, and what came of it.
+
+use crate::names::{ClientName, ConfigName, Label, RepositoryName};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// What a job does, with what it needs to know beside its repository.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Work {
+    /// `borg create` on a client.
+    Backup {
+        /// The client.
+        client: ClientName,
+        /// The config's label.
+        label: Label,
+    },
+    /// Reads the repository and looks whether it is whole.
+    Check {
+        /// Also decrypt each object and recompute its id.
+        verify_data: bool,
+    },
+    /// Gives back the space of what was deleted.
+    Compact {
+        /// Segments of which less than so many per cent can be freed stay as they are.
+        threshold: u8,
+    },
+}
+
+/// A job's kind alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobKind {
+    /// [`Work::Backup`].
+    Backup,
+    /// [`Work::Check`].
+    Check,
+    /// [`Work::Compact`].
+    Compact,
+}
+
+impl JobKind {
+    /// All of them.
+    pub const ALL: [JobKind; 3] = [JobKind::Backup, JobKind::Check, JobKind::Compact];
+
+    /// The word in records, JSON and the manual.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            JobKind::Backup => "backup",
+            JobKind::Check => "check",
+            JobKind::Compact => "compact",
+        }
+    }
+
+    /// It runs on a client; the others are between the server and a repository.
+    pub fn has_client(self) -> bool {
+        match self {
+            JobKind::Backup => true,
+            JobKind::Check | JobKind::Compact => false,
+        }
+    }
+}
+
+impl fmt::Display for JobKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl std::str::FromStr for JobKind {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == s).ok_or_else(|| {
+            let all: Vec<_> = Self::ALL.iter().map(|kind| kind.as_str()).collect();
+            format!("{s:?} is not a kind of job; choose one of {}", all.join(", "))
+        })
+    }
+}
+
+impl Work {
+    /// A compact leaves segments alone of which less can be freed, in per cent (Borg 1.2's default).
+    pub const THRESHOLD: u8 = 10;
+
+    /// The backup of a config.
+    pub fn backup(config: &ConfigName) -> Work {
+        Work::Backup { client: config.client.clone(), label: config.label.clone() }
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> JobKind {
+        match self {
+            Work::Backup { .. } => JobKind::Backup,
+            Work::Check { .. } => JobKind::Check,
+            Work::Compact { .. } => JobKind::Compact,
+        }
+    }
+
+    /// The client concerned, where there is one.
+    pub fn client(&self) -> Option<&ClientName> {
+        match self {
+            Work::Backup { client, .. } => Some(client),
+            Work::Check { .. } | Work::Compact { .. } => None,
+        }
+    }
+
+    /// The config that is run, where there is one.
+    pub fn config(&self) -> Option<ConfigName> {
+        match self {
+            Work::Backup { client, label } => Some(ConfigName { client: client.clone(), label: label.clone() }),
+            Work::Check { .. } | Work::Compact { .. } => None,
+        }
+    }
+
+    /// A word or two for people: `web1/etc`, `check of main`.
+    pub fn on(&self, repository: Option<&RepositoryName>) -> String {
+        match (self.config(), repository) {
+            (Some(config), _) => config.to_string(),
+            (None, Some(repository)) => format!("{} of {repository}", self.kind()),
+            (None, None) => self.kind().to_string(),
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks this way")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// What came of a job that makes no archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Yield {
+    /// Of a check.
+    Checked {
+        /// Objects that were read.
+        objects: u64,
+        /// Bytes that were read.
+        bytes: u64,
+        /// How much is wrong.
+        error_count: u64,
+    },
+    /// Of a compact.
+    Compacted {
+        /// Segment files that are gone.
+        segments: u64,
+        /// Bytes given back to the file system.
+        freed: u64,
+        /// Objects that nothing referred to, left behind by sessions that broke off, and deleted by it.
+        orphans: u64,
+        /// Segment files that should have gone and stay, because they are damaged.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        skipped: u64,
+    },
+}

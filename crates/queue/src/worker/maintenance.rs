@@ -1,0 +1,174 @@
+//! Jobs that need no client: the repository's owner is asked, and does it.
+
+use super::{Event, Stop, TICK, Worker};
+use anyhow::{Context, bail};
+use model::{Cause, Failure, JobState, Timestamp, Yield};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{RecvTimeoutError, Sender};
+use std::time::Instant;
+use unix::paths::Layout;
+use wire::frame;
+use wire::maintenance::{Maintain, Operation, Progress, Report};
+use wire::session::{VERSION, kind, read_json, write_json};
+use wire::worker::{Finished, Task, ToWorker};
+
+/// Whoever restarts the owner does not mean the job. It begins anew so often; what it did by then stays done.
+const TRIES: u32 = 3;
+
+/// What an owner says of an operation.
+#[derive(Debug)]
+pub enum Said {
+    /// So far it is.
+    Progress(Progress),
+    /// It is over.
+    Report(Report),
+    /// It cannot be done.
+    Failed(Failure),
+    /// It was said to somebody who is gone.
+    Lost(String),
+}
+
+/// Has the owner do it, and follows it.
+pub fn run(worker: &mut Worker, layout: &Layout, task: &Task, operation: &Operation, events: Sender<Event>) -> Result<Finished, Stop> {
+    let mut tries = 0;
+    let report = loop {
+        tries += 1;
+        let stream = ask(layout, task, operation, &events)?;
+        match follow(worker, &stream)? {
+            Ok(report) => break report,
+            Err(failure) if failure.cause == Cause::OwnerLost && tries < TRIES && worker.cancelled.is_none() => {
+                worker.note(&format!("{}; it begins anew", failure.message));
+            }
+            Err(failure) => return Err(failure.into()),
+        }
+    };
+    if let Some(by) = worker.cancelled.clone() {
+        worker.note(&format!("it was done already when {by} cancelled it"));
+    }
+    worker.advance(JobState::RepositoryInProgress)?;
+    let (yielded, failure) = judged(worker, report)?;
+    let mut finished = worker.finished(failure);
+    finished.yielded = Some(yielded);
+    Ok(finished)
+}
+
+fn ask(layout: &Layout, task: &Task, operation: &Operation, events: &Sender<Event>) -> Result<UnixStream, Stop> {
+    let mut stream = unix::socket::connect(&layout.repository_socket(task.repository.name.as_str())).map_err(lost)?;
+    write_json(&mut stream, kind::MAINTAIN, &Maintain { version: VERSION, operation: operation.clone() }).map_err(lost)?;
+    let (mut reading, events) = (stream.try_clone().context("the owner's socket")?, events.clone());
+    std::thread::spawn(move || {
+        loop {
+            let said = hear(&mut reading);
+            let last = !matches!(said, Said::Progress(_));
+            if events.send(Event::Owner(said)).is_err() || last {
+                break;
+            }
+        }
+    });
+    Ok(stream)
+}
+
+fn lost(e: impl std::fmt::Display) -> Failure {
+    Failure::new(Cause::OwnerLost, format!("the repository's owner process can't be reached: {e}"))
+}
+
+fn hear(stream: &mut UnixStream) -> Said {
+    let mut payload = vec![];
+    let said = frame::read(stream, &mut payload).and_then(|kind| match kind {
+        kind::PROGRESS => read_json(&payload).map(Said::Progress),
+        kind::REPORT => read_json(&payload).map(Said::Report),
+        kind::FAILED => read_json(&payload).map(Said::Failed),
+        other => Err(wire::WireError::Malformed(format!("an answer of type {other}"))),
+    });
+    said.unwrap_or_else(|e| Said::Lost(e.to_string()))
+}
+
+/// Until the owner has answered for good. A connection that is closed ends the operation at its next step.
+fn follow(worker: &mut Worker, stream: &UnixStream) -> Result<Result<Report, Failure>, Stop> {
+    let mut next_flush = Instant::now() + TICK;
+    loop {
+        let event = match worker.waiting.pop_front() {
+            Some(event) => Some(event),
+            None => match worker.events.recv_timeout(next_flush.saturating_duration_since(Instant::now())) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return Ok(Err(lost("nobody listens to it any more"))),
+            },
+        };
+        match event {
+            Some(Event::Owner(Said::Progress(progress))) => {
+                worker.advance(JobState::RepositoryInProgress)?;
+                worker.report.steps(progress, Timestamp::now());
+            }
+            Some(Event::Owner(Said::Report(report))) => return Ok(Ok(report)),
+            Some(Event::Owner(Said::Failed(failure))) => return Ok(Err(failure)),
+            Some(Event::Owner(Said::Lost(why))) => {
+                return Ok(Err(match &worker.cancelled {
+                    Some(by) => {
+                        Failure::new(Cause::Cancelled { by: by.clone() }, format!("cancelled by {by}; what was done by then stays"))
+                    }
+                    None => Failure::new(Cause::OwnerLost, format!("the repository's owner process ended: {why}")),
+                }));
+            }
+            Some(Event::Control(ToWorker::Cancel { by })) => {
+                worker.note(&format!("cancelled by {by}: the owner ends at its next step"));
+                worker.cancelled = Some(by);
+                // The owner sees it, and so does the thread that listens to it.
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+            Some(Event::ControlLost) => {
+                let _ = stream.shutdown(Shutdown::Both);
+                if !worker.outlives {
+                    return Err(anyhow::anyhow!("borgcubed is gone").into());
+                }
+                log::warn!("borgcubed was stopped; the operation ends at its next step");
+                worker.lost = true;
+                worker.cancelled.get_or_insert_with(|| "the stop of borgcubed".into());
+            }
+            Some(other) => return Err(unexpected(&other).into()),
+            None => {}
+        }
+        if Instant::now() >= next_flush {
+            worker.flush()?;
+            next_flush = Instant::now() + TICK;
+        }
+    }
+}
+
+fn unexpected(event: &Event) -> anyhow::Error {
+    anyhow::anyhow!("{event:?} came out of turn")
+}
+
+/// What the report means for the job: damage that a check finds makes it fail.
+fn judged(worker: &mut Worker, report: Report) -> anyhow::Result<(Yield, Option<Failure>)> {
+    Ok(match report {
+        Report::Checked { objects, bytes, errors, error_count } => {
+            let error_count = error_count.max(errors.len() as u64);
+            let now = Timestamp::now();
+            errors.iter().for_each(|error| worker.report.log(now, "error", "borgcube", error));
+            worker.report.warnings = errors.iter().take(model::Job::MAX_WARNINGS).cloned().collect();
+            worker.report.warning_count = error_count;
+            let failure = errors.first().map(|first| {
+                let message = match error_count {
+                    1 => format!("the repository is damaged: {first}"),
+                    n => format!("the repository is damaged in {n} places, the first: {first}"),
+                };
+                Failure::new(Cause::RepositoryCheckNeeded, message)
+            });
+            if failure.is_none() {
+                worker.note(&format!("the repository is whole: {objects} objects, {bytes} bytes read"));
+            }
+            (Yield::Checked { objects, bytes, error_count }, failure)
+        }
+        Report::Compacted { segments, freed, orphans, skipped } => {
+            worker.note(&format!("{segments} segment files gone, {freed} bytes freed, {orphans} objects of broken sessions deleted"));
+            if skipped > 0 {
+                let message = format!("{skipped} damaged segment files stay as they are: `borgcube repository check` says more");
+                worker.report.warn(message, Timestamp::now());
+            }
+            (Yield::Compacted { segments, freed, orphans, skipped }, None)
+        }
+        Report::Deleted { .. } => bail!("the owner reports a deletion that nobody asked for"),
+    })
+}
