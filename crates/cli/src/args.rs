@@ -1,7 +1,7 @@
 //! The global options and the tree of commands. Each command's own options are in its file under [`crate::commands`].
 
 use crate::commands::{
-    archive, client, completions, config, doctor, job, log, repository, run, schedule, settings, setup, status, trigger,
+    archive, client, completions, config, doctor, job, log, repository, restore, run, schedule, settings, setup, status, trigger,
 };
 use crate::error::EXIT_CODES;
 use crate::up;
@@ -52,6 +52,8 @@ pub enum Command {
     Config(config::Command),
     /// Run a backup config now
     Run(run::Args),
+    /// Restore an archive, or a part of it, to a client
+    Restore(restore::Args),
     /// List, show, follow and cancel jobs
     #[command(subcommand)]
     Job(job::Command),

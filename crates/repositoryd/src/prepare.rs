@@ -5,7 +5,7 @@ use crate::jobs::{Job, Parts};
 use crate::limits;
 use crate::opening::Opening;
 use crate::owner::Owner;
-use crate::restore::{self, Belongings};
+use crate::restore;
 use crate::tool::Random;
 use crate::view::{self, View};
 use crate::viewlist::hex;
@@ -14,7 +14,7 @@ use borg::cache::{REFCOUNT_STICKY, write_chunks_index_of};
 use borg::manifest::{Manifest, manifest_id};
 use borg::{Id, Key, KeyType, keyblob, time};
 use model::token::Token;
-use model::{Archive, Cause, ClientName, Failure, JobState, Timestamp};
+use model::{Cause, ClientName, Failure, JobState, Timestamp, Work};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -62,9 +62,12 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
     match &request.purpose {
         Purpose::Backup => backup(owner, request, &record),
         Purpose::Restore { archive } => {
-            let Some(name) = record.config() else { return Err(internal(format!("job {} has no client", request.job))) };
-            let belongings = |_: &Archive| Ok(Belongings { client: name.client.clone(), label: name.label.clone() });
-            restore::prepare(owner, request, belongings, archive)
+            // Which archive a job may read is in the database, whatever its worker says.
+            let Work::Restore { client, restore } = &record.work else { return Err(internal(format!("job {} is no restore", request.job))) };
+            if restore.id != *archive || restore.archive != request.archive_name {
+                return Err(internal(format!("job {} restores archive {}, and no other", request.job, restore.archive)));
+            }
+            restore::prepare(owner, request, client, archive)
         }
     }
 }

@@ -17,7 +17,7 @@ use borg::compress::{Compression, compress, decompress};
 use borg::manifest::{ArchiveEntry, Manifest};
 use borg::tam::Status;
 use borg::{Id, Key, MAX_OBJECT, MAX_PLAINTEXT};
-use model::{Archive, Cause, Failure};
+use model::{Archive, Cause, ClientName, Failure};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,8 +74,8 @@ impl Source {
     }
 }
 
-/// Does all of it for the archive of this id. The token works as soon as this returns.
-pub fn prepare(owner: &Owner, request: &Prepare, parts: impl FnOnce(&Archive) -> Result<Belongings, Failure>, id: &str) -> Result<Made, Failure> {
+/// Does all of it for the archive of this id, which `client` is to read. The token works as soon as this returns.
+pub fn prepare(owner: &Owner, request: &Prepare, client: &ClientName, id: &str) -> Result<Made, Failure> {
     let id = Id::from_hex(id).map_err(|_| internal(format!("{id:?} is no archive's id")))?;
     let key = ArchiveKey { repository: owner.name.clone(), id: id.to_hex() };
     let archive = owner.store.read(|r| r.archives().get(&key)).map_err(|e| of_store(&e))?;
@@ -83,7 +83,6 @@ pub fn prepare(owner: &Owner, request: &Prepare, parts: impl FnOnce(&Archive) ->
     if archive.name != request.archive_name {
         return Err(internal(format!("the archive with the id {id} is {:?}, not {:?}", archive.name, request.archive_name)));
     }
-    let belongings = parts(&archive)?;
     let Ready { opening, item_keys, timestamp, .. } = find(owner, &archive.name, id)?;
     let view = View::of_archive(owner, &archive)?;
     let settings = owner.store.read(|r| r.settings()).map_err(|e| of_store(&e))?;
@@ -123,10 +122,9 @@ pub fn prepare(owner: &Owner, request: &Prepare, parts: impl FnOnce(&Archive) ->
         warnings: vec![],
     };
     let source = Source::new(id, (shown_id, payload), view.references.len());
-    let Belongings { client, label } = belongings;
     let job = Arc::new(Job::new(Parts {
-        client,
-        label,
+        client: client.clone(),
+        label: archive.label.clone(),
         cmdline: request.cmdline.clone(),
         start: request.start,
         opening,
@@ -149,14 +147,6 @@ pub fn prepare(owner: &Owner, request: &Prepare, parts: impl FnOnce(&Archive) ->
         return Err(failure);
     }
     Ok(Made { job, prepared, token_hash: hash })
-}
-
-/// Whose job it is.
-pub struct Belongings {
-    /// The client that reads.
-    pub client: model::ClientName,
-    /// A label for the log.
-    pub label: model::Label,
 }
 
 /// What the writer knows of an archive in the manifest.

@@ -6,6 +6,7 @@
 pub use crate::scheduling::{AddedTrigger, Due, History, ListedSchedule, OccurrenceFilter, Ran, Schedules, Triggers, Upcoming};
 use crate::worker::LogLine;
 use model::progress::Progress;
+use model::restore::Restore;
 use model::trigger::{AccessContext, TriggerTarget};
 use model::{Archive, BackupConfig, Client, ClientName, ConfigName, Job, JobKind, JobState, Label, Repository, RepositoryName, Settings};
 use model::{Schedule, ScheduleName, Timestamp, Trigger, TriggerId, Work};
@@ -149,6 +150,16 @@ pub enum Call {
         /// Try it again later when it fails for a cause that deserves it.
         #[serde(default)]
         retry: bool,
+    },
+    /// -> [`JobNumber`]: a client extracts an archive
+    #[serde(rename = "org.borgcube.Control.Restore")]
+    Restore {
+        /// Where the archive is.
+        repository: RepositoryName,
+        /// The client that is restored to.
+        client: ClientName,
+        /// What, and where to.
+        restore: Box<Restore>,
     },
     /// -> [`Jobs`], newest first
     #[serde(rename = "org.borgcube.Control.ListJobs")]
@@ -641,6 +652,7 @@ mod tests {
             "RemoveConfig",
             "RunConfig",
             "RunMaintenance",
+            "Restore",
             "ListJobs",
             "GetJob",
             "CancelJob",

@@ -18,6 +18,7 @@ pub mod release;
 pub mod repair;
 pub mod repository;
 pub mod repository_edit;
+pub mod restore;
 pub mod run;
 pub mod schedule;
 pub mod schedule_next;
@@ -42,6 +43,7 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Client(command) => client::run(command, context),
         Command::Config(command) => config::run(command, context),
         Command::Run(args) => run::run(args, context),
+        Command::Restore(args) => restore::run(args, context),
         Command::Job(command) => job::run(command, context),
         Command::Archive(command) => archive::run(command, context),
         Command::Schedule(command) => schedule::run(command, context),

@@ -147,6 +147,10 @@ pub fn yielded(yielded: &Yield) -> String {
             let errors = if *error_count == 0 { "no damage".to_owned() } else { count(*error_count, "error") };
             format!("{}, {} read: {errors}", count(*objects, "object"), bytes(*read))
         }
+        Yield::Restored { target, chunks, of, bytes: read } => {
+            let into = if target.is_empty() { String::new() } else { format!("into {}: ", super::shown(target)) };
+            format!("{into}{chunks} of {} read, {}", count(*of, "chunk"), bytes(*read))
+        }
         Yield::Compacted { segments, freed, orphans, skipped } => {
             let orphans = if *orphans == 0 { String::new() } else { format!(", {} of broken sessions deleted", count(*orphans, "object")) };
             let skipped =
@@ -224,14 +228,21 @@ pub fn progress(progress: &Progress) -> String {
         return self::steps(steps);
     }
     let s = &progress.statistics;
-    let mut line = format!(
+    // A client that restores tells nothing else.
+    let restores = s.original_size > 0 && s.nfiles == 0 && s.compressed_size == 0;
+    let of = progress.expected.map(|expected| format!(" of {}", bytes(expected.original_size))).unwrap_or_default();
+    let mut line = if restores {
+        format!("{}{of} restored, {}/s", bytes(s.original_size), bytes(progress.rate))
+    } else {
+        format!(
         "{}, {} original, {} compressed, {} deduplicated, {}/s",
         count(s.nfiles, "file"),
         bytes(s.original_size),
         bytes(s.compressed_size),
         bytes(s.deduplicated_size),
         bytes(progress.rate)
-    );
+    )
+    };
     if !progress.path.is_empty() {
         line.push_str(&format!(", {}", super::shown(&progress.path)));
     }

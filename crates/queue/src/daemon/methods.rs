@@ -96,6 +96,7 @@ impl Daemon {
             Call::RemoveConfig { name } => self.remove_config(&name, actor).and_then(|()| nothing()),
             Call::RunConfig { config, archive_name, retry } => one(&self.run_config(&config, archive_name, retry, actor)?),
             Call::RunMaintenance { repository, work, retry } => one(&self.run_maintenance(&repository, work, retry, actor)?),
+            Call::Restore { repository, client, restore } => one(&self.restore(&repository, &client, *restore, actor)?),
             Call::ListJobs { filter } => one(&self.list_jobs(&filter)?),
             Call::GetJob { job } => {
                 let job = self.job(job)?;

@@ -29,6 +29,7 @@ mod queue;
 mod rates;
 mod records;
 pub mod request;
+mod restores;
 mod retries;
 mod scheduling;
 mod settings;

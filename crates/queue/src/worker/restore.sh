@@ -19,7 +19,7 @@ export BORG_BASE_DIR BORG_CACHE_DIR BORG_SECURITY_DIR
 case "$place" in
 new)
     [ -n "${HOME:-}" ] || fail client-permission "the client's user has no home directory"
-    target=$HOME/borgcube-restore-$job
+    target=$HOME/$new_directory
     error=$(mkdir -m 700 "$target" 2>&1) || fail client-permission "$error"
     ;;
 directory)

@@ -212,7 +212,24 @@ impl System {
 
     /// A job that restores an archive.
     pub fn restore_job(&self, archive: &Archive) -> u64 {
-        self.job(&format!("{}/{}", archive.client, archive.label))
+        let restore = model::restore::Restore {
+            archive: archive.name.clone(),
+            id: archive.id.clone(),
+            of: archive.client.clone(),
+            paths: vec![],
+            patterns: vec![],
+            excludes: vec![],
+            target: model::restore::Target::New,
+            sparse: false,
+            ignore_space: false,
+        };
+        let work = model::Work::Restore { client: archive.client.clone(), restore: Box::new(restore) };
+        let now = Timestamp::now();
+        let made = self.store.write("test", "test", |w| {
+            let job = w.jobs().create(|n| Job::new(n, work.clone(), self.name.clone(), "test", now))?;
+            w.jobs().update_state(job.number, JobState::JobCreated, JobState::ClientPreparing, now)
+        });
+        made.unwrap().0.number
     }
 
     /// Asks for maintenance, and waits until it is over.
