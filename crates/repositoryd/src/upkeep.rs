@@ -171,6 +171,13 @@ fn remove(owner: &Owner, open: &mut Open, archives: &BTreeMap<String, Id>, recor
     if !readers.is_empty() {
         return Ok(Removal::InUse(readers));
     }
+    // Somebody may have put a hold on one of them since they were chosen.
+    let as_chosen = owner.store.read(|r| {
+        records.iter().try_fold(true, |same, archive| Ok(same && r.archives().get(&ArchiveKey::of(archive))?.as_ref() == Some(archive)))
+    });
+    if !as_chosen.map_err(|e| of_store(&e))? {
+        return Ok(Removal::Changed);
+    }
     let names: Vec<String> = archives.keys().cloned().collect();
     open.commit_without(&names)?;
     pause_for_tests("after-removal");

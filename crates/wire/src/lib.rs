@@ -16,6 +16,7 @@ pub mod frame;
 pub mod json;
 pub mod maintenance;
 pub mod reading;
+pub mod retention;
 pub mod scheduling;
 pub mod session;
 pub mod tool;

@@ -25,6 +25,11 @@ pub enum Operation {
         /// Only say what it would do.
         dry_run: bool,
     },
+    /// Delete those of these archives whose grace period is over. What was held, undeleted or put off meanwhile stays.
+    DeleteDue {
+        /// Their names.
+        archives: Vec<String>,
+    },
     /// Give back the space of what was deleted, in steps between which backups go on.
     Compact {
         /// Segments of which less than so many per cent can be freed stay as they are (Borg 1.2: 10).
@@ -111,6 +116,7 @@ mod tests {
     fn requests_travel() {
         for operation in [
             Operation::Delete { archives: vec!["a".into()], dry_run: true },
+            Operation::DeleteDue { archives: vec!["a".into()] },
             Operation::Compact { threshold: 10 },
             Operation::Check { verify_data: true },
             Operation::Release { wait_seconds: 5 },

@@ -9,6 +9,7 @@ mod reading;
 
 use super::archive_delete::{self, Delete};
 use super::repository;
+use super::retention::{self, Hold, Named, Undelete};
 use crate::complete;
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -42,6 +43,12 @@ pub enum Command {
     /// Delete archives; repository compact gives their space back
     #[command(alias = "rm")]
     Delete(Delete),
+    /// Keep archives that were to be deleted
+    Undelete(Undelete),
+    /// Keep archives, whatever policies and people say
+    Hold(Hold),
+    /// Let policies and people decide about held archives again
+    Release(Named),
 }
 
 /// Options of `borgcube archive list`.
@@ -94,6 +101,9 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
         Command::Extract(args) => extract::run(&args, context),
         Command::Diff(args) => diff::run(args, context),
         Command::Delete(args) => archive_delete::run(args, context),
+        Command::Undelete(args) => retention::undelete(&args, context),
+        Command::Hold(args) => retention::hold(args, context),
+        Command::Release(args) => retention::release(&args, context),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::lists::{length, road};
 use super::{Details, bytes, count, duration, exactly};
+use model::archive::PendingDeletion;
 use model::client::Connection;
 use model::progress::{Progress, Statistics, Steps};
 use model::{Archive, BackupConfig, Client, Job, JobState, Repository, Settings, Yield};
@@ -196,7 +197,14 @@ pub fn archive(archive: &Archive) -> String {
     .many("Client's claims", &archive.claims)
     .maybe("Suspicious", archive.suspicious.then_some("look at it before anything relies on it"))
     .many("Warnings", &archive.warnings)
+    .maybe("Held", archive.hold.as_ref().map(|hold| format!("by {} since {} {}", hold.by, hold.since.to_local(), hold.reason)))
+    .maybe("Goes", archive.pending_deletion.as_ref().map(going))
     .render()
+}
+
+fn going(pending: &PendingDeletion) -> String {
+    let by = pending.policy.as_ref().map_or_else(|| pending.by.clone(), |policy| format!("policy {policy}"));
+    format!("deleted from {} on, as {by} decided; until then: borgcube archive undelete", pending.due.to_local())
 }
 
 /// The settings.
@@ -235,13 +243,13 @@ pub fn progress(progress: &Progress) -> String {
         format!("{}{of} restored, {}/s", bytes(s.original_size), bytes(progress.rate))
     } else {
         format!(
-        "{}, {} original, {} compressed, {} deduplicated, {}/s",
-        count(s.nfiles, "file"),
-        bytes(s.original_size),
-        bytes(s.compressed_size),
-        bytes(s.deduplicated_size),
-        bytes(progress.rate)
-    )
+            "{}, {} original, {} compressed, {} deduplicated, {}/s",
+            count(s.nfiles, "file"),
+            bytes(s.original_size),
+            bytes(s.compressed_size),
+            bytes(s.deduplicated_size),
+            bytes(progress.rate)
+        )
     };
     if !progress.path.is_empty() {
         line.push_str(&format!(", {}", super::shown(&progress.path)));
@@ -336,6 +344,8 @@ Warnings:     one
             claims: vec!["host \u{202e}live".into()],
             suspicious: true,
             warnings: vec!["odd".into()],
+            hold: None,
+            pending_deletion: None,
         };
         let text = archive(&record);
         assert!(text.contains("x\\u{1b}]0;gone\\u{7}") && text.contains("host \\u{202e}live"), "{text}");

@@ -25,6 +25,7 @@ mod leftovers;
 mod lists;
 mod methods;
 mod outcomes;
+mod policies;
 mod queue;
 mod rates;
 mod records;

@@ -147,7 +147,8 @@ fn backup(worker: &mut Worker, layout: &Layout, task: &Task, backup: &Backup, se
     let mut owner = Owner::connect(layout, task.repository.name.as_str())?;
     let mut cmdline = vec!["borg".to_owned()];
     cmdline.extend(arguments.iter().cloned());
-    let prepared = owner.prepare(&Prepare { version: session::VERSION, job: job.number, archive_name, cmdline, start, purpose: Purpose::Backup })?;
+    let prepared =
+        owner.prepare(&Prepare { version: session::VERSION, job: job.number, archive_name, cmdline, start, purpose: Purpose::Backup })?;
     worker.note(&format!("the client's view has {} chunks", prepared.view_chunks));
     for warning in &prepared.warnings {
         worker.report.warn(warning.clone(), Timestamp::now());
@@ -372,7 +373,8 @@ impl Worker {
     fn carry(&mut self, client: &mut Client, caches: &mut Caches<'_>) {
         let Some(carriage) = &mut caches.carrier else { return };
         let Some(events) = carriage.events.take() else { return };
-        match Carrier::start(carriage.connection, &carriage.directory, &caches.prepared.token, carriage.socket.clone(), &events, &self.gate) {
+        match Carrier::start(carriage.connection, &carriage.directory, &caches.prepared.token, carriage.socket.clone(), &events, &self.gate)
+        {
             Ok(carrier) => carriage.carrier = Some(carrier),
             Err(e) => self.carrier_lost(client, &format!("{e:#}")),
         }

@@ -188,6 +188,8 @@ mod tests {
             claims: vec![],
             suspicious: false,
             warnings: vec![],
+            hold: None,
+            pending_deletion: None,
         };
         let with = |cause| Outcome { archive: Some(archive.clone()), ..outcome(cause) };
         let (ok, good) = (ExitStatus::Exited(0), report(&["borgcube exit 0"], &[]));
