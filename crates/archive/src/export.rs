@@ -74,13 +74,18 @@ fn entry(chosen: &Chosen) -> Option<Entry<'_>> {
         uid: item.uid.unwrap_or(0),
         gid: item.gid.unwrap_or(0),
         size,
-        // Truncated, not rounded down, as Python does with numbers.
-        mtime: i64::try_from(item.mtime / 1_000_000_000).unwrap_or(if item.mtime < 0 { i64::MIN } else { i64::MAX }),
+        mtime: seconds(item.mtime),
         target,
         user: known(&item.user),
         group: known(&item.group),
         device: device_numbers(item.rdev.unwrap_or(0)),
     })
+}
+
+/// As Python has them, by way of a floating-point number: a last nanosecond of a second may become the next second. The same bytes as
+/// `borg export-tar` are worth more than that.
+fn seconds(nanoseconds: i128) -> i64 {
+    (nanoseconds as f64 / 1e9) as i64
 }
 
 fn known(name: &Option<Option<Vec<u8>>>) -> &[u8] {

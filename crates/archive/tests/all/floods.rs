@@ -68,24 +68,24 @@ fn small_words_and_large_chunks_take_no_memory() {
     let mut builder = Builder::in_pieces(1 << 20);
     let chunk = builder.packed_chunk(&vec![0; 20 << 20], Compression::Lz4);
     let liar = ChunkRef { size: 1, ..chunk };
-    let file = Item { chunks: Some(vec![liar; 300]), ..item("bomb", 0o100_644) };
+    let file = Item { chunks: Some(vec![liar; 60]), ..item("bomb", 0o100_644) };
     builder.add(&file);
     let source = builder.source();
     let before = peak();
     let mut complaints = Complaints::default();
     let complain = &mut |path: Option<&[u8]>, what: &str| complaints.add(path, what);
     let written = archive::export::tar(&source, &mut everything(), std::io::sink(), complain).unwrap();
-    assert_eq!(written.content, 300, "a tar archive has what its header says");
+    assert_eq!(written.content, 60, "a tar archive has what its header says");
     complaints.assert("bomb", "its size is not");
     let grown = peak() - before;
     assert!(grown < 400 << 20, "{} MiB", grown >> 20);
 }
 
 #[test]
-fn a_file_of_a_million_chunks() {
+fn a_file_of_very_many_chunks() {
     let mut builder = Builder::in_pieces(1 << 20);
     let chunk = builder.chunk(b"0123456789");
-    let file = Item { chunks: Some(vec![chunk; 1_000_000]), size: Some(10_000_000), ..item("many", 0o100_644) };
+    let file = Item { chunks: Some(vec![chunk; 300_000]), size: Some(3_000_000), ..item("many", 0o100_644) };
     builder.add(&file);
     let good = builder.file("good", &[b"good"]);
     builder.add(&good);
@@ -95,7 +95,7 @@ fn a_file_of_a_million_chunks() {
     let complaints = extract(&source, &directory.path().join("target"));
     assert!(complaints.0.is_empty(), "{complaints:#?}");
     let content = fs::read(directory.path().join("target/many")).unwrap();
-    assert!(content.len() == 10_000_000 && content.chunks(10).all(|part| part == b"0123456789"));
+    assert!(content.len() == 3_000_000 && content.chunks(10).all(|part| part == b"0123456789"));
 }
 
 #[test]
