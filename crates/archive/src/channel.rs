@@ -9,6 +9,7 @@ use borg::compress::Decompressor;
 use borg::{Id, MAX_PLAINTEXT};
 use model::{Cause, Failure};
 use std::collections::VecDeque;
+use std::io::BufReader;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,15 @@ const PACKED: usize = 16 << 20;
 
 /// Bytes that were decompressed and not taken, besides one object for each worker.
 const PLAIN: usize = 32 << 20;
+
+/// Small objects that one worker takes at a time: so many,
+const MOST_TOGETHER: usize = 32;
+
+/// and until they have so many bytes.
+const TOGETHER: usize = 128 << 10;
+
+/// What is read from the socket at once.
+const BUFFER: usize = 256 << 10;
 
 /// More threads than this do not read faster.
 const MOST_WORKERS: usize = 8;
@@ -165,9 +175,12 @@ impl Channel {
             match state.slots.pop_front() {
                 Some(Slot::Done(done)) => {
                     state.base += 1;
+                    let was_full = state.plain >= PLAIN;
                     state.plain -= done.as_ref().map_or(0, Vec::len);
-                    // The next one is the first now: it may go on whatever the memory is.
-                    shared.to_work.notify_all();
+                    if was_full {
+                        // The next one is the first now: it may go on whatever the memory is.
+                        shared.to_work.notify_all();
+                    }
                     return Ok(done);
                 }
                 Some(other) => state.slots.push_front(other),
@@ -219,6 +232,25 @@ impl State {
     fn slot(&mut self, number: u64) -> Option<&mut Slot> {
         let at = usize::try_from(number.checked_sub(self.base)?).ok()?;
         self.slots.get_mut(at)
+    }
+
+    /// The next objects to decompress, and their bytes.
+    fn batch(&mut self) -> (Vec<(u64, Id, Vec<u8>)>, usize) {
+        let (mut batch, mut bytes) = (vec![], 0);
+        while self.worked < self.received && batch.len() < MOST_TOGETHER && bytes < TOGETHER {
+            let number = self.worked;
+            self.worked += 1;
+            let Some(slot) = self.slot(number) else { continue };
+            match std::mem::replace(slot, Slot::Working) {
+                Slot::Packed(id, payload) => {
+                    bytes += payload.len();
+                    batch.push((number, id, payload));
+                }
+                // There is nothing to do.
+                other => *slot = other,
+            }
+        }
+        (batch, bytes)
     }
 
     /// The number behind the last slot.
@@ -277,8 +309,9 @@ impl Shared {
     /// Takes what comes.
     fn receive(&self) {
         let mut payload = vec![];
+        let mut input: Option<(u64, BufReader<UnixStream>)> = None;
         loop {
-            let stream = {
+            let (stream, generation) = {
                 let mut state = self.lock();
                 while state.packed >= PACKED && !state.closed {
                     state = self.wait(&self.to_receive, state);
@@ -286,9 +319,16 @@ impl Shared {
                 if state.closed {
                     return;
                 }
-                Arc::clone(&state.stream)
+                (Arc::clone(&state.stream), state.generation)
             };
-            let answer = frame::read(&mut &*stream, &mut payload).map(|kind| self.arrived(kind, &mut payload));
+            let reader = match &mut input {
+                Some((of, reader)) if *of == generation => reader,
+                _ => match stream.try_clone() {
+                    Ok(clone) => &mut input.insert((generation, BufReader::with_capacity(BUFFER, clone))).1,
+                    Err(e) => return self.fail(Broken::Unreachable(e.to_string())),
+                },
+            };
+            let answer = frame::read(reader, &mut payload).map(|kind| self.arrived(kind, &mut payload));
             let is_lost = match answer {
                 Ok(Ok(())) => false,
                 Ok(Err(Broken::Owner(failure))) if is_restart(&failure) => true,
@@ -324,6 +364,7 @@ impl Shared {
             kind::FAILED => return Err(Broken::Owner(read_json(payload).map_err(malformed)?)),
             other => return Err(Broken::Malformed(format!("an answer of type {other}"))),
         };
+        let is_packed = matches!(slot, Slot::Packed(..));
         let mut state = self.lock();
         let number = state.received;
         if let Slot::Packed(_, payload) = &slot {
@@ -333,8 +374,12 @@ impl Shared {
         *place.ok_or_else(|| Broken::Malformed(format!("object {id} came, and nobody asked for it")))? = slot;
         state.received += 1;
         drop(state);
-        self.to_work.notify_one();
-        self.to_take.notify_one();
+        // What is lacking is done.
+        if is_packed {
+            self.to_work.notify_one()
+        } else {
+            self.to_take.notify_one()
+        }
         Ok(())
     }
 
@@ -370,7 +415,7 @@ impl Shared {
         }
     }
 
-    /// Decompresses and verifies.
+    /// Decompresses and verifies, small objects several at a time.
     fn work(&self) {
         let mut decompressor = Decompressor::new();
         let mut state = self.lock();
@@ -378,36 +423,51 @@ impl Shared {
             if state.closed {
                 return;
             }
-            let number = state.worked;
             // Others than objects may have been taken already.
-            let has_room = number <= state.base || state.plain < PLAIN;
-            if number >= state.received || !has_room {
+            let has_room = state.worked <= state.base || state.plain < PLAIN;
+            if state.worked >= state.received || !has_room {
                 state = self.wait(&self.to_work, state);
                 continue;
             }
-            state.worked += 1;
-            let Some(slot) = state.slot(number) else { continue };
-            let (id, payload) = match std::mem::replace(slot, Slot::Working) {
-                Slot::Packed(id, payload) => (id, payload),
-                other => {
-                    // There is none to work on.
-                    *slot = other;
-                    continue;
-                }
-            };
+            let (batch, length) = state.batch();
+            if state.worked < state.received {
+                self.to_work.notify_one();
+            }
+            if batch.is_empty() {
+                continue;
+            }
             drop(state);
-            let done = self.verified(id, &payload, &mut decompressor);
-            let length = payload.len();
-            drop(payload);
+            let (mut done, mut plain) = (vec![], 0);
+            for (number, id, payload) in batch {
+                if plain >= BUFFER {
+                    // Small objects may decompress to large ones.
+                    state = self.lock();
+                    self.publish(&mut state, std::mem::take(&mut done));
+                    while number > state.base && state.plain >= PLAIN && !state.closed {
+                        state = self.wait(&self.to_work, state);
+                    }
+                    drop(state);
+                    plain = 0;
+                }
+                let object = self.verified(id, &payload, &mut decompressor);
+                plain += object.as_ref().map_or(0, Vec::len);
+                done.push((number, object));
+            }
             state = self.lock();
             state.packed -= length;
-            state.plain += done.as_ref().map_or(0, Vec::len);
-            if let Some(slot) = state.slot(number) {
-                *slot = Slot::Done(done);
-            }
+            self.publish(&mut state, done);
             self.to_receive.notify_one();
+        }
+    }
+
+    fn publish(&self, state: &mut State, done: Vec<(u64, std::result::Result<Vec<u8>, Lack>)>) {
+        for (number, done) in done {
+            state.plain += done.as_ref().map_or(0, Vec::len);
             if number == state.base {
                 self.to_take.notify_one();
+            }
+            if let Some(slot) = state.slot(number) {
+                *slot = Slot::Done(done);
             }
         }
     }

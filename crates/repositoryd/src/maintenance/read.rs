@@ -15,6 +15,7 @@ use borg::tam::Status;
 use borg::{Id, MAX_PLAINTEXT};
 use model::{Cause, Failure};
 use std::collections::HashSet;
+use std::io::{BufWriter, Write};
 use std::os::fd::AsFd;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
@@ -25,6 +26,9 @@ use wire::{WireError, frame};
 
 /// Bytes of payloads that are in memory before they are sent: the gate is not kept while a slow reader takes them.
 const PART: usize = 4 << 20;
+
+/// Small objects are sent together.
+const BUFFER: usize = 64 << 10;
 
 /// Fewer digits of an id may mean anything.
 const SHORTEST_ID: usize = 8;
@@ -166,7 +170,8 @@ fn look_up(work: &Work<'_>, opening: &Arc<Opening>, id: &Id) -> Result<Answer, S
 
 impl Reading {
     fn serve(&mut self, work: &Work<'_>) -> Result<(), Stop> {
-        let (mut input, mut output) = (&work.stream, &work.stream);
+        let mut input = &work.stream;
+        let mut output = BufWriter::with_capacity(BUFFER, &work.stream);
         let mut payload = vec![];
         loop {
             match frame::read(&mut input, &mut payload) {
@@ -193,6 +198,7 @@ impl Reading {
                         }
                     })?;
                 }
+                told(output.flush().map_err(WireError::Io))?;
             }
         }
     }
