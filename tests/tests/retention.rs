@@ -18,7 +18,7 @@ const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 
 /// Policies that are tried with each borg.
-const POLICIES: usize = 250;
+const POLICIES: usize = 150;
 
 /// Zones with and without summer time, with half hours, on both sides of the date line, and one that skipped a day.
 const ZONES: [&str; 8] = [

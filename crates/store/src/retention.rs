@@ -72,7 +72,12 @@ pub struct Pruned {
     pub due: BTreeMap<RepositoryName, Vec<Archive>>,
     /// What was not pruned, and why.
     pub stopped: Vec<(ConfigName, RepositoryName, String)>,
+    /// Archives that go as well, left to the next prune so that no transaction takes too long.
+    pub left: usize,
 }
+
+/// Archives that are marked, or said to be due, by one prune.
+const MOST: usize = 10_000;
 
 impl Read<'_> {
     /// Groups behind the config `after`, whole configs, until `at_least` archives are among them or there are no more.
@@ -206,6 +211,10 @@ impl Write<'_> {
                 let due = now.plus_seconds(i64::from(hours) * 3600);
                 let pending = PendingDeletion { since: now, due, by: actor.to_owned(), policy: Some(policy.clone()) };
                 for archive in group.going() {
+                    if pruned.marked.len() >= MOST {
+                        pruned.left += 1;
+                        continue;
+                    }
                     let key = ArchiveKey::of(archive);
                     self.mark(&key, &pending)?;
                     pruned.marked.push((key, due));
@@ -215,7 +224,8 @@ impl Write<'_> {
                 }
             }
             pruned.stopped.extend(group.stopped().map(|why| (group.config.clone(), group.repository.clone(), why)));
-            let due: Vec<Archive> = group.due(now).cloned().collect();
+            let room = MOST.saturating_sub(pruned.due.values().map(Vec::len).sum());
+            let due: Vec<Archive> = group.due(now).take(room).cloned().collect();
             if !due.is_empty() {
                 pruned.due.entry(group.repository.clone()).or_default().extend(due);
             }

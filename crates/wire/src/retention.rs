@@ -61,6 +61,9 @@ pub struct Pruned {
     pub due: Vec<DueArchives>,
     /// What was not pruned.
     pub stopped: Vec<StoppedGroup>,
+    /// Archives that go as well, left to the next prune.
+    #[serde(default)]
+    pub left: u64,
 }
 
 /// Archives of one repository that may be deleted.

@@ -71,10 +71,13 @@ struct Done {
 pub fn run(args: &Prune, context: &Context) -> Result<ExitCode> {
     let (policy, client, label, repository) = (args.policy.clone(), args.client.clone(), args.label.clone(), args.repository.clone());
     let filter = RetentionFilter { policy, client, label, repository, instead: None };
-    let Pruned { marked, due, stopped } = context.control()?.call::<Pruned>(Call::PruneArchives { filter: Box::new(filter) })?;
+    let Pruned { marked, due, stopped, left } = context.control()?.call::<Pruned>(Call::PruneArchives { filter: Box::new(filter) })?;
     context.say(&format!("{} will be deleted when the grace period is over.", count(marked.len() as u64, "archive")))?;
     for StoppedGroup { config, repository, why } in &stopped {
         context.note(&format!("borgcube: pruning of {config} in {repository} is stopped: {}", shown(why)));
+    }
+    if left > 0 {
+        context.note(&format!("borgcube: {} more go and are left to the next prune", count(left, "archive")));
     }
     let mut interrupts = wait::interrupts()?;
     let mut deleted = vec![];

@@ -196,7 +196,7 @@ impl Daemon {
             .into_iter()
             .map(|(repository, archives)| DueArchives { repository, archives: archives.into_iter().map(|archive| archive.name).collect() });
         let stopped = pruned.stopped.into_iter().map(|(config, repository, why)| StoppedGroup { config, repository, why });
-        Ok(Pruned { marked, due: due.collect(), stopped: stopped.collect() })
+        Ok(Pruned { marked, due: due.collect(), stopped: stopped.collect(), left: pruned.left as u64 })
     }
 
     pub(super) fn hold_archives(&mut self, archives: &[ArchiveRef], reason: &str, actor: &str) -> Answered<Archives> {
