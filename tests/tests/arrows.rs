@@ -32,6 +32,7 @@ const KEPT: &[(&str, &[&str])] = &[
     ("signal-hook", &["unix"]),
     ("nix", &["unix", "testkit", "tests"]),
     ("aes", &["borg"]),
+    ("fuser", &["archive"]),
 ];
 
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {

@@ -112,7 +112,7 @@ fn grace_and_holds() {
     let world = BorgWorld::with_passphrase(PASSPHRASE);
     for borg in Borg::judges() {
         borg.check_verify_data(&world, &scene.repository).unwrap_or_else(|e| panic!("borg {}: {e:#}", borg.version));
-        assert_eq!(borg.archives(&world, &scene.repository).unwrap(), [two.clone()]);
+        assert_eq!(borg.archives(&world, &scene.repository).unwrap(), std::slice::from_ref(&two));
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use testkit::borgs::Borg;
 use testkit::retry::retry_until;
 use testkit::sshd::Sshd;
@@ -307,4 +307,70 @@ fn bad_input_gets_a_sentence() {
     let mut child = system.cli_command(&["archive", "files", &archive]).stdout(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     assert!(child.wait().unwrap().success());
+}
+
+/// A running `borgcube archive mount`; whatever happens, nothing stays mounted.
+struct Mount {
+    child: Child,
+    at: PathBuf,
+}
+
+impl Mount {
+    fn end(&mut self) -> Option<i32> {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT);
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.end();
+        }
+        // It is said to be no mount when all is well.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.at).stderr(Stdio::null()).status();
+    }
+}
+
+#[test]
+fn an_archive_is_mounted_and_keeps_nobody_waiting() {
+    if let Err(e) = fs::File::options().read(true).write(true).open("/dev/fuse") {
+        return testkit::borgs::not_run("borgcube archive mount", &format!("/dev/fuse: {e}"));
+    }
+    let system = TestSystem::start();
+    system.add_repository("main", "repokey-blake2", Some(PASSPHRASE));
+    let source = system.join("source");
+    make(&source, Spec::default());
+    system.add_local_client("host");
+    system.add_config("host", "all", "main", &[], &[&source]);
+    system.run_ok("host/all");
+    let archive = text(&newest_archive(&system), "name").to_owned();
+    let at = system.join("mnt");
+    fs::create_dir(&at).unwrap();
+    let mut command = system.cli_command(&["archive", "mount", &archive, &at.display().to_string()]);
+    let mut mount = Mount { child: command.stdout(Stdio::null()).spawn().unwrap(), at: at.clone() };
+    let there = retry_until(PATIENCE, || inside(&at, &source).is_dir().then_some(()));
+    assert!(there.is_some(), "{:?}\n{}", mount.child.try_wait(), system.log());
+    // ACLs are not shown.
+    let mut differences = testkit::tree::differences(&source, &inside(&at, &source));
+    differences.retain(|difference| !difference.what.contains("system.posix_acl"));
+    assert!(differences.is_empty(), "{}", testkit::tree::listed(&differences));
+    assert!(fs::write(at.join("new"), "x").is_err() && fs::metadata(at.join("nothing")).is_err());
+    // In the middle of a file, and backwards.
+    let path = source.join("contents/incompressible");
+    let (content, mounted) = (fs::read(&path).unwrap(), fs::File::open(inside(&at, &path)).unwrap());
+    for offset in [2_000_000_u64, 1_000_001, 5, 3_000_000] {
+        let mut part = vec![0; 100_000];
+        std::os::unix::fs::FileExt::read_exact_at(&mounted, &mut part, offset).unwrap();
+        assert!(part == content[offset as usize..][..part.len()], "{offset}");
+    }
+    drop(mounted);
+    system.cli_ok(&["repository", "release", "main", "--", "true"]);
+    system.run_ok("host/all");
+    assert_eq!(fs::read(inside(&at, &source.join("contents/one byte"))).unwrap(), b"x");
+    assert_eq!(mount.end(), Some(0), "{}", system.log());
+    assert_eq!(fs::read_dir(&at).unwrap().count(), 0);
+    let (code, said) = system.cli_fails(&["archive", "mount", &archive, "/nowhere/at/all"]);
+    assert!(code == 2 && said.contains("cannot mount at"), "{code} {said}");
 }

@@ -152,6 +152,15 @@ impl Attributes {
         }
     }
 
+    /// User and group as they would be set; what makes no sense is nobody's (Linux: 65534).
+    pub(crate) fn owner_numbers(&mut self, item: &Item) -> (u32, u32) {
+        match self.owner(item) {
+            Owner::Known(uid, gid) => (uid, gid),
+            Owner::Unknown => (0, 0),
+            Owner::Nonsense => (65534, 65534),
+        }
+    }
+
     fn number(&mut self, who: Who, name: &[u8], numeric: bool) -> Option<u32> {
         if numeric || name.is_empty() {
             return None;

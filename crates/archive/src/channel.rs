@@ -52,6 +52,9 @@ pub struct Lack {
     pub why: String,
 }
 
+/// An object's plaintext, or why there is none.
+pub type Object = std::result::Result<Vec<u8>, Lack>;
+
 /// A connection to the owner and the threads behind it.
 #[derive(Debug)]
 pub struct Channel {
@@ -64,7 +67,7 @@ enum Slot {
     Asked(Id),
     Packed(Id, Vec<u8>),
     Working,
-    Done(std::result::Result<Vec<u8>, Lack>),
+    Done(Object),
 }
 
 #[derive(Debug)]
@@ -168,7 +171,7 @@ impl Channel {
     ///
     /// # Errors
     /// When nothing more comes.
-    pub fn take(&self) -> Result<std::result::Result<Vec<u8>, Lack>> {
+    pub fn take(&self) -> Result<Object> {
         let shared = &self.shared;
         let mut state = shared.lock();
         loop {
@@ -460,7 +463,7 @@ impl Shared {
         }
     }
 
-    fn publish(&self, state: &mut State, done: Vec<(u64, std::result::Result<Vec<u8>, Lack>)>) {
+    fn publish(&self, state: &mut State, done: Vec<(u64, Object)>) {
         for (number, done) in done {
             state.plain += done.as_ref().map_or(0, Vec::len);
             if number == state.base {
@@ -472,7 +475,7 @@ impl Shared {
         }
     }
 
-    fn verified(&self, id: Id, payload: &[u8], decompressor: &mut Decompressor) -> std::result::Result<Vec<u8>, Lack> {
+    fn verified(&self, id: Id, payload: &[u8], decompressor: &mut Decompressor) -> Object {
         let lack = |why: String| Lack { id, why: format!("object {id}: {why}") };
         let plain = decompressor.decompress(payload, MAX_PLAINTEXT).map_err(|e| lack(e.to_string()))?;
         if self.source.key.id_hash(plain) != id {

@@ -261,8 +261,11 @@ fn owner(item: &Item) -> (String, String) {
     (shown(&item.user, item.uid), shown(&item.group, item.gid))
 }
 
+/// Extended attributes, ACLs, flags.
+type Attributes<'a> = (Vec<(&'a [u8], &'a [u8])>, [&'a [u8]; 4], u64);
+
 /// Everything else that is compared; no flags are no flag set.
-fn attributes(item: &Item) -> (Vec<(&[u8], &[u8])>, [&[u8]; 4], u64) {
+fn attributes(item: &Item) -> Attributes<'_> {
     let mut own: Vec<(&[u8], &[u8])> =
         item.xattrs.iter().flatten().map(|(name, value)| (name.as_slice(), value.as_deref().unwrap_or_default())).collect();
     own.sort_unstable();

@@ -23,7 +23,7 @@ pub struct Written {
 }
 
 /// Zeros in place of what is missing.
-const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+pub(crate) static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 /// Writes a tar archive. A file whose content is not whole has zeros in place of what is missing, and is complained of.
 pub fn tar(source: &Source, selection: &mut Selection, out: impl Write, complain: &mut Complain<'_>) -> Result<Written> {

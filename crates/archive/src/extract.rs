@@ -6,7 +6,7 @@
 use crate::Complain;
 use crate::attributes::{self, Attributes, LeftOut};
 use crate::error::{Error, Result};
-use crate::export::Trouble;
+use crate::export::{Trouble, ZEROS};
 use crate::feed::{Chosen, Feed};
 use crate::kind::Kind;
 use crate::links::Body;
@@ -250,7 +250,6 @@ impl Extraction {
 }
 
 fn is_hole(plain: &[u8]) -> bool {
-    const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
     plain.len() >= HOLE && plain.chunks(ZEROS.len()).all(|part| part == &ZEROS[..part.len()])
 }
 

@@ -1,7 +1,7 @@
 //! Selected items one after the other, with their content, which is asked for ahead.
 
 use crate::Complain;
-use crate::channel::{Channel, Lack};
+use crate::channel::{Channel, Object};
 use crate::error::Result;
 use crate::items::Items;
 use crate::kind::Kind;
@@ -122,7 +122,7 @@ impl<'a> Feed<'a> {
     }
 
     /// The next chunk of the content of the item that was handed out last, with the size that the item states; None at its end.
-    pub fn chunk(&mut self, complain: &mut Complain<'_>) -> Result<Option<(u32, std::result::Result<Vec<u8>, Lack>)>> {
+    pub fn chunk(&mut self, complain: &mut Complain<'_>) -> Result<Option<(u32, Object)>> {
         let stated = match &self.current {
             Some(Queued { body: Body::Chunks(chunks), taken, .. }) => chunks.get(*taken).map(stated),
             _ => None,

@@ -16,6 +16,7 @@
 //! | [`feed`], [`links`] | items one after the other, each with its content or what it is a hard link to |
 //! | [`tar`], [`export`] | as a tar archive |
 //! | [`extract`], [`attributes`], [`acl`] | as files |
+//! | [`tree`], [`mount`] | as a file system |
 //! | [`diff`] | what two archives have not in common |
 
 pub mod acl;
@@ -29,10 +30,12 @@ pub mod feed;
 pub mod items;
 pub mod kind;
 pub mod links;
+pub mod mount;
 pub mod pattern;
 pub mod selection;
 pub mod source;
 pub mod tar;
+pub mod tree;
 
 pub use error::{Error, Result};
 pub use kind::Kind;

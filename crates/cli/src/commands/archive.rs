@@ -5,6 +5,7 @@ mod diff;
 mod export;
 mod extract;
 mod files;
+mod mount;
 mod reading;
 
 use super::archive_delete::{self, Delete};
@@ -40,6 +41,8 @@ pub enum Command {
     Extract(extract::Args),
     /// Show what differs between two archives
     Diff(diff::Args),
+    /// Mount an archive as a read-only file system, until Ctrl-C
+    Mount(mount::Args),
     /// Delete archives; repository compact gives their space back
     #[command(alias = "rm")]
     Delete(Delete),
@@ -100,6 +103,7 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
         Command::ExportTar(args) => export::run(&args, context),
         Command::Extract(args) => extract::run(&args, context),
         Command::Diff(args) => diff::run(args, context),
+        Command::Mount(args) => mount::run(&args, context),
         Command::Delete(args) => archive_delete::run(args, context),
         Command::Undelete(args) => retention::undelete(&args, context),
         Command::Hold(args) => retention::hold(args, context),

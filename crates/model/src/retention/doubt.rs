@@ -35,7 +35,7 @@ pub struct Jump {
 #[must_use]
 pub fn jump(from: Timestamp, to: Timestamp, job: u64) -> Option<Jump> {
     let seconds = to.0.saturating_sub(from.0) / 1_000_000;
-    (seconds < -TOLERANCE || seconds > FORWARD).then_some(Jump { job, from, to })
+    (!(-TOLERANCE..=FORWARD).contains(&seconds)).then_some(Jump { job, from, to })
 }
 
 /// What is known besides the archives.

@@ -79,7 +79,7 @@ fn stopped(archives: &[Made], policy: &Policy, situation: &Situation<'_>) -> Str
 
 #[test]
 fn each_archive_hears_why() {
-    let archives = ages([0, 1 * HOUR, DAY, DAY + HOUR, 2 * DAY, 3 * DAY, 40 * DAY]);
+    let archives = ages([0, HOUR, DAY, DAY + HOUR, 2 * DAY, 3 * DAY, 40 * DAY]);
     let expected = [
         "7 kept by daily #1",
         "6 goes: newer archives are kept: daily; enough are kept: monthly",

@@ -85,7 +85,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let total = opened.files.filter(|_| selection.is_everything()).unwrap_or(0);
     let mut progress = |done: &Extracted| {
         if done.items.is_multiple_of(100) || done.items <= total {
-            live.step(what, &Progress { unit: "items".into(), done: done.items, total: total.max(done.items) });
+            let total = if total == 0 { 0 } else { total.max(done.items) };
+            live.step(what, &Progress { unit: "items".into(), done: done.items, total });
         }
     };
     let extracted = {
