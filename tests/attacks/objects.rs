@@ -362,7 +362,7 @@ fn a42_a_view_that_is_no_longer_true() {
     // Between prepare and commit the archive is deleted that the view comes from: what a running job may rely on stays.
     let job = world.job("hostile");
     let mut client = job.open();
-    world.system.cli_ok(&["archive", "delete", "--yes", &first]);
+    world.system.cli_ok(&["archive", "delete", "--now", "--yes", &first]);
     let chunk = ChunkRef { id: client.key.id_hash(CONTENT), size: CONTENT.len() as u32, csize: 90 };
     assert!(matches!(refer(&mut client, chunk), Said::Value(_)));
     assert!(matches!(client.commit(), Said::Value(_)));

@@ -12,11 +12,12 @@ const OURS: &[(&str, &[&str])] = &[
     ("wire", &["model"]),
     ("store", &["model"]),
     ("repository", &["borg", "unix"]),
+    ("archive", &["borg", "model", "unix", "wire"]),
     ("queue", &["model", "store", "unix", "wire"]),
     ("proxy", &["borg", "model", "unix", "wire"]),
     ("repositoryd", &["borg", "model", "repository", "store", "unix", "wire"]),
     ("scheduler", &["model", "store", "unix", "wire"]),
-    ("cli", &["model", "unix", "wire"]),
+    ("cli", &["archive", "model", "unix", "wire"]),
     ("testkit", &["unix"]),
     // Not shipped: it reaches into programs to test what parses.
     ("fuzz-targets", &["borg", "model", "proxy", "queue", "repositoryd", "wire"]),
@@ -31,6 +32,7 @@ const KEPT: &[(&str, &[&str])] = &[
     ("signal-hook", &["unix"]),
     ("nix", &["unix", "testkit", "tests"]),
     ("aes", &["borg"]),
+    ("fuser", &["archive"]),
 ];
 
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {

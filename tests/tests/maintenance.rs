@@ -104,7 +104,7 @@ fn what_was_deleted_comes_back_as_space() {
     let delete = ["archive", "delete", archives[1].as_str()];
     let would = scene.system.cli_json(&[&delete[..], &["--dry-run"]].concat());
     assert_eq!(scene.system.cli_json(&["archive", "list"]).as_array().unwrap().len(), 3, "nothing was deleted yet");
-    let did = scene.system.cli_json(&[&delete[..], &["--yes"]].concat());
+    let did = scene.system.cli_json(&[&delete[..], &["--now", "--yes"]].concat());
     for report in [&would, &did] {
         assert_eq!(report[0]["archives"][0], archives[1], "{report}");
         let bytes = number(&report[0], "bytes");
@@ -192,7 +192,7 @@ fn stock_borg_has_the_repository_while_a_backup_waits() {
     // BorgCube has no record of it, and deletes it all the same where it is told the repository.
     let (code, said) = system.cli_fails(&["archive", "delete", "by-hand", "--yes"]);
     assert_eq!(code, 3, "{said}");
-    let deleted = system.cli_ok(&["archive", "delete", "by-hand", "--repository", "main", "--yes"]);
+    let deleted = system.cli_ok(&["archive", "delete", "by-hand", "--repository", "main", "--now", "--yes"]);
     assert!(deleted.contains("Some chunks stay"), "its chunks are on no list: {deleted}");
     system.settle();
     let world = BorgWorld::with_passphrase(PASSPHRASE);

@@ -67,7 +67,7 @@ fn keeps_its_cache(client: Option<Borg>, version: &str) {
     // An archive went, and its list is the base of others.
     let archives = system.cli_json(&["archive", "list"]);
     let oldest = archives.as_array().unwrap().iter().min_by_key(|a| number(a, "job")).unwrap().clone();
-    system.cli_ok(&["archive", "delete", "--yes", text(&oldest, "name")]);
+    system.cli_ok(&["archive", "delete", "--now", "--yes", text(&oldest, "name")]);
     let (kept, sent) = run(&system, "host/all");
     assert!(!kept && sent < all / 10, "{kept} {sent} of {all}");
     assert!(run(&system, "host/again").0);

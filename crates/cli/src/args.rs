@@ -1,7 +1,7 @@
 //! The global options and the tree of commands. Each command's own options are in its file under [`crate::commands`].
 
 use crate::commands::{
-    archive, binary, client, completions, config, doctor, job, log, repository, run, schedule, settings, setup, status, trigger,
+    archive, binary, client, completions, config, doctor, job, log, policy, prune, repository, restore, run, schedule, settings, setup, status, trigger,
 };
 use crate::error::EXIT_CODES;
 use crate::up;
@@ -55,6 +55,8 @@ pub enum Command {
     Config(config::Command),
     /// Run a backup config now
     Run(run::Args),
+    /// Restore an archive, or a part of it, to a client
+    Restore(restore::Args),
     /// List, show, follow and cancel jobs
     #[command(subcommand)]
     Job(job::Command),
@@ -67,6 +69,11 @@ pub enum Command {
     /// List and show archives
     #[command(subcommand)]
     Archive(archive::Command),
+    /// Say which archives are kept: add, list, show, edit and preview retention policies
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Let policies decide: what goes is marked, and what is due is deleted
+    Prune(prune::Prune),
     /// Show who changed what: the transaction log
     Log(log::LogArgs),
     /// Revert one transaction of the log

@@ -1,6 +1,6 @@
 //! Archives that the server accepted.
 
-use crate::names::{ClientName, Label, RepositoryName};
+use crate::names::{ClientName, Label, PolicyName, RepositoryName};
 use crate::progress::{SessionCounters, Statistics};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -47,4 +47,36 @@ pub struct Archive {
     /// What is odd about it, in sentences, escaped for printing.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Somebody wants it kept: no policy and no delete removes it.
+    #[serde(default)]
+    pub hold: Option<Hold>,
+    /// It will be deleted. Until then it is a restore point like the others.
+    #[serde(default)]
+    pub pending_deletion: Option<PendingDeletion>,
+}
+
+/// Why an archive is kept, whatever the policies say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Since when.
+    pub since: Timestamp,
+    /// Who wants that.
+    pub by: String,
+    /// What for.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// The grace period of an archive that goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingDeletion {
+    /// Since when.
+    pub since: Timestamp,
+    /// From when on it may be deleted.
+    pub due: Timestamp,
+    /// Who decided that.
+    pub by: String,
+    /// The policy it was decided by. None: a person chose the archive.
+    #[serde(default)]
+    pub policy: Option<PolicyName>,
 }

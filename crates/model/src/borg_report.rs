@@ -25,6 +25,15 @@ pub enum Line {
         /// Current path.
         path: String,
     },
+    /// Progress of `borg extract`.
+    Extracting {
+        /// Bytes so far.
+        current: u64,
+        /// Of so many.
+        total: u64,
+        /// Current path.
+        path: String,
+    },
     /// A message.
     Message {
         /// Python's name of the level: DEBUG, INFO, WARNING, ERROR, CRITICAL.
@@ -70,6 +79,12 @@ struct Raw {
     status: Option<String>,
     #[serde(default)]
     finished: Option<bool>,
+    #[serde(default)]
+    current: Option<u64>,
+    #[serde(default)]
+    total: Option<u64>,
+    #[serde(default)]
+    info: Option<Vec<String>>,
 }
 
 /// Reads one line without its line break.
@@ -98,6 +113,11 @@ pub fn parse_line(line: &[u8]) -> Line {
             deduplicated_size: raw.deduplicated_size.unwrap_or(0),
             path: raw.path.unwrap_or_default(),
         },
+        // Without numbers it says that they are being found out.
+        "progress_percent" if raw.msgid.as_deref() == Some("extract") && raw.finished != Some(true) && raw.current.is_some() => {
+            let path = raw.info.and_then(|info| info.into_iter().next()).unwrap_or_default();
+            Line::Extracting { current: raw.current.unwrap_or(0), total: raw.total.unwrap_or(0), path }
+        }
         "log_message" => Line::Message {
             level: raw.levelname.unwrap_or_else(|| "INFO".into()),
             message: raw.message.unwrap_or_default(),
@@ -207,6 +227,10 @@ mod tests {
         assert_eq!(m, Line::Message { level: "ERROR".into(), message: "no".into(), msgid: "Archive.AlreadyExists".into() });
         let s = parse_line(br#"{"type":"file_status","status":"U","path":"a"}"#);
         assert_eq!(s, Line::FileStatus { status: "U".into(), path: "a".into() });
+        let e = parse_line(br#"{"message": " 50.0% Extracting: etc/x", "current": 5, "total": 10, "info": ["etc/x"], "operation": 1, "msgid": "extract", "type": "progress_percent", "finished": false, "time": 1.5}"#);
+        assert_eq!(e, Line::Extracting { current: 5, total: 10, path: "etc/x".into() });
+        let begin = br#"{"message": "Calculating total archive size", "operation": 1, "msgid": "extract", "type": "progress_percent", "finished": false, "time": 1.5}"#;
+        assert_eq!(parse_line(begin), Line::Nothing);
         assert_eq!(parse_line(b"ssh: no route"), Line::Text("ssh: no route".into()));
         assert_eq!(parse_line(br#"{"type":"progress_percent","finished":true}"#), Line::Nothing);
     }

@@ -69,6 +69,16 @@ pub enum Cause {
     PathsOverlap,
     /// The repository has an archive of that name.
     ArchiveExists,
+    /// The repository has no archive of that name and id, or nobody knows its chunks.
+    ArchiveMissing,
+    /// A restore reads the archive.
+    ArchiveInUse,
+    /// Nothing of what was to be restored is in the archive.
+    PathNotInArchive,
+    /// Something is in the directory that the archive was to be restored into.
+    TargetNotEmpty,
+    /// The client's user may not write where the archive was to be restored.
+    ClientPermission,
     /// The session ended before the archive was complete.
     SessionLost,
     /// The client refers to a chunk that is no longer there.
@@ -158,6 +168,11 @@ impl Cause {
             PathMissing => "path-missing",
             PathsOverlap => "paths-overlap",
             ArchiveExists => "archive-exists",
+            ArchiveMissing => "archive-missing",
+            ArchiveInUse => "archive-in-use",
+            PathNotInArchive => "path-not-in-archive",
+            TargetNotEmpty => "target-not-empty",
+            ClientPermission => "client-permission",
             SessionLost => "session-lost",
             ViewStale => "view-stale",
             BorgcubedRestart => "borgcubed-restart",
@@ -217,6 +232,15 @@ impl Cause {
             PathMissing => "Mend the config's paths with `borgcube config edit`.",
             PathsOverlap => "Paths of the config disagree about what a name is; remove one of them with `borgcube config edit`.",
             ArchiveExists => "Choose another name, or none: BorgCube then makes one.",
+            ArchiveMissing => {
+                "`borgcube archive list` shows what there is; archives of other origin are read on the server with `archive extract`."
+            }
+            ArchiveInUse => "`borgcube job list` shows the restore; wait for its end, or cancel it.",
+            PathNotInArchive => "`borgcube archive files ARCHIVE` shows the paths; they have no slash at the beginning.",
+            TargetNotEmpty => "Name a directory that is new or empty with --into, or none: BorgCube then makes one.",
+            ClientPermission => {
+                "Name a directory with --into that the client's user may write, or restore as another user by way of --to-client."
+            }
             SessionLost => "The connection or its process ended early; run the config again, it resumes from the last checkpoint.",
             ViewStale => "BorgCube runs it again by itself once, with a fresh view; run the config again only if that failed, too.",
             BorgcubedRestart | WorkerCrashed => "Run the config again; it resumes from the last checkpoint.",

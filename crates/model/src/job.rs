@@ -1,7 +1,7 @@
 //! Jobs and their state machine.
 //!
 //! ```text
-//! backup          job_created -> client_preparing -> client_prepared -> client_in_progress -> client_done -> client_cleanup -> done
+//! backup, restore job_created -> client_preparing -> client_prepared -> client_in_progress -> client_done -> client_cleanup -> done
 //! check, compact  job_created -> repository_preparing -> repository_in_progress -> done
 //! ```
 //!
@@ -294,7 +294,7 @@ impl Job {
     pub fn default_archive_name(&self, now: Timestamp) -> Option<String> {
         match &self.work {
             Work::Backup { client, label } => Some(format!("{client}-{label}-{}-{}", now.to_name(), self.number)),
-            Work::Check { .. } | Work::Compact { .. } => None,
+            Work::Check { .. } | Work::Compact { .. } | Work::Restore { .. } => None,
         }
     }
 

@@ -92,6 +92,11 @@ name_type!(
     ScheduleName, "schedule name"
 );
 
+name_type!(
+    /// A retention policy's name.
+    PolicyName, "policy name"
+);
+
 /// A backup config's full name, `CLIENT/LABEL`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

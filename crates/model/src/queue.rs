@@ -2,7 +2,7 @@
 
 use crate::job::Job;
 use crate::names::{ClientName, RepositoryName};
-use crate::work::Work;
+use crate::work::{JobKind, Work};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -47,6 +47,8 @@ pub enum Blocked {
     SameConfig(u64),
     /// What concerns a whole repository is done one after the other there.
     Maintenance(RepositoryName, u64),
+    /// One restore at a time on a client.
+    Restore(u64),
     /// The client has enough to do.
     Client(ClientName),
     /// The repository has enough to do.
@@ -60,6 +62,7 @@ impl fmt::Display for Blocked {
         match self {
             Blocked::SameConfig(job) => write!(f, "waits for job {job} of the same config"),
             Blocked::Maintenance(repository, job) => write!(f, "waits for job {job} on repository {repository}"),
+            Blocked::Restore(job) => write!(f, "waits for job {job}, which restores to the same client"),
             Blocked::Client(client) => write!(f, "waits for another job of client {client}"),
             Blocked::Repository(repository) => {
                 write!(f, "waits for another job of repository {repository}")
@@ -72,21 +75,29 @@ impl fmt::Display for Blocked {
 /// Whether `job` may start next to `running`.
 #[must_use]
 pub fn blocked(job: &Brief, running: &[Brief], limits: &Limits) -> Option<Blocked> {
+    let is_backup = |r: &Brief| r.work.kind() == JobKind::Backup;
     let count = |f: &dyn Fn(&Brief) -> bool| u32::try_from(running.iter().filter(|r| f(r)).count()).unwrap_or(u32::MAX);
     match job.work.client() {
+        // Somebody waits for it: it takes no place of backups, and backups none of it.
+        Some(client) if job.work.kind() == JobKind::Restore => {
+            let same = |r: &&Brief| r.work.kind() == JobKind::Restore && r.work.client() == Some(client);
+            if let Some(other) = running.iter().find(same) {
+                return Some(Blocked::Restore(other.number));
+            }
+        }
         Some(client) => {
             let config = job.work.config();
             if let Some(same) = running.iter().find(|r| config.is_some() && r.work.config() == config) {
                 return Some(Blocked::SameConfig(same.number));
             }
-            let of_client = |r: &Brief| r.work.client() == Some(client);
+            let of_client = |r: &Brief| is_backup(r) && r.work.client() == Some(client);
             // Both would write the same chunks cache on the client, whatever the limit says.
             let same_cache = |r: &Brief| of_client(r) && r.repository == job.repository;
             if count(&of_client) >= limits.per_client.max(1) || running.iter().any(same_cache) {
                 return Some(Blocked::Client(client.clone()));
             }
             // What concerns the whole repository takes no place of backups.
-            let beside = |r: &Brief| r.work.client().is_some() && r.repository == job.repository;
+            let beside = |r: &Brief| is_backup(r) && r.repository == job.repository;
             if let Some(repository) = &job.repository
                 && count(&beside) >= limits.per_repository.max(1)
             {
@@ -172,6 +183,30 @@ mod tests {
         assert_eq!(startable(&[check(1, "r"), compact.clone(), check(3, "s"), job(4, "a/x", "r")], &[], &limits), [1, 3, 4]);
         assert_eq!(blocked(&compact, &[check(1, "r")], &limits).unwrap().to_string(), "waits for job 1 on repository r");
         assert_eq!(blocked(&compact, &[job(1, "a/x", "r")], &limits), None);
+    }
+
+    #[test]
+    fn a_restore_waits_for_no_backup_and_one_goes_after_the_other() {
+        use crate::restore::{Restore, Target};
+        let restore = Restore {
+            archive: "a".into(),
+            id: "0f".repeat(32),
+            of: "a".parse().unwrap(),
+            paths: vec![],
+            patterns: vec![],
+            excludes: vec![],
+            target: Target::New,
+            sparse: false,
+            ignore_space: false,
+        };
+        let work = Work::Restore { client: "a".parse().unwrap(), restore: Box::new(restore) };
+        let brief = |number| Brief { number, work: work.clone(), repository: Some("r".parse().unwrap()) };
+        let limits = Limits { per_client: 1, per_repository: 1, total: 9 };
+        assert_eq!(blocked(&brief(2), &[job(1, "a/x", "r"), check(3, "r")], &limits), None);
+        assert_eq!(blocked(&job(2, "a/x", "r"), &[brief(1)], &limits), None);
+        assert_eq!(blocked(&brief(2), &[brief(1)], &limits).unwrap().to_string(), "waits for job 1, which restores to the same client");
+        let full = Limits { total: 1, ..limits };
+        assert_eq!(blocked(&brief(2), &[check(1, "s")], &full), Some(Blocked::Total));
     }
 
     #[test]

@@ -51,6 +51,11 @@ fn plan(cause: &Cause) -> Option<Plan> {
         | PathMissing
         | PathsOverlap
         | ArchiveExists
+        | ArchiveMissing
+        | ArchiveInUse
+        | PathNotInArchive
+        | TargetNotEmpty
+        | ClientPermission
         | PolicyViolation { .. }
         | QuotaExceeded { .. }
         | Cancelled { .. }

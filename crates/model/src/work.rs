@@ -1,6 +1,7 @@
 //! What jobs do, and what came of it.
 
 use crate::names::{ClientName, ConfigName, Label, RepositoryName};
+use crate::restore::Restore;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -25,6 +26,13 @@ pub enum Work {
         /// Segments of which less than so many per cent can be freed stay as they are.
         threshold: u8,
     },
+    /// `borg extract` on a client.
+    Restore {
+        /// The client that is restored to.
+        client: ClientName,
+        /// What, and where to.
+        restore: Box<Restore>,
+    },
 }
 
 /// A job's kind alone.
@@ -37,11 +45,13 @@ pub enum JobKind {
     Check,
     /// [`Work::Compact`].
     Compact,
+    /// [`Work::Restore`].
+    Restore,
 }
 
 impl JobKind {
     /// All of them.
-    pub const ALL: [JobKind; 3] = [JobKind::Backup, JobKind::Check, JobKind::Compact];
+    pub const ALL: [JobKind; 4] = [JobKind::Backup, JobKind::Check, JobKind::Compact, JobKind::Restore];
 
     /// The word in records, JSON and the manual.
     pub fn as_str(self) -> &'static str {
@@ -49,13 +59,14 @@ impl JobKind {
             JobKind::Backup => "backup",
             JobKind::Check => "check",
             JobKind::Compact => "compact",
+            JobKind::Restore => "restore",
         }
     }
 
     /// It runs on a client; the others are between the server and a repository.
     pub fn has_client(self) -> bool {
         match self {
-            JobKind::Backup => true,
+            JobKind::Backup | JobKind::Restore => true,
             JobKind::Check | JobKind::Compact => false,
         }
     }
@@ -92,13 +103,14 @@ impl Work {
             Work::Backup { .. } => JobKind::Backup,
             Work::Check { .. } => JobKind::Check,
             Work::Compact { .. } => JobKind::Compact,
+            Work::Restore { .. } => JobKind::Restore,
         }
     }
 
     /// The client concerned, where there is one.
     pub fn client(&self) -> Option<&ClientName> {
         match self {
-            Work::Backup { client, .. } => Some(client),
+            Work::Backup { client, .. } | Work::Restore { client, .. } => Some(client),
             Work::Check { .. } | Work::Compact { .. } => None,
         }
     }
@@ -107,12 +119,15 @@ impl Work {
     pub fn config(&self) -> Option<ConfigName> {
         match self {
             Work::Backup { client, label } => Some(ConfigName { client: client.clone(), label: label.clone() }),
-            Work::Check { .. } | Work::Compact { .. } => None,
+            Work::Check { .. } | Work::Compact { .. } | Work::Restore { .. } => None,
         }
     }
 
-    /// A word or two for people: `web1/etc`, `check of main`.
+    /// A word or two for people: `web1/etc`, `check of main`, `restore of ARCHIVE to web1`.
     pub fn on(&self, repository: Option<&RepositoryName>) -> String {
+        if let Work::Restore { client, restore } = self {
+            return format!("restore of {} to {client}", restore.archive);
+        }
         match (self.config(), repository) {
             (Some(config), _) => config.to_string(),
             (None, Some(repository)) => format!("{} of {repository}", self.kind()),
@@ -150,5 +165,16 @@ pub enum Yield {
         /// Segment files that should have gone and stay, because they are damaged.
         #[serde(default, skip_serializing_if = "is_zero")]
         skipped: u64,
+    },
+    /// Of a restore.
+    Restored {
+        /// The directory, as the client calls it; escaped for printing.
+        target: String,
+        /// Different chunks that the client has read.
+        chunks: u64,
+        /// Of so many that the archive refers to.
+        of: u64,
+        /// Bytes that it has read, compressed.
+        bytes: u64,
     },
 }

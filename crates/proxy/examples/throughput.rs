@@ -196,6 +196,7 @@ fn opened(key: &Key) -> Opened {
         passphrase: "x".into(),
         manifest: Manifest::empty("2026-01-02T03:04:05.000006").pack(key, [3; 64]),
         obfuscate: false,
+        restore: None,
         limits: Limits::default(),
     }
 }

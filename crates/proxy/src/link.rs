@@ -91,13 +91,20 @@ impl Link {
         self.write(payload, until)
     }
 
-    /// Sends a frame and the chunks before it, unless the owner has failed.
+    /// Sends a frame and what was gathered before it, unless the owner has failed.
     pub fn send(&mut self, kind: u8, payload: &[u8], until: Instant) -> Result<(), WireError> {
         self.head(kind, payload.len())?;
         self.write(payload, until)
     }
 
-    /// Sends the chunks that were gathered, unless the owner has failed.
+    /// Has a small frame sent with the next [`Link::flush`], or with whatever is sent before that.
+    pub fn gather(&mut self, kind: u8, payload: &[u8]) -> Result<(), WireError> {
+        self.head(kind, payload.len())?;
+        self.output.extend_from_slice(payload);
+        Ok(())
+    }
+
+    /// Sends what was gathered, unless the owner has failed.
     pub fn flush(&mut self, until: Instant) -> Result<(), WireError> {
         if self.output.is_empty() { Ok(()) } else { self.write(&[], until) }
     }

@@ -217,7 +217,11 @@ impl Server {
         for action in actions {
             let sent = match action {
                 Action::Reply(bytes) => {
-                    self.replies.extend_from_slice(&bytes);
+                    if self.replies.is_empty() {
+                        self.replies = bytes;
+                    } else {
+                        self.replies.extend_from_slice(&bytes);
+                    }
                     if self.replies.len() >= REPLIES {
                         self.flush(until);
                     }
@@ -242,6 +246,7 @@ impl Server {
                     self.flush(until);
                     self.listening().map_or(Ok(()), |link| link.send(kind, &payload, until))
                 }
+                Action::Read(id) => self.listening().map_or(Ok(()), |link| link.gather(kind::READ, &id)),
                 Action::Put { id, size, payload } => self.put(&id, size, &payload, until),
                 Action::CloseOwner => {
                     self.leaving = self.link.take().map(Link::finish).or(self.leaving.take());

@@ -26,10 +26,11 @@ impl Stop {
         Stop::failed(Cause::QuotaExceeded { limit: limit.to_owned() }, message)
     }
 
-    /// What the client's borg gets: a class of its own and one line, which every Borg 1.x prints as it is.
-    pub fn exception(&self) -> Exception {
+    /// What the client's borg gets: a class of its own and one line, which every Borg 1.x prints as it is. `task` is what was refused:
+    /// backup, restore, connection.
+    pub fn exception(&self, task: &str) -> Exception {
         match self {
-            Stop::Violation(v) => Exception::refusal("PolicyViolation", &format!("BorgCube refused this backup: {}: {}", v.rule, v.detail)),
+            Stop::Violation(v) => Exception::refusal("PolicyViolation", &format!("BorgCube refused this {task}: {}: {}", v.rule, v.detail)),
             Stop::Failed(failure) => failed(failure),
             Stop::Unknown => Exception::refusal(
                 "SessionUnknown",
@@ -82,12 +83,12 @@ mod tests {
 
     #[test]
     fn classes_are_named_by_the_word() {
-        let exception = Stop::failed(Cause::ViewStale, "a chunk\nis gone").exception();
+        let exception = Stop::failed(Cause::ViewStale, "a chunk\nis gone").exception("backup");
         assert_eq!((exception.class.as_str(), exception.short), ("ViewStale", vec!["BorgCube: a chunk is gone".to_owned()]));
-        let exception = Stop::limit("objects", "too many").exception();
+        let exception = Stop::limit("objects", "too many").exception("backup");
         assert_eq!(exception.class, "QuotaExceeded");
-        assert_eq!(Stop::failed(Cause::RepositoryEnospc, "full").exception().args.len(), 2);
-        let violation = crate::rules::Rule::GetNotOwn.broken("a\nb\u{1b}[2J").exception();
+        assert_eq!(Stop::failed(Cause::RepositoryEnospc, "full").exception("backup").args.len(), 2);
+        let violation = crate::rules::Rule::GetNotOwn.broken("a\nb\u{1b}[2J").exception("backup");
         assert_eq!(violation.class, "PolicyViolation");
         let line = "get-not-own: A backup reads the manifest and its own archive metadata, nothing else (this client: a\\nb\\u{1b}[2J)";
         assert_eq!(violation.short, [format!("BorgCube refused this backup: {line}")]);

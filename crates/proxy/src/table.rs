@@ -1,4 +1,4 @@
-//! The heart of the proxy: which call is permitted in which state of a backup. Everything else in this crate only carries out
+//! The heart of the proxy: which call is permitted in which state of a backup or a restore. Everything else in this crate only carries out
 //! what this table lets through.
 
 use borg::Id;
@@ -17,6 +17,8 @@ pub enum State {
     Staged,
     /// The complete archive is committed.
     Final,
+    /// The repository is open for a restore.
+    Restore,
 }
 
 /// What a client may ask for, as far as the table tells calls apart.
@@ -55,34 +57,36 @@ pub enum Call {
 pub enum Permission {
     /// Go on.
     Yes,
-    /// A backup calls this, but not now.
+    /// The client's task includes this, but not now.
     Order,
-    /// A backup never calls this.
+    /// No backup and no restore calls this.
     Never,
     /// A commit of nothing.
     Empty,
+    /// A restore writes nothing.
+    Writes,
     /// What a stock client calls whose cache is not the one it was given. It gets nothing, but is not accused.
     Cache,
 }
 
-use Permission::{Cache, Empty, Never, Order, Yes};
+use Permission::{Cache, Empty, Never, Order, Writes, Yes};
 
 #[rustfmt::skip]
-const TABLE: [(Call, [Permission; 5]); 13] = [
-    //                      New    Negotiated Open   Staged Final
-    (Call::Negotiate,      [Yes,   Order,     Order, Order, Order]),
-    (Call::Open,           [Order, Yes,       Order, Order, Order]),
-    (Call::LoadKey,        [Order, Order,     Yes,   Yes,   Yes  ]),
-    (Call::Nonce,          [Order, Order,     Yes,   Order, Order]),
-    (Call::GetManifest,    [Order, Order,     Yes,   Order, Yes  ]),
-    (Call::Get,            [Order, Order,     Yes,   Order, Yes  ]),
-    (Call::Put,            [Order, Order,     Yes,   Order, Order]),
-    (Call::PutManifest,    [Order, Order,     Yes,   Order, Order]),
-    (Call::Delete,         [Order, Order,     Yes,   Order, Yes  ]),
-    (Call::Commit,         [Order, Order,     Empty, Yes,   Order]),
-    (Call::Rollback,       [Order, Order,     Yes,   Yes,   Yes  ]),
-    (Call::Len,            [Order, Order,     Cache, Order, Order]),
-    (Call::Other,          [Never, Never,     Never, Never, Never]),
+const TABLE: [(Call, [Permission; 6]); 13] = [
+    //                      New    Negotiated Open   Staged Final  Restore
+    (Call::Negotiate,      [Yes,   Order,     Order, Order, Order, Order ]),
+    (Call::Open,           [Order, Yes,       Order, Order, Order, Order ]),
+    (Call::LoadKey,        [Order, Order,     Yes,   Yes,   Yes,   Yes   ]),
+    (Call::Nonce,          [Order, Order,     Yes,   Order, Order, Writes]),
+    (Call::GetManifest,    [Order, Order,     Yes,   Order, Yes,   Yes   ]),
+    (Call::Get,            [Order, Order,     Yes,   Order, Yes,   Yes   ]),
+    (Call::Put,            [Order, Order,     Yes,   Order, Order, Writes]),
+    (Call::PutManifest,    [Order, Order,     Yes,   Order, Order, Writes]),
+    (Call::Delete,         [Order, Order,     Yes,   Order, Yes,   Writes]),
+    (Call::Commit,         [Order, Order,     Empty, Yes,   Order, Writes]),
+    (Call::Rollback,       [Order, Order,     Yes,   Yes,   Yes,   Yes   ]),
+    (Call::Len,            [Order, Order,     Cache, Order, Order, Never ]),
+    (Call::Other,          [Never, Never,     Never, Never, Never, Never ]),
 ];
 
 /// Whether `call` is permitted in `state`.
@@ -148,13 +152,24 @@ mod tests {
 
     #[test]
     fn what_a_backup_never_calls_is_never_permitted() {
-        for state in [State::New, State::Negotiated, State::Open, State::Staged, State::Final] {
+        for state in [State::New, State::Negotiated, State::Open, State::Staged, State::Final, State::Restore] {
             assert_eq!(permitted(state, Call::Other), Never);
             assert_ne!(permitted(state, Call::Len), Yes);
         }
         for call in [Call::Put, Call::PutManifest, Call::Commit] {
             assert_eq!(permitted(State::Final, call), Order, "nothing changes after the complete archive");
             assert_eq!(permitted(State::Negotiated, call), Order);
+        }
+    }
+
+    #[test]
+    fn a_restore_reads_and_that_is_all() {
+        for (call, columns) in TABLE {
+            let reads = matches!(call, Call::LoadKey | Call::GetManifest | Call::Get | Call::Rollback);
+            assert_eq!(columns[State::Restore as usize] == Yes, reads, "{call:?}");
+        }
+        for call in [Call::Nonce, Call::Put, Call::PutManifest, Call::Delete, Call::Commit] {
+            assert_eq!(permitted(State::Restore, call), Writes);
         }
     }
 

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use testkit::{Borg, BorgWorld};
+use testkit::{Borg, BorgWorld, tree};
 use unix::paths::{ENV_STATE, Layout};
 
 /// The client's side: cache in place, environment, command.
@@ -157,6 +157,78 @@ fn two_backups(borg: Borg, kind: KeyType) -> Result<()> {
     let unchanged = client.borg.at_least([1, 2, 0]);
     ensure!(!unchanged || (counters.item_stream_put_bytes == 0 && counters.puts == 1), "{label}: {counters:?}");
     ensure!(counters.item_stream_bytes > 0, "{label}: {counters:?}");
+    Ok(())
+}
+
+/// What was backed up, by a client of any version that writes to it, comes back to a client of any version.
+fn restore(writer: &Borg, reader: &Borg, kind: KeyType) -> Result<()> {
+    let label = format!("borg {} for borg {} with {kind}", writer.version, reader.version);
+    let source = source()?;
+    let client = Client::new(writer.clone());
+    let owner = Arc::new(Mutex::new(Owner::new(common::key(kind, 1))));
+    client.prepare(&owner.lock().expect("not poisoned"))?;
+    let server = Server::start(owner)?;
+    // Padding is for the one who watches the repository; Borg 1.1 cannot read it.
+    let options: &[&str] = if writer.at_least([1, 2, 0]) { &["--compression=obfuscate,110,zstd"] } else { &["--compression=zlib"] };
+    let output = client.create(&server, options, source.path())?;
+    ensure!(output.status.success(), "{label}: {}", said(&output));
+    let owner = server.finish()?;
+    owner.lock().expect("not poisoned").restore();
+    let server = Server::start(owner)?;
+    let client = Client::new(reader.clone());
+    let into = tempfile::tempdir()?;
+    let mut command = client.command(&server);
+    command.args(["extract", "--progress", "--log-json"]).arg(format!("::{ARCHIVE}")).current_dir(into.path());
+    let output = command.output()?;
+    ensure!(output.status.success(), "{label}: {}", said(&output));
+    let owner = server.finish()?;
+    let owner = owner.lock().expect("not poisoned");
+    ensure!(owner.violation.is_none() && owner.put.is_empty(), "{label}: {:?}", owner.violation);
+    ensure!(owner.end.as_ref().is_some_and(|end| end.failure.is_none()), "{label}: {:?}", owner.end);
+    let differences = tree::differences(source.path(), &into.path().join(source.path().strip_prefix("/")?));
+    ensure!(differences.is_empty(), "{label}: {}", tree::listed(&differences));
+    Ok(())
+}
+
+#[test]
+fn every_borg_restores_what_every_borg_has_made() -> Result<()> {
+    let borgs = Borg::all_clients();
+    for writer in &borgs {
+        for reader in &borgs {
+            restore(writer, reader, KeyType::AuthenticatedBlake2)?;
+        }
+    }
+    for kind in [KeyType::Authenticated, KeyType::None] {
+        let borg = borgs.last().context("no borg")?;
+        restore(borg, borg, kind)?;
+    }
+    Ok(())
+}
+
+/// A borg that restores and tries to do more is told so in one line.
+#[test]
+fn a_restore_that_wants_more_is_refused_in_one_clean_line() -> Result<()> {
+    for borg in Borg::all_clients() {
+        let source = source()?;
+        let client = Client::new(borg);
+        let owner = Arc::new(Mutex::new(Owner::new(common::key(KeyType::Authenticated, 1))));
+        client.prepare(&owner.lock().expect("not poisoned"))?;
+        let server = Server::start(owner)?;
+        let output = client.create(&server, &[], source.path())?;
+        ensure!(output.status.success(), "{}", said(&output));
+        let owner = server.finish()?;
+        owner.lock().expect("not poisoned").restore();
+        client.prepare(&owner.lock().expect("not poisoned"))?;
+        let server = Server::start(owner)?;
+        let output = client.command(&server).args(["delete", &format!("::{ARCHIVE}")]).output()?;
+        ensure!(output.status.code() == Some(2), "{}", said(&output));
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(text.contains("BorgCube refused this restore: ") && !text.contains("Traceback"), "{}: {text}", client.borg.version);
+        let owner = server.finish()?;
+        let owner = owner.lock().expect("not poisoned");
+        let rule = owner.violation.as_ref().map(|violation| violation.rule.as_str()).unwrap_or_default();
+        ensure!(["restore-write", "method"].contains(&rule), "{}: {rule}", client.borg.version);
+    }
     Ok(())
 }
 

@@ -336,6 +336,8 @@ fn record(owner: &Owner, candidate: &Candidate, id: Id, name: String, view_diges
         claims: proposal.claims.clone(),
         suspicious: false,
         warnings: vec![],
+        hold: None,
+        pending_deletion: None,
     }
 }
 

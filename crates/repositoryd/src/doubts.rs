@@ -187,6 +187,8 @@ mod tests {
                 claims: vec!["hostname=x".into(), claim.into()],
                 suspicious: false,
                 warnings: vec![],
+                hold: None,
+                pending_deletion: None,
             };
             clock(&archive)
         };

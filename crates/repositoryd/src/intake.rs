@@ -1,12 +1,12 @@
 //! Chunks in, and chunks back.
 
 use crate::failures::{ending, of_repository, stale};
+use crate::restore;
 use crate::sent::Sent;
 use crate::session::{Next, Session};
 use crate::writer::Request;
 use borg::Id;
 use model::Failure;
-use model::cause::Cause;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use wire::session::{Put, kind};
@@ -83,21 +83,17 @@ impl Session<'_> {
     }
 
     fn fetch_own(&self, id: Id) -> Result<Option<Vec<u8>>, Failure> {
-        if self.job.entry(&id)?.is_some() { self.fetch(id).map(Some) } else { Ok(None) }
-    }
-
-    fn fetch(&self, id: Id) -> Result<Vec<u8>, Failure> {
-        let envelope = match self.job.opening.read(&id)? {
-            Some(envelope) => envelope,
-            None => {
-                let (reply, answer) = sync_channel(1);
-                let request = Request::Read { opening: Arc::clone(&self.job.opening), id, reply };
-                self.owner.writer.send(request).map_err(|_| ending())?;
-                answer.recv().map_err(|_| ending())??.ok_or_else(|| stale(&id))?
-            }
+        let job = self.job;
+        let Some(source) = &job.source else {
+            let is_own = job.entry(&id)?.is_some();
+            return if is_own { restore::fetch(self.owner, &job.opening, &id)?.ok_or_else(|| stale(&id)).map(Some) } else { Ok(None) };
         };
-        let opened = self.job.opening.key.open(&envelope);
-        let payload = opened.map_err(|e| Failure::new(Cause::RepositoryIntegrity, format!("chunk {id}: {e}")))?;
-        Ok(payload.into_owned())
+        if id == source.metadata.0 {
+            return Ok(Some(source.metadata.1.clone()));
+        }
+        let Ok(at) = job.view.references.binary_search_by(|reference| reference.id.cmp(&id.0)) else { return Ok(None) };
+        let payload = restore::fetch(self.owner, &job.opening, &id)?.ok_or_else(|| restore::lost(self.owner, job, &id))?;
+        source.note(at, payload.len());
+        Ok(Some(payload))
     }
 }

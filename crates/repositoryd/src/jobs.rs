@@ -2,6 +2,7 @@
 
 use crate::known::Claimant;
 use crate::opening::Opening;
+use crate::restore::Source;
 use crate::sent::{Sent, SentTable};
 use crate::view::View;
 use borg::Id;
@@ -51,7 +52,7 @@ pub struct Job {
     pub client: ClientName,
     /// The config's label.
     pub label: Label,
-    /// The archive that it may make.
+    /// The archive that it may make, or reads.
     pub archive_name: String,
     /// What the archive records as its command.
     pub cmdline: Vec<String>,
@@ -63,6 +64,8 @@ pub struct Job {
     pub view: View,
     /// What the session is told.
     pub opened: Opened,
+    /// What it reads, if it is a restore.
+    pub source: Option<Source>,
     sent: Mutex<SentTable>,
     relied: Mutex<IdSet>,
     progress: Mutex<Progress>,
@@ -87,6 +90,8 @@ pub struct Parts {
     pub view: View,
     /// See [`Job`].
     pub opened: Opened,
+    /// See [`Job`].
+    pub source: Option<Source>,
     /// Where what it sends is remembered, if that is too much for memory.
     pub scratch: PathBuf,
 }
@@ -94,7 +99,7 @@ pub struct Parts {
 impl Job {
     /// A prepared one.
     pub fn new(parts: Parts) -> Job {
-        let Parts { client, label, cmdline, start, opening, view, opened, scratch } = parts;
+        let Parts { client, label, cmdline, start, opening, view, opened, source, scratch } = parts;
         let progress = Progress {
             phase: Phase::Prepared,
             archive: None,
@@ -113,6 +118,7 @@ impl Job {
             opening,
             view,
             opened,
+            source,
             sent: Mutex::new(SentTable::new(&scratch)),
             relied: Mutex::default(),
             progress: Mutex::new(progress),
@@ -257,6 +263,7 @@ impl Job {
             checkpoint,
             failure: progress.failure.clone(),
             counters: progress.counters,
+            served: self.source.as_ref().map(|source| source.served(self.view.references.len())),
         }
     }
 }

@@ -63,6 +63,24 @@ pub struct Facts {
     pub counters: SessionCounters,
     /// Of the worker's connection.
     pub token_hash: String,
+    /// What a restore reads.
+    #[serde(default)]
+    pub source: Option<SourceFacts>,
+}
+
+/// See [`crate::restore::Source`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SourceFacts {
+    /// The archive.
+    pub archive: [u8; 32],
+    /// The id by which the client knows its metadata.
+    pub metadata_id: [u8; 32],
+    /// The metadata's payload.
+    pub metadata: Vec<u8>,
+    /// What was read, a bit for each entry of the view.
+    pub read: Vec<u64>,
+    /// Bytes that were read.
+    pub bytes: u64,
 }
 
 /// Where a session was interrupted.
@@ -256,6 +274,7 @@ mod tests {
             passphrase: "secret".into(),
             manifest: vec![1, 2, 3],
             obfuscate: false,
+            restore: None,
             limits: wire::session::Limits::default(),
         };
         let facts = Facts {
@@ -277,6 +296,7 @@ mod tests {
             failure: None,
             counters: SessionCounters::default(),
             token_hash: "ef".into(),
+            source: Some(SourceFacts { archive: [6; 32], metadata_id: [7; 32], metadata: vec![0, 255], read: vec![u64::MAX], bytes: 8 }),
         };
         let reference = Reference { id: [1; 32], size: 2, csize: 3 };
         let conversation = Conversation {

@@ -38,6 +38,7 @@ mod pauses;
 mod prepare;
 mod pulse;
 mod reconcile;
+mod restore;
 mod sent;
 mod serve;
 mod session;

@@ -10,6 +10,7 @@ use crate::journal::Journal;
 use crate::known::Known;
 use crate::opening::Opening;
 use crate::owner::Owner;
+use crate::restore;
 use crate::view;
 use crate::viewlist::Named;
 use borg::Id;
@@ -88,7 +89,12 @@ pub fn after_lending(owner: &Owner, opening: &Arc<Opening>, manifest: &Manifest)
     let failed = |e: repository::Error| of_repository(&e);
     opening.known().drop_vanished().map_err(failed)?;
     for job in owner.jobs.all().iter().filter(|job| Arc::ptr_eq(&job.opening, opening)) {
-        if let Some(id) = gone(opening, job)? {
+        let restores = |source: &restore::Source| manifest.archives.get(job.archive_name.as_bytes()).is_none_or(|e| e.id != source.archive);
+        if job.source.as_ref().is_some_and(restores) {
+            log::warn!("job {}: archive {} is gone since the repository was lent; its restore ends", job.number, job.archive_name);
+            job.fail(restore::missing(&job.archive_name, owner));
+            opening.end_session(job.number);
+        } else if let Some(id) = gone(opening, job)? {
             log::warn!("job {}: chunk {id} is gone since the repository was lent; its session ends", job.number);
             job.fail(stale(&id));
             opening.end_session(job.number);

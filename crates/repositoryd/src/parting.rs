@@ -28,14 +28,15 @@ pub fn conclude(job: &Job, stream: &mut UnixStream, served: &Result<Ended, WireE
     if let Some(failure) = job.opening.failure() {
         job.fail(failure);
     }
+    let whole = if job.source.is_some() { "everything was restored" } else { "the archive was complete" };
     let why = match served {
         // No failure of the session: why the client ended, its borg says.
         Ok(Ended::Closed) => return,
         // It goes on elsewhere.
         Ok(Ended::Left) => return,
-        Ok(Ended::Vanished) => "the session's process ended before the archive was complete".to_owned(),
-        Ok(Ended::Called) => "the session was ended before the archive was complete, because its job is over".to_owned(),
-        Err(e) => format!("the session ended before the archive was complete: {e}"),
+        Ok(Ended::Vanished) => format!("the session's process ended before {whole}"),
+        Ok(Ended::Called) => format!("the session was ended before {whole}, because its job is over"),
+        Err(e) => format!("the session ended before {whole}: {e}"),
     };
     job.fail(Failure::new(Cause::SessionLost, why));
     let reason = job.progress().failure.clone();

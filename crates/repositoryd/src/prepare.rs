@@ -3,16 +3,18 @@
 use crate::failures::{internal, of_repository, of_state, of_store};
 use crate::jobs::{Job, Parts};
 use crate::limits;
+use crate::opening::Opening;
 use crate::owner::Owner;
+use crate::restore;
 use crate::tool::Random;
 use crate::view::{self, View};
 use crate::viewlist::hex;
 use crate::writer::{Ready, Request};
 use borg::cache::{REFCOUNT_STICKY, write_chunks_index_of};
 use borg::manifest::{Manifest, manifest_id};
-use borg::{Id, KeyType, keyblob, time};
+use borg::{Id, Key, KeyType, keyblob, time};
 use model::token::Token;
-use model::{Cause, ClientName, Failure, JobState, Timestamp};
+use model::{Cause, ClientName, Failure, JobState, Timestamp, Work};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -20,7 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use store::PreparedSession;
-use wire::session::{Opened, Prepare, Prepared, Reference, VERSION};
+use wire::session::{Opened, Prepare, Prepared, Purpose, Reference, VERSION};
 
 /// How long a token waits for its client, in seconds. Tests wait less.
 fn token_seconds() -> i64 {
@@ -50,19 +52,33 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
     if request.version != VERSION {
         return Err(internal("worker and owner are of different versions of BorgCube; restart it completely"));
     }
-    model::names::check_archive_name(&request.archive_name).map_err(|e| internal(e.to_string()))?;
     let record = owner.store.read(|r| r.jobs().require(&request.job)).map_err(|e| of_store(&e))?;
     if record.repository.as_ref() != Some(&owner.name) || record.state != JobState::ClientPreparing {
-        return Err(internal(format!("job {} is {} and not about to write to repository {}", request.job, record.state, owner.name)));
+        return Err(internal(format!("job {} is {} and not about to use repository {}", request.job, record.state, owner.name)));
     }
+    if owner.jobs.get(request.job).is_some() {
+        return Err(internal(format!("job {} was prepared already", request.job)));
+    }
+    match &request.purpose {
+        Purpose::Backup => backup(owner, request, &record),
+        Purpose::Restore { archive } => {
+            // Which archive a job may read is in the database, whatever its worker says.
+            let Work::Restore { client, restore } = &record.work else { return Err(internal(format!("job {} is no restore", request.job))) };
+            if restore.id != *archive || restore.archive != request.archive_name {
+                return Err(internal(format!("job {} restores archive {}, and no other", request.job, restore.archive)));
+            }
+            restore::prepare(owner, request, client, archive)
+        }
+    }
+}
+
+fn backup(owner: &Owner, request: &Prepare, record: &model::Job) -> Result<Made, Failure> {
+    model::names::check_archive_name(&request.archive_name).map_err(|e| internal(e.to_string()))?;
     let Some(name) = record.config() else { return Err(internal(format!("job {} is no backup", request.job))) };
     let config = owner.store.read(|r| r.configs().get(&name)).map_err(|e| of_store(&e))?;
     // As borg is told, for compression may also stand among the further options.
     let asks = |argument: &String| ["--compression=obfuscate", "-Cobfuscate"].iter().any(|option| argument.starts_with(option));
     let obfuscate = config.is_some_and(|config| config.borg_arguments(&request.archive_name).iter().any(asks));
-    if owner.jobs.get(request.job).is_some() {
-        return Err(internal(format!("job {} was prepared already", request.job)));
-    }
     let (reply, answer) = sync_channel(1);
     let asked = owner.writer.send(Request::Prepare { archive_name: request.archive_name.clone(), reply });
     let gone = || Failure::new(Cause::OwnerLost, "the owner is ending");
@@ -75,30 +91,20 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
     let present = limits::Present { archives: view.members.len(), bytes, manifest: manifest_bytes };
     let (limits, warning) = limits::next(settings.map(|s| s.sessions).unwrap_or_default(), present)?;
 
-    let mut random = Random::default();
-    let client_key = opening.key.client_key(&mut |buffer| random.fill(buffer));
-    let (mut token, mut secret, mut salt, mut manifest_salt) = ([0; 32], [0; 32], [0; 32], [0; 64]);
-    for buffer in [&mut token[..], &mut secret, &mut salt, &mut manifest_salt] {
-        random.fill(buffer);
-    }
-    random.check()?;
-    let token = Token::from_random(token);
-    let hash = token_hash(&token);
-    let has_key = client_key.key_type() != KeyType::None;
-    let passphrase = if has_key { hex(&secret) } else { String::new() };
-    let key_blob = if has_key { keyblob::lock(&client_key, opening.id, passphrase.as_bytes(), 1, salt) } else { String::new() };
-
-    let manifest_timestamp = time::format(Timestamp::now().0.max(timestamp));
-    let manifest = Manifest { item_keys, ..Manifest::empty(&manifest_timestamp) }.pack(&client_key, manifest_salt);
+    let keys = Keys::make(&opening)?;
+    let (client_key, hash) = (&keys.client_key, keys.token_hash());
+    let manifest_timestamp = keys.timestamp(timestamp);
+    let manifest = Manifest { item_keys, ..Manifest::empty(&manifest_timestamp) }.pack(client_key, keys.manifest_salt);
     let opened = Opened {
         job: request.job,
         archive_name: request.archive_name.clone(),
         repository_id: opening.id.to_hex(),
         key_type: client_key.key_type().byte(),
-        key_blob,
-        passphrase,
+        key_blob: keys.key_blob.clone(),
+        passphrase: keys.passphrase.clone(),
         manifest,
         obfuscate,
+        restore: None,
         limits,
     };
     let parts = |view| Parts {
@@ -109,15 +115,16 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
         opening: Arc::clone(&opening),
         view,
         opened: opened.clone(),
+        source: None,
         scratch: owner.layout.index(owner.name.as_str()),
     };
     let job = pin(owner, view, parts)?;
     let prepared = Prepared {
-        token: token.to_hex(),
+        token: keys.token.to_hex(),
         passphrase: opened.passphrase.clone(),
         repository_id: opening.id.to_hex(),
         key_type: client_key.key_type().byte(),
-        manifest_id: manifest_id(&opened.manifest, &client_key).to_hex(),
+        manifest_id: manifest_id(&opened.manifest, client_key).to_hex(),
         manifest_timestamp,
         view_chunks: job.view.references.len() as u64,
         mark: view::shown(&job.view.mark),
@@ -130,6 +137,49 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
         return Err(failure);
     }
     Ok(Made { job, prepared, token_hash: hash })
+}
+
+/// What is made anew for each job.
+pub struct Keys {
+    /// The client's key, which shares nothing with the real one but how ids are computed and where chunks are cut.
+    pub client_key: Key,
+    /// What the client's borg shows.
+    pub token: Token,
+    /// Of the key's blob; empty without a key.
+    pub passphrase: String,
+    /// The key as `load_key` gives it.
+    pub key_blob: String,
+    /// For the manifest's signature.
+    pub manifest_salt: [u8; 64],
+    /// For that of an archive.
+    pub archive_salt: [u8; 64],
+}
+
+impl Keys {
+    /// Makes them.
+    pub fn make(opening: &Opening) -> Result<Keys, Failure> {
+        let mut random = Random::default();
+        let client_key = opening.key.client_key(&mut |buffer| random.fill(buffer));
+        let (mut token, mut secret, mut salt, mut manifest_salt, mut archive_salt) = ([0; 32], [0; 32], [0; 32], [0; 64], [0; 64]);
+        for buffer in [&mut token[..], &mut secret, &mut salt, &mut manifest_salt, &mut archive_salt] {
+            random.fill(buffer);
+        }
+        random.check()?;
+        let has_key = client_key.key_type() != KeyType::None;
+        let passphrase = if has_key { hex(&secret) } else { String::new() };
+        let key_blob = if has_key { keyblob::lock(&client_key, opening.id, passphrase.as_bytes(), 1, salt) } else { String::new() };
+        Ok(Keys { client_key, token: Token::from_random(token), passphrase, key_blob, manifest_salt, archive_salt })
+    }
+
+    /// See [`token_hash`].
+    pub fn token_hash(&self) -> String {
+        token_hash(&self.token)
+    }
+
+    /// The timestamp of the client's manifest: now, and not before that of the real one (in microseconds).
+    pub fn timestamp(&self, real: i64) -> String {
+        time::format(Timestamp::now().0.max(real))
+    }
 }
 
 /// From here on nothing that the job may refer to is deleted. If archives of the client went while its view was put together, once more:
@@ -192,7 +242,7 @@ fn chunks_cache(view: &[&Reference]) -> Result<(File, u64, u64), Failure> {
 }
 
 /// Lets the token be found: first in the database, then by name.
-fn publish(owner: &Owner, job: u64, hash: &str) -> Result<(), Failure> {
+pub fn publish(owner: &Owner, job: u64, hash: &str) -> Result<(), Failure> {
     let now = Timestamp::now();
     let session = PreparedSession {
         token_hash: hash.to_owned(),
@@ -280,7 +330,6 @@ fn unlink(link: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use borg::Key;
 
     #[test]
     fn a_client_key_shares_nothing_but_ids() {

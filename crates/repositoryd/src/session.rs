@@ -260,6 +260,12 @@ impl<'a> Session<'a> {
     }
 
     fn handle(&mut self, kind: u8, payload: &[u8]) -> Result<Next, WireError> {
+        if self.job.source.is_some() && !matches!(kind, kind::READ | kind::VIOLATION | kind::END) {
+            // The session lets nothing of the kind through. Should it be in a client's hands, this is where it ends.
+            let detail = format!("the session of a restore sent a frame of type {kind}");
+            self.doom(&Violation { rule: "restore-write".into(), detail });
+            return Ok(Next::Fail);
+        }
         match kind {
             kind::PUT => {
                 let put = Put::decode(payload)?;

@@ -8,9 +8,10 @@ use crate::failures::{ending, internal};
 use crate::jobs::{Job, Parts, Phase};
 use crate::known::Claimant;
 use crate::leaving::WorkerEnd;
-use crate::legacy::{Conversation, Facts, Legacy};
+use crate::legacy::{Conversation, Facts, Legacy, SourceFacts};
 use crate::opening::Opening;
 use crate::owner::Owner;
+use crate::restore::Source;
 use crate::view::View;
 use crate::viewlist::Named;
 use crate::writer::Request;
@@ -144,6 +145,11 @@ fn leave_job(owner: &Owner, job: &Job) -> Result<(), Failure> {
         failure: progress.failure.clone(),
         counters: progress.counters,
         token_hash,
+        source: job.source.as_ref().map(|source| {
+            let (read, bytes) = source.seen();
+            let (metadata_id, metadata) = source.metadata.clone();
+            SourceFacts { archive: source.archive.0, metadata_id: metadata_id.0, metadata, read, bytes }
+        }),
     };
     drop(progress);
     let mut sent = vec![];
@@ -364,6 +370,10 @@ fn go_on(owner: &Owner, heir: Heir, opening: &Arc<Opening>, gone: &HashMap<u64, 
         mark: facts.mark,
         kept: facts.kept,
     };
+    let source = facts.source.map(|facts| {
+        let SourceFacts { archive, metadata_id, metadata, read, bytes } = facts;
+        Source::inherited(Id(archive), (Id(metadata_id), metadata), view.references.len(), (read, bytes))
+    });
     let parts = Parts {
         client: facts.client,
         label: facts.label,
@@ -372,6 +382,7 @@ fn go_on(owner: &Owner, heir: Heir, opening: &Arc<Opening>, gone: &HashMap<u64, 
         opening: Arc::clone(opening),
         view,
         opened: facts.opened,
+        source,
         scratch: owner.layout.index(owner.name.as_str()),
     };
     let job = match Job::inherited(parts, sent, relied) {

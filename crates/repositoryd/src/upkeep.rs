@@ -5,6 +5,7 @@ use crate::open::Open;
 use crate::opening::Opening;
 use crate::owner::Owner;
 use crate::pauses::pause_for_tests;
+use crate::restore;
 use crate::tidy;
 use crate::view;
 use crate::writer::{Reply, answer, current, reopen_if_changed};
@@ -43,8 +44,8 @@ pub enum Upkeep {
         archives: BTreeMap<String, Id>,
         /// Records among them.
         records: Vec<Archive>,
-        /// The answer: false if they are not what they were.
-        reply: Reply<bool>,
+        /// The answer.
+        reply: Reply<Removal>,
     },
     /// Delete objects that no archive refers to, as far as no session does.
     Collect {
@@ -96,6 +97,17 @@ pub struct Attached {
     pub generation: u64,
     /// The journal has what a delete that broke off has noted.
     pub is_noted: bool,
+}
+
+/// What became of archives that were to be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removal {
+    /// They are gone.
+    Done,
+    /// They are not what they were; nothing was done.
+    Changed,
+    /// These jobs are restoring them; nothing was done.
+    InUse(Vec<u64>),
 }
 
 /// What became of a batch.
@@ -150,10 +162,21 @@ fn attach(owner: &Owner, open: &mut Option<Open>) -> Result<Attached, Failure> {
 }
 
 /// The records go after the manifest: should it end in between, the next opening finds records without an archive and forgets them.
-fn remove(owner: &Owner, open: &mut Open, archives: &BTreeMap<String, Id>, records: &[Archive]) -> Result<bool, Failure> {
+fn remove(owner: &Owner, open: &mut Open, archives: &BTreeMap<String, Id>, records: &[Archive]) -> Result<Removal, Failure> {
     let same = |(name, id): (&String, &Id)| open.manifest.archives.get(name.as_bytes()).is_some_and(|entry| entry.id == *id);
     if !archives.iter().all(same) {
-        return Ok(false);
+        return Ok(Removal::Changed);
+    }
+    let readers = restore::readers(owner, &archives.values().copied().collect::<Vec<_>>());
+    if !readers.is_empty() {
+        return Ok(Removal::InUse(readers));
+    }
+    // Somebody may have put a hold on one of them since they were chosen.
+    let as_chosen = owner.store.read(|r| {
+        records.iter().try_fold(true, |same, archive| Ok(same && r.archives().get(&ArchiveKey::of(archive))?.as_ref() == Some(archive)))
+    });
+    if !as_chosen.map_err(|e| of_store(&e))? {
+        return Ok(Removal::Changed);
     }
     let names: Vec<String> = archives.keys().cloned().collect();
     open.commit_without(&names)?;
@@ -171,7 +194,7 @@ fn remove(owner: &Owner, open: &mut Open, archives: &BTreeMap<String, Id>, recor
     removed.map_err(|e| of_store(&e))?;
     view::forget(owner, &records.iter().map(|archive| archive.id.clone()).collect::<Vec<_>>());
     log::info!("{note}");
-    Ok(true)
+    Ok(Removal::Done)
 }
 
 fn collect(owner: &Owner, open: &mut Open, ids: &[Id], generation: u64) -> Result<Collected, Failure> {

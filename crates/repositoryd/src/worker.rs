@@ -239,7 +239,7 @@ fn remembered(owner: &Owner, number: u64) -> Result<Outcome, Failure> {
     let checkpoint = archives.into_iter().filter(|a| a.incomplete && archive.is_none()).max_by_key(|a| a.end);
     let counters = archive.as_ref().or(checkpoint.as_ref()).map(|a| a.counters).unwrap_or_default();
     let opened = archive.is_some() || checkpoint.is_some();
-    let lost = || Failure::new(Cause::OwnerLost, "the repository's owner process ended during the backup");
+    let lost = || Failure::new(Cause::OwnerLost, "the repository's owner process ended during the job");
     let failure = archive.is_none().then(lost);
-    Ok(Outcome { opened, archive, checkpoint, failure, counters })
+    Ok(Outcome { opened, archive, checkpoint, failure, counters, served: None })
 }

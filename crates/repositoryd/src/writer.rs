@@ -36,6 +36,15 @@ pub enum Request {
         /// The answer.
         reply: Reply<Ready>,
     },
+    /// Open the repository if it is not, and say what a restore has to know.
+    Find {
+        /// The archive's name.
+        name: String,
+        /// Its id.
+        id: Id,
+        /// The answer; None if there is no such archive.
+        reply: Reply<Option<Ready>>,
+    },
     /// Open the repository if it is not: what an owner before this one was about to commit is then settled.
     Settle {
         /// The answer.
@@ -174,6 +183,7 @@ fn takes_its_time(request: &Request) -> bool {
     match request {
         Request::Put { .. } | Request::Read { .. } | Request::Reserve { .. } | Request::Tidy | Request::Commit(_) => false,
         Request::Prepare { .. }
+        | Request::Find { .. }
         | Request::Settle { .. }
         | Request::Inherit { .. }
         | Request::Upkeep(_)
@@ -211,6 +221,7 @@ impl Writer<'_> {
         let (owner, open) = (self.owner, &mut self.open);
         match request {
             Request::Prepare { archive_name, reply } => answer(&reply, prepare(owner, open, &archive_name)),
+            Request::Find { name, id, reply } => answer(&reply, find(owner, open, &name, id)),
             Request::Settle { reply } => answer(&reply, settle(owner, open)),
             Request::Put { opening, id, envelope, size, permit } => {
                 if let Ok(current) = current(open, &opening)
@@ -309,12 +320,22 @@ fn prepare(owner: &Owner, open: &mut Option<Open>, archive_name: &str) -> Result
         let message = format!("the repository has an archive named {archive_name:?} already");
         return Err(Failure::new(Cause::ArchiveExists, message));
     }
-    Ok(Ready {
+    Ok(ready(current))
+}
+
+fn find(owner: &Owner, open: &mut Option<Open>, name: &str, id: Id) -> Result<Option<Ready>, Failure> {
+    let current = reopen_if_changed(owner, open)?;
+    let entry = current.manifest.archives.get(name.as_bytes());
+    Ok(entry.is_some_and(|entry| entry.id == id).then(|| ready(current)))
+}
+
+fn ready(current: &Open) -> Ready {
+    Ready {
         opening: Arc::clone(&current.opening),
         item_keys: current.manifest.item_keys.clone(),
         timestamp: current.manifest.timestamp_micros().unwrap_or(0),
         manifest_bytes: current.manifest.archives.keys().map(|name| name.len() + crate::limits::ENTRY).sum(),
-    })
+    }
 }
 
 /// Before anybody could look after orphans, which is what everything here is at first.

@@ -145,6 +145,7 @@ pub mod key;
 mod log;
 mod page;
 pub mod record;
+pub mod retention;
 mod scheduling;
 mod store;
 mod table;

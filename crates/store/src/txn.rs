@@ -69,6 +69,18 @@ impl<'t> Read<'t> {
         db.get_lower_than_or_equal_to(self.txn, key).map_err(Error::lmdb)
     }
 
+    /// The first entry behind all whose keys begin with `front`; without one, the first of all.
+    pub(crate) fn behind(&self, db: &str, front: &[u8]) -> Result<Option<(&'t [u8], &'t [u8])>> {
+        let db = self.inner.environment.db(db)?;
+        if front.is_empty() {
+            return db.first(self.txn).map_err(Error::lmdb);
+        }
+        match after_all_with(front) {
+            Some(end) => db.get_greater_than_or_equal_to(self.txn, &end).map_err(Error::lmdb),
+            None => Ok(None),
+        }
+    }
+
     pub(crate) fn last_key(&self, db: &str) -> Result<Option<Vec<u8>>> {
         let db = self.inner.environment.db(db)?;
         let last = db.last(self.txn).map_err(Error::lmdb)?;

@@ -6,7 +6,8 @@ mod common;
 use std::fmt::Debug;
 use std::path::PathBuf;
 
-use model::{Archive, BackupConfig, Client, Job, Occurrence, Repository, Schedule, Settings, Timestamp, Trigger};
+use model::retention::Jump;
+use model::{Archive, BackupConfig, Client, Job, Occurrence, Policy, Repository, Schedule, Settings, Timestamp, Trigger};
 use store::record::{decode, encode, seal};
 use store::{Change, Entry, Intent, PreparedSession, Record, TransactionNumber};
 
@@ -117,6 +118,22 @@ fn trigger() {
 }
 
 #[test]
+fn policy() {
+    check::<Policy>(common::policy("standard"));
+}
+
+#[test]
+fn clock_jump() {
+    check::<Jump>(common::clock_jump());
+}
+
+#[test]
+fn archives_from_before_retention_are_neither_held_nor_going() {
+    let archive = decode::<Archive>("archive", &fixture(Archive::NAME, 2)).unwrap().record;
+    assert_eq!((archive.hold, archive.pending_deletion), (None, None));
+}
+
+#[test]
 fn log_entry() {
     check::<Entry>(entry());
 }
@@ -136,10 +153,12 @@ fn kinds_are_unique() {
         Schedule::KIND,
         Occurrence::KIND,
         Trigger::KIND,
+        Policy::KIND,
+        Jump::KIND,
     ];
-    assert_eq!(kinds, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], "a kind's number never changes");
+    assert_eq!(kinds, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], "a kind's number never changes");
     kinds.dedup();
-    assert_eq!(kinds.len(), 12);
+    assert_eq!(kinds.len(), 14);
 }
 
 #[test]
@@ -202,5 +221,7 @@ fn write_missing_fixtures() {
     write(&common::schedule("nightly"));
     write(&common::occurrence(7));
     write(&common::trigger());
+    write(&common::policy("standard"));
+    write(&common::clock_jump());
     write(&entry());
 }

@@ -9,6 +9,7 @@
 //! Every program of BorgCube and the crates `store`, `repository` and `wire` may use it; `borg` and `model` may not.
 
 pub mod activation;
+pub mod beneath;
 pub mod credentials;
 mod error;
 pub mod events;

@@ -3,12 +3,17 @@
 //! A request is `{"method": "org.borgcube.Control.RunConfig", "parameters": {..}, "more": true?}`, a reply
 //! `{"parameters": {..}, "continues": true?}` or `{"error": "org.borgcube.Control.NotFound", "parameters": {"message": ".."}}`.
 
+pub use crate::retention::{
+    ArchiveRef, Confirmed, DueArchives, Policies, Preview, PreviewedArchive, PreviewedGroup, Pruned, RetentionFilter, StoppedGroup,
+    StoredPolicy,
+};
 pub use crate::scheduling::{AddedTrigger, Due, History, ListedSchedule, OccurrenceFilter, Ran, Schedules, Triggers, Upcoming};
 use crate::worker::LogLine;
 use model::progress::Progress;
+use model::restore::Restore;
 use model::trigger::{AccessContext, TriggerTarget};
 use model::{Archive, BackupConfig, Client, ClientName, ConfigName, Job, JobKind, JobState, Label, Repository, RepositoryName, Settings};
-use model::{Schedule, ScheduleName, Timestamp, Trigger, TriggerId, Work};
+use model::{Policy, PolicyName, Schedule, ScheduleName, Timestamp, Trigger, TriggerId, Work};
 use serde::{Deserialize, Serialize};
 
 /// The interface's name.
@@ -149,6 +154,16 @@ pub enum Call {
         /// Try it again later when it fails for a cause that deserves it.
         #[serde(default)]
         retry: bool,
+    },
+    /// -> [`JobNumber`]: a client extracts an archive
+    #[serde(rename = "org.borgcube.Control.Restore")]
+    Restore {
+        /// Where the archive is.
+        repository: RepositoryName,
+        /// The client that is restored to.
+        client: ClientName,
+        /// What, and where to.
+        restore: Box<Restore>,
     },
     /// -> [`Jobs`], newest first
     #[serde(rename = "org.borgcube.Control.ListJobs")]
@@ -301,6 +316,85 @@ pub enum Call {
         id: String,
         /// From where.
         context: AccessContext,
+    },
+    /// -> [`Policies`]
+    #[serde(rename = "org.borgcube.Control.ListPolicies")]
+    ListPolicies {},
+    /// -> [`StoredPolicy`]
+    #[serde(rename = "org.borgcube.Control.AddPolicy")]
+    AddPolicy {
+        /// The new record.
+        policy: Box<Policy>,
+    },
+    /// -> [`StoredPolicy`]. With other rules, what it has decided before is decided again: grace periods begin anew.
+    #[serde(rename = "org.borgcube.Control.UpdatePolicy")]
+    UpdatePolicy {
+        /// As the caller read it.
+        previous: Box<Policy>,
+        /// As it shall be.
+        policy: Box<Policy>,
+    },
+    /// -> {}; archives in a grace period that it began stay.
+    #[serde(rename = "org.borgcube.Control.RemovePolicy")]
+    RemovePolicy {
+        /// Its name.
+        name: PolicyName,
+    },
+    /// -> [`Confirmed`]: somebody has looked at what stopped pruning, and it goes on.
+    #[serde(rename = "org.borgcube.Control.ConfirmPolicy")]
+    ConfirmPolicy {
+        /// Its name.
+        name: PolicyName,
+        /// For this config only.
+        #[serde(default)]
+        config: Option<ConfigName>,
+    },
+    /// -> [`Preview`], page by page
+    #[serde(rename = "org.borgcube.Control.PreviewRetention")]
+    PreviewRetention {
+        /// Which archives.
+        filter: Box<RetentionFilter>,
+        /// Behind this config: the next page.
+        #[serde(default)]
+        after: Option<ConfigName>,
+    },
+    /// -> [`Pruned`]: the grace periods of what goes begin.
+    #[serde(rename = "org.borgcube.Control.PruneArchives")]
+    PruneArchives {
+        /// Which archives.
+        filter: Box<RetentionFilter>,
+    },
+    /// -> [`Archives`], as they are then. Held archives are deleted by nothing and nobody.
+    #[serde(rename = "org.borgcube.Control.HoldArchives")]
+    HoldArchives {
+        /// Which.
+        archives: Vec<ArchiveRef>,
+        /// What for.
+        #[serde(default)]
+        reason: String,
+    },
+    /// -> [`Archives`]: policies decide about them again.
+    #[serde(rename = "org.borgcube.Control.ReleaseArchives")]
+    ReleaseArchives {
+        /// Which.
+        archives: Vec<ArchiveRef>,
+    },
+    /// -> [`Archives`]: they are deleted when their grace period is over.
+    #[serde(rename = "org.borgcube.Control.DeleteArchives")]
+    DeleteArchives {
+        /// Which.
+        archives: Vec<ArchiveRef>,
+        /// Its length. None: as the policy has it that decides about an archive, or a week.
+        #[serde(default)]
+        grace_hours: Option<u32>,
+    },
+    /// -> [`Archives`]: they stay.
+    #[serde(rename = "org.borgcube.Control.UndeleteArchives")]
+    UndeleteArchives {
+        /// Which.
+        archives: Vec<ArchiveRef>,
+        /// Hold them as well, so that no policy takes them again.
+        hold: bool,
     },
     /// -> {}: somebody else committed jobs, and they are not to wait until something else happens.
     #[serde(rename = "org.borgcube.Control.Wake")]
@@ -641,6 +735,7 @@ mod tests {
             "RemoveConfig",
             "RunConfig",
             "RunMaintenance",
+            "Restore",
             "ListJobs",
             "GetJob",
             "CancelJob",
@@ -663,6 +758,17 @@ mod tests {
             "UpdateTrigger",
             "RemoveTrigger",
             "FireTrigger",
+            "ListPolicies",
+            "AddPolicy",
+            "UpdatePolicy",
+            "RemovePolicy",
+            "ConfirmPolicy",
+            "PreviewRetention",
+            "PruneArchives",
+            "HoldArchives",
+            "ReleaseArchives",
+            "DeleteArchives",
+            "UndeleteArchives",
             "Wake",
         ];
         for call in calls {

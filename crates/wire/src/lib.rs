@@ -5,6 +5,7 @@
 //! | [`control`] | people and status pages with `borgcubed` | Varlink (NUL-framed JSON) |
 //! | [`worker`] | `borgcubed` with its workers | NUL-framed JSON over a socket pair |
 //! | [`session`] | sessions and workers with a repository's owner | length-prefixed binary frames |
+//! | [`reading`] | people with a repository's owner, about one archive | the same frames |
 //! | [`tool`] | `borgcube repository add` with `borgcube-repositoryd` | one JSON document |
 //!
 //! *Is not*: sockets or policy. Everything here works on `impl Read` and `impl Write`.
@@ -14,6 +15,8 @@ pub mod control;
 pub mod frame;
 pub mod json;
 pub mod maintenance;
+pub mod reading;
+pub mod retention;
 pub mod scheduling;
 pub mod session;
 pub mod tool;

@@ -25,6 +25,11 @@ pub enum Operation {
         /// Only say what it would do.
         dry_run: bool,
     },
+    /// Delete those of these archives whose grace period is over. What was held, undeleted or put off meanwhile stays.
+    DeleteDue {
+        /// Their names.
+        archives: Vec<String>,
+    },
     /// Give back the space of what was deleted, in steps between which backups go on.
     Compact {
         /// Segments of which less than so many per cent can be freed stay as they are (Borg 1.2: 10).
@@ -39,6 +44,11 @@ pub enum Operation {
     Release {
         /// Seconds to wait for what is under way, such as a compact's step or another release.
         wait_seconds: u64,
+    },
+    /// Read an archive: see [`crate::reading`].
+    Read {
+        /// Its name, its id, or the beginning of its id (at least 8 digits).
+        archive: String,
     },
 }
 
@@ -106,9 +116,11 @@ mod tests {
     fn requests_travel() {
         for operation in [
             Operation::Delete { archives: vec!["a".into()], dry_run: true },
+            Operation::DeleteDue { archives: vec!["a".into()] },
             Operation::Compact { threshold: 10 },
             Operation::Check { verify_data: true },
             Operation::Release { wait_seconds: 5 },
+            Operation::Read { archive: "a".into() },
         ] {
             let json = serde_json::to_vec(&operation).unwrap();
             assert_eq!(serde_json::from_slice::<Operation>(&json).unwrap(), operation);

@@ -6,7 +6,7 @@
 //! ```text
 //! session  Open ->                        <- Opened | Refused
 //!          Put* ->                        <- Credit*          (no reply to a Put: nothing depends on what exists)
-//!          Read ->                        <- Object | NotInView
+//!          Read* ->                       <- (Object | NotInView)*   (in the order of the Reads)
 //!          Items*, Refs*, Propose ->      <- Verdict          (Refs and Items are collected; Propose judges)
 //!          Commit ->                      <- Verdict
 //!          Violation | End ->
@@ -19,7 +19,7 @@
 //!          Maintain(Release) ->           <- Progress*, Granted | Failed       (the repository is the person's until the connection closes)
 //! ```
 //!
-//! What maintenance consists of is in [`crate::maintenance`].
+//! The session of a restore sends nothing but Open, Read, Violation and End. What maintenance consists of is in [`crate::maintenance`].
 
 use crate::WireError;
 use crate::frame;
@@ -140,8 +140,20 @@ pub struct Opened {
     /// Whether the client was told to obfuscate the sizes of its chunks; the padding of others is dropped.
     #[serde(default)]
     pub obfuscate: bool,
+    /// It reads the archive that the manifest names, and writes nothing. None: a backup.
+    #[serde(default)]
+    pub restore: Option<Reading>,
     /// Limits for this session.
     pub limits: Limits,
+}
+
+/// What the client of a restore may read in all: generous for one that extracts everything, an end for one that reads on and on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Objects.
+    pub objects: u64,
+    /// Bytes, compressed.
+    pub bytes: u64,
 }
 
 /// A session's limits, as the settings say.
@@ -300,6 +312,23 @@ pub struct Prepare {
     pub cmdline: Vec<String>,
     /// When the job began: the archive's start.
     pub start: Timestamp,
+    /// What the session is for.
+    #[serde(default)]
+    pub purpose: Purpose,
+}
+
+/// What a session is for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// The client makes [`Prepare::archive_name`].
+    #[default]
+    Backup,
+    /// The client reads [`Prepare::archive_name`], and nothing else.
+    Restore {
+        /// Its id in the repository, 64 hex digits.
+        archive: String,
+    },
 }
 
 /// What the worker carries to the client.
@@ -358,6 +387,20 @@ pub struct Outcome {
     pub failure: Option<Failure>,
     /// What it counted.
     pub counters: SessionCounters,
+    /// What the client of a restore has read.
+    #[serde(default)]
+    pub served: Option<Served>,
+}
+
+/// What the client of a restore has read. Where it lies about its success, this does not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Served {
+    /// Different chunks of the archive.
+    pub chunks: u64,
+    /// Of so many that the archive refers to, its item stream included.
+    pub of: u64,
+    /// Bytes, compressed; what was read twice counts twice.
+    pub bytes: u64,
 }
 
 /// Writes `message` as JSON in a frame of type `kind`.
@@ -438,6 +481,7 @@ mod tests {
             passphrase: "PASS".into(),
             manifest: vec![1, 255],
             obfuscate: true,
+            restore: Some(Reading { objects: 1, bytes: 2 }),
             limits: Limits::default(),
         };
         let text = format!("{opened:?}");

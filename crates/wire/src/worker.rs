@@ -4,6 +4,7 @@
 
 use crate::maintenance::Operation;
 use model::progress::{Progress, Statistics};
+use model::restore::Restore;
 use model::{BackupConfig, Client, Failure, Job, JobState, Repository, Timestamp, Yield};
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +66,19 @@ pub enum Errand {
     Backup(Box<Backup>),
     /// Have the repository's owner do it.
     Maintenance(Operation),
+    /// Have a client restore.
+    Restore(Box<Restoring>),
+}
+
+/// All that a restore needs beside the repository.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Restoring {
+    /// The client that is restored to.
+    pub client: Client,
+    /// What, and where to.
+    pub restore: Restore,
+    /// What the archive holds, if it is still there.
+    pub archive: Option<Statistics>,
 }
 
 /// All that a backup needs beside the repository.

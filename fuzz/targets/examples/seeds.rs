@@ -266,6 +266,7 @@ fn messages() {
         passphrase: "p".into(),
         manifest: vec![0x80],
         obfuscate: false,
+        restore: None,
         limits: wire::session::Limits::default(),
     };
     let mut references = Vec::new();

@@ -1,7 +1,16 @@
 //! `borgcube archive`.
 
+mod cat;
+mod diff;
+mod export;
+mod extract;
+mod files;
+mod mount;
+mod reading;
+
 use super::archive_delete::{self, Delete};
 use super::repository;
+use super::retention::{self, Hold, Named, Undelete};
 use crate::complete;
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -22,9 +31,27 @@ pub enum Command {
     List(List),
     /// Show one archive
     Show(Show),
+    /// List the files in an archive
+    Files(files::Args),
+    /// Write the content of files in an archive to standard output
+    Cat(cat::Args),
+    /// Write an archive, or some of its files, as a tar archive
+    ExportTar(export::Args),
+    /// Extract an archive, or some of its files, on this machine
+    Extract(extract::Args),
+    /// Show what differs between two archives
+    Diff(diff::Args),
+    /// Mount an archive as a read-only file system, until Ctrl-C
+    Mount(mount::Args),
     /// Delete archives; repository compact gives their space back
     #[command(alias = "rm")]
     Delete(Delete),
+    /// Keep archives that were to be deleted
+    Undelete(Undelete),
+    /// Keep archives, whatever policies and people say
+    Hold(Hold),
+    /// Let policies and people decide about held archives again
+    Release(Named),
 }
 
 /// Options of `borgcube archive list`.
@@ -71,7 +98,16 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
             let archive = find(context, &args.archive, args.repository)?.ok_or_else(|| unknown(&args.archive))?;
             context.show(&archive, &cards::archive(&archive))
         }
+        Command::Files(args) => files::run(&args, context),
+        Command::Cat(args) => cat::run(&args, context),
+        Command::ExportTar(args) => export::run(&args, context),
+        Command::Extract(args) => extract::run(&args, context),
+        Command::Diff(args) => diff::run(args, context),
+        Command::Mount(args) => mount::run(&args, context),
         Command::Delete(args) => archive_delete::run(args, context),
+        Command::Undelete(args) => retention::undelete(&args, context),
+        Command::Hold(args) => retention::hold(args, context),
+        Command::Release(args) => retention::release(&args, context),
     }
 }
 

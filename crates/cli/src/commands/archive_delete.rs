@@ -1,6 +1,7 @@
 //! `borgcube archive delete`.
 
-use super::{archive, confirm, wait};
+use super::policy::grace;
+use super::{archive, confirm, retention, wait};
 use crate::complete;
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -12,17 +13,23 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use unix::signals::Signals;
+use wire::control::{Archives, Call};
 use wire::maintenance::{Operation, Report};
 
 /// Options of `borgcube archive delete`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Archives that a stock borg made or rewrote are named in full, with --repository.
+#[command(
+    after_help = "An archive is deleted when its grace period is over: as long as the policy has it that decides about the archive, or a week. Until
+then it is as good as any other, and borgcube archive undelete keeps it. With --now it is deleted at once, for good.
+Archives that a stock borg made or rewrote are named in full, with --repository, and have no grace period.
 Backups go on meanwhile. The space comes back with: borgcube repository compact REPOSITORY
 
 Examples:
   borgcube archive delete web1-etc-2026-11-01T02:00:00-17 --dry-run
   borgcube archive delete 5caa1e8b 77e0d2c4 --yes
-  borgcube archive list --client old --json | jq -r '.[].id' | xargs borgcube archive delete --yes")]
+  borgcube archive delete 5caa1e8b --now
+  borgcube archive list --client old --json | jq -r '.[].id' | xargs borgcube archive delete --yes"
+)]
 pub struct Delete {
     /// Archives, each by its name, its id or the beginning of its id (at least 8 digits)
     #[arg(value_name = "ARCHIVE", required = true, add = ArgValueCandidates::new(complete::archives))]
@@ -33,6 +40,12 @@ pub struct Delete {
     /// Tell what would be deleted, and delete nothing
     #[arg(long)]
     dry_run: bool,
+    /// Delete at once, for good, without a grace period
+    #[arg(long, conflicts_with = "grace")]
+    now: bool,
+    /// Wait so long before deleting: 36H, 7d
+    #[arg(long, value_name = "INTERVAL", value_parser = grace)]
+    grace: Option<u32>,
     /// Delete without asking
     #[arg(long, short, conflicts_with = "dry_run")]
     yes: bool,
@@ -71,6 +84,10 @@ pub fn run(args: Delete, context: &Context) -> Result<()> {
             found.push(archive);
         }
     }
+    if let (false, false, Some(first)) = (args.now, args.dry_run, foreign.first()) {
+        return Err(Error::usage(format!("BorgCube has no record of archive {}, so it can have no grace period", shown(first)))
+            .hint("--now deletes it at once, for good."));
+    }
     let asks = !args.yes && !args.dry_run;
     if asks && !io::stdin().is_terminal() {
         return Err(Error::usage("there is no terminal to ask whether that is meant")
@@ -88,6 +105,9 @@ pub fn run(args: Delete, context: &Context) -> Result<()> {
     if asks {
         ask(&found, &foreign, &by_repository, &mut interrupts, context)?;
     }
+    if !args.now && !args.dry_run {
+        return later(&found, args.grace, context);
+    }
     let mut done = vec![];
     for (repository, names) in &by_repository {
         let deleted = delete(repository, names, args.dry_run, &mut interrupts, context)?;
@@ -95,6 +115,15 @@ pub fn run(args: Delete, context: &Context) -> Result<()> {
         done.push(deleted);
     }
     if context.json { context.print_json(&done) } else { Ok(()) }
+}
+
+/// Begins their grace period.
+fn later(archives: &[Archive], grace_hours: Option<u32>, context: &Context) -> Result<()> {
+    let call = Call::DeleteArchives { archives: retention::refs(archives), grace_hours };
+    let going = context.control()?.call::<Archives>(call)?.archives;
+    let due = going.iter().filter_map(|archive| archive.pending_deletion.as_ref()).map(|pending| pending.due).min();
+    let from = due.map_or_else(String::new, |due| format!(" from {} on", due.to_local()));
+    context.done(&going, &format!("Deleting {}{from}; until then borgcube archive undelete keeps what you name.", retention::named(&going)))
 }
 
 /// Shows what would go and asks a person.

@@ -15,10 +15,15 @@ pub mod journal;
 pub mod log;
 pub mod maintenance;
 pub mod owner;
+pub mod policy;
+pub mod policy_preview;
+pub mod prune;
 pub mod release;
 pub mod repair;
 pub mod repository;
 pub mod repository_edit;
+pub mod restore;
+pub mod retention;
 pub mod run;
 pub mod schedule;
 pub mod schedule_next;
@@ -44,8 +49,11 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Binary(command) => return binary::run(command, context),
         Command::Config(command) => config::run(command, context),
         Command::Run(args) => run::run(args, context),
+        Command::Restore(args) => restore::run(args, context),
         Command::Job(command) => job::run(command, context),
         Command::Archive(command) => archive::run(command, context),
+        Command::Policy(command) => policy::run(command, context),
+        Command::Prune(args) => return prune::run(&args, context),
         Command::Schedule(command) => schedule::run(command, context),
         Command::Trigger(command) => trigger::run(command, context),
         Command::Log(args) => log::show(&args, context),

@@ -2,6 +2,7 @@
 
 use super::lists::{length, road};
 use super::{Details, bytes, count, duration, exactly};
+use model::archive::PendingDeletion;
 use model::client::Connection;
 use model::progress::{Progress, Statistics, Steps};
 use model::{Archive, BackupConfig, Client, Job, JobState, Repository, Settings, Yield};
@@ -158,6 +159,10 @@ pub fn yielded(yielded: &Yield) -> String {
             let errors = if *error_count == 0 { "no damage".to_owned() } else { count(*error_count, "error") };
             format!("{}, {} read: {errors}", count(*objects, "object"), bytes(*read))
         }
+        Yield::Restored { target, chunks, of, bytes: read } => {
+            let into = if target.is_empty() { String::new() } else { format!("into {}: ", super::shown(target)) };
+            format!("{into}{chunks} of {} read, {}", count(*of, "chunk"), bytes(*read))
+        }
         Yield::Compacted { segments, freed, orphans, skipped } => {
             let orphans = if *orphans == 0 { String::new() } else { format!(", {} of broken sessions deleted", count(*orphans, "object")) };
             let skipped =
@@ -203,7 +208,14 @@ pub fn archive(archive: &Archive) -> String {
     .many("Client's claims", &archive.claims)
     .maybe("Suspicious", archive.suspicious.then_some("look at it before anything relies on it"))
     .many("Warnings", &archive.warnings)
+    .maybe("Held", archive.hold.as_ref().map(|hold| format!("by {} since {} {}", hold.by, hold.since.to_local(), hold.reason)))
+    .maybe("Goes", archive.pending_deletion.as_ref().map(going))
     .render()
+}
+
+fn going(pending: &PendingDeletion) -> String {
+    let by = pending.policy.as_ref().map_or_else(|| pending.by.clone(), |policy| format!("policy {policy}"));
+    format!("deleted from {} on, as {by} decided; until then: borgcube archive undelete", pending.due.to_local())
 }
 
 /// The settings.
@@ -235,14 +247,21 @@ pub fn progress(progress: &Progress) -> String {
         return self::steps(steps);
     }
     let s = &progress.statistics;
-    let mut line = format!(
-        "{}, {} original, {} compressed, {} deduplicated, {}/s",
-        count(s.nfiles, "file"),
-        bytes(s.original_size),
-        bytes(s.compressed_size),
-        bytes(s.deduplicated_size),
-        bytes(progress.rate)
-    );
+    // A client that restores tells nothing else.
+    let restores = s.original_size > 0 && s.nfiles == 0 && s.compressed_size == 0;
+    let of = progress.expected.map(|expected| format!(" of {}", bytes(expected.original_size))).unwrap_or_default();
+    let mut line = if restores {
+        format!("{}{of} restored, {}/s", bytes(s.original_size), bytes(progress.rate))
+    } else {
+        format!(
+            "{}, {} original, {} compressed, {} deduplicated, {}/s",
+            count(s.nfiles, "file"),
+            bytes(s.original_size),
+            bytes(s.compressed_size),
+            bytes(s.deduplicated_size),
+            bytes(progress.rate)
+        )
+    };
     if !progress.path.is_empty() {
         line.push_str(&format!(", {}", super::shown(&progress.path)));
     }
@@ -337,6 +356,8 @@ Warnings:     one
             claims: vec!["host \u{202e}live".into()],
             suspicious: true,
             warnings: vec!["odd".into()],
+            hold: None,
+            pending_deletion: None,
         };
         let text = archive(&record);
         assert!(text.contains("x\\u{1b}]0;gone\\u{7}") && text.contains("host \\u{202e}live"), "{text}");

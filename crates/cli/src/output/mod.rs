@@ -6,6 +6,7 @@ pub mod details;
 pub mod lists;
 pub mod live;
 pub mod plans;
+pub mod policies;
 pub mod size;
 pub mod tables;
 

@@ -106,7 +106,7 @@ fn deleted(operation: &Operation) -> Vec<Say> {
 #[test]
 fn archives_are_deleted_by_name_or_id() {
     let owner = Owner::start(deleted);
-    let (code, out, err) = owner.run(&["archive", "delete", "one", "bbbbbbbb", "two", "--yes"]);
+    let (code, out, err) = owner.run(&["archive", "delete", "one", "bbbbbbbb", "two", "--now", "--yes"]);
     assert_eq!(code, 0, "{err}");
     assert_eq!(out, "Deleted 2 archives from repository main; a compact can free 1.50 MB in 7 chunks.\n");
     assert_eq!(owner.asked(), [Operation::Delete { archives: vec!["one".into(), "two".into()], dry_run: false }]);
@@ -141,12 +141,12 @@ fn an_archive_without_a_record_is_its_repositorys_owners_business() {
     assert_eq!(code, 3);
     assert!(err.contains("there is no repository nowhere"), "{err}");
     assert_eq!(owner.asked(), []);
-    let (code, out, err) = owner.run(&["archive", "delete", "foreign", "one", "foreign", "-r", "main", "--yes"]);
+    let (code, out, err) = owner.run(&["archive", "delete", "foreign", "one", "foreign", "-r", "main", "--now", "--yes"]);
     assert_eq!(code, 0, "{err}");
     assert!(out.starts_with("Deleted 2 archives from repository main"), "{out}");
     assert_eq!(owner.asked(), [Operation::Delete { archives: vec!["one".into(), "foreign".into()], dry_run: false }]);
     let full = Owner::start(|_| vec![Say::Failed(Cause::RepositoryEnospc)]);
-    let (_, _, err) = full.run(&["archive", "delete", "one", "--yes"]);
+    let (_, _, err) = full.run(&["archive", "delete", "one", "--now", "--yes"]);
     assert!(err.contains("by other means; then delete archives and compact") && !err.contains("checkpoint"), "{err}");
 }
 
@@ -156,7 +156,7 @@ fn a_person_is_asked_and_may_say_no() {
     for (answer, expected) in [("n", 1), ("y", 2)] {
         let owner = Owner::start(deleted);
         let program = env!("CARGO_BIN_EXE_borgcube");
-        let line = format!("{program} --state {} archive delete one", owner.control.state().display());
+        let line = format!("{program} --state {} archive delete --now one", owner.control.state().display());
         let mut script = Command::new("script");
         script.args(["-qec", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = script.spawn().unwrap();

@@ -49,6 +49,11 @@ impl Verifier {
         &self.key
     }
 
+    /// The client key alone.
+    pub fn into_key(self) -> Key {
+        self.key
+    }
+
     /// The payload inside an envelope.
     pub fn payload<'a>(&self, envelope: &'a [u8]) -> Result<&'a [u8], Stop> {
         let expected = self.key.key_type().byte();

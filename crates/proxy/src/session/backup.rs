@@ -5,13 +5,12 @@ use crate::intake::stream::Examination;
 use crate::intake::{archive, manifest};
 use crate::rules::Rule;
 use crate::session::machine::{Action, frames};
+use crate::session::task::Shown;
 use crate::stop::Stop;
 use crate::table::{Call, State};
-use borg::compress::{Compression, compress};
-use borg::keyblob::LockedKey;
 use borg::manifest::Manifest;
 use borg::rpc::{Method, reply};
-use borg::{Id, Key, KeyType, RepositoryId};
+use borg::Id;
 use model::Cause;
 use model::progress::SessionCounters;
 use std::collections::{HashMap, HashSet};
@@ -80,22 +79,10 @@ pub(super) struct Backup {
 }
 
 impl Backup {
-    /// Opens what the owner gave; the id is the repository's.
-    pub fn new(opened: Opened, salt: [u8; 16]) -> Result<(Backup, [u8; 32]), Stop> {
-        let internal = |what: &str| Stop::failed(Cause::Internal, format!("the repository's owner gave {what} that cannot be used"));
-        let repository = RepositoryId::from_hex(&opened.repository_id).map_err(|_| internal("a repository id"))?;
-        let kind = KeyType::from_byte(opened.key_type).ok_or_else(|| internal("a key type"))?;
-        let key = match kind {
-            KeyType::None => Key::none(),
-            kind => {
-                let locked = LockedKey::parse(&opened.key_blob).map_err(|_| internal("a key"))?;
-                locked.unlock(opened.passphrase.as_bytes(), kind).map_err(|_| internal("a key"))?.key
-            }
-        };
-        let verifier = Verifier::new(key).ok_or_else(|| internal("an encrypting key"))?.obfuscating(opened.obfuscate);
-        let manifest = Manifest::parse(&opened.manifest, verifier.key()).map_err(|_| internal("a manifest"))?;
-        let envelope = verifier.key().seal(&compress(Compression::None, &opened.manifest), 0);
-        let backup = Backup {
+    /// Begins with what the owner gave.
+    pub fn new(opened: Opened, salt: [u8; 16], shown: Shown) -> Backup {
+        let Shown { verifier, manifest, envelope, .. } = shown;
+        Backup {
             job: opened.job,
             archive_name: opened.archive_name,
             limits: opened.limits,
@@ -115,8 +102,7 @@ impl Backup {
             is_final: false,
             waiting: Waiting::No,
             pending: None,
-        };
-        Ok((backup, repository.0))
+        }
     }
 
     pub fn state(&self) -> State {

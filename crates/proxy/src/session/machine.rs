@@ -2,7 +2,7 @@
 
 use crate::intake::stream::Frame;
 use crate::rules::Rule;
-use crate::session::backup::Backup;
+use crate::session::task::Task;
 use crate::shim::Bound;
 use crate::stop::{Stop, shown};
 use crate::table::{self, Permission, State};
@@ -49,6 +49,8 @@ pub enum Action<'a> {
     Accuse(String, Vec<u8>),
     /// Send this frame to the owner.
     Owner(u8, Vec<u8>),
+    /// Ask the owner for this object: soon, together with others.
+    Read([u8; 32]),
     /// Send this chunk to the owner, when there is credit for it.
     Put {
         /// Its id.
@@ -90,7 +92,7 @@ enum Phase {
     New,
     Negotiated { version: String },
     Opening { msgid: u64, open: Open },
-    Backup(Box<Backup>),
+    Open(Task),
     Over { exception: reply::Exception, until: Duration },
 }
 
@@ -117,7 +119,7 @@ impl Session {
     pub fn wants_client(&self) -> bool {
         match &self.phase {
             Phase::Opening { .. } => false,
-            Phase::Backup(backup) => backup.wants_client(),
+            Phase::Open(task) => task.wants_client(),
             _ => true,
         }
     }
@@ -125,7 +127,7 @@ impl Session {
     /// Whether the client's hang-up matters even now. (Not while the owner commits: that can't be called back.)
     pub fn minds_hangup(&self) -> bool {
         match &self.phase {
-            Phase::Backup(backup) => backup.minds_hangup(),
+            Phase::Open(task) => task.minds_hangup(),
             _ => true,
         }
     }
@@ -134,15 +136,15 @@ impl Session {
     pub fn deadline(&self) -> Duration {
         match &self.phase {
             Phase::Over { until, .. } => *until,
-            Phase::Backup(backup) => {
-                let limits = backup.limits();
+            Phase::Open(task) => {
+                let limits = task.limits();
                 let total = Duration::from_secs(limits.total_seconds);
                 let idle = self.last_heard.saturating_add(Duration::from_secs(limits.idle_seconds));
                 let whole = self.begun.map_or(Duration::MAX, |(since, bytes)| {
                     let seconds = limits.grace_seconds.saturating_add(bytes / limits.bytes_per_second.max(1));
                     since.saturating_add(Duration::from_secs(seconds))
                 });
-                if backup.wants_client() { total.min(idle).min(whole) } else { total }
+                if task.wants_client() { total.min(idle).min(whole) } else { total }
             }
             Phase::Opening { .. } => Duration::from_secs(OPEN_SECONDS + OWNER_SECONDS),
             Phase::New | Phase::Negotiated { .. } => Duration::from_secs(OPEN_SECONDS),
@@ -164,7 +166,7 @@ impl Session {
     /// What was opened, for the log.
     pub fn job(&self) -> Option<u64> {
         match &self.phase {
-            Phase::Backup(backup) => Some(backup.job()),
+            Phase::Open(task) => Some(task.job()),
             _ => None,
         }
     }
@@ -231,7 +233,7 @@ impl Session {
         }
         let state = match &self.phase {
             Phase::New => State::New,
-            Phase::Backup(backup) => backup.state(),
+            Phase::Open(task) => task.state(),
             _ => State::Negotiated,
         };
         let called = || table::name(&request.method);
@@ -241,13 +243,14 @@ impl Session {
             Permission::Order => Rule::MethodOrder.breach(format!("{} in the state {state:?}", called()))?,
             Permission::Empty => return Err(Rule::CommitNothing.broken("a commit before any manifest")),
             Permission::Never => return Err(Rule::Method.broken(called())),
+            Permission::Writes => Rule::RestoreWrite.breach(called())?,
             Permission::Cache => {
                 let message = "the client's borg does not use the cache that BorgCube gave it";
                 return Err(Stop::failed(Cause::ClientCache, message));
             }
         }
         match (&mut self.phase, request.method) {
-            (Phase::Backup(backup), method) => backup.request(self.now, msgid, call, method, actions),
+            (Phase::Open(task), method) => task.request(self.now, msgid, call, method, actions),
             (_, Method::Negotiate { client }) => {
                 self.phase = Phase::Negotiated { version: version(&client)? };
                 actions.push(Action::Reply(reply::negotiated(msgid, &SERVER_VERSION)));
@@ -265,7 +268,7 @@ impl Session {
             return Err(Rule::MethodOrder.broken("open"));
         };
         if *create || !*lock || *append_only || *make_parent_dirs {
-            Rule::OpenArguments.breach("open for something else than a backup")?;
+            Rule::OpenArguments.breach("open for something else")?;
         }
         let token = Token::from_open_path(path).ok_or(Stop::Unknown)?;
         let open = Open { version: VERSION, token: token.to_hex(), client_version: version.clone(), client: self.bound.client.clone() };
@@ -291,9 +294,9 @@ impl Session {
             (Phase::Over { .. }, _) => Ok(()),
             (Phase::Opening { msgid, .. }, kind::OPENED) => {
                 let opened: Opened = read_json(payload).map_err(|e| Stop::failed(Cause::Internal, e.to_string()))?;
-                let (backup, repository) = Backup::new(opened, self.salt)?;
+                let (task, repository) = Task::new(opened, self.salt)?;
                 actions.push(Action::Reply(reply::raw(*msgid, &repository)));
-                self.phase = Phase::Backup(Box::new(backup));
+                self.phase = Phase::Open(task);
                 Ok(())
             }
             (_, kind::REFUSED | kind::FAILED) => Err(match read_json::<Failure>(payload) {
@@ -304,12 +307,12 @@ impl Session {
                 Ok(Verdict::Violation(violation)) => Err(Stop::Violation(violation)),
                 Ok(Verdict::Failed(failure)) => Err(Stop::Failed(failure)),
                 Ok(Verdict::Accepted) => match &mut self.phase {
-                    Phase::Backup(backup) => backup.accepted(actions),
+                    Phase::Open(Task::Backup(backup)) => backup.accepted(actions),
                     _ => Err(unexpected(kind)),
                 },
                 Err(e) => Err(Stop::failed(Cause::Internal, e.to_string())),
             },
-            (Phase::Backup(backup), _) => backup.owner(kind, payload, actions),
+            (Phase::Open(task), _) => task.owner(kind, payload, actions),
             _ => Err(unexpected(kind)),
         }
     }
@@ -320,35 +323,37 @@ impl Session {
             && unix::rule_switch::is_off(&violation.rule)
         {
             // Only in a test: the call is forgotten instead, for nothing could go on behind it.
-            let pending = if let Phase::Backup(backup) = &mut self.phase { backup.take_pending() } else { None };
-            actions.extend(msgid.or(pending).map(|msgid| Action::Reply(reply::nil(msgid))));
+            let pending = if let Phase::Open(task) = &mut self.phase { task.take_pending() } else { vec![] };
+            actions.extend(waiting(pending, msgid).into_iter().map(|msgid| Action::Reply(reply::nil(msgid))));
             return;
         }
-        let exception = stop.exception();
+        let exception = stop.exception(if let Phase::Open(task) = &self.phase { task.name() } else { "backup" });
         let is_known = match self.phase {
             Phase::Opening { .. } => stop != Stop::Unknown,
-            Phase::Backup(_) => true,
+            Phase::Open(_) => true,
             _ => false,
         };
         let linger = Duration::from_secs(if is_known { LINGER_SECONDS } else { STRANGER_LINGER_SECONDS });
         let over = Phase::Over { exception: exception.clone(), until: self.now + linger };
         let pending = match std::mem::replace(&mut self.phase, over) {
-            Phase::Opening { msgid, .. } => Some(msgid),
-            Phase::Backup(mut backup) => {
+            Phase::Opening { msgid, .. } => vec![msgid],
+            Phase::Open(mut task) => {
                 match &stop {
                     Stop::Violation(violation) => actions.push(json_frame(kind::VIOLATION, violation)),
-                    Stop::Failed(failure) => actions.push(end_frame(Some(failure.clone()), &backup)),
+                    Stop::Failed(failure) => actions.push(end_frame(Some(failure.clone()), &task)),
                     Stop::Unknown => {}
                 }
-                backup.take_pending()
+                task.take_pending()
             }
-            _ => None,
+            _ => vec![],
         };
-        match msgid.or(pending) {
-            Some(msgid) => actions.push(Action::Reply(reply::exception(msgid, &exception))),
-            // Nobody waits for an answer; the client's borg shows such a line as "Remote: ...".
-            None => actions.push(Action::Note(exception.short.join(" "))),
+        // A client that has asked for several objects may wait for any of them.
+        let waiting = waiting(pending, msgid);
+        if waiting.is_empty() {
+            // The client's borg shows such a line as "Remote: ...".
+            actions.push(Action::Note(exception.short.join(" ")));
         }
+        actions.extend(waiting.into_iter().map(|msgid| Action::Reply(reply::exception(msgid, &exception))));
         actions.push(Action::CloseOwner);
         self.ending.get_or_insert(Ending::Stopped(stop));
     }
@@ -376,8 +381,8 @@ impl Session {
     }
 
     fn client_closed(&mut self, actions: &mut Vec<Action<'_>>) {
-        if let Phase::Backup(backup) = &self.phase {
-            actions.push(end_frame(None, backup));
+        if let Phase::Open(task) = &self.phase {
+            actions.push(end_frame(None, task));
         }
         actions.push(Action::CloseOwner);
         let code = u8::from(self.ending.is_some());
@@ -398,7 +403,13 @@ impl Session {
     }
 }
 
-fn unexpected(kind: u8) -> Stop {
+/// The calls that have no answer, each once.
+fn waiting(mut pending: Vec<u64>, last: Option<u64>) -> Vec<u64> {
+    pending.extend(last.filter(|last| !pending.contains(last)));
+    pending
+}
+
+pub(super) fn unexpected(kind: u8) -> Stop {
     Stop::failed(Cause::Internal, format!("the repository's owner sent a frame of type {kind:#04x} that nobody waited for"))
 }
 
@@ -418,8 +429,8 @@ fn accusation(token_hash: &str, stop: &Stop) -> Option<Action<'static>> {
     Some(Action::Accuse(token_hash.to_owned(), serde_json::to_vec(&accusation).ok()?))
 }
 
-fn end_frame(failure: Option<Failure>, backup: &Backup) -> Action<'static> {
-    json_frame(kind::END, &End { failure, counters: backup.counters() })
+fn end_frame(failure: Option<Failure>, task: &Task) -> Action<'static> {
+    json_frame(kind::END, &End { failure, counters: task.counters() })
 }
 
 /// The client's version if it is one we serve: 1.1.0 (its release, not before) up to anything below 2.

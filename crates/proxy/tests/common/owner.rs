@@ -1,11 +1,13 @@
 //! An owner in memory: takes frames, gives frames. It judges references as the real one does, and stores nothing.
 
-use borg::manifest::Manifest;
-use borg::{Key, KeyType, RepositoryId, keyblob};
+use borg::archive::Archive;
+use borg::compress::{Compression, compress};
+use borg::manifest::{ArchiveEntry, Manifest};
+use borg::{Id, Key, KeyType, RepositoryId, keyblob};
 use model::{Cause, Failure};
 use std::collections::HashMap;
 use wire::session::{
-    End, Limits, Open, Opened, Proposal, Put, Reference, VERSION, Verdict, Violation, charge, decode_ids, kind, read_json, split_id,
+    End, Limits, Open, Opened, Proposal, Put, Reading, Reference, VERSION, Verdict, Violation, charge, decode_ids, kind, read_json, split_id,
 };
 
 pub const TIMESTAMP: &str = "2026-01-02T03:04:05.000006";
@@ -57,6 +59,7 @@ impl Owner {
             passphrase: PASSPHRASE.into(),
             manifest,
             obfuscate: false,
+            restore: None,
             limits: Limits::default(),
         };
         Owner {
@@ -149,6 +152,26 @@ impl Owner {
         } else {
             Verdict::Failed(Failure::new(Cause::Internal, "an item chunk that was read is not there"))
         }
+    }
+
+    /// What the next job's client is to restore: the last committed archive, under the name that it has here.
+    pub fn restore(&mut self) {
+        let (_, _, items) = self.proposals.last().unwrap().clone();
+        self.next_job();
+        let archive = Archive {
+            name: ARCHIVE.into(),
+            time: TIMESTAMP.into(),
+            cmdline: vec![b"borg".to_vec()],
+            items: items.into_iter().map(Id).collect(),
+            ..Archive::default()
+        };
+        let packed = archive.pack(&self.key, [4; 64]);
+        let id = self.key.id_hash(&packed);
+        self.view.insert(id.0, (packed.len() as u32, 0, compress(Compression::Lz4, &packed)));
+        let mut manifest = Manifest::empty(TIMESTAMP);
+        manifest.archives.insert(ARCHIVE.into(), ArchiveEntry { id, time: TIMESTAMP.into() });
+        self.opened.manifest = manifest.pack(&self.key, [3; 64]);
+        self.opened.restore = Some(Reading { objects: 1 << 20, bytes: 1 << 30 });
     }
 
     /// What the last committed archive refers to becomes the client's view, as the next job will get it.

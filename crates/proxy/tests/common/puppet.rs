@@ -29,6 +29,8 @@ pub struct Puppet {
     pub quit: Option<u8>,
     /// The owner does not answer.
     pub owner_is_silent: bool,
+    /// What the session is for: backup or restore.
+    pub task: &'static str,
     msgid: u64,
     replies: ReplyDecoder,
     manifest: Manifest,
@@ -53,6 +55,7 @@ impl Puppet {
             owner_closed: false,
             quit: None,
             owner_is_silent: false,
+            task: "backup",
             msgid: 0,
             replies: ReplyDecoder::new(32 << 20),
             manifest: Manifest::empty(TIMESTAMP),
@@ -109,7 +112,7 @@ impl Puppet {
         let (class, line) = self.refused(method);
         assert_eq!(class, "PolicyViolation", "{line}");
         let violation = self.owner.violation.clone().expect("the owner hears of it");
-        assert!(line.starts_with(&format!("BorgCube refused this backup: {}: ", violation.rule)), "{line}");
+        assert!(line.starts_with(&format!("BorgCube refused this {}: {}: ", self.task, violation.rule)), "{line}");
         assert!(self.owner_closed && self.owner.end.is_none());
         // What comes after that changes nothing, but the client may say that it rolls back.
         let proposals = self.owner.proposals.len();
@@ -145,6 +148,7 @@ impl Puppet {
                 }
                 Action::Accuse(link, payload) => self.accused = Some((link, wire::session::read_json(&payload).unwrap())),
                 Action::Owner(kind, payload) => self.tell_owner(kind, &payload),
+                Action::Read(id) => self.tell_owner(wire::session::kind::READ, &id),
                 Action::Put { id, size, payload } => {
                     let frame = [&id[..], &size.to_le_bytes(), &payload].concat();
                     self.tell_owner(wire::session::kind::PUT, &frame);

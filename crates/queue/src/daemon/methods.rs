@@ -96,6 +96,7 @@ impl Daemon {
             Call::RemoveConfig { name } => self.remove_config(&name, actor).and_then(|()| nothing()),
             Call::RunConfig { config, archive_name, retry } => one(&self.run_config(&config, archive_name, retry, actor)?),
             Call::RunMaintenance { repository, work, retry } => one(&self.run_maintenance(&repository, work, retry, actor)?),
+            Call::Restore { repository, client, restore } => one(&self.restore(&repository, &client, *restore, actor)?),
             Call::ListJobs { filter } => one(&self.list_jobs(&filter)?),
             Call::GetJob { job } => {
                 let job = self.job(job)?;
@@ -122,6 +123,17 @@ impl Daemon {
             Call::UpdateTrigger { previous, trigger } => self.update_trigger(&previous, &trigger, actor).and_then(|()| nothing()),
             Call::RemoveTrigger { id } => self.remove_trigger(&id, actor).and_then(|()| nothing()),
             Call::FireTrigger { id, context } => one(&self.fire_trigger(&id, context, actor)?),
+            Call::ListPolicies {} => one(&self.list_policies()?),
+            Call::AddPolicy { policy } => one(&self.add_policy(*policy, actor)?),
+            Call::UpdatePolicy { previous, policy } => one(&self.update_policy(&previous, *policy, actor)?),
+            Call::RemovePolicy { name } => self.remove_policy(&name, actor).and_then(|()| nothing()),
+            Call::ConfirmPolicy { name, config } => one(&self.confirm_policy(&name, config, actor)?),
+            Call::PreviewRetention { filter, after } => one(&self.preview_retention(&filter, after.as_ref())?),
+            Call::PruneArchives { filter } => one(&self.prune_archives(&filter, actor)?),
+            Call::HoldArchives { archives, reason } => one(&self.hold_archives(&archives, &reason, actor)?),
+            Call::ReleaseArchives { archives } => one(&self.release_archives(&archives, actor)?),
+            Call::DeleteArchives { archives, grace_hours } => one(&self.delete_archives(&archives, grace_hours, actor)?),
+            Call::UndeleteArchives { archives, hold } => one(&self.undelete_archives(&archives, hold, actor)?),
             Call::Wake {} => self.wake().and_then(|()| nothing()),
         }
     }

@@ -8,10 +8,10 @@ use model::queue::{Blocked, Brief, blocked, startable};
 use model::settings::SessionLimits;
 use model::{Cause, ConfigName, Failure, Job, JobState, Repository, Settings, Timestamp, Work};
 use std::time::Instant;
-use store::{ArchiveFilter, Read, Result, Write};
+use store::{ArchiveFilter, ArchiveKey, Read, Result, Write};
 use wire::control::Event;
 use wire::maintenance::Operation;
-use wire::worker::{Backup, Errand, Task};
+use wire::worker::{Backup, Errand, Restoring, Task};
 
 /// What became of a job that was to start.
 enum Started {
@@ -160,6 +160,12 @@ fn gather(r: &Read<'_>, job: &Job) -> Result<std::result::Result<(Errand, Reposi
                 return Ok(Err(format!("config {name} or its client was removed")));
             };
             Errand::Backup(Box::new(Backup { client, config, expected: expected(r, &name)? }))
+        }
+        Work::Restore { client, restore } => {
+            let Some(client) = r.clients().get(client)? else { return Ok(Err(format!("client {client} was removed"))) };
+            let key = job.repository.clone().map(|repository| ArchiveKey { repository, id: restore.id.clone() });
+            let archive = key.map(|key| r.archives().get(&key)).transpose()?.flatten().map(|archive| archive.statistics);
+            Errand::Restore(Box::new(Restoring { client, restore: (**restore).clone(), archive }))
         }
         Work::Check { verify_data } => Errand::Maintenance(Operation::Check { verify_data: *verify_data }),
         Work::Compact { threshold } => Errand::Maintenance(Operation::Compact { threshold: *threshold }),

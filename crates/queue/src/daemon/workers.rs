@@ -163,6 +163,7 @@ impl Worker {
         worker.kept = kept;
         worker.expected = match &task.errand {
             Errand::Backup(backup) => backup.expected,
+            Errand::Restore(restoring) => restoring.archive,
             Errand::Maintenance(_) => None,
         };
         worker.send(&ToWorker::Start(Box::new(task)));

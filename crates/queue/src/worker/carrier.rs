@@ -19,8 +19,6 @@ use unix::paths::ENV_KEPT;
 use unix::poll::{Interest, poll};
 use unix::spawn::{Child, Spawn, Stdio};
 use unix::{Signal, fdpass};
-use wire::session::Prepared;
-use wire::worker::{Backup, Task};
 
 /// The second connection.
 pub struct Carrier {
@@ -33,20 +31,20 @@ pub const RSH: &str = "sh -c 'cd \"$borgcube_job_dir\" || exit; cat <down & exec
 impl Carrier {
     /// Starts it. The client's script has made the pipes already.
     pub fn start(
-        task: &Task,
-        backup: &Backup,
-        prepared: &Prepared,
+        connection: &Connection,
+        directory: &str,
+        token: &str,
         socket: PathBuf,
         events: &Sender<Event>,
         gate: &Arc<Gate>,
     ) -> Result<Carrier> {
-        let spawn = connect(&backup.client.connection, &remote(task, backup, prepared)).keep_env(ENV_KEPT).same_group();
+        let spawn = connect(connection, &remote(directory)).keep_env(ENV_KEPT).same_group();
         let mut child =
             spawn.stdin(Stdio::Pipe).stdout(Stdio::Pipe).stderr(Stdio::Pipe).spawn().context("the second connection can't be started")?;
         let calls = OwnedFd::from(child.stdout.take().context("no standard output")?);
         let replies = OwnedFd::from(child.stdin.take().context("no standard input")?);
         read_lines(child.stderr.take().context("no standard error")?, events.clone(), gate.clone(), Event::Line, None);
-        let hash = super::keys::token_hash(&prepared.token).context("the owner gave no token")?;
+        let hash = super::keys::token_hash(token).context("the owner gave no token")?;
         let events = events.clone();
         std::thread::spawn(move || {
             if let Err(why) = pass(calls, replies, &socket, &hash) {
@@ -70,13 +68,9 @@ fn connect(connection: &Connection, line: &str) -> Spawn<'static> {
 }
 
 /// What the client's shell runs: the far ends of the pipes. The second `cat` must not hold our standard output open, for its end is
-/// what a session waits for.
-fn remote(task: &Task, backup: &Backup, prepared: &Prepared) -> String {
-    let base = match backup.client.connection.remote_cache_dir() {
-        Some(directory) => quote(directory),
-        None => format!("\"${{HOME:-}}\"/.cache/borgcube/{}", quote(&task.server_id)),
-    };
-    let script = format!("cd {base}/job-{}-{} || exit; cat <up & exec cat >down", prepared.repository_id, task.job.number);
+/// what a session waits for. `directory` is as [`super::script::directory`] gives it.
+fn remote(directory: &str) -> String {
+    let script = format!("cd {directory} || exit; cat <up & exec cat >down");
     format!("exec sh -c {}", quote(&script))
 }
 

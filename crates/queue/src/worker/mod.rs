@@ -13,6 +13,7 @@ mod maintenance;
 mod owner;
 mod patience;
 pub mod report;
+mod restore;
 mod script;
 mod verdict;
 
@@ -37,7 +38,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 use unix::paths::{Layout, sibling_program};
 use verdict::Evidence;
-use wire::session::{self, Prepare, Prepared};
+use wire::session::{self, Prepare, Prepared, Purpose};
 use wire::worker::{Backup, Errand, Finished, Task, ToWorker};
 
 /// How often progress and log lines are passed on.
@@ -93,6 +94,7 @@ pub fn run() -> Result<()> {
     let result = match &task.errand {
         Errand::Backup(errand) => backup(&mut worker, &layout, &task, errand, sender),
         Errand::Maintenance(operation) => maintenance::run(&mut worker, &layout, &task, operation, sender),
+        Errand::Restore(errand) => restore::run(&mut worker, &layout, &task, errand, sender),
     };
     let finished = match result {
         Ok(finished) => finished,
@@ -114,16 +116,19 @@ fn to_end() -> Duration {
 fn expected(errand: &Errand) -> Option<Statistics> {
     match errand {
         Errand::Backup(backup) => backup.expected,
+        Errand::Restore(restoring) => restoring.archive,
         Errand::Maintenance(_) => None,
     }
 }
 
 /// The binaries that the job's client may ask for.
 fn shelf(errand: &Errand, layout: &Layout) -> Option<Shelf> {
-    match errand {
-        Errand::Backup(backup) => (backup.client.binary_use() != BinaryUse::Never).then(|| Shelf::of(layout)),
+    let client = match errand {
+        Errand::Backup(backup) => Some(&backup.client),
+        Errand::Restore(restoring) => Some(&restoring.client),
         Errand::Maintenance(_) => None,
-    }
+    };
+    client.filter(|client| client.binary_use() != BinaryUse::Never).map(|_| Shelf::of(layout))
 }
 
 /// Why a job stops before its end.
@@ -155,26 +160,24 @@ fn backup(worker: &mut Worker, layout: &Layout, task: &Task, backup: &Backup, se
     let mut owner = Owner::connect(layout, task.repository.name.as_str())?;
     let mut cmdline = vec!["borg".to_owned()];
     cmdline.extend(arguments.iter().cloned());
-    let prepared = owner.prepare(&Prepare { version: session::VERSION, job: job.number, archive_name, cmdline, start })?;
+    let prepared =
+        owner.prepare(&Prepare { version: session::VERSION, job: job.number, archive_name, cmdline, start, purpose: Purpose::Backup })?;
     worker.note(&format!("the client's view has {} chunks", prepared.view_chunks));
     for warning in &prepared.warnings {
         worker.report.warn(warning.clone(), Timestamp::now());
     }
 
-    let shim =
-        format!("{} --socket {}", script::quote(&path(&sibling_program("borgcube-proxy"))), script::quote(&path(&layout.session_socket())));
-    let way = way(task, backup, layout, &prepared, shim)?;
+    let connection = &backup.client.connection;
+    let way = way(task, connection, layout, &prepared)?;
     let input = script::build(task, backup, &prepared, &arguments, &way);
-    let mut client = Client::start(&backup.client.connection, input, &sender, &worker.gate)?;
+    let mut client = Client::start(connection, input, &sender, &worker.gate)?;
     // The threads have their own; the channel must end with them.
     let sender = matches!(way, Way::Carrier).then_some(sender);
     // After a view that was stale, nothing on the client counts.
     let kept = prepared.kept.as_deref().filter(|_| job.retry_of.is_none());
-    worker.attend(
-        &mut client,
-        &mut Caches { owner: &mut owner, prepared: &prepared, kept, carrier: Carriage::of(sender, task, backup, layout) },
-    )?;
-    let connection = client.wait()?;
+    let carrier = Carriage::of(sender, connection, script::directory(task, connection, &prepared), layout);
+    worker.attend(&mut client, &mut Caches { owner: &mut owner, prepared: &prepared, kept, carrier })?;
+    let ended = client.wait()?;
     // From now on sshd knows the job's key no more.
     drop(way);
 
@@ -188,9 +191,9 @@ fn backup(worker: &mut Worker, layout: &Layout, task: &Task, backup: &Backup, se
     let evidence = Evidence {
         outcome: outcome.as_ref(),
         report: &worker.report,
-        connection,
+        connection: ended,
         cancelled: worker.cancelled.as_deref(),
-        over_ssh: matches!(backup.client.connection, Connection::Ssh(_)),
+        over_ssh: matches!(connection, Connection::Ssh(_)),
     };
     let (failure, warning) = verdict::judge(&evidence);
     if let Some(warning) = warning {
@@ -216,9 +219,12 @@ fn backup(worker: &mut Worker, layout: &Layout, task: &Task, backup: &Backup, se
 }
 
 /// How the client's borg comes to a session.
-fn way(task: &Task, backup: &Backup, layout: &Layout, prepared: &Prepared, shim: String) -> Result<Way, Failure> {
-    Ok(match &backup.client.connection {
-        Connection::Local { .. } => Way::Command(shim),
+fn way(task: &Task, connection: &Connection, layout: &Layout, prepared: &Prepared) -> Result<Way, Failure> {
+    Ok(match connection {
+        Connection::Local { .. } => {
+            let (shim, socket) = (sibling_program("borgcube-proxy"), layout.session_socket());
+            Way::Command(format!("{} --socket {}", script::quote(&path(&shim)), script::quote(&path(&socket))))
+        }
         Connection::Ssh(ssh) if ssh.road == Road::Carrier => Way::Carrier,
         Connection::Ssh(ssh) if ssh.key == KeyUse::Job => Way::Key(JobKey::make(layout, task.job.number, &prepared.token)?),
         Connection::Ssh(ssh) => {
@@ -243,8 +249,9 @@ struct Caches<'a> {
 
 /// What the second connection needs, and that connection when the client is ready for it.
 struct Carriage<'a> {
-    task: &'a Task,
-    backup: &'a Backup,
+    connection: &'a Connection,
+    /// Where the job's files are on the client.
+    directory: String,
     socket: std::path::PathBuf,
     /// Until the connection has it.
     events: Option<Sender<Event>>,
@@ -252,8 +259,8 @@ struct Carriage<'a> {
 }
 
 impl<'a> Carriage<'a> {
-    fn of(events: Option<Sender<Event>>, task: &'a Task, backup: &'a Backup, layout: &Layout) -> Option<Carriage<'a>> {
-        events.map(|events| Carriage { task, backup, socket: layout.session_socket(), events: Some(events), carrier: None })
+    fn of(events: Option<Sender<Event>>, connection: &'a Connection, directory: String, layout: &Layout) -> Option<Carriage<'a>> {
+        events.map(|events| Carriage { connection, directory, socket: layout.session_socket(), events: Some(events), carrier: None })
     }
 }
 
@@ -315,7 +322,8 @@ impl Worker {
                 Some(Event::Eof) => open_streams -= 1,
                 Some(Event::CarrierLost(why)) => self.carrier_lost(client, &why),
                 Some(Event::Control(ToWorker::Cancel { by })) => {
-                    self.note(&format!("cancelled by {by}: borg on the client may write a checkpoint"));
+                    let may = if self.kind == JobKind::Backup { "may write a checkpoint" } else { "ends" };
+                    self.note(&format!("cancelled by {by}: borg on the client {may}"));
                     self.cancelled = Some(by);
                     client.ask_to_stop();
                 }
@@ -397,7 +405,8 @@ impl Worker {
     fn carry(&mut self, client: &mut Client, caches: &mut Caches<'_>) {
         let Some(carriage) = &mut caches.carrier else { return };
         let Some(events) = carriage.events.take() else { return };
-        match Carrier::start(carriage.task, carriage.backup, caches.prepared, carriage.socket.clone(), &events, &self.gate) {
+        match Carrier::start(carriage.connection, &carriage.directory, &caches.prepared.token, carriage.socket.clone(), &events, &self.gate)
+        {
             Ok(carrier) => carriage.carrier = Some(carrier),
             Err(e) => self.carrier_lost(client, &format!("{e:#}")),
         }

@@ -47,6 +47,10 @@ pub struct Report {
     pub missing: Vec<String>,
     /// borg's exit code.
     pub exit: Option<i32>,
+    /// Where a restore writes, as the client calls it.
+    pub target: Option<String>,
+    /// What a restore's warnings come down to.
+    pub troubles: Troubles,
     /// Why the script gave up.
     pub script_failure: Option<Failure>,
     /// First warnings.
@@ -65,6 +69,17 @@ pub struct Report {
     /// Bytes that the client's lines may fill, and those that they have.
     log_bytes: Option<u64>,
     logged: u64,
+}
+
+/// What borg could not restore: the first message of a kind, and how many there were.
+#[derive(Debug, Default)]
+pub struct Troubles {
+    /// For want of room.
+    pub no_room: Option<(String, u64)>,
+    /// For want of rights.
+    pub denied: Option<(String, u64)>,
+    /// Paths that are not in the archive.
+    pub unmatched: u64,
 }
 
 /// About what a line costs in a log besides its message.
@@ -95,6 +110,10 @@ impl Report {
             }
             "binary" => Some(Step::Binary(Wanted::parse(&bounded(rest, 500)))),
             "cache" => Some(Step::Cache(bounded(rest, 100))),
+            "target" => {
+                self.target = Some(bounded(rest, 1000));
+                None
+            }
             "prepared" => Some(Step::Prepared),
             "started" => Some(Step::Started),
             "exit" => {
@@ -126,6 +145,13 @@ impl Report {
                 self.progress =
                     Some(Progress { statistics, path: bounded(&path, 1000), rate, expected: self.expected, steps: None, time: now });
             }
+            Line::Extracting { current, total, path } => {
+                let statistics = Statistics { original_size: current, ..Statistics::default() };
+                // What borg has added up is what was asked for; the archive as a whole may have more.
+                let expected = Some(Statistics { original_size: total, ..self.expected.unwrap_or_default() });
+                let rate = self.rate(now, current);
+                self.progress = Some(Progress { statistics, path: bounded(&path, 1000), rate, expected, steps: None, time: now });
+            }
             Line::Message { level, message, msgid } => self.message(&level, &message, &msgid, now),
             Line::FileStatus { status, path } => self.log(now, "file", "borg", &format!("{status} {path}")),
             Line::Text(text) => {
@@ -150,6 +176,7 @@ impl Report {
         match level {
             "warning" => {
                 self.warning_count += 1;
+                self.troubles.warning(&bounded(message, 500));
                 if self.warnings.len() < Job::MAX_WARNINGS {
                     self.warnings.push(bounded(message, 500));
                 }
@@ -245,6 +272,10 @@ fn script_failure(word: &str, message: &str) -> Failure {
             format!("the client has {message}; BorgCube needs 1.1.10 or newer, below 2"),
         ),
         "path-missing" => Failure::new(Cause::PathMissing, message.to_owned()),
+        "target-not-empty" => Failure::new(Cause::TargetNotEmpty, message.to_owned()),
+        "client-enospc" => Failure::new(Cause::ClientEnospc, message.to_owned()),
+        "client-permission" if full => Failure::new(Cause::ClientEnospc, message.to_owned()),
+        "client-permission" => Failure::new(Cause::ClientPermission, format!("the client's user cannot write there: {message}")),
         _ => Failure::new(Cause::Internal, format!("the client's script failed: {word} {message}")),
     }
 }
@@ -266,6 +297,12 @@ mod tests {
     #[test]
     fn steps() {
         let mut report = Report::default();
+        assert_eq!(report.step(b"borgcube target /root/borgcube-restore-7", Timestamp(0)), None);
+        assert_eq!(report.target.as_deref(), Some("/root/borgcube-restore-7"));
+        let Some(Step::Failed(f)) = report.step(b"borgcube failed target-not-empty /x on the client is not empty", Timestamp(0)) else {
+            panic!()
+        };
+        assert_eq!(f.cause, Cause::TargetNotEmpty);
         assert_eq!(report.step(b"borgcube version borg 1.2.4", Timestamp(0)), None);
         assert_eq!(report.version.as_deref(), Some("borg 1.2.4"));
         assert_eq!(report.step(b"borgcube prepared", Timestamp(0)), Some(Step::Prepared));

@@ -6,11 +6,15 @@
 use super::carrier;
 use super::keys::JobKey;
 use model::client::Connection;
+use model::restore::Target;
+use model::{Client, JobKind};
 use std::fmt::Write;
 use wire::session::Prepared;
-use wire::worker::{Backup, Task};
+use wire::worker::{Backup, Restoring, Task};
 
-const SCRIPT: &str = concat!(include_str!("binary.sh"), include_str!("client.sh"));
+const SCRIPT: &str = concat!(include_str!("binary.sh"), include_str!("begin.sh"), include_str!("backup.sh"));
+
+const RESTORE: &str = concat!(include_str!("binary.sh"), include_str!("begin.sh"), include_str!("restore.sh"));
 
 /// The parts of a client's standard input, in order. The answer about its chunks cache follows them.
 pub struct Input {
@@ -30,16 +34,49 @@ pub enum Way {
     Carrier,
 }
 
-/// Builds the client's side of a job.
+/// Builds the client's side of a backup.
 pub fn build(task: &Task, backup: &Backup, prepared: &Prepared, borg_arguments: &[String], way: &Way) -> Input {
-    let settings = settings(task, backup, prepared, borg_arguments, way);
+    input(SCRIPT, &settings(task, backup, prepared, borg_arguments, way), way)
+}
+
+/// Builds the client's side of a restore.
+pub fn restore(task: &Task, errand: &Restoring, prepared: &Prepared, borg_arguments: &[String], way: &Way) -> Input {
+    let Restoring { client, restore, archive } = errand;
+    let mut settings = common(task, client, prepared, way);
+    let (place, directory) = match &restore.target {
+        Target::New => ("new", ""),
+        Target::Directory(path) => ("directory", path.as_str()),
+        Target::InPlace => ("in-place", ""),
+    };
+    // Of a part nobody knows how much it is; in place much of it is there.
+    let measured = restore.is_whole() && restore.target != Target::InPlace && !restore.ignore_space && !restore.sparse;
+    let needed = archive.filter(|_| measured).map_or(0, |archive| archive.original_size.div_ceil(1024));
+    assign(&mut settings, "place", place);
+    assign(&mut settings, "target", directory);
+    assign(&mut settings, "new_directory", &Target::new_directory(task.job.number));
+    assign(&mut settings, "needed", &needed.to_string());
+    finish(&mut settings, borg_arguments);
+    input(RESTORE, &settings, way)
+}
+
+/// Where the job's files are on the client, as a word for its shell.
+pub fn directory(task: &Task, connection: &Connection, prepared: &Prepared) -> String {
+    let base = match connection.remote_cache_dir() {
+        Some(directory) => quote(directory),
+        None => format!("\"${{HOME:-}}\"/.cache/borgcube/{}", quote(&task.server_id)),
+    };
+    let what = if task.job.kind() == JobKind::Restore { "restore" } else { "job" };
+    format!("{base}/{what}-{}-{}", prepared.repository_id, task.job.number)
+}
+
+fn input(text: &str, settings: &str, way: &Way) -> Input {
     let mut script = String::new();
     let mut assign = |name: &str, value: String| {
         // Writing to a String can't fail.
         let _ = writeln!(script, "{name}={}", quote(&value));
     };
     assign("settings_size", settings.len().to_string());
-    script.push_str(SCRIPT);
+    script.push_str(text);
     // `dd` reads byte by byte: a shell that reads its script from a pipe may read too much.
     let command = format!("exec sh -c 's=$(dd bs=1 count={} 2>/dev/null); eval \"$s\"'", script.len());
     let mut head = script.into_bytes();
@@ -51,8 +88,14 @@ pub fn build(task: &Task, backup: &Backup, prepared: &Prepared, borg_arguments: 
     Input { command, head }
 }
 
-fn settings(task: &Task, backup: &Backup, prepared: &Prepared, borg_arguments: &[String], way: &Way) -> String {
-    let connection = &backup.client.connection;
+fn assign(text: &mut String, name: &str, value: &str) {
+    // Writing to a String can't fail.
+    let _ = writeln!(text, "{name}={}", quote(value));
+}
+
+/// What the beginning of every script needs.
+fn common(task: &Task, client: &Client, prepared: &Prepared, way: &Way) -> String {
+    let connection = &client.connection;
     let server = match (connection, way) {
         (Connection::Local { .. }, _) | (_, Way::Carrier) => "borgcube-ssh@localhost",
         (Connection::Ssh(ssh), _) => ssh.server.as_str(),
@@ -62,31 +105,47 @@ fn settings(task: &Task, backup: &Backup, prepared: &Prepared, borg_arguments: &
         Way::Key(key) => (JobKey::rsh(), key.private.len(), key.known_hosts.len()),
         Way::Carrier => (carrier::RSH.to_owned(), 0, 0),
     };
-    let config = &backup.config;
     let mut text = String::new();
-    let mut assign = |name: &str, value: &str| {
-        let _ = writeln!(text, "{name}={}", quote(value));
-    };
+    let mut assign = |name: &str, value: &str| assign(&mut text, name, value);
     assign("job", &task.job.number.to_string());
     assign("server_id", &task.server_id);
     assign("cache_dir", connection.remote_cache_dir().unwrap_or_default());
     assign("borg", connection.remote_borg().unwrap_or("borg"));
-    assign("borg_binary", backup.client.binary_use().word());
+    assign("borg_binary", client.binary_use().word());
     assign("repository_id", &prepared.repository_id);
-    assign("manifest_id", &prepared.manifest_id);
-    assign("mark", &prepared.mark);
     assign("BORG_REPO", &format!("ssh://{server}/./{}", prepared.token));
     assign("BORG_RSH", &rsh);
     assign("key_size", &key_size.to_string());
     assign("known_hosts_size", &known_hosts_size.to_string());
     assign("carrier", if matches!(way, Way::Carrier) { "yes" } else { "" });
     assign("BORG_PASSPHRASE", &prepared.passphrase);
-    assign("BORG_FILES_CACHE_SUFFIX", config.label.as_str());
     for yes in ["BORG_RELOCATED_REPO_ACCESS_IS_OK", "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK"] {
         assign(yes, "yes");
     }
     assign("BORG_EXIT_CODES", "modern");
     assign("BORG_SELFTEST", "disabled");
+    text
+}
+
+/// What follows everything else: what borg gets of it, and its arguments.
+fn finish(text: &mut String, borg_arguments: &[String]) {
+    text.push_str("export BORG_REPO BORG_RSH BORG_PASSPHRASE BORG_RELOCATED_REPO_ACCESS_IS_OK BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK BORG_EXIT_CODES BORG_SELFTEST\n");
+    text.push_str("unset BORG_PASSCOMMAND BORG_PASSPHRASE_FD BORG_KEY_FILE BORG_KEYS_DIR BORG_CONFIG_DIR BORG_REMOTE_PATH BORG_FILES_CACHE_TTL BORG_HOST_ID BORG_WORKAROUNDS BORG_LOGGING_CONF BORG_USE_CHUNKS_ARCHIVE BORG_HOSTNAME_IS_UNIQUE\n");
+    text.push_str("set --");
+    for argument in borg_arguments {
+        text.push(' ');
+        text.push_str(&quote(argument));
+    }
+    text.push_str("\nsettings_complete=yes\n");
+}
+
+fn settings(task: &Task, backup: &Backup, prepared: &Prepared, borg_arguments: &[String], way: &Way) -> String {
+    let config = &backup.config;
+    let mut text = common(task, &backup.client, prepared, way);
+    let mut assign = |name: &str, value: &str| assign(&mut text, name, value);
+    assign("manifest_id", &prepared.manifest_id);
+    assign("mark", &prepared.mark);
+    assign("BORG_FILES_CACHE_SUFFIX", config.label.as_str());
     let mut literal = vec![];
     for (n, path) in config.paths.iter().enumerate() {
         assign(&format!("path_{n}"), path);
@@ -96,14 +155,8 @@ fn settings(task: &Task, backup: &Backup, prepared: &Prepared, borg_arguments: &
     // Roots in patterns are Borg's to judge.
     let roots = config.patterns.iter().filter(|p| p.starts_with('R')).count();
     assign("path_count", &(literal.len() + roots).to_string());
-    text.push_str("export BORG_REPO BORG_RSH BORG_PASSPHRASE BORG_FILES_CACHE_SUFFIX BORG_RELOCATED_REPO_ACCESS_IS_OK BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK BORG_EXIT_CODES BORG_SELFTEST\n");
-    text.push_str("unset BORG_PASSCOMMAND BORG_PASSPHRASE_FD BORG_KEY_FILE BORG_KEYS_DIR BORG_CONFIG_DIR BORG_REMOTE_PATH BORG_FILES_CACHE_TTL BORG_HOST_ID BORG_WORKAROUNDS BORG_LOGGING_CONF BORG_USE_CHUNKS_ARCHIVE BORG_HOSTNAME_IS_UNIQUE\n");
-    text.push_str("set --");
-    for argument in borg_arguments {
-        text.push(' ');
-        text.push_str(&quote(argument));
-    }
-    text.push_str("\nsettings_complete=yes\n");
+    text.push_str("export BORG_FILES_CACHE_SUFFIX\n");
+    finish(&mut text, borg_arguments);
     text
 }
 
@@ -372,7 +425,9 @@ pub(super) mod tests {
 
     #[test]
     fn the_script_is_good_shell() {
-        let output = Command::new("sh").arg("-n").arg("-c").arg(SCRIPT).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        for script in [SCRIPT, RESTORE] {
+            let output = Command::new("sh").arg("-n").arg("-c").arg(script).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
     }
 }

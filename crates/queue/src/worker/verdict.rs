@@ -44,25 +44,35 @@ pub fn judge(evidence: &Evidence<'_>) -> (Option<Failure>, Option<String>) {
 }
 
 fn no_archive(evidence: &Evidence<'_>) -> Failure {
+    trouble(evidence).unwrap_or_else(|| {
+        Failure::new(
+            Cause::ClientBorgFailed { code: evidence.report.exit.unwrap_or(0), msgid: String::new() },
+            "borg on the client reported success, but made no archive",
+        )
+    })
+}
+
+/// Why the client's borg did not end well, or its session did not.
+pub fn trouble(evidence: &Evidence<'_>) -> Option<Failure> {
     let Evidence { outcome, report, .. } = evidence;
     // What the owner says outranks what a client may say; "the session was lost" is the one thing that needs an explanation.
     let told = outcome.and_then(|o| o.failure.clone());
     if let Some(failure) = &told
         && failure.cause != Cause::SessionLost
     {
-        return failure.clone();
+        return Some(failure.clone());
     }
     if let Some(by) = evidence.cancelled {
         let kept = if outcome.is_some_and(|o| o.checkpoint.is_some()) { "; what was backed up is kept for the next run" } else { "" };
-        return Failure::new(Cause::Cancelled { by: by.to_owned() }, format!("cancelled by {by}{kept}"));
+        return Some(Failure::new(Cause::Cancelled { by: by.to_owned() }, format!("cancelled by {by}{kept}")));
     }
     if let Some(failure) = &report.script_failure {
-        return failure.clone();
+        return Some(failure.clone());
     }
     if outcome.is_none() {
-        return Failure::new(Cause::OwnerLost, "the repository's owner process ended during the backup");
+        return Some(Failure::new(Cause::OwnerLost, "the repository's owner process ended during the job"));
     }
-    match report.exit.map(ending) {
+    Some(match report.exit.map(ending) {
         Some(Ending::Killed { signal }) => {
             Failure::new(Cause::ClientBorgKilled { signal }, format!("borg on the client was killed by signal {signal}"))
         }
@@ -85,12 +95,7 @@ fn no_archive(evidence: &Evidence<'_>) -> Failure {
                 None => failure,
             }
         }
-        Some(Ending::Good { .. }) => told.unwrap_or_else(|| {
-            Failure::new(
-                Cause::ClientBorgFailed { code: report.exit.unwrap_or(0), msgid: String::new() },
-                "borg on the client reported success, but made no archive",
-            )
-        }),
+        Some(Ending::Good { .. }) => return told,
         None => match evidence.connection {
             ExitStatus::Signaled(signal) => {
                 Failure::new(Cause::ClientConnectionFailed, format!("the connection to the client was killed by signal {signal}"))
@@ -101,7 +106,7 @@ fn no_archive(evidence: &Evidence<'_>) -> Failure {
                 Failure::new(Cause::ClientConnectionFailed, format!("the connection to the client {status}: {last}"))
             }
         },
-    }
+    })
 }
 
 #[cfg(test)]
@@ -112,7 +117,7 @@ mod tests {
 
     fn outcome(failure: Option<Cause>) -> Outcome {
         let failure = failure.map(|c| Failure::new(c, "told"));
-        Outcome { opened: true, archive: None, checkpoint: None, failure, counters: SessionCounters::default() }
+        Outcome { opened: true, archive: None, checkpoint: None, failure, counters: SessionCounters::default(), served: None }
     }
 
     fn report(lines: &[&str], errors: &[&str]) -> Report {
@@ -183,6 +188,8 @@ mod tests {
             claims: vec![],
             suspicious: false,
             warnings: vec![],
+            hold: None,
+            pending_deletion: None,
         };
         let with = |cause| Outcome { archive: Some(archive.clone()), ..outcome(cause) };
         let (ok, good) = (ExitStatus::Exited(0), report(&["borgcube exit 0"], &[]));

@@ -29,6 +29,7 @@ fn fake_worker() {
     fake.mark("started");
     let how = match &fake.task.errand {
         Errand::Backup(backup) => backup.config.paths[0].trim_start_matches('/').to_owned(),
+        Errand::Restore(restoring) => restoring.restore.archive.clone(),
         Errand::Maintenance(operation) => {
             fake.mark(&format!("{operation:?}"));
             "maintain".to_owned()

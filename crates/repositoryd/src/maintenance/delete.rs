@@ -5,12 +5,13 @@
 
 use super::{Stop, Work};
 use crate::orphans;
-use crate::upkeep::{Attached, Upkeep};
+use crate::restore;
+use crate::upkeep::{Attached, Removal, Upkeep};
 use crate::view;
 use crate::viewlist::Named;
 use borg::Id;
-use model::{Archive, Cause, Failure};
-use std::collections::BTreeMap;
+use model::{Archive, Cause, Failure, Timestamp};
+use std::collections::{BTreeMap, HashSet};
 use wire::maintenance::Report;
 
 /// Ids that are noted in one step.
@@ -35,8 +36,17 @@ struct Plan {
 
 /// Deletes archives by name, or only says what would go.
 pub fn delete(work: &Work<'_>, names: &[String], dry_run: bool) -> Result<Report, Stop> {
+    carry_out(work, dry_run, || Ok(names.to_vec()))
+}
+
+/// Deletes those of the archives whose grace period is over.
+pub fn delete_due(work: &Work<'_>, names: &[String]) -> Result<Report, Stop> {
+    carry_out(work, false, || due(work, names))
+}
+
+fn carry_out(work: &Work<'_>, dry_run: bool, names: impl Fn() -> Result<Vec<String>, Stop>) -> Result<Report, Stop> {
     loop {
-        let plan = plan(work, names)?;
+        let plan = plan(work, &names()?)?;
         if dry_run {
             return count(work, plan);
         }
@@ -50,8 +60,10 @@ pub fn delete(work: &Work<'_>, names: &[String], dry_run: bool) -> Result<Report
             records: records.clone(),
             reply,
         })?;
-        if !done {
-            continue;
+        match done {
+            Removal::Done => {}
+            Removal::Changed => continue,
+            Removal::InUse(jobs) => return Err(restore::in_use(&jobs).into()),
         }
         let collected = work.collect(&attached, &others, chunks)?;
         return Ok(Report::Deleted {
@@ -61,6 +73,14 @@ pub fn delete(work: &Work<'_>, names: &[String], dry_run: bool) -> Result<Report
             kept_because,
         });
     }
+}
+
+/// Those that are to be deleted by now. Whoever made the list did so a while ago, and somebody may want to keep one since.
+fn due(work: &Work<'_>, names: &[String]) -> Result<Vec<String>, Stop> {
+    let now = Timestamp::now();
+    let is_due = |archive: &Archive| archive.hold.is_none() && archive.pending_deletion.as_ref().is_some_and(|pending| pending.due <= now);
+    let due: HashSet<String> = orphans::records(work.owner)?.into_iter().filter(is_due).map(|archive| archive.name).collect();
+    Ok(names.iter().filter(|name| due.contains(*name)).cloned().collect())
 }
 
 fn plan(work: &Work<'_>, names: &[String]) -> Result<Plan, Stop> {
@@ -75,7 +95,19 @@ fn plan(work: &Work<'_>, names: &[String]) -> Result<Plan, Stop> {
             }
         };
     }
+    let readers = restore::readers(work.owner, &archives.values().copied().collect::<Vec<_>>());
+    if !readers.is_empty() {
+        return Err(restore::in_use(&readers).into());
+    }
     let all = orphans::records(work.owner)?;
+    if let Some((archive, hold)) = all.iter().find_map(|a| a.hold.as_ref().filter(|_| archives.contains_key(&a.name)).map(|hold| (a, hold)))
+    {
+        let message = format!(
+            "archive {} is held by {}; nothing was deleted. To delete it, release it first: borgcube archive release",
+            archive.name, hold.by
+        );
+        return Err(Failure::new(Cause::RepositoryError, message).into());
+    }
     let (records, others): (Vec<Archive>, Vec<Archive>) =
         all.into_iter().partition(|archive| archives.get(&archive.name).is_some_and(|id| Id::from_hex(&archive.id) == Ok(*id)));
     let mut plan = Plan { attached, archives, records, others, chunks: vec![], kept_because: None };

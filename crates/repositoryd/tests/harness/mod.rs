@@ -201,6 +201,37 @@ impl System {
         (worker, client)
     }
 
+    /// A worker and a session that restores an archive.
+    pub fn restore(&self, archive: &Archive) -> (Worker, Client) {
+        let mut worker = self.worker();
+        let job = self.restore_job(archive);
+        let prepared = worker.prepare_restore(job, archive).unwrap();
+        let client = self.open(&prepared.token).unwrap();
+        (worker, client)
+    }
+
+    /// A job that restores an archive.
+    pub fn restore_job(&self, archive: &Archive) -> u64 {
+        let restore = model::restore::Restore {
+            archive: archive.name.clone(),
+            id: archive.id.clone(),
+            of: archive.client.clone(),
+            paths: vec![],
+            patterns: vec![],
+            excludes: vec![],
+            target: model::restore::Target::New,
+            sparse: false,
+            ignore_space: false,
+        };
+        let work = model::Work::Restore { client: archive.client.clone(), restore: Box::new(restore) };
+        let now = Timestamp::now();
+        let made = self.store.write("test", "test", |w| {
+            let job = w.jobs().create(|n| Job::new(n, work.clone(), self.name.clone(), "test", now))?;
+            w.jobs().update_state(job.number, JobState::JobCreated, JobState::ClientPreparing, now)
+        });
+        made.unwrap().0.number
+    }
+
     /// Asks for maintenance, and waits until it is over.
     pub fn maintain(&self, operation: Operation) -> Result<Report, Failure> {
         Maintenance::begin(self, operation).report()
@@ -301,6 +332,26 @@ impl Worker {
             archive_name: archive.into(),
             cmdline: vec!["borg".into(), "create".into()],
             start: Timestamp::now(),
+            purpose: Purpose::Backup,
+        };
+        write_json(&mut self.stream, kind::PREPARE, &request).unwrap();
+        let mut payload = vec![];
+        match frame::read(&mut self.stream, &mut payload).unwrap() {
+            kind::PREPARED => read_json(&payload).map(Ok).unwrap(),
+            kind::FAILED => Err(read_json(&payload).unwrap()),
+            other => panic!("{other}"),
+        }
+    }
+
+    /// Prepares the restore of an archive.
+    pub fn prepare_restore(&mut self, job: u64, archive: &Archive) -> Result<Prepared, Failure> {
+        let request = Prepare {
+            version: VERSION,
+            job,
+            archive_name: archive.name.clone(),
+            cmdline: vec!["borg".into(), "extract".into()],
+            start: Timestamp::now(),
+            purpose: Purpose::Restore { archive: archive.id.clone() },
         };
         write_json(&mut self.stream, kind::PREPARE, &request).unwrap();
         let mut payload = vec![];

@@ -13,15 +13,19 @@ use crate::table::{Index, Table};
 impl Record for Archive {
     const KIND: u16 = kind::ARCHIVE;
     const NAME: &'static str = "archive";
-    const VERSION: u16 = 2;
+    const VERSION: u16 = 3;
     fn evolutions() -> &'static [Evolution] {
-        &[Evolution { from: 1, to: 2, apply: add_doubts }]
+        EVOLUTIONS
     }
 }
 
-/// Version 1 knew no doubts about an archive; what is new may be absent, so there is nothing to add.
+/// Version 1 knew no doubts about an archive, version 2 neither holds nor grace periods.
+pub(super) const EVOLUTIONS: &[Evolution] =
+    &[Evolution { from: 1, to: 2, apply: add_nothing }, Evolution { from: 2, to: 3, apply: add_nothing }];
+
+/// What is new may be absent.
 #[expect(clippy::unnecessary_wraps, reason = "what an evolution looks like")]
-pub(super) fn add_doubts(_: &mut serde_json::Value) -> std::result::Result<(), String> {
+fn add_nothing(_: &mut serde_json::Value) -> std::result::Result<(), String> {
     Ok(())
 }
 
@@ -175,6 +179,14 @@ impl TableRef<'_, Archives> {
     pub fn of_job(&self, job: u64) -> Result<Vec<Archive>> {
         let entries = self.read.scan(BY_JOB, &job.encode()?)?;
         entries.map(|entry| self.indexed(entry?.1)).collect()
+    }
+
+    /// The first config behind `after` (None: of all) that has archives. Reads keys only.
+    pub fn config_behind(&self, after: Option<&ConfigName>) -> Result<Option<ConfigName>> {
+        let front = after.map(config_front).transpose()?.map_or_else(Vec::new, KeyBytes::finish);
+        let Some((key, _)) = self.read.behind(BY_CONFIG, &front)? else { return Ok(None) };
+        let mut parts = KeyParts::of(key);
+        Ok(Some(ConfigName { client: name(&mut parts)?, label: name(&mut parts)? }))
     }
 
     /// Every archive whose id begins with `prefix`, in any repository: for people who type a part of it. Reads keys only.

@@ -1,6 +1,7 @@
 //! Jobs: numbers that never repeat, states by compare-and-set, pages of a long list.
 
 use model::cause::Failure;
+use model::retention::{Jump, jump};
 use model::{ClientName, ConfigName, Job, JobState, RepositoryName, Timestamp};
 
 use super::kind;
@@ -103,6 +104,13 @@ impl TableRef<'_, Jobs> {
         Ok(jobs)
     }
 
+    /// Whether the clock jumped between the newest job and `now`.
+    pub(crate) fn clock_jump(&self, now: Timestamp) -> Result<Option<Jump>> {
+        let Some(last) = self.read.last_key(Jobs::NAME)? else { return Ok(None) };
+        let last = self.indexed(&last)?;
+        Ok(jump(last.created, now, last.number + 1))
+    }
+
     /// The jobs in `state`, the oldest first. For `job_created` that is the queue.
     pub fn in_state(&self, state: JobState) -> Result<Vec<Job>> {
         let entries = self.read.scan(BY_STATE, &state_front(state)?)?;
@@ -125,7 +133,11 @@ impl TableMut<'_, '_, Jobs> {
     pub fn create(&mut self, make: impl FnOnce(u64) -> Job) -> Result<Job> {
         let number = self.write.next_number::<Jobs>()?;
         let job = make(number);
+        let jump = self.view().clock_jump(job.created)?;
         self.insert(&job)?;
+        if let Some(jump) = jump {
+            self.write.clock_jumps().put(&Jump { job: number, ..jump })?;
+        }
         Ok(job)
     }
 

@@ -13,17 +13,21 @@
 //! | `schedules`    | name                    |                                                |
 //! | `occurrences`  | number                  | schedule; schedule and time                    |
 //! | `triggers`     | id                      |                                                |
+//! | `policies`     | name                    |                                                |
+//! | `clock-jumps`  | job                     |                                                |
 
 mod archives;
 mod basics;
 mod jobs;
 mod owner;
+mod retention;
 mod schedules;
 
 pub use archives::{ArchiveFilter, ArchiveKey, Archives};
 pub use basics::{Clients, Configs, Repositories, SettingsTable};
 pub use jobs::{JobFilter, Jobs};
 pub use owner::{Intent, IntentKey, Intents, PreparedSession, Sessions};
+pub use retention::{ClockJumps, PolicyTable};
 pub use schedules::{OccurrenceFilter, Occurrences, Schedules, Triggers};
 
 use crate::error::Result;
@@ -45,6 +49,8 @@ mod kind {
     pub const SCHEDULE: u16 = 10;
     pub const OCCURRENCE: u16 = 11;
     pub const TRIGGER: u16 = 12;
+    pub const POLICY: u16 = 13;
+    pub const CLOCK_JUMP: u16 = 14;
 }
 
 /// All tables.
@@ -61,6 +67,8 @@ pub(crate) fn all() -> Vec<TableDef> {
         TableDef::of::<Schedules>(),
         TableDef::of::<Occurrences>(),
         TableDef::of::<Triggers>(),
+        TableDef::of::<PolicyTable>(),
+        TableDef::of::<ClockJumps>(),
     ]
 }
 
@@ -119,6 +127,16 @@ impl<'t> Read<'t> {
     pub fn triggers(&self) -> TableRef<'t, Triggers> {
         self.table()
     }
+
+    /// The retention policies by name.
+    pub fn policies(&self) -> TableRef<'t, PolicyTable> {
+        self.table()
+    }
+
+    /// Where the server's clock jumped, by the job before which it was noticed.
+    pub fn clock_jumps(&self) -> TableRef<'t, ClockJumps> {
+        self.table()
+    }
 }
 
 impl<'t> Write<'t> {
@@ -174,6 +192,16 @@ impl<'t> Write<'t> {
 
     /// The triggers by id.
     pub fn triggers(&mut self) -> TableMut<'_, 't, Triggers> {
+        self.table()
+    }
+
+    /// The retention policies by name.
+    pub fn policies(&mut self) -> TableMut<'_, 't, PolicyTable> {
+        self.table()
+    }
+
+    /// Where the server's clock jumped, by the job before which it was noticed.
+    pub fn clock_jumps(&mut self) -> TableMut<'_, 't, ClockJumps> {
         self.table()
     }
 }

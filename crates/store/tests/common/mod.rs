@@ -5,10 +5,11 @@ use model::cause::{Cause, Failure};
 use model::occurrence::LeftOut;
 use model::progress::{SessionCounters, Statistics};
 use model::queue::Limits;
+use model::retention::{Confirmation, Count, Jump, Period, Scope};
 use model::trigger::{AccessContext, TriggerTarget};
 use model::{
     Action, Archive, BackupConfig, Client, ClientName, ConfigName, Connection, EncryptionMode, Job, JobState, Occurrence, Origin, Outcome,
-    Recurrence, Repository, RepositoryName, Schedule, Settings, SkipReason, Timestamp, Trigger, TriggerId,
+    Policy, Recurrence, Repository, RepositoryName, Schedule, Settings, SkipReason, Timestamp, Trigger, TriggerId,
 };
 use store::{Intent, PreparedSession, Store};
 use tempfile::TempDir;
@@ -115,6 +116,8 @@ pub fn archive(repository: &str, config: &str, id: u64, seconds: i64) -> Archive
         claims: vec!["host: web9".into()],
         suspicious: false,
         warnings: vec![],
+        hold: None,
+        pending_deletion: None,
     }
 }
 
@@ -173,4 +176,24 @@ pub fn trigger() -> Trigger {
         created: T0,
         last_used: Some(T0.plus_seconds(9)),
     }
+}
+
+pub fn policy(name: &str) -> Policy {
+    Policy {
+        name: name.parse().unwrap(),
+        description: "for most".into(),
+        within: Some("2d".parse().unwrap()),
+        keep: [(Period::Daily, Count::Number(7)), (Period::Quarterly3Monthly, Count::Number(2)), (Period::Yearly, Count::All)].into(),
+        minimum: 3,
+        zone: "Europe/Berlin".parse().unwrap(),
+        most_per_day: 48,
+        grace_hours: 168,
+        applies: vec![Scope::Config { config: config_name("web1/etc") }, Scope::Configs { client: "db[0-9]+".into(), label: ".*".into() }],
+        confirmed: vec![Confirmation { config: Some(config_name("web1/etc")), job: 9, by: "user:ada".into(), at: T0 }],
+        created: T0,
+    }
+}
+
+pub fn clock_jump() -> Jump {
+    Jump { job: 7, from: T0, to: T0.plus_seconds(-7200) }
 }

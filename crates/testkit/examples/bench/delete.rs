@@ -44,9 +44,9 @@ pub fn run(borg: &Borg, sizes: &Sizes) {
     show("stock borg, its cache is there", stock(other));
     let side = [system.up_pid()];
     let ours = |words: &[&str]| measured(&[], &side, || all_at_once([system.cli_command(words)]));
-    let first = (ours(&["archive", "delete", "--yes", one]), ours(&["repository", "compact", "bench"]));
+    let first = (ours(&["archive", "delete", "--now", "--yes", one]), ours(&["repository", "compact", "bench"]));
     show("BorgCube, the owner has to open the repository", first);
-    show("BorgCube, the owner has it open", (ours(&["archive", "delete", "--yes", other]), ours(&["repository", "compact", "bench"])));
+    show("BorgCube, the owner has it open", (ours(&["archive", "delete", "--now", "--yes", other]), ours(&["repository", "compact", "bench"])));
     system.settle();
     borg.check_verify_data(&world, &repository).expect("what is left is sound");
 }

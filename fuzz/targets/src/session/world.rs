@@ -244,6 +244,7 @@ impl World {
                     self.event(if known { Event::Connected } else { Event::NoSuchOwner });
                 }
                 Action::Owner(kind, payload) => self.hear(kind, &payload),
+                Action::Read(id) => self.hear(kind::READ, &id),
                 Action::Put { id, size, payload } => self.take(Put { id, size, payload: &payload }),
                 Action::CloseOwner => self.owner_closed = true,
                 Action::Quit(code) => self.quit = Some(code),
@@ -407,6 +408,7 @@ impl World {
             passphrase: "word".into(),
             manifest: self.first_manifest.clone(),
             obfuscate: false,
+            restore: None,
             limits: self.limits,
         }
     }

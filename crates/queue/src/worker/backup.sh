@@ -1,62 +1,8 @@
-# Runs on the client, one backup. What precedes this line was assigned by the worker: the size of what follows on standard input,
-# no secrets (everybody on the host can read the arguments of a process). Needs: sh, dd, mkdir, mv, rm, cat, kill, sleep; mkfifo on the
-# carrier's road; and stat, or the chunks cache is sent each time.
-# Standard output carries one line a step to the worker, standard error is borg's.
-set -u
-umask 077
-LC_ALL=${LC_ALL:-C.UTF-8}
-export LC_ALL
+# One backup. What comes before this line is in begin.sh.
 
-say() { printf 'borgcube %s\n' "$*"; }
-
-# fail WORD MESSAGE: the worker knows the words.
-fail() {
-    say "failed $1 $(printf '%s' "$2" | tr '\n' ' ')"
-    exit 0
-}
-
-# take SIZE: exactly so many bytes of standard input.
-take() {
-    if [ $(($1 / 65536)) -gt 0 ]; then
-        dd bs=65536 count=$(($1 / 65536)) iflag=fullblock status=none || return 1
-    fi
-    if [ $(($1 % 65536)) -gt 0 ]; then
-        dd bs=$(($1 % 65536)) count=1 iflag=fullblock status=none || return 1
-    fi
-}
-
-job_dir=
-# Whoever waits for the other end of the carrier's pipes waits no longer.
-let_go() {
-    for pipe in up down; do
-        [ ! -p "$job_dir/$pipe" ] || true <>"$job_dir/$pipe"
-    done
-}
-cleanup() {
-    [ -n "$job_dir" ] || return 0
-    let_go
-    rm -rf "$job_dir"
-}
-trap cleanup EXIT
-trap 'exit 1' HUP INT TERM PIPE
-
-# Borg's environment and arguments; the only place where secrets arrive.
-settings_complete=
-eval "$(take "$settings_size")"
-[ -n "$settings_complete" ] || exit 1
-
-base=${cache_dir:-${HOME:-}/.cache/borgcube/$server_id}
-error=$(mkdir -p "$base" 2>&1) || fail client-cache "$error"
-
-# One job of this server at a time on this host and repository, whatever became of the last one: they share a cache. The lock is
-# inherited by borg and ends with it.
-if command -v flock >/dev/null 2>&1; then
-    # Not `exec` alone: a redirection that fails there ends the shell without a word.
-    (: >>"$base/lock-$repository_id") 2>/dev/null || fail client-cache "$base can't be written"
-    exec 9>>"$base/lock-$repository_id"
-    flock -w 75 9 || fail client-cache "an earlier backup of this host by this server has not ended yet"
-fi
-
+# One at a time on this host and repository, whatever became of the last one: they share a cache. The lock is inherited by borg and ends
+# with it.
+lock "lock-$repository_id" backup || :
 find_borg
 
 missing=0
@@ -71,15 +17,7 @@ fi
 job_dir=$base/job-$repository_id-$job
 rm -rf "$base/job-$repository_id"-*
 error=$(mkdir "$job_dir" 2>&1) || fail client-cache "$error"
-# The way back: the SSH key of this job and what the server has to show, or the pipes of the carrier. All of it goes with the directory.
-borgcube_job_dir=$job_dir
-export borgcube_job_dir
-if [ "$key_size" -gt 0 ]; then
-    error=$({ take "$key_size" >"$job_dir/key" && take "$known_hosts_size" >"$job_dir/known_hosts"; } 2>&1) || fail client-cache "$error"
-fi
-if [ -n "$carrier" ]; then
-    error=$(mkfifo "$job_dir/up" "$job_dir/down" 2>&1) || fail client-cache "$error"
-fi
+make_roads
 
 BORG_BASE_DIR=$base
 BORG_CACHE_DIR=$base/cache

@@ -1,0 +1,10 @@
+//! Archives of every kind, honest and hostile, read from an owner that has its objects in memory.
+
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
+mod content;
+mod escape;
+mod floods;
+mod holes;
+mod owner;
+mod trees;

@@ -1,0 +1,129 @@
+//! `borgcube prune`: policies decide, and what is due goes.
+
+use super::wait;
+use crate::complete;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::output::{bytes, count, shown};
+use crate::owner_link::OwnerLink;
+use clap_complete::ArgValueCandidates;
+use model::{PolicyName, RepositoryName};
+use serde::Serialize;
+use std::process::ExitCode;
+use unix::signals::Signals;
+use wire::control::{Call, DueArchives, Pruned, RetentionFilter, StoppedGroup};
+use wire::maintenance::{Operation, Report};
+
+/// Segments of which less can be freed stay, in per cent (Borg 1.2's default).
+const THRESHOLD: u8 = 10;
+
+/// Exit code when something stopped pruning.
+const STOPPED: u8 = 1;
+
+/// Options of `borgcube prune`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "An archive that goes is deleted when its grace period is over: by the first prune behind it. borgcube policy preview says
+beforehand what happens. Exit code 1: pruning of a config is stopped, see borgcube policy confirm --help.
+
+Examples:
+  borgcube prune --compact
+  borgcube prune standard --client 'web[0-9]+'"
+)]
+pub struct Prune {
+    /// Prune what this policy decides about only
+    #[arg(value_name = "POLICY", add = ArgValueCandidates::new(complete::policies))]
+    policy: Option<PolicyName>,
+    /// Prune archives of clients whose whole name matches this regular expression only
+    #[arg(long, short, value_name = "REGEX")]
+    client: Option<String>,
+    /// Prune archives of configs whose whole label matches this regular expression only
+    #[arg(long, short, value_name = "REGEX")]
+    label: Option<String>,
+    /// Prune this repository only
+    #[arg(long, short, add = ArgValueCandidates::new(complete::repositories))]
+    repository: Option<RepositoryName>,
+    /// Give the space back as well, where something was deleted
+    #[arg(long)]
+    compact: bool,
+}
+
+/// What was deleted in one repository.
+#[derive(Debug, Serialize)]
+struct Deleted {
+    repository: RepositoryName,
+    archives: Vec<String>,
+    /// Bytes that a compact can free.
+    bytes: u64,
+    kept_because: Option<String>,
+    /// Bytes that a compact has freed. None: none was asked for.
+    freed: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Done {
+    marked: Vec<String>,
+    deleted: Vec<Deleted>,
+    stopped: Vec<StoppedGroup>,
+}
+
+/// Does it.
+pub fn run(args: &Prune, context: &Context) -> Result<ExitCode> {
+    let (policy, client, label, repository) = (args.policy.clone(), args.client.clone(), args.label.clone(), args.repository.clone());
+    let filter = RetentionFilter { policy, client, label, repository, instead: None };
+    let Pruned { marked, due, stopped, left } = context.control()?.call::<Pruned>(Call::PruneArchives { filter: Box::new(filter) })?;
+    context.say(&format!("{} will be deleted when the grace period is over.", count(marked.len() as u64, "archive")))?;
+    for StoppedGroup { config, repository, why } in &stopped {
+        context.note(&format!("borgcube: pruning of {config} in {repository} is stopped: {}", shown(why)));
+    }
+    if left > 0 {
+        context.note(&format!("borgcube: {} more go and are left to the next prune", count(left, "archive")));
+    }
+    let mut interrupts = wait::interrupts()?;
+    let mut deleted = vec![];
+    for due in due {
+        let done = delete(&due, args.compact, &mut interrupts, context)?;
+        context.say(&sentence(&done))?;
+        deleted.push(done);
+    }
+    let code = if stopped.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(STOPPED) };
+    if context.json {
+        context.print_json(&Done { marked, deleted, stopped })?;
+    }
+    Ok(code)
+}
+
+fn delete(due: &DueArchives, compact: bool, interrupts: &mut Signals, context: &Context) -> Result<Deleted> {
+    let DueArchives { repository, archives } = due;
+    let link = OwnerLink::ask(repository, Operation::DeleteDue { archives: archives.clone() }, context)?;
+    let Report::Deleted { archives, bytes, kept_because, .. } = link.report(&format!("delete in {repository}"), interrupts, context)?
+    else {
+        return Err(senseless());
+    };
+    let mut deleted = Deleted { repository: repository.clone(), archives, bytes, kept_because, freed: None };
+    if compact && !deleted.archives.is_empty() {
+        let link = OwnerLink::ask(repository, Operation::Compact { threshold: THRESHOLD }, context)?;
+        let Report::Compacted { freed, .. } = link.report(&format!("compact {repository}"), interrupts, context)? else {
+            return Err(senseless());
+        };
+        deleted.freed = Some(freed);
+    }
+    Ok(deleted)
+}
+
+fn senseless() -> Error {
+    Error::failed("the repository's owner reports something else than what was asked for")
+}
+
+fn sentence(deleted: &Deleted) -> String {
+    let Deleted { repository, archives, bytes: size, kept_because, freed } = deleted;
+    let what = count(archives.len() as u64, "archive");
+    let mut text = match freed {
+        Some(freed) => format!("Deleted {what} from repository {repository}; {} are free again.", bytes(*freed)),
+        None => format!("Deleted {what} from repository {repository}; a compact can free {}.", bytes(*size)),
+    };
+    if let Some(why) = kept_because {
+        text.push_str(&format!(" Some chunks stay: {}.", shown(why).trim_end_matches('.')));
+    }
+    text
+}

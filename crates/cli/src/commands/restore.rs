@@ -1,0 +1,217 @@
+//! `borgcube restore`.
+
+use super::{archive, client, confirm, wait};
+use crate::complete;
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::output::lists::road;
+use crate::output::{Details, bytes, count, shown};
+use clap::ValueHint;
+use clap_complete::ArgValueCandidates;
+use model::restore::{Restore, Target};
+use model::{Archive, Client, ClientName, RepositoryName};
+use serde::Serialize;
+use std::io::{self, IsTerminal};
+use wire::control::{Call, JobNumber};
+
+/// Options of `borgcube restore`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "A stock borg on the client extracts the archive, through this server: it can read this archive and nothing else, and
+write nothing. Paths and patterns are those in the archive; `borgcube archive files ARCHIVE` shows them. Files
+are extracted on the server itself, without a client, by `borgcube archive extract`.
+
+Examples:
+  borgcube restore web1-etc-2026-11-01T02:00:00-17 --dry-run
+  borgcube restore web1-etc-2026-11-01T02:00:00-17 etc/ssh etc/hosts --wait
+  borgcube restore 5caa1e8b --to-client spare --into /srv/restored --wait
+  borgcube restore 5caa1e8b --in-place --yes --wait")]
+pub struct Args {
+    /// Archive, by its name, its id or the beginning of its id (at least 8 digits)
+    #[arg(value_name = "ARCHIVE", add = ArgValueCandidates::new(complete::archives))]
+    archive: String,
+    /// Restore these only, with everything below them (default: everything)
+    #[arg(value_name = "PATH", value_hint = ValueHint::Other)]
+    paths: Vec<String>,
+    /// Restore what Borg's pattern includes (+PATTERN) and not what it excludes (-PATTERN); repeatable
+    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
+    pattern: Vec<String>,
+    /// Leave out what Borg's pattern matches; repeatable
+    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
+    exclude: Vec<String>,
+    /// Look for the archive in this repository only
+    #[arg(long, short, add = ArgValueCandidates::new(complete::repositories))]
+    repository: Option<RepositoryName>,
+    /// Restore to this client instead of the one that was backed up
+    #[arg(long, value_name = "CLIENT", add = ArgValueCandidates::new(complete::clients))]
+    to_client: Option<ClientName>,
+    /// Restore into this directory of the client, which is new or empty (default: a new one in the home of its user)
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::Other, conflicts_with = "in_place")]
+    into: Option<String>,
+    /// Restore to where the files were, over what is there now
+    #[arg(long)]
+    in_place: bool,
+    /// Make holes of blocks of zeros
+    #[arg(long)]
+    sparse: bool,
+    /// Begin even if the target has less room than the archive's files need
+    #[arg(long)]
+    ignore_space: bool,
+    /// Tell what would be restored and where to, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Restore without asking
+    #[arg(long, short, conflicts_with = "dry_run")]
+    yes: bool,
+    /// Show progress until the job has ended; the exit code tells how
+    #[arg(long, short, conflicts_with = "dry_run")]
+    wait: bool,
+}
+
+/// What would be done, as `--json` shows it.
+#[derive(Debug, Serialize)]
+struct Plan<'a> {
+    repository: &'a RepositoryName,
+    client: &'a ClientName,
+    /// The archive is another client's.
+    to_another_client: bool,
+    restore: &'a Restore,
+    /// Files and bytes in the whole archive.
+    archive_files: u64,
+    archive_bytes: u64,
+    /// When the archive was made.
+    time: model::Timestamp,
+    warnings: Vec<String>,
+    dry_run: bool,
+}
+
+/// Shows the plan, and puts a job into the queue.
+pub fn run(args: Args, context: &Context) -> Result<()> {
+    let found = archive::find(context, &args.archive, args.repository.clone())?;
+    let archive = found.ok_or_else(|| unknown(&args.archive))?;
+    let target = match (args.in_place, &args.into) {
+        (true, _) => Target::InPlace,
+        (false, Some(directory)) => Target::Directory(directory.clone()),
+        (false, None) => Target::New,
+    };
+    let restore = Restore {
+        archive: archive.name.clone(),
+        id: archive.id.clone(),
+        of: archive.client.clone(),
+        paths: args.paths,
+        patterns: args.pattern,
+        excludes: args.exclude,
+        target,
+        sparse: args.sparse,
+        ignore_space: args.ignore_space,
+    };
+    restore.check().map_err(Error::usage)?;
+    let name = args.to_client.as_ref().unwrap_or(&archive.client);
+    let client = client::find(&mut context.control()?, name).map_err(|error| match (error.kind(), &args.to_client) {
+        (Kind::NotFound, None) => error.hint("The archive's client is gone; --to-client names another one."),
+        _ => error,
+    })?;
+    let plan = Plan {
+        repository: &archive.repository,
+        client: &client.name,
+        to_another_client: client.name != archive.client,
+        restore: &restore,
+        archive_files: archive.statistics.nfiles,
+        archive_bytes: archive.statistics.original_size,
+        time: archive.start,
+        warnings: warnings(&archive, &client, &restore),
+        dry_run: args.dry_run,
+    };
+    let text = card(&plan, &archive, &client);
+    if args.dry_run {
+        return context.show(&plan, &format!("{text}Nothing was restored.\n"));
+    }
+    let asks = matches!(restore.target, Target::InPlace) && !args.yes;
+    if asks && !io::stdin().is_terminal() {
+        return Err(Error::usage("a restore in place writes over what is there, and there is no terminal to ask whether that is meant")
+            .hint("--yes does it without asking; --dry-run shows the plan."));
+    }
+    // Before the job exists: a Ctrl-C right behind it must not be lost.
+    let interrupts = if args.wait || asks { Some(wait::interrupts()?) } else { None };
+    if let Some(interrupts) = interrupts.as_ref().filter(|_| asks) {
+        let untouched = "nothing was restored";
+        if !confirm::ask(&format!("{text}Write over these files on {}?", client.name), untouched, interrupts)? {
+            return Err(Error::failed(untouched));
+        }
+    } else {
+        context.note(text.trim_end());
+    }
+    let call = Call::Restore { repository: archive.repository.clone(), client: client.name.clone(), restore: Box::new(restore.clone()) };
+    let number: JobNumber = context.control()?.call(call)?;
+    for warning in &number.warnings {
+        context.note(&format!("Warning: {}", shown(warning)));
+    }
+    match interrupts.filter(|_| args.wait) {
+        Some(interrupts) => {
+            context.note(&format!("Job {} is in the queue{}.", number.job, into(&restore, number.job, &client.name)));
+            wait::until_end(number.job, &interrupts, context)
+        }
+        None => {
+            let into = into(&restore, number.job, &client.name);
+            let sentence = format!("Job {0} is in the queue{into}. Follow it with: borgcube job wait {0}", number.job);
+            context.done(&number, &sentence)
+        }
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    archive::unknown(name)
+        .hint("Archives that a stock borg made or rewrote are read on the server: borgcube archive extract --repository REPOSITORY ARCHIVE")
+}
+
+/// What the new directory is called, which only the job's number says.
+fn into(restore: &Restore, job: u64, client: &ClientName) -> String {
+    match restore.target {
+        Target::New => format!("; it restores into ~/{} on {client}", Target::new_directory(job)),
+        Target::Directory(_) | Target::InPlace => String::new(),
+    }
+}
+
+fn warnings(archive: &Archive, client: &Client, restore: &Restore) -> Vec<String> {
+    let mut warnings = vec![];
+    if client.name != archive.client {
+        warnings.push(format!(
+            "{} is another client than the one that was backed up, {}: whoever is root there will read its files",
+            client.name, archive.client
+        ));
+    }
+    if archive.incomplete {
+        warnings.push("this is no whole archive: it holds what a backup that broke off had by then".into());
+    }
+    if archive.suspicious {
+        warnings.push(format!("the archive is suspicious; see borgcube archive show {}", archive.name));
+    }
+    if matches!(restore.target, Target::InPlace) {
+        warnings.push("files that are there now are written over; what is not in the archive stays".into());
+    }
+    warnings
+}
+
+fn card(plan: &Plan<'_>, archive: &Archive, client: &Client) -> String {
+    let Restore { paths, patterns, excludes, target, .. } = plan.restore;
+    let whole = format!("{}, {}", count(plan.archive_files, "file"), bytes(plan.archive_bytes));
+    let what = if plan.restore.is_whole() { format!("everything: {whole}") } else { format!("a part; the whole archive has {whole}") };
+    let into = match target {
+        Target::New => "a new directory in the home of the client's user, which nobody else can look into".to_owned(),
+        Target::Directory(path) => format!("{}, which must be new or empty", shown(path)),
+        Target::InPlace => "where the files were, over what is there".to_owned(),
+    };
+    let mut text = Details::new()
+        .line("Restore", &archive.name)
+        .line("Of", format!("client {}, {}", archive.client, archive.start.to_local()))
+        .line("What", what)
+        .many("Paths", paths.iter().map(|path| shown(path)))
+        .many("Patterns", patterns.iter().map(|pattern| shown(pattern)))
+        .many("Without", excludes.iter().map(|pattern| shown(pattern)))
+        .line("To", format!("client {} ({})", client.name, road(&client.connection)))
+        .line("Into", into)
+        .render();
+    for warning in &plan.warnings {
+        text.push_str(&format!("Note: {}.\n", shown(warning)));
+    }
+    text
+}
