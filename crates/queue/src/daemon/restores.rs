@@ -23,7 +23,10 @@ impl Daemon {
         let written = self.store.write_at(now, &note, actor, |w| {
             let r = w.view();
             if !r.clients().exists(client)? {
-                return Err(refuse_in(ErrorKind::NotFound, format!("there is no client {client}; `borgcube client list` shows the clients")));
+                return Err(refuse_in(
+                    ErrorKind::NotFound,
+                    format!("there is no client {client}; `borgcube client list` shows the clients"),
+                ));
             }
             let key = ArchiveKey { repository: repository.clone(), id: restore.id.clone() };
             let archive = r.archives().get(&key)?;

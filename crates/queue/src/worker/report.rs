@@ -294,7 +294,9 @@ mod tests {
         let mut report = Report::default();
         assert_eq!(report.step(b"borgcube target /root/borgcube-restore-7", Timestamp(0)), None);
         assert_eq!(report.target.as_deref(), Some("/root/borgcube-restore-7"));
-        let Some(Step::Failed(f)) = report.step(b"borgcube failed target-not-empty /x on the client is not empty", Timestamp(0)) else { panic!() };
+        let Some(Step::Failed(f)) = report.step(b"borgcube failed target-not-empty /x on the client is not empty", Timestamp(0)) else {
+            panic!()
+        };
         assert_eq!(f.cause, Cause::TargetNotEmpty);
         assert_eq!(report.step(b"borgcube version borg 1.2.4", Timestamp(0)), None);
         assert_eq!(report.version.as_deref(), Some("borg 1.2.4"));
