@@ -407,7 +407,8 @@ impl Said {
     #[track_caller]
     pub fn broke(self) -> String {
         let line = self.refused("PolicyViolation");
-        let rest = line.strip_prefix("BorgCube refused this backup: ").expect("our words");
+        let rest = line.strip_prefix("BorgCube refused this backup: ").or_else(|| line.strip_prefix("BorgCube refused this restore: "));
+        let rest = rest.expect("our words");
         rest.split(':').next().unwrap_or_default().to_owned()
     }
 }

@@ -9,6 +9,7 @@ mod objects;
 mod oracle;
 mod protocol;
 mod resources;
+mod restore;
 mod rules;
 mod start;
 mod world;
@@ -26,9 +27,16 @@ pub struct Deed {
     pub deed: fn(&mut Hostile) -> Said,
 }
 
+impl Deed {
+    /// Whether only the client of a restore can do it.
+    pub fn restores(&self) -> bool {
+        self.rule.starts_with("restore-")
+    }
+}
+
 /// All of them; every rule has one.
 pub fn deeds() -> impl Iterator<Item = &'static Deed> {
-    [protocol::DEEDS, resources::DEEDS, objects::DEEDS, archives::DEEDS].into_iter().flatten()
+    [protocol::DEEDS, resources::DEEDS, objects::DEEDS, archives::DEEDS, restore::DEEDS].into_iter().flatten()
 }
 
 /// The deed that belongs to a test and a rule.

@@ -1,6 +1,6 @@
 //! Every rule has an attack that it, and nothing else, answers.
 
-use crate::hostile::Said;
+use crate::hostile::{Hostile, Said};
 use crate::world::World;
 use crate::{Deed, deeds};
 use proxy::rules::Rule;
@@ -27,14 +27,15 @@ fn each_rule_is_needed() {
             let mut told = String::new();
             let mut attempt = |off: &str| {
                 world.switch_off(off);
-                let verdict = world.attempt(|client| {
+                let act = |client: &mut Hostile| {
                     let said = (deed.deed)(client);
                     told = rule_told(&said);
                     // What went through so far may as well become an archive.
                     if off == *rule && matches!(said, Said::Value(_)) {
                         client.commit_if_heard();
                     }
-                });
+                };
+                let verdict = if deed.restores() { world.attempt_restore(act) } else { world.attempt(act) };
                 (verdict, std::mem::take(&mut told))
             };
             let ((with, told), (without, told_without)) = (attempt(""), attempt(rule));
@@ -59,8 +60,8 @@ fn each_rule_is_needed() {
 /// The rule that an answer names, if any.
 fn rule_told(said: &Said) -> String {
     let Said::Exception(exception) = said else { return String::new() };
-    let rule = exception.short.first().and_then(|line| line.strip_prefix("BorgCube refused this backup: "));
-    rule.and_then(|rest| rest.split(':').next()).unwrap_or_default().to_owned()
+    let rule = exception.short.first().and_then(|line| line.strip_prefix("BorgCube refused this "));
+    rule.and_then(|rest| rest.split(": ").nth(1)).unwrap_or_default().to_owned()
 }
 
 /// The switch is in one place, which a release does not have.

@@ -239,6 +239,22 @@ impl World {
         job.end(2)
     }
 
+    /// A restore of the victim's archive to the hostile client, which an operator has asked for.
+    pub fn restore_job(&self) -> Job<'_> {
+        let name = text(&tests::newest_archive(&self.system), "name").to_owned();
+        let made = self.system.cli_json(&["restore", &name, "--to-client", "hostile"]);
+        self.awaited("hostile", tests::number(&made, "job"))
+    }
+
+    /// The same as [`World::attempt`], by the client of a restore.
+    pub fn attempt_restore(&self, deed: impl FnOnce(&mut Hostile)) -> Verdict {
+        let job = self.restore_job();
+        let mut client = job.open();
+        deed(&mut client);
+        drop(client);
+        job.end(2)
+    }
+
     /// An attack by another client.
     #[track_caller]
     pub fn expect_rule_of(&self, client: &str, rule: &str, deed: impl FnOnce(&mut Hostile)) {
@@ -260,6 +276,13 @@ impl World {
     /// A deed must be answered with its rule, to the client and in the job, and change nothing.
     #[track_caller]
     pub fn expect_deed(&self, deed: &crate::Deed) -> Verdict {
+        if deed.restores() {
+            let before = self.fingerprint();
+            let verdict = self.attempt_restore(|client| assert_eq!((deed.deed)(client).broke(), deed.rule));
+            verdict.expect_rule(deed.rule);
+            self.assert_unchanged(&before);
+            return verdict;
+        }
         self.expect_rule(deed.rule, |client| assert_eq!((deed.deed)(client).broke(), deed.rule))
     }
 }
@@ -284,7 +307,8 @@ impl Job<'_> {
     /// The only archive that this job may make.
     pub fn archive_name(&self) -> String {
         let record = tests::job(&self.world.system, self.number);
-        text(&record, "archive_name").to_owned()
+        let name = record["archive_name"].as_str().or_else(|| record["restore"]["archive"].as_str());
+        name.unwrap_or_else(|| panic!("an archive's name in {record}")).to_owned()
     }
 
     /// The client's borg does this, in its shell. False: it runs no more.

@@ -181,3 +181,25 @@ fn a_burst_stops_pruning_until_somebody_confirms() {
     let left = system.cli_json(&["archive", "list"]);
     assert_eq!((left.as_array().unwrap().len(), text(&left[0], "name")), (1, archives[2].as_str()));
 }
+
+#[test]
+fn a_schedule_prunes() {
+    let scene = Scene::new();
+    let system = &scene.system;
+    let archives: Vec<String> = (1..4).map(|seed| scene.backup(seed)).collect();
+    let add = ["policy", "add", "short", "--keep-last", "1", "--minimum", "0", "--grace", "0", "--zone", "UTC", "--config", "host/all"];
+    system.cli_ok(&add);
+    system.cli_ok(&["archive", "hold", &archives[0]]);
+    system.cli_ok(&["schedule", "add", "tidy", "--at", "yearly 01-01 00:00 UTC", "--prune", "all"]);
+    let (_, said) = system.cli_fails(&["schedule", "add", "bad", "--at", "yearly 01-01 00:00 UTC", "--prune-by", "none"]);
+    assert!(said.contains("there is no policy none"), "{said}");
+    let ran = system.cli_json(&["schedule", "run", "tidy"]);
+    let job = tests::wait_for_end(system, ran["jobs"][0].as_u64().unwrap());
+    assert_eq!((text(&job, "state"), text(&job, "kind")), ("done", "prune"), "{job}");
+    let came = &job["yield"];
+    assert_eq!((number(came, "marked"), number(came, "deleted"), number(came, "stopped")), (1, 1, 0), "{job}");
+    assert!(number(came, "freed") >= 1 << 20, "{job}");
+    let left = system.cli_json(&["archive", "list"]);
+    let names: Vec<&str> = left.as_array().unwrap().iter().map(|archive| text(archive, "name")).collect();
+    assert_eq!(names, [archives[2].as_str(), archives[0].as_str()]);
+}

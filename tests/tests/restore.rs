@@ -50,7 +50,12 @@ impl Scene {
     #[track_caller]
     fn restored(&self, options: &[&str]) -> Value {
         let record = wait_for_end(&self.system, self.restore(options));
-        assert_eq!(text(&record, "state"), "done", "{record}\n{}", self.system.cli_ok(&["job", "log", &number(&record, "number").to_string()]));
+        assert_eq!(
+            text(&record, "state"),
+            "done",
+            "{record}\n{}",
+            self.system.cli_ok(&["job", "log", &number(&record, "number").to_string()])
+        );
         record
     }
 
@@ -190,7 +195,8 @@ fn what_cannot_be_restored_says_why() {
     assert!(said.contains("there is no archive") && said.contains("archive extract"), "{said}");
     // Nothing of all this stays on the client.
     let cache = scene.system.home().join("web1");
-    let left: Vec<_> = fs::read_dir(&cache).unwrap().map(|e| e.unwrap().file_name()).filter(|n| n.to_string_lossy().starts_with("restore-")).collect();
+    let left: Vec<_> =
+        fs::read_dir(&cache).unwrap().map(|e| e.unwrap().file_name()).filter(|n| n.to_string_lossy().starts_with("restore-")).collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -269,9 +275,11 @@ impl Halted {
 
 #[test]
 fn whoever_dies_ends_the_restore_with_a_cause() {
-    for (victim, causes) in
-        [("borgcube-session", &["session-lost"][..]), ("borgcube-repositoryd", &["owner-lost", "session-lost"]), ("borgcube-worker", &["worker-crashed"])]
-    {
+    for (victim, causes) in [
+        ("borgcube-session", &["session-lost"][..]),
+        ("borgcube-repositoryd", &["owner-lost", "session-lost"]),
+        ("borgcube-worker", &["worker-crashed"]),
+    ] {
         let halted = Halted::new();
         let pid = halted.scene.system.pids(victim).first().copied().expect("it runs");
         process::signal(pid, nix::sys::signal::Signal::SIGKILL);

@@ -1,6 +1,6 @@
 //! Schedules: when, and which actions.
 
-use crate::names::{ClientName, ConfigName, Label, RepositoryName, ScheduleName};
+use crate::names::{ClientName, ConfigName, Label, PolicyName, RepositoryName, ScheduleName};
 use crate::recurrence::Recurrence;
 use crate::time::Timestamp;
 use regex::{Regex, RegexBuilder};
@@ -63,10 +63,20 @@ pub enum Action {
         /// The repository.
         repository: RepositoryName,
     },
-    /// Removes archives that no retention policy keeps.
+    /// Lets retention policies decide, deletes what is due and gives the space back.
     Prune {
-        /// The repository.
-        repository: RepositoryName,
+        /// In this repository. None: in each.
+        #[serde(default)]
+        repository: Option<RepositoryName>,
+        /// What this policy decides about. None: all policies.
+        #[serde(default)]
+        policy: Option<PolicyName>,
+        /// Archives of clients whose whole name matches this regular expression.
+        #[serde(default)]
+        clients: Option<String>,
+        /// Archives of configs whose whole label matches this regular expression.
+        #[serde(default)]
+        labels: Option<String>,
     },
     /// Enables another schedule.
     EnableSchedule {
@@ -88,7 +98,13 @@ impl fmt::Display for Action {
             Action::Check { repository, verify_data: false } => write!(f, "check repository {repository}"),
             Action::Check { repository, verify_data: true } => write!(f, "check repository {repository} and verify its data"),
             Action::Compact { repository } => write!(f, "compact repository {repository}"),
-            Action::Prune { repository } => write!(f, "prune repository {repository}"),
+            Action::Prune { repository, policy, clients, labels } => {
+                f.write_str("prune")?;
+                repository.as_ref().map_or(Ok(()), |repository| write!(f, " repository {repository}"))?;
+                policy.as_ref().map_or(Ok(()), |policy| write!(f, " by policy {policy}"))?;
+                clients.as_ref().map_or(Ok(()), |clients| write!(f, " clients /{clients}/"))?;
+                labels.as_ref().map_or(Ok(()), |labels| write!(f, " labels /{labels}/"))
+            }
             Action::EnableSchedule { schedule } => write!(f, "enable schedule {schedule}"),
             Action::DisableSchedule { schedule } => write!(f, "disable schedule {schedule}"),
         }
@@ -128,6 +144,14 @@ impl Matcher {
         Ok(Matcher { client: pattern("client", client)?, label: pattern("label", label)? })
     }
 
+    /// Compiles what there is of them; None: neither narrows anything.
+    pub fn maybe(client: Option<&str>, label: Option<&str>) -> Result<Option<Matcher>, String> {
+        match (client, label) {
+            (None, None) => Ok(None),
+            _ => Matcher::new(client.unwrap_or(".*"), label.unwrap_or(".*")).map(Some),
+        }
+    }
+
     /// Whether both match the whole of their name.
     #[must_use]
     pub fn matches(&self, client: &ClientName, label: &Label) -> bool {
@@ -140,9 +164,7 @@ impl Action {
     pub fn check(&self) -> Result<(), String> {
         match self {
             Action::RunConfigs { client, label } => Matcher::new(client, label).map(drop),
-            Action::Prune { repository } => Err(format!(
-                "repository {repository} can't be pruned by a schedule yet: this version of BorgCube has no retention policies to prune by"
-            )),
+            Action::Prune { clients, labels, .. } => Matcher::maybe(clients.as_deref(), labels.as_deref()).map(drop),
             _ => Ok(()),
         }
     }
@@ -235,8 +257,10 @@ mod tests {
         let good = schedule(vec![Action::RunConfig { config: "web1/etc".parse().unwrap() }, matching(".*", ".*")]);
         assert_eq!(good.check(), Ok(()));
         assert!(schedule(vec![]).check().unwrap_err().contains("at least one action"));
-        let prune = Action::Prune { repository: "main".parse().unwrap() };
-        assert!(schedule(vec![prune]).check().unwrap_err().contains("retention policies"));
+        let prune = |clients: &str| Action::Prune { repository: None, policy: None, clients: Some(clients.into()), labels: None };
+        assert!(schedule(vec![prune("(")]).check().unwrap_err().contains("regular expression"));
+        assert_eq!(schedule(vec![prune("web.*")]).check(), Ok(()));
+        assert_eq!(prune("web.*").to_string(), "prune clients /web.*/");
         let itself = Action::DisableSchedule { schedule: "nightly".parse().unwrap() };
         assert!(schedule(vec![itself]).check().unwrap_err().contains("itself"));
         assert!(Schedule { jitter_seconds: 86_401, ..good.clone() }.check().is_err());

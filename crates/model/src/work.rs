@@ -1,6 +1,6 @@
 //! What jobs do, and what came of it.
 
-use crate::names::{ClientName, ConfigName, Label, RepositoryName};
+use crate::names::{ClientName, ConfigName, Label, PolicyName, RepositoryName};
 use crate::restore::Restore;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -26,6 +26,20 @@ pub enum Work {
         /// Segments of which less than so many per cent can be freed stay as they are.
         threshold: u8,
     },
+    /// Lets policies decide about a repository's archives, and deletes what is due.
+    Prune {
+        /// What this policy decides about. None: all policies.
+        #[serde(default)]
+        policy: Option<PolicyName>,
+        /// Archives of clients whose whole name matches this regular expression.
+        #[serde(default)]
+        clients: Option<String>,
+        /// Archives of configs whose whole label matches this regular expression.
+        #[serde(default)]
+        labels: Option<String>,
+        /// Give the space back as well.
+        compact: bool,
+    },
     /// `borg extract` on a client.
     Restore {
         /// The client that is restored to.
@@ -45,13 +59,15 @@ pub enum JobKind {
     Check,
     /// [`Work::Compact`].
     Compact,
+    /// [`Work::Prune`].
+    Prune,
     /// [`Work::Restore`].
     Restore,
 }
 
 impl JobKind {
     /// All of them.
-    pub const ALL: [JobKind; 4] = [JobKind::Backup, JobKind::Check, JobKind::Compact, JobKind::Restore];
+    pub const ALL: [JobKind; 5] = [JobKind::Backup, JobKind::Check, JobKind::Compact, JobKind::Prune, JobKind::Restore];
 
     /// The word in records, JSON and the manual.
     pub fn as_str(self) -> &'static str {
@@ -59,6 +75,7 @@ impl JobKind {
             JobKind::Backup => "backup",
             JobKind::Check => "check",
             JobKind::Compact => "compact",
+            JobKind::Prune => "prune",
             JobKind::Restore => "restore",
         }
     }
@@ -67,7 +84,7 @@ impl JobKind {
     pub fn has_client(self) -> bool {
         match self {
             JobKind::Backup | JobKind::Restore => true,
-            JobKind::Check | JobKind::Compact => false,
+            JobKind::Check | JobKind::Compact | JobKind::Prune => false,
         }
     }
 }
@@ -103,6 +120,7 @@ impl Work {
             Work::Backup { .. } => JobKind::Backup,
             Work::Check { .. } => JobKind::Check,
             Work::Compact { .. } => JobKind::Compact,
+            Work::Prune { .. } => JobKind::Prune,
             Work::Restore { .. } => JobKind::Restore,
         }
     }
@@ -111,7 +129,7 @@ impl Work {
     pub fn client(&self) -> Option<&ClientName> {
         match self {
             Work::Backup { client, .. } | Work::Restore { client, .. } => Some(client),
-            Work::Check { .. } | Work::Compact { .. } => None,
+            Work::Check { .. } | Work::Compact { .. } | Work::Prune { .. } => None,
         }
     }
 
@@ -119,7 +137,7 @@ impl Work {
     pub fn config(&self) -> Option<ConfigName> {
         match self {
             Work::Backup { client, label } => Some(ConfigName { client: client.clone(), label: label.clone() }),
-            Work::Check { .. } | Work::Compact { .. } | Work::Restore { .. } => None,
+            Work::Check { .. } | Work::Compact { .. } | Work::Prune { .. } | Work::Restore { .. } => None,
         }
     }
 
@@ -165,6 +183,19 @@ pub enum Yield {
         /// Segment files that should have gone and stay, because they are damaged.
         #[serde(default, skip_serializing_if = "is_zero")]
         skipped: u64,
+    },
+    /// Of a prune.
+    Pruned {
+        /// Archives whose grace period has begun.
+        marked: u64,
+        /// Archives that were deleted.
+        deleted: u64,
+        /// Bytes in chunks that nothing refers to any more.
+        bytes: u64,
+        /// Bytes given back to the file system.
+        freed: u64,
+        /// Configs of which pruning is stopped.
+        stopped: u64,
     },
     /// Of a restore.
     Restored {

@@ -63,7 +63,9 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
         Purpose::Backup => backup(owner, request, &record),
         Purpose::Restore { archive } => {
             // Which archive a job may read is in the database, whatever its worker says.
-            let Work::Restore { client, restore } = &record.work else { return Err(internal(format!("job {} is no restore", request.job))) };
+            let Work::Restore { client, restore } = &record.work else {
+                return Err(internal(format!("job {} is no restore", request.job)));
+            };
             if restore.id != *archive || restore.archive != request.archive_name {
                 return Err(internal(format!("job {} restores archive {}, and no other", request.job, restore.archive)));
             }

@@ -138,9 +138,8 @@ pub fn prepare(owner: &Owner, request: &Prepare, client: &ClientName, id: &str) 
     }
     let hash = keys.token_hash();
     // From here on the archive is not deleted; whether it was before, the writer knows.
-    let ready = find(owner, &archive.name, id).and_then(|again| {
-        if Arc::ptr_eq(&again.opening, &job.opening) { publish(owner, request.job, &hash) } else { Err(ending()) }
-    });
+    let ready = find(owner, &archive.name, id)
+        .and_then(|again| if Arc::ptr_eq(&again.opening, &job.opening) { publish(owner, request.job, &hash) } else { Err(ending()) });
     if let Err(failure) = ready {
         withdraw(owner, request.job, &hash);
         owner.jobs.remove(request.job);
@@ -159,7 +158,8 @@ fn find(owner: &Owner, name: &str, id: Id) -> Result<Ready, Failure> {
 
 /// There is no such archive.
 pub fn missing(name: &str, owner: &Owner) -> Failure {
-    let message = format!("repository {} has no archive {name:?} (any more), or BorgCube did not make it and has no list of its chunks", owner.name);
+    let message =
+        format!("repository {} has no archive {name:?} (any more), or BorgCube did not make it and has no list of its chunks", owner.name);
     Failure::new(Cause::ArchiveMissing, unix::logging::escape(&message))
 }
 
@@ -219,7 +219,10 @@ impl View {
     /// What one archive refers to.
     pub fn of_archive(owner: &Owner, archive: &Archive) -> Result<View, Failure> {
         let list = view::lists(owner).read(&Named::of(archive)).map_err(|e| {
-            let message = format!("{e}, so nobody knows which chunks belong to archive {}; borgcube archive extract reads it on the server", archive.name);
+            let message = format!(
+                "{e}, so nobody knows which chunks belong to archive {}; borgcube archive extract reads it on the server",
+                archive.name
+            );
             Failure::new(Cause::Internal, unix::logging::escape(&message))
         })?;
         Ok(View {

@@ -299,6 +299,14 @@ impl Write<'_> {
     }
 }
 
+/// What is done for a repository once at a time: each kind, and each prune by itself.
+type Upkeep = (JobKind, Option<Work>, RepositoryName);
+
+fn upkeep(work: &Work, repository: &RepositoryName) -> Upkeep {
+    let prune = Some(work.clone()).filter(|work| work.kind() == JobKind::Prune);
+    (work.kind(), prune, repository.clone())
+}
+
 /// One run of a schedule's actions.
 struct Run<'w, 't, 'a> {
     write: &'w mut Write<'t>,
@@ -306,7 +314,7 @@ struct Run<'w, 't, 'a> {
     asked: Asked<'a>,
     /// What is queued or running, with its job.
     busy: BTreeMap<ConfigName, u64>,
-    maintained: BTreeMap<(JobKind, RepositoryName), u64>,
+    maintained: BTreeMap<Upkeep, u64>,
     blackouts: BTreeMap<ClientName, Vec<Blackout>>,
     /// What this run has dealt with: two actions may name the same config.
     seen: BTreeSet<ConfigName>,
@@ -318,7 +326,7 @@ impl<'w, 't, 'a> Run<'w, 't, 'a> {
         let view = write.view();
         let jobs = [view.jobs().in_state(JobState::JobCreated)?, view.jobs().running()?].concat();
         let busy = jobs.iter().filter_map(|job| Some((job.config()?, job.number))).collect();
-        let of_repository = |job: &Job| Some(((job.kind(), job.repository.clone()?), job.number));
+        let of_repository = |job: &Job| Some((upkeep(&job.work, job.repository.as_ref()?), job.number));
         let maintained = jobs.iter().filter(|job| job.client().is_none()).filter_map(of_repository).collect();
         let clients = view.clients().list()?.into_iter();
         let blackouts = clients.map(|client| (client.name, client.blackouts)).collect();
@@ -333,10 +341,15 @@ impl<'w, 't, 'a> Run<'w, 't, 'a> {
             Action::DisableSchedule { schedule } => self.switch(schedule, false, action),
             Action::Check { repository, verify_data } => self.maintain(repository, Work::Check { verify_data: *verify_data }, action),
             Action::Compact { repository } => self.maintain(repository, Work::Compact { threshold: Work::THRESHOLD }, action),
-            // Refused at entry.
-            Action::Prune { .. } => {
-                self.leave_out(action.to_string(), SkipReason::NothingToRun, None);
-                Ok(())
+            Action::Prune { repository, policy, clients, labels } => {
+                let (policy, clients, labels) = (policy.clone(), clients.clone(), labels.clone());
+                let work = Work::Prune { policy, clients, labels, compact: true };
+                let all = || Ok(self.write.view().repositories().list()?.into_iter().map(|repository| repository.name).collect());
+                let repositories: Vec<RepositoryName> = repository.clone().map_or_else(all, |one| Ok::<_, Error>(vec![one]))?;
+                if repositories.is_empty() {
+                    self.leave_out(action.to_string(), SkipReason::NothingToRun, None);
+                }
+                repositories.iter().try_for_each(|repository| self.maintain(repository, work.clone(), action))
             }
         }
     }
@@ -384,7 +397,7 @@ impl<'w, 't, 'a> Run<'w, 't, 'a> {
             self.leave_out(action.to_string(), SkipReason::NothingToRun, None);
             return Ok(());
         }
-        let key = (work.kind(), repository.clone());
+        let key = upkeep(&work, repository);
         if let Some(job) = self.maintained.get(&key).copied() {
             // What this run itself has queued is not left over from one before.
             if !self.ran.jobs.contains(&job) {

@@ -328,3 +328,26 @@ fn a_repository_is_looked_after_once_at_a_time() {
     assert_eq!((reason, left_out.len(), left_out[0].job), (SkipReason::StillRunning, 3, Some(jobs[0])));
     assert_eq!(due(&store, "gone", "2026-01-03T02:00:00Z").unwrap().skipped(), Some(SkipReason::NothingToRun));
 }
+
+#[test]
+fn prunes_are_one_for_each_repository_and_policy() {
+    let prune = |repository: Option<&str>, policy: Option<&str>| Action::Prune {
+        repository: repository.map(|name| name.parse().unwrap()),
+        policy: policy.map(|name| name.parse().unwrap()),
+        clients: None,
+        labels: None,
+    };
+    let actions = vec![prune(None, None), prune(Some("main"), Some("short")), prune(Some("main"), None)];
+    let (_dir, store) = world(&[schedule("tidy", "daily 02:00", "2026-01-01T00:00:00Z", actions)]);
+    let repositories = |w: &mut store::Write<'_>| {
+        let other = model::Repository { repository_id: "cd".repeat(32), ..common::repository("other") };
+        w.repositories().insert(&common::repository("main")).and_then(|()| w.repositories().insert(&other))
+    };
+    store.write("repositories", "root", repositories).unwrap();
+    let Outcome::Run { jobs, left_out, .. } = due(&store, "tidy", "2026-01-02T02:00:00Z").unwrap().outcome else { panic!("a run") };
+    assert!(left_out.is_empty(), "{left_out:?}");
+    let made = store.read(|r| jobs.iter().map(|number| r.jobs().require(number)).collect::<store::Result<Vec<_>>>()).unwrap();
+    assert_eq!(made.iter().map(|job| job.subject()).collect::<Vec<_>>(), ["prune of main", "prune of other", "prune of main"]);
+    let Outcome::Skip { reason, .. } = due(&store, "tidy", "2026-01-03T02:00:00Z").unwrap().outcome else { panic!("a skip") };
+    assert_eq!(reason, SkipReason::StillRunning);
+}

@@ -29,6 +29,9 @@ pub enum Operation {
     DeleteDue {
         /// Their names.
         archives: Vec<String>,
+        /// Then compact, if something was deleted; see [`Operation::Compact`] for the threshold.
+        #[serde(default)]
+        compact: Option<u8>,
     },
     /// Give back the space of what was deleted, in steps between which backups go on.
     Compact {
@@ -78,6 +81,19 @@ pub enum Report {
         /// Why chunks stay although nothing of ours refers to them, if so.
         kept_because: Option<String>,
     },
+    /// Of [`Operation::DeleteDue`].
+    Pruned {
+        /// Archives that are gone.
+        archives: Vec<String>,
+        /// Chunks that nothing refers to any more.
+        chunks: u64,
+        /// Stored bytes that a compact can free.
+        bytes: u64,
+        /// Why chunks stay although nothing of ours refers to them, if so.
+        kept_because: Option<String>,
+        /// Bytes given back to the file system. None: nothing was compacted.
+        freed: Option<u64>,
+    },
     /// Of a compact.
     Compacted {
         /// Segments that are gone.
@@ -116,7 +132,7 @@ mod tests {
     fn requests_travel() {
         for operation in [
             Operation::Delete { archives: vec!["a".into()], dry_run: true },
-            Operation::DeleteDue { archives: vec!["a".into()] },
+            Operation::DeleteDue { archives: vec!["a".into()], compact: Some(10) },
             Operation::Compact { threshold: 10 },
             Operation::Check { verify_data: true },
             Operation::Release { wait_seconds: 5 },

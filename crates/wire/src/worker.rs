@@ -66,6 +66,8 @@ pub enum Errand {
     Backup(Box<Backup>),
     /// Have the repository's owner do it.
     Maintenance(Operation),
+    /// Have the repository's owner delete what policies and people have chosen.
+    Prune(Box<Pruning>),
     /// Have a client restore.
     Restore(Box<Restoring>),
 }
@@ -79,6 +81,19 @@ pub struct Restoring {
     pub restore: Restore,
     /// What the archive holds, if it is still there.
     pub archive: Option<Statistics>,
+}
+
+/// What was decided about a repository's archives when the job began.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Pruning {
+    /// Archives whose grace period is over, by name.
+    pub archives: Vec<String>,
+    /// How many archives' grace periods have begun.
+    pub marked: u64,
+    /// What was not pruned and why, in sentences.
+    pub stopped: Vec<String>,
+    /// Give the space back as well.
+    pub compact: bool,
 }
 
 /// All that a backup needs beside the repository.

@@ -7,15 +7,12 @@ use crate::error::{Error, Result};
 use crate::output::{bytes, count, shown};
 use crate::owner_link::OwnerLink;
 use clap_complete::ArgValueCandidates;
-use model::{PolicyName, RepositoryName};
+use model::{PolicyName, RepositoryName, Work};
 use serde::Serialize;
 use std::process::ExitCode;
 use unix::signals::Signals;
 use wire::control::{Call, DueArchives, Pruned, RetentionFilter, StoppedGroup};
 use wire::maintenance::{Operation, Report};
-
-/// Segments of which less can be freed stay, in per cent (Borg 1.2's default).
-const THRESHOLD: u8 = 10;
 
 /// Exit code when something stopped pruning.
 const STOPPED: u8 = 1;
@@ -95,24 +92,14 @@ pub fn run(args: &Prune, context: &Context) -> Result<ExitCode> {
 
 fn delete(due: &DueArchives, compact: bool, interrupts: &mut Signals, context: &Context) -> Result<Deleted> {
     let DueArchives { repository, archives } = due;
-    let link = OwnerLink::ask(repository, Operation::DeleteDue { archives: archives.clone() }, context)?;
-    let Report::Deleted { archives, bytes, kept_because, .. } = link.report(&format!("delete in {repository}"), interrupts, context)?
-    else {
-        return Err(senseless());
-    };
-    let mut deleted = Deleted { repository: repository.clone(), archives, bytes, kept_because, freed: None };
-    if compact && !deleted.archives.is_empty() {
-        let link = OwnerLink::ask(repository, Operation::Compact { threshold: THRESHOLD }, context)?;
-        let Report::Compacted { freed, .. } = link.report(&format!("compact {repository}"), interrupts, context)? else {
-            return Err(senseless());
-        };
-        deleted.freed = Some(freed);
+    let operation = Operation::DeleteDue { archives: archives.clone(), compact: compact.then_some(Work::THRESHOLD) };
+    let link = OwnerLink::ask(repository, operation, context)?;
+    match link.report(&format!("prune of {repository}"), interrupts, context)? {
+        Report::Pruned { archives, bytes, kept_because, freed, .. } => {
+            Ok(Deleted { repository: repository.clone(), archives, bytes, kept_because, freed })
+        }
+        _ => Err(Error::failed("the repository's owner reports something else than what was asked for")),
     }
-    Ok(deleted)
-}
-
-fn senseless() -> Error {
-    Error::failed("the repository's owner reports something else than what was asked for")
 }
 
 fn sentence(deleted: &Deleted) -> String {

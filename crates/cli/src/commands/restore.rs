@@ -16,7 +16,8 @@ use wire::control::{Call, JobNumber};
 
 /// Options of `borgcube restore`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "A stock borg on the client extracts the archive, through this server: it can read this archive and nothing else, and
+#[command(
+    after_help = "A stock borg on the client extracts the archive, through this server: it can read this archive and nothing else, and
 write nothing. Paths and patterns are those in the archive; `borgcube archive files ARCHIVE` shows them. Files
 are extracted on the server itself, without a client, by `borgcube archive extract`.
 
@@ -24,7 +25,8 @@ Examples:
   borgcube restore web1-etc-2026-11-01T02:00:00-17 --dry-run
   borgcube restore web1-etc-2026-11-01T02:00:00-17 etc/ssh etc/hosts --wait
   borgcube restore 5caa1e8b --to-client spare --into /srv/restored --wait
-  borgcube restore 5caa1e8b --in-place --yes --wait")]
+  borgcube restore 5caa1e8b --in-place --yes --wait"
+)]
 pub struct Args {
     /// Archive, by its name, its id or the beginning of its id (at least 8 digits)
     #[arg(value_name = "ARCHIVE", add = ArgValueCandidates::new(complete::archives))]

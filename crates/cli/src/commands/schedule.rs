@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::output::plans;
 use clap::{ArgGroup, Subcommand};
 use clap_complete::ArgValueCandidates;
-use model::{Action, ConfigName, Recurrence, RepositoryName, Schedule, ScheduleName, Timestamp};
+use model::{Action, ConfigName, PolicyName, Recurrence, RepositoryName, Schedule, ScheduleName, Timestamp};
 use wire::control::{Call, History, ListedSchedule, OccurrenceFilter, Schedules, Upcoming};
 
 /// The commands.
@@ -66,6 +66,13 @@ pub struct Actions {
     /// Give back the space of what was deleted from this repository; repeatable
     #[arg(long, value_name = "REPOSITORY", add = ArgValueCandidates::new(complete::repositories))]
     compact: Vec<RepositoryName>,
+    /// Prune: let retention policies decide about the archives in this repository (or in all), delete what is due and give the space
+    /// back; repeatable
+    #[arg(long, value_name = "REPOSITORY", value_parser = repository_or_all)]
+    prune: Vec<Where>,
+    /// Prune what this policy decides about, in all repositories; repeatable
+    #[arg(long, value_name = "POLICY", add = ArgValueCandidates::new(complete::policies))]
+    prune_by: Vec<PolicyName>,
     /// Enable this other schedule; repeatable
     #[arg(long, value_name = "SCHEDULE", add = ArgValueCandidates::new(complete::schedules))]
     enable: Vec<ScheduleName>,
@@ -77,6 +84,18 @@ pub struct Actions {
 /// Regular expressions for client and label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Matching(String, String);
+
+/// A repository, or all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Where(Option<RepositoryName>);
+
+fn repository_or_all(text: &str) -> std::result::Result<Where, String> {
+    if text == "all" {
+        Ok(Where(None))
+    } else {
+        text.parse().map(|name| Where(Some(name))).map_err(|e: model::names::NameError| e.to_string())
+    }
+}
 
 /// How a schedule's times are written, in the help of `add` and `edit`.
 const TIMES: &str = "WHEN is a shorthand, with a time zone behind it unless the machine's is meant:
@@ -93,13 +112,14 @@ Nothing runs more often than once in an hour.";
 /// Options of `borgcube schedule add`.
 #[derive(Debug, clap::Args)]
 #[command(
-    group = ArgGroup::new("actions").required(true).multiple(true).args(["run", "run_matching", "check", "verify_data", "compact", "enable", "disable"]),
+    group = ArgGroup::new("actions").required(true).multiple(true).args(["run", "run_matching", "check", "verify_data", "compact", "prune", "prune_by", "enable", "disable"]),
     after_help = format!("{TIMES}
 
 Examples:
   borgcube schedule add nightly --at 'daily 02:30' --run web1/etc --run web2/etc --jitter 600
   borgcube schedule add everything --at 'weekly sat 20:00 Europe/Berlin' --run-matching '.*/.*'
   borgcube schedule add upkeep --at 'weekly sun 10:00' --compact main --check main
+  borgcube schedule add tidy --at 'daily 12:00' --prune all
   borgcube schedule add weekend --at 'weekly fri 18:00' --disable nightly --enable hourly")
 )]
 pub struct Add {
@@ -164,7 +184,10 @@ impl Actions {
         let check = self.check.into_iter().map(|repository| Action::Check { repository, verify_data: false });
         let verify = self.verify_data.into_iter().map(|repository| Action::Check { repository, verify_data: true });
         let compact = self.compact.into_iter().map(|repository| Action::Compact { repository });
-        run.chain(matching).chain(compact).chain(check).chain(verify).chain(enable).chain(disable).collect()
+        let prune = |repository, policy| Action::Prune { repository, policy, clients: None, labels: None };
+        let pruned = self.prune.into_iter().map(|Where(repository)| prune(repository, None));
+        let by = self.prune_by.into_iter().map(|policy| prune(None, Some(policy)));
+        run.chain(matching).chain(pruned).chain(by).chain(compact).chain(check).chain(verify).chain(enable).chain(disable).collect()
     }
 }
 

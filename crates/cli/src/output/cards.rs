@@ -163,6 +163,12 @@ pub fn yielded(yielded: &Yield) -> String {
             let into = if target.is_empty() { String::new() } else { format!("into {}: ", super::shown(target)) };
             format!("{into}{chunks} of {} read, {}", count(*of, "chunk"), bytes(*read))
         }
+        Yield::Pruned { marked, deleted, bytes: size, freed, stopped } => {
+            let marked = if *marked == 0 { String::new() } else { format!(", {} to be deleted", count(*marked, "more archive")) };
+            let stopped = if *stopped == 0 { String::new() } else { format!(", stopped for {}", count(*stopped, "config")) };
+            let deleted = count(*deleted, "archive");
+            format!("{deleted} deleted with {}, {} freed{marked}{stopped}", bytes(*size), bytes(*freed))
+        }
         Yield::Compacted { segments, freed, orphans, skipped } => {
             let orphans = if *orphans == 0 { String::new() } else { format!(", {} of broken sessions deleted", count(*orphans, "object")) };
             let skipped =

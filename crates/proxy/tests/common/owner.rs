@@ -7,7 +7,8 @@ use borg::{Id, Key, KeyType, RepositoryId, keyblob};
 use model::{Cause, Failure};
 use std::collections::HashMap;
 use wire::session::{
-    End, Limits, Open, Opened, Proposal, Put, Reading, Reference, VERSION, Verdict, Violation, charge, decode_ids, kind, read_json, split_id,
+    End, Limits, Open, Opened, Proposal, Put, Reading, Reference, VERSION, Verdict, Violation, charge, decode_ids, kind, read_json,
+    split_id,
 };
 
 pub const TIMESTAMP: &str = "2026-01-02T03:04:05.000006";

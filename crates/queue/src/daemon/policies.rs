@@ -5,13 +5,15 @@ use super::errors::{from_store, refuse, refuse_in};
 use model::archive::Hold;
 use model::retention::{Confirmation, Policies as Deciding, Scope};
 use model::schedule::Matcher;
-use model::{Archive, ConfigName, Policy, PolicyName, Timestamp};
+use model::{Archive, ConfigName, Job, Policy, PolicyName, Timestamp, Work};
 use store::retention::{Decision, Group};
 use store::{ArchiveKey, Read, Result};
 use wire::control::{
     ArchiveRef, Archives, Confirmed, ControlError, DueArchives, ErrorKind, Policies, Preview, PreviewedArchive, PreviewedGroup, Pruned,
     RetentionFilter, StoppedGroup, StoredPolicy,
 };
+
+use wire::worker::Pruning;
 
 type Answered<T> = std::result::Result<T, ControlError>;
 
@@ -257,13 +259,25 @@ impl Daemon {
     }
 }
 
+/// What a prune has to do: the policies decide in the transaction that begins the job.
+pub(super) fn decide(w: &mut store::Write<'_>, job: &Job, now: Timestamp) -> Result<Pruning> {
+    let Work::Prune { policy, clients, labels, compact } = &job.work else { return Ok(Pruning::default()) };
+    let configs = match Matcher::maybe(clients.as_deref(), labels.as_deref()) {
+        Ok(configs) => configs,
+        // It was checked at entry, perhaps by another version.
+        Err(why) => return Ok(Pruning { stopped: vec![why], ..Pruning::default() }),
+    };
+    let filter = store::retention::RetentionFilter { policy: policy.clone(), configs, repository: job.repository.clone(), instead: None };
+    let pruned = w.prune(&filter, now, &job.actor)?;
+    let names = pruned.due.into_values().flatten().map(|archive| archive.name);
+    let stopped = pruned.stopped.into_iter().map(|(config, _, why)| format!("pruning of {config} is stopped: {why}"));
+    Ok(Pruning { archives: names.collect(), marked: pruned.marked.len() as u64, stopped: stopped.collect(), compact: *compact })
+}
+
 /// The store's filter for what a caller wants.
 fn chosen(filter: &RetentionFilter) -> Answered<store::retention::RetentionFilter> {
     let wrong = |why| refuse(ErrorKind::InvalidArgument, why);
-    let any = || ".*".to_owned();
-    let narrows = filter.client.is_some() || filter.label.is_some();
-    let (client, label) = (filter.client.clone().unwrap_or_else(any), filter.label.clone().unwrap_or_else(any));
-    let configs = narrows.then(|| Matcher::new(&client, &label)).transpose().map_err(wrong)?;
+    let configs = Matcher::maybe(filter.client.as_deref(), filter.label.as_deref()).map_err(wrong)?;
     filter.instead.as_ref().map_or(Ok(()), check)?;
     Ok(store::retention::RetentionFilter {
         policy: filter.policy.clone(),

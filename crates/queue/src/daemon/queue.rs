@@ -2,7 +2,7 @@
 
 use super::errors::{is_disk_full, is_final};
 use super::workers::Worker;
-use super::{ACTOR, Daemon, RETRY, Stop};
+use super::{ACTOR, Daemon, RETRY, Stop, policies};
 use model::progress::Statistics;
 use model::queue::{Blocked, Brief, blocked, startable};
 use model::settings::SessionLimits;
@@ -129,7 +129,7 @@ impl Daemon {
 /// The state change before the fork, together with everything that the worker will need to know.
 fn prepare(w: &mut Write<'_>, number: u64, settings: &Settings, now: Timestamp) -> Result<Started> {
     let job = w.jobs().require(&number)?;
-    let (errand, repository) = match gather(&w.view(), &job)? {
+    let (mut errand, repository) = match gather(&w.view(), &job)? {
         Ok(gathered) => gathered,
         Err(missing) => {
             let job = w.jobs().force_state(number, JobState::Failed, Failure::new(Cause::ConfigMissing, missing), now)?;
@@ -144,6 +144,9 @@ fn prepare(w: &mut Write<'_>, number: u64, settings: &Settings, now: Timestamp) 
         }
         Ok(job.clone())
     })?;
+    if let Errand::Prune(pruning) = &mut errand {
+        **pruning = policies::decide(w, &job, now)?;
+    }
     let server_id = settings.server_id.clone();
     let SessionLimits { log_bytes, start_seconds, total_seconds, .. } = settings.sessions;
     let task = Task { job, repository, errand, server_id, log_bytes, start_seconds, total_seconds, outlives: false };
@@ -168,6 +171,7 @@ fn gather(r: &Read<'_>, job: &Job) -> Result<std::result::Result<(Errand, Reposi
             Errand::Restore(Box::new(Restoring { client, restore: (**restore).clone(), archive }))
         }
         Work::Check { verify_data } => Errand::Maintenance(Operation::Check { verify_data: *verify_data }),
+        Work::Prune { .. } => Errand::Prune(Box::default()),
         Work::Compact { threshold } => Errand::Maintenance(Operation::Compact { threshold: *threshold }),
     };
     Ok(match repository {

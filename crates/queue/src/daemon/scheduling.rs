@@ -45,6 +45,10 @@ fn check_references(r: &Read<'_>, schedule: &Schedule) -> Result<()> {
             Action::EnableSchedule { schedule } | Action::DisableSchedule { schedule } if !r.schedules().exists(schedule)? => {
                 return Err(missing("schedule", schedule));
             }
+            Action::Prune { policy: Some(policy), .. } if !r.policies().exists(policy)? => return Err(missing("policy", policy)),
+            Action::Prune { repository: Some(repository), .. } if !r.repositories().exists(repository)? => {
+                return Err(missing("repository", repository));
+            }
             Action::Check { repository, .. } | Action::Compact { repository } if !r.repositories().exists(repository)? => {
                 return Err(missing("repository", repository));
             }

@@ -11,7 +11,7 @@ use unix::paths::Layout;
 use wire::frame;
 use wire::maintenance::{Maintain, Operation, Progress, Report};
 use wire::session::{VERSION, kind, read_json, write_json};
-use wire::worker::{Finished, Task, ToWorker};
+use wire::worker::{Finished, Pruning, Task, ToWorker};
 
 /// Whoever restarts the owner does not mean the job. It begins anew so often; what it did by then stays done.
 const TRIES: u32 = 3;
@@ -31,10 +31,46 @@ pub enum Said {
 
 /// Has the owner do it, and follows it.
 pub fn run(worker: &mut Worker, layout: &Layout, task: &Task, operation: &Operation, events: Sender<Event>) -> Result<Finished, Stop> {
+    let report = done(worker, layout, task, operation, &events)?;
+    let (yielded, failure) = judged(worker, report)?;
+    let mut finished = worker.finished(failure);
+    finished.yielded = Some(yielded);
+    Ok(finished)
+}
+
+/// Has the owner delete what is due, if anything is.
+pub fn prune(worker: &mut Worker, layout: &Layout, task: &Task, pruning: &Pruning, events: Sender<Event>) -> Result<Finished, Stop> {
+    let Pruning { archives, marked, stopped, compact } = pruning;
+    worker.note(&format!("{marked} archives go when their grace period is over, {} are due", archives.len()));
+    stopped.iter().for_each(|why| worker.report.warn(why.clone(), Timestamp::now()));
+    let (mut deleted, mut bytes, mut freed) = (0, 0, 0);
+    if archives.is_empty() {
+        worker.advance(JobState::RepositoryInProgress)?;
+    } else {
+        let compact = compact.then_some(model::Work::THRESHOLD);
+        let operation = Operation::DeleteDue { archives: archives.clone(), compact };
+        match done(worker, layout, task, &operation, &events)? {
+            Report::Pruned { archives, bytes: size, kept_because, freed: given_back, .. } => {
+                archives.iter().for_each(|name| worker.note(&format!("deleted archive {}", unix::logging::escape(name))));
+                if let Some(why) = kept_because {
+                    worker.note(&format!("some chunks stay: {why}"));
+                }
+                (deleted, bytes, freed) = (archives.len() as u64, size, given_back.unwrap_or(0));
+            }
+            other => return Err(anyhow::anyhow!("the owner reports {other:?}, and was asked for a prune").into()),
+        }
+    }
+    let mut finished = worker.finished(None);
+    finished.yielded = Some(Yield::Pruned { marked: *marked, deleted, bytes, freed, stopped: stopped.len() as u64 });
+    Ok(finished)
+}
+
+/// Asks until the owner has answered for good.
+fn done(worker: &mut Worker, layout: &Layout, task: &Task, operation: &Operation, events: &Sender<Event>) -> Result<Report, Stop> {
     let mut tries = 0;
     let report = loop {
         tries += 1;
-        let stream = ask(layout, task, operation, &events)?;
+        let stream = ask(layout, task, operation, events)?;
         match follow(worker, &stream)? {
             Ok(report) => break report,
             Err(failure) if failure.cause == Cause::OwnerLost && tries < TRIES && worker.cancelled.is_none() => {
@@ -47,10 +83,7 @@ pub fn run(worker: &mut Worker, layout: &Layout, task: &Task, operation: &Operat
         worker.note(&format!("it was done already when {by} cancelled it"));
     }
     worker.advance(JobState::RepositoryInProgress)?;
-    let (yielded, failure) = judged(worker, report)?;
-    let mut finished = worker.finished(failure);
-    finished.yielded = Some(yielded);
-    Ok(finished)
+    Ok(report)
 }
 
 fn ask(layout: &Layout, task: &Task, operation: &Operation, events: &Sender<Event>) -> Result<UnixStream, Stop> {
@@ -169,6 +202,6 @@ fn judged(worker: &mut Worker, report: Report) -> anyhow::Result<(Yield, Option<
             }
             (Yield::Compacted { segments, freed, orphans, skipped }, None)
         }
-        Report::Deleted { .. } => bail!("the owner reports a deletion that nobody asked for"),
+        Report::Deleted { .. } | Report::Pruned { .. } => bail!("the owner reports a deletion that nobody asked for"),
     })
 }

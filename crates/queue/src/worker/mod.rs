@@ -94,6 +94,7 @@ pub fn run() -> Result<()> {
     let result = match &task.errand {
         Errand::Backup(errand) => backup(&mut worker, &layout, &task, errand, sender),
         Errand::Maintenance(operation) => maintenance::run(&mut worker, &layout, &task, operation, sender),
+        Errand::Prune(pruning) => maintenance::prune(&mut worker, &layout, &task, pruning, sender),
         Errand::Restore(errand) => restore::run(&mut worker, &layout, &task, errand, sender),
     };
     let finished = match result {
@@ -117,7 +118,7 @@ fn expected(errand: &Errand) -> Option<Statistics> {
     match errand {
         Errand::Backup(backup) => backup.expected,
         Errand::Restore(restoring) => restoring.archive,
-        Errand::Maintenance(_) => None,
+        Errand::Maintenance(_) | Errand::Prune(_) => None,
     }
 }
 

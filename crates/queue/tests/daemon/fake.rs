@@ -30,6 +30,10 @@ fn fake_worker() {
     let how = match &fake.task.errand {
         Errand::Backup(backup) => backup.config.paths[0].trim_start_matches('/').to_owned(),
         Errand::Restore(restoring) => restoring.restore.archive.clone(),
+        Errand::Prune(pruning) => {
+            fake.mark(&format!("{pruning:?}"));
+            "maintain".to_owned()
+        }
         Errand::Maintenance(operation) => {
             fake.mark(&format!("{operation:?}"));
             "maintain".to_owned()

@@ -46,7 +46,11 @@ pub fn delete_due(work: &Work<'_>, names: &[String]) -> Result<Report, Stop> {
 
 fn carry_out(work: &Work<'_>, dry_run: bool, names: impl Fn() -> Result<Vec<String>, Stop>) -> Result<Report, Stop> {
     loop {
-        let plan = plan(work, &names()?)?;
+        let names = names()?;
+        if names.is_empty() {
+            return Ok(Report::Deleted { archives: vec![], chunks: 0, bytes: 0, kept_because: None });
+        }
+        let plan = plan(work, &names)?;
         if dry_run {
             return count(work, plan);
         }

@@ -6,6 +6,7 @@
 mod check;
 mod compact;
 mod delete;
+mod prune;
 mod read;
 
 use crate::failures::{ending, internal};
@@ -47,7 +48,7 @@ pub fn run(owner: &Owner, mut stream: UnixStream, payload: &[u8]) -> Result<(), 
         Operation::Compact { threshold } => work.alone("a compact", || compact::compact(&work, threshold)),
         Operation::Check { verify_data } => work.alone("a check", || check::check(&work, verify_data)),
         Operation::Delete { archives, dry_run } => work.alone("a delete", || delete::delete(&work, &archives, dry_run)),
-        Operation::DeleteDue { archives } => work.alone("a delete", || delete::delete_due(&work, &archives)),
+        Operation::DeleteDue { archives, compact } => work.alone("a prune", || prune::prune(&work, &archives, compact)),
         Operation::Read { archive } => return read::run(&work, &archive),
     };
     match done {

@@ -1,0 +1,19 @@
+//! What policies and people have chosen goes, and its space comes back.
+
+use super::{Stop, Work, compact, delete};
+use crate::failures::internal;
+use wire::maintenance::Report;
+
+/// Deletes those of the archives whose grace period is over, then compacts with this threshold.
+pub fn prune(work: &Work<'_>, names: &[String], threshold: Option<u8>) -> Result<Report, Stop> {
+    let Report::Deleted { archives, chunks, bytes, kept_because } = delete::delete_due(work, names)? else {
+        return Err(internal("a deletion reports something else").into());
+    };
+    let mut freed = None;
+    if let Some(threshold) = threshold.filter(|_| !archives.is_empty())
+        && let Report::Compacted { freed: given_back, .. } = compact::compact(work, threshold)?
+    {
+        freed = Some(given_back);
+    }
+    Ok(Report::Pruned { archives, chunks, bytes, kept_because, freed })
+}
