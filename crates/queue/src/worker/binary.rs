@@ -162,6 +162,7 @@ fn failure(message: impl Into<String>) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::super::client::answer_line;
+    use super::super::keys::JobKey;
     use super::super::script::{self, Way};
     use super::*;
     use model::Timestamp;
@@ -209,10 +210,14 @@ mod tests {
 
         /// Runs the script; gives what it said to the worker and to standard error.
         fn run(&self, when: BinaryUse, answers: &[u8]) -> (String, String) {
+            self.run_by(&Way::Command("shim".into()), when, answers)
+        }
+
+        fn run_by(&self, way: &Way, when: BinaryUse, answers: &[u8]) -> (String, String) {
             let (task, mut backup) = script::tests::task(Connection::Local { remote_borg: None, remote_cache_dir: None });
             backup.client.borg_binary = when;
             let arguments = backup.config.borg_arguments("a");
-            let input = script::build(&task, &backup, &script::tests::prepared(), &arguments, &Way::Command("shim".into()));
+            let input = script::build(&task, &backup, &script::tests::prepared(), &arguments, way);
             let mut child = Command::new("/bin/sh")
                 .args(["-c", &input.command])
                 .env_clear()
@@ -283,6 +288,20 @@ mod tests {
         assert_eq!(asked(&out).unwrap().kept, sum(b"#!/bin/sh\n"));
         assert!(out.contains("borgcube exit 0"), "{out}{err}");
         assert_eq!(fs::read(there.kept()).unwrap(), program);
+    }
+
+    /// On an installed server a key comes with each job: it is before everything that is answered.
+    #[test]
+    fn a_binary_comes_behind_the_key_of_the_job() {
+        let there = There::new();
+        let program = b"#!/bin/sh\n[ \"$1\" != --version ] || { echo borg 1.4.5; exit; }\ncat \"$borgcube_job_dir/key\" \"$borgcube_job_dir/known_hosts\" >&2\n";
+        let file = there.home.path().join("of the server");
+        fs::write(&file, "").unwrap();
+        let (private, known_hosts) = ("-----BEGIN\n$(x) `y` \\z\n-----END\n", "backup ssh-ed25519 AAAA\nbackup ssh-rsa AAAA\n");
+        let way = Way::Key(JobKey::sample(file, private, known_hosts));
+        let (out, err) = there.run_by(&way, BinaryUse::IfNeeded, &[sent(program, &sum(program)), cache()].concat());
+        assert!(out.contains("borgcube exit 0"), "{out}{err}");
+        assert_eq!(err, format!("{private}{known_hosts}"));
     }
 
     #[test]

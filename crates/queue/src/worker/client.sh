@@ -45,6 +45,18 @@ settings_complete=
 eval "$(take "$settings_size")"
 [ -n "$settings_complete" ] || exit 1
 
+# The SSH key of this job and what the server has to show: they come before whatever the worker answers.
+if [ "$key_size" -gt 0 ]; then
+    key=$(take "$key_size") && known_hosts=$(take "$known_hosts_size") || exit 1
+fi
+
+# put FILE TEXT: by standard input, for everybody on the host can read arguments.
+put() {
+    cat >"$1" <<END
+$2
+END
+}
+
 base=${cache_dir:-${HOME:-}/.cache/borgcube/$server_id}
 error=$(mkdir -p "$base" 2>&1) || fail client-cache "$error"
 
@@ -75,7 +87,7 @@ error=$(mkdir "$job_dir" 2>&1) || fail client-cache "$error"
 borgcube_job_dir=$job_dir
 export borgcube_job_dir
 if [ "$key_size" -gt 0 ]; then
-    error=$({ take "$key_size" >"$job_dir/key" && take "$known_hosts_size" >"$job_dir/known_hosts"; } 2>&1) || fail client-cache "$error"
+    error=$({ put "$job_dir/key" "$key" && put "$job_dir/known_hosts" "$known_hosts"; } 2>&1) || fail client-cache "$error"
 fi
 if [ -n "$carrier" ]; then
     error=$(mkfifo "$job_dir/up" "$job_dir/down" 2>&1) || fail client-cache "$error"

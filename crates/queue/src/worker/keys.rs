@@ -51,6 +51,14 @@ impl JobKey {
     }
 }
 
+#[cfg(test)]
+impl JobKey {
+    /// One that opens nothing.
+    pub fn sample(file: PathBuf, private: &str, known_hosts: &str) -> JobKey {
+        JobKey { file, private: Zeroizing::new(private.to_owned()), known_hosts: known_hosts.to_owned() }
+    }
+}
+
 impl Drop for JobKey {
     fn drop(&mut self) {
         if let Err(e) = std::fs::remove_file(&self.file) {
