@@ -12,6 +12,8 @@ pub const DEEDS: &[Deed] = &[
     Deed { rule: "restore-write", test: "a86", deed: write },
 ];
 
+type Attack = Box<dyn Fn(&mut Hostile) -> Said>;
+
 fn write(client: &mut Hostile) -> Said {
     let envelope = client.seal(b"something new, which is long enough to be no small chunk at all, whatever happens");
     let id = client.key.id_hash(b"something new, which is long enough to be no small chunk at all, whatever happens");
@@ -26,7 +28,7 @@ fn a86_a_restore_reads_its_one_archive_and_writes_nothing() {
     }
     // The same archive under the id that it has in the repository is none of this client's.
     let archive = Id::from_hex(text(&newest_archive(&world.system), "id")).unwrap();
-    let calls: [(&str, Box<dyn Fn(&mut Hostile) -> Said>); 7] = [
+    let calls: [(&str, Attack); 7] = [
         ("restore-read", Box::new(move |client| client.call(|msgid| call::get(msgid, &archive)))),
         ("restore-write", Box::new(|client| client.call(|msgid| call::delete(msgid, &Id::MANIFEST)))),
         ("restore-write", Box::new(Hostile::commit)),

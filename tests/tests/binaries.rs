@@ -66,7 +66,9 @@ fn a_client_without_borg_gets_one_and_keeps_it() {
 
     // It is asked for its version.
     let file = system.join("a binary");
-    script(&file, &format!("exec '{}' \"$@\"", borg.program.display()));
+    // Borg calls itself by the name of its file.
+    let named = format!("[ $# != 1 ] || {{ echo \"${{0##*/}} {}\"; exit; }}", borg.version);
+    script(&file, &format!("{named}\nexec '{}' \"$@\"", borg.program.display()));
     let added = system.cli_json(&["binary".into(), "add".into(), file.display().to_string(), platform(), "--glibc=2.17".into()]);
     let name = text(&added, "name").to_owned();
     assert!(name.starts_with("borg-1.4.5-") && name.ends_with("-glibc2.17"), "{name}");
@@ -114,7 +116,7 @@ fn a_client_without_borg_gets_one_and_keeps_it() {
 
 fn kept(system: &TestSystem) -> PathBuf {
     let caches = fs::read_dir(system.home().join(".cache/borgcube")).unwrap();
-    caches.map(|entry| entry.unwrap().path().join("borg-binary")).find(|path| path.exists()).expect("it is kept")
+    caches.map(|entry| entry.unwrap().path().join("binary/borg")).find(|path| path.exists()).expect("it is kept")
 }
 
 #[test]
@@ -138,7 +140,7 @@ fn over_ssh_a_binary_comes_once() {
     judge(&system, &borg, &repository);
     system.run_ok("host/all");
     assert!(log(&system).contains(" again, which it has kept"), "{}", log(&system));
-    assert_eq!(fs::read(system.join("a client's cache/borg-binary")).unwrap(), fs::read(&file).unwrap());
+    assert_eq!(fs::read(system.join("a client's cache/binary/borg")).unwrap(), fs::read(&file).unwrap());
 }
 
 #[test]

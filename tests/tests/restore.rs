@@ -78,7 +78,7 @@ fn add_client(system: &TestSystem, name: &str, borg: &Borg) {
 }
 
 fn target(record: &Value) -> PathBuf {
-    PathBuf::from(text(&record["yielded"], "target"))
+    PathBuf::from(text(&record["yield"], "target"))
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn every_borg_gets_back_what_every_borg_has_saved() {
             let name = format!("host-{}", reader.version);
             add_client(&scene.system, &name, reader);
             let record = scene.restored(&["--to-client", &name]);
-            let yielded = &record["yielded"];
+            let yielded = &record["yield"];
             assert_eq!(number(yielded, "chunks"), number(yielded, "of"), "{record}");
             let target = target(&record);
             assert_eq!(target, scene.system.home().join(format!("borgcube-restore-{}", number(&record, "number"))));
@@ -300,7 +300,7 @@ fn a_backup_a_compact_and_a_delete_beside_it() {
     let other = text(&newest_archive(system), "name").to_owned();
     assert_ne!(other, archive);
     system.cli_ok(&["repository", "compact", "main"]);
-    let (_, said) = system.cli_fails(&["archive", "delete", &archive, "--yes"]);
+    let (_, said) = system.cli_fails(&["archive", "delete", &archive, "--now", "--yes"]);
     assert!(said.contains("archive-in-use") || said.contains("a restore reads it"), "{said}");
     halted.go_on();
     let record = wait_for_end(system, halted.number);
@@ -323,7 +323,8 @@ fn a_restore_is_cancelled_and_leaves_what_it_has() {
     assert!(["cancelled", "done"].contains(&text(&record, "state")), "{record}");
     let archive = halted.scene.archive.clone();
     // Nothing keeps the archive any more.
-    let deleted = retry_until(PATIENCE, || system.cli(&["archive", "delete", &archive, "--dry-run"]).status.success().then_some(()));
+    let deleted =
+        retry_until(PATIENCE, || system.cli(&["archive", "delete", &archive, "--now", "--dry-run"]).status.success().then_some(()));
     assert!(deleted.is_some());
 }
 

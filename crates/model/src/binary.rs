@@ -34,10 +34,13 @@ impl BorgVersion {
         self >= BorgVersion::OLDEST && self.major < 2
     }
 
-    /// What `borg --version` said: `borg 1.4.5`.
+    /// What `borg --version` said: `borg 1.4.5`. (Borg calls itself by the name of its file.)
     #[must_use]
     pub fn said(text: &str) -> Option<BorgVersion> {
-        text.lines().find_map(|line| line.trim().strip_prefix("borg ")?.parse().ok())
+        text.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+            [_, version] => version.parse().ok(),
+            _ => None,
+        })
     }
 }
 
@@ -424,6 +427,7 @@ mod tests {
             assert!(version(bad).is_err(), "{bad:?}");
         }
         assert_eq!(BorgVersion::said("banner\nborg 1.4.5\n"), version("1.4.5").ok());
+        assert_eq!(BorgVersion::said("borg-linux-glibc236-x86_64 1.4.5\n"), version("1.4.5").ok());
         assert_eq!(BorgVersion::said("borg 1.4.0rc1"), None);
         assert_eq!("2.36.9000".parse(), Ok(Glibc { major: 2, minor: 36 }));
         for bad in ["", "2", "2.", "x.y", "-1.2"] {

@@ -27,12 +27,12 @@ fn restoring() -> (Puppet, Id) {
 }
 
 fn plaintext(puppet: &Puppet, envelope: &[u8]) -> Vec<u8> {
-    decompress(&puppet.key.open(envelope).unwrap(), 1 << 20).unwrap().into_owned()
+    decompress(&puppet.key.open(envelope).expect("an envelope of this key"), 1 << 20).expect("compressed data").into_owned()
 }
 
 fn archive_id(puppet: &mut Puppet) -> Id {
     let manifest = puppet.ok(Method::Get { id: Id::MANIFEST });
-    let manifest = borg::manifest::Manifest::parse(&plaintext(puppet, raw(&manifest)), &puppet.key).unwrap();
+    let manifest = borg::manifest::Manifest::parse(&plaintext(puppet, raw(&manifest)), &puppet.key).expect("a manifest");
     assert_eq!(manifest.archives.len(), 1);
     manifest.archives[ARCHIVE.as_bytes()].id
 }

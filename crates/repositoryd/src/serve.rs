@@ -48,7 +48,7 @@ pub fn serve(name: &RepositoryName) -> anyhow::Result<()> {
     let writing = Arc::clone(&owner);
     let writer = std::thread::Builder::new().name("writer".into()).spawn(move || writer::run(&writing, &queue))?;
     let watchdog = unix::notify::watchdog_interval();
-    if !go_on(&owner, succession::accept(left), &mut signals, watchdog) {
+    if !go_on(&owner, succession::accept(left), &signals, watchdog) {
         return end(&owner, writer);
     }
     prepare::forget_old_sessions(&owner).map_err(|failure| anyhow!(failure.line()))?;
@@ -97,7 +97,7 @@ pub fn serve(name: &RepositoryName) -> anyhow::Result<()> {
 }
 
 /// Sessions of a process before this one. False: this process was asked to end, and the next one is to do it.
-fn go_on(owner: &Arc<Owner>, inheritance: Inheritance, signals: &mut Signals, watchdog: Option<Duration>) -> bool {
+fn go_on(owner: &Arc<Owner>, inheritance: Inheritance, signals: &Signals, watchdog: Option<Duration>) -> bool {
     let Inheritance { heirs, strangers } = inheritance;
     if !heirs.is_empty() {
         // Opening the repository may mean building its index.
@@ -115,7 +115,8 @@ fn go_on(owner: &Arc<Owner>, inheritance: Inheritance, signals: &mut Signals, wa
             notified(unix::notify::status("another borg has locked the repository; the jobs go on when it has ended"));
         }
         watchdog.into_iter().for_each(|interval| sign_of_life(owner, interval));
-        poll(&[(signals.as_fd(), Interest::Read)], Some(Duration::ZERO)).is_ok_and(|ready| ready[0].any()) && !signals.take().is_empty()
+        // It stays to be read: this is asked several times, and who is told at last must still see it.
+        poll(&[(signals.as_fd(), Interest::Read)], Some(Duration::ZERO)).is_ok_and(|ready| ready[0].any())
     });
     match taken {
         Ok(Taken::Going(going)) => {

@@ -153,18 +153,15 @@ mod tests {
             .spawn()
             .expect("sh starts");
         let pid = i32::try_from(child.id()).expect("a pid");
+        let mark = OsStr::new("here it is");
+        // A child that has been forked is there before it has become its program.
+        let is_ready = |one: i32| arguments(one) == ["sleep", "61"] && program(one).is_some() && has_environment(one, "TESTKIT_MARK", mark);
         let below = retry_until(Duration::from_secs(5), || {
             let below = descendants(pid);
-            (below.len() == 3).then_some(below)
+            (below.len() == 3 && below.iter().copied().any(is_ready)).then_some(below)
         })
         .expect("two sleeps and a shell");
-        let mark = OsStr::new("here it is");
         assert!(has_environment(pid, "TESTKIT_MARK", mark));
-        assert!(
-            below
-                .iter()
-                .any(|one| arguments(*one) == ["sleep", "61"] && program(*one).is_some() && has_environment(*one, "TESTKIT_MARK", mark))
-        );
         assert!(!has_environment(pid, "TESTKIT_MARK", OsStr::new("here")));
 
         end_tree(&mut child, Duration::from_millis(200));

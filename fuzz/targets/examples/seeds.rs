@@ -296,7 +296,7 @@ fn messages() {
         (
             "outcome",
             kind::OUTCOME,
-            text(&wire::session::Outcome { opened: true, archive: None, checkpoint: None, failure: None, counters }),
+            text(&wire::session::Outcome { opened: true, archive: None, checkpoint: None, failure: None, counters, served: None }),
         ),
         ("maintain", kind::MAINTAIN, br#"{"version":1,"operation":{"compact":{"threshold":10}}}"#.to_vec()),
         ("progress", kind::PROGRESS, br#"{"unit":"segments","done":1,"total":2}"#.to_vec()),

@@ -17,7 +17,7 @@ pub fn borg_log(data: &[u8]) {
                 assert!(!failure.message.is_empty() && !failure.cause.word().is_empty());
             }
             Line::Text(text) => assert!(text.len() <= 3 * line.len().min(MAX_LINE)),
-            Line::Progress { .. } | Line::FileStatus { .. } | Line::Nothing => {}
+            Line::Progress { .. } | Line::Extracting { .. } | Line::FileStatus { .. } | Line::Nothing => {}
         }
         let now = Timestamp(1_800_000_000_000_000 + number as i64 * 250_000);
         report.line(line, now);

@@ -110,8 +110,7 @@ pub fn run(args: Edit, context: &Context) -> Result<()> {
     if let Vault::Copy(staging, _) = &vault {
         installed::keep(&repository, staging, context)?;
     }
-    // Also when only a secret is another one: the log is to tell who changed it.
-    if previous != repository || !secrets.is_empty() {
+    if previous != repository {
         // The check may have taken longer than the daemon lets a connection wait.
         context.control()?.tell(Call::UpdateRepository { previous, repository: repository.clone() })?;
     }

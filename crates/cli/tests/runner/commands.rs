@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 fn client(name: &str) -> Value {
     let connection = json!({"kind": "local", "remote_borg": null, "remote_cache_dir": null});
-    json!({"name": name, "description": "", "connection": connection, "keys": [], "created": 0})
+    json!({"name": name, "description": "", "connection": connection, "keys": [], "borg_binary": "if-needed", "created": 0})
 }
 
 fn clients() -> Fake {

@@ -171,7 +171,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::process::{Command, Stdio};
 
-    const PROGRAM: &str = "#!/bin/sh\n[ \"$1\" != --version ] || { echo borg 1.4.5; exit; }\necho \"in $TMPDIR\" >&2\n";
+    const PROGRAM: &str = "#!/bin/sh\n[ \"$1\" != --version ] || { echo \"${0##*/} 1.4.5\"; exit; }\necho \"in $TMPDIR\" >&2\n";
 
     /// What the script needs, and no borg.
     const TOOLS: &str = "sh dd mkdir mv rm cat sleep stat flock uname wc chmod sha256sum getconf ldd tr ls";
@@ -205,7 +205,7 @@ mod tests {
         }
 
         fn kept(&self) -> PathBuf {
-            self.base().join("borg-binary")
+            self.base().join("binary/borg")
         }
 
         /// Runs the script; gives what it said to the worker and to standard error.

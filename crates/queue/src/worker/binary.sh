@@ -74,7 +74,8 @@ libc() {
 
 # fetch_binary: the worker says which one, and sends it unless it is here already. It is in $binary, and $unpacked is a directory for it.
 fetch_binary() {
-    binary=$base/borg-binary
+    # Borg calls itself by the name of its file.
+    binary=$base/binary/borg
     unpacked=$base/unpacked-$(uname -n)-
     # Of those that were killed.
     for left in "$unpacked"*; do
@@ -82,7 +83,7 @@ fetch_binary() {
     done
     unpacked=$unpacked$$
     trap 'rm -rf "$unpacked"; cleanup' EXIT
-    error=$(mkdir -p "$unpacked" 2>&1) || fail client-cache "$error"
+    error=$(mkdir -p "$unpacked" "$base/binary" 2>&1) || fail client-cache "$error"
 
     checksum /dev/null >/dev/null 2>&1 || fail client-borg-binary "the client has no program for checksums: sha256sum, shasum or openssl"
     kept=-

@@ -127,7 +127,7 @@ fn shelf(errand: &Errand, layout: &Layout) -> Option<Shelf> {
     let client = match errand {
         Errand::Backup(backup) => Some(&backup.client),
         Errand::Restore(restoring) => Some(&restoring.client),
-        Errand::Maintenance(_) => None,
+        Errand::Maintenance(_) | Errand::Prune(_) => None,
     };
     client.filter(|client| client.binary_use() != BinaryUse::Never).map(|_| Shelf::of(layout))
 }

@@ -46,7 +46,10 @@ pub fn run(borg: &Borg, sizes: &Sizes) {
     let ours = |words: &[&str]| measured(&[], &side, || all_at_once([system.cli_command(words)]));
     let first = (ours(&["archive", "delete", "--now", "--yes", one]), ours(&["repository", "compact", "bench"]));
     show("BorgCube, the owner has to open the repository", first);
-    show("BorgCube, the owner has it open", (ours(&["archive", "delete", "--now", "--yes", other]), ours(&["repository", "compact", "bench"])));
+    show(
+        "BorgCube, the owner has it open",
+        (ours(&["archive", "delete", "--now", "--yes", other]), ours(&["repository", "compact", "bench"])),
+    );
     system.settle();
     borg.check_verify_data(&world, &repository).expect("what is left is sound");
 }

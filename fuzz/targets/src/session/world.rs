@@ -246,6 +246,8 @@ impl World {
                 Action::Owner(kind, payload) => self.hear(kind, &payload),
                 Action::Read(id) => self.hear(kind::READ, &id),
                 Action::Put { id, size, payload } => self.take(Put { id, size, payload: &payload }),
+                // The shim told of no key here, so there is no other token that it could be for.
+                Action::Accuse(token_hash, _) => panic!("{token_hash} is accused, and nobody said whose key it is"),
                 Action::CloseOwner => self.owner_closed = true,
                 Action::Quit(code) => self.quit = Some(code),
             }
