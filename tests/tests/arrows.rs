@@ -17,6 +17,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("proxy", &["borg", "model", "unix", "wire"]),
     ("repositoryd", &["borg", "model", "repository", "store", "unix", "wire"]),
     ("scheduler", &["model", "store", "unix", "wire"]),
+    ("status", &["model", "store", "unix", "wire"]),
     ("cli", &["archive", "model", "unix", "wire"]),
     ("testkit", &["unix"]),
     // Not shipped: it reaches into programs to test what parses.
@@ -33,6 +34,11 @@ const KEPT: &[(&str, &[&str])] = &[
     ("nix", &["unix", "testkit", "tests"]),
     ("aes", &["borg"]),
     ("fuser", &["archive"]),
+    ("tokio", &["status"]),
+    ("hyper", &["status"]),
+    ("hyper-util", &["status"]),
+    ("askama", &["status"]),
+    ("schemars", &["status"]),
 ];
 
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {

@@ -13,6 +13,7 @@ const BARS: &[(&str, f64)] = &[
     ("borgcube-schedule@.service", 0.5),
     ("borgcube-scheduler-sync.service", 0.5),
     ("borgcube-timers.service", 1.0),
+    ("borgcube-statusd.service", 0.5),
     ("borgcubed.service", 1.5),
     ("borgcube-repositoryd@.service", 1.5),
 ];

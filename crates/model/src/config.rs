@@ -39,8 +39,16 @@ pub struct BackupConfig {
     /// Further options of `borg create`, each one argument.
     #[serde(default)]
     pub extra_options: Vec<String>,
+    /// Hours after which a person has to hear that there is no newer good backup. By the end of the backup.
+    #[serde(default = "default_target_age")]
+    pub target_age_hours: u32,
     /// When it was added.
     pub created: Timestamp,
+}
+
+/// For serde: configs from before there were target ages.
+fn default_target_age() -> u32 {
+    BackupConfig::TARGET_AGE_HOURS
 }
 
 /// Options that would break the promises of a backup or belong to the server; `extra_options` can't have them.
@@ -86,6 +94,12 @@ const FORBIDDEN: &[&str] = &[
 ];
 
 impl BackupConfig {
+    /// A day, and two hours more because no night is like the other.
+    pub const TARGET_AGE_HOURS: u32 = 26;
+
+    /// The longest target age, in hours: ten years.
+    pub const MAX_TARGET_AGE_HOURS: u32 = 10 * 366 * 24;
+
     /// `CLIENT/LABEL`.
     pub fn name(&self) -> ConfigName {
         ConfigName { client: self.client.clone(), label: self.label.clone() }
@@ -111,6 +125,9 @@ impl BackupConfig {
         }
         if self.checkpoint_interval == Some(0) {
             return Err("checkpoint_interval is a number of seconds, at least 1".into());
+        }
+        if !(1..=BackupConfig::MAX_TARGET_AGE_HOURS).contains(&self.target_age_hours) {
+            return Err(format!("the target age is a number of hours, from 1 to {}", BackupConfig::MAX_TARGET_AGE_HOURS));
         }
         for option in &self.extra_options {
             let name = option.split('=').next().unwrap_or(option);
@@ -189,6 +206,7 @@ mod tests {
             read_special: false,
             ignore_inode: true,
             extra_options: vec!["--list".into()],
+            target_age_hours: BackupConfig::TARGET_AGE_HOURS,
             created: Timestamp(0),
         }
     }

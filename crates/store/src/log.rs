@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::record::{self, Record};
+use crate::table::{Table, decode};
 
 /// A transaction's place in the log, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
@@ -69,6 +70,17 @@ pub struct Change {
 }
 
 impl Change {
+    /// The record of `T` before the change. None: there was none, or the change is of another table.
+    pub fn before_as<T: Table>(&self) -> Result<Option<T::Record>> {
+        let before = self.before.as_deref().filter(|_| self.table == T::NAME);
+        before.map(|bytes| Ok(decode::<T>(&self.key, bytes)?.record)).transpose()
+    }
+
+    /// The key of a record of `T`. None: the change is of another table.
+    pub fn key_as<T: Table>(&self) -> Result<Option<T::Key>> {
+        if self.table != T::NAME { Ok(None) } else { T::Key::decode(&self.key).map(Some) }
+    }
+
     /// `added`, `changed` or `removed`.
     pub fn verb(&self) -> &'static str {
         match (&self.before, &self.after) {

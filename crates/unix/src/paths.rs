@@ -209,6 +209,16 @@ impl Layout {
         self.run.join("control.sock")
     }
 
+    /// Where the status pages are, for web servers of this machine.
+    pub fn status_socket(&self) -> PathBuf {
+        self.run.join("status.sock")
+    }
+
+    /// The address of the status pages of the embedded default, one line.
+    pub fn status_url(&self) -> PathBuf {
+        self.run.join("status.url")
+    }
+
     /// Where sessions begin.
     pub fn session_socket(&self) -> PathBuf {
         self.run.join("session.sock")

@@ -70,6 +70,9 @@ pub struct Options {
     /// Recognise unchanged files without their inode number
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     ignore_inode: Option<bool>,
+    /// Complain when there is no good backup newer than this many hours (default: 26)
+    #[arg(long, value_name = "HOURS")]
+    target_age_hours: Option<u32>,
     /// Give borg create this option, too; repeatable
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
     extra_option: Vec<String>,
@@ -185,6 +188,7 @@ fn added(args: Add) -> Result<BackupConfig> {
         read_special: options.read_special.unwrap_or(false),
         ignore_inode: options.ignore_inode.unwrap_or(false),
         extra_options: options.extra_option,
+        target_age_hours: options.target_age_hours.unwrap_or(BackupConfig::TARGET_AGE_HOURS),
         created: Timestamp::now(),
     })
 }
@@ -213,6 +217,7 @@ fn edited(previous: &BackupConfig, args: Edit) -> Result<BackupConfig> {
     put(&mut config.read_special, options.read_special);
     put(&mut config.ignore_inode, options.ignore_inode);
     replace(&mut config.extra_options, options.extra_option);
+    put(&mut config.target_age_hours, options.target_age_hours);
     checked(config)
 }
 

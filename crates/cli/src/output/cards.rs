@@ -114,6 +114,7 @@ pub fn config(config: &BackupConfig) -> String {
         .maybe("Read special", yes(config.read_special))
         .maybe("Ignore inode", yes(config.ignore_inode))
         .many("Extra options", &config.extra_options)
+        .line("Target age", format!("{} hours", config.target_age_hours))
         .line("Added", config.created.to_local())
         .render()
 }

@@ -8,6 +8,7 @@ mod news;
 mod owner;
 mod programs;
 mod scheduler;
+mod status;
 mod supervisor;
 
 use crate::context::{Context, absolute, shell_word, write_out};
@@ -30,6 +31,9 @@ pub struct Args {
     /// Use this borg on the server
     #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::ExecutablePath)]
     borg: Option<PathBuf>,
+    /// Show the status pages here: 127.0.0.1:PORT, or none (default: port 8420, or another one if that is taken)
+    #[arg(long, value_name = "ADDRESS")]
+    status: Option<status::Where>,
 }
 
 /// Runs until it is told to stop.
@@ -52,9 +56,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         return Err(Error::failed(sentence).hint("Install it (apt install borgbackup), or name one with --borg PATH."));
     }
     let host_id = host_id::ensure(layout, &borg);
-    let supervisor = Supervisor::start(layout, Programs::new(state, &borg, host_id))?;
+    let supervisor = Supervisor::start(layout, Programs::new(state, &borg, host_id), args.status)?;
     if !context.quiet {
-        write_out(&introduction(state))?;
+        write_out(&introduction(state, supervisor.status_url().as_deref()))?;
     }
     supervisor.run()
 }
@@ -101,13 +105,14 @@ fn lock(layout: &Layout) -> Result<File> {
     Ok(file)
 }
 
-fn introduction(state: &Path) -> String {
+fn introduction(state: &Path, status: Option<&str>) -> String {
+    let status = status.map_or_else(String::new, |url| format!("Status pages: {url}\n"));
     let dir = shell_word(state);
     // Beside the state: what is lost together with the only copy of its passphrase is lost.
     let repository = shell_word(&state.with_file_name("main"));
     format!(
         "BorgCube starts in {state}. Ctrl-C stops it.
-Everything runs under one user id: nothing is isolated from anything else. For hosts you do not trust, install the packages.
+{status}Everything runs under one user id: nothing is isolated from anything else. For hosts you do not trust, install the packages.
 Next, in another terminal:
   export BORGCUBE_STATE={dir}
   borgcube repository add main {repository} --encryption repokey-blake2 --generate-passphrase

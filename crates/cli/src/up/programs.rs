@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use std::ffi::OsString;
+use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -48,6 +49,11 @@ impl Programs {
     /// The scheduler, which turns what is due into jobs.
     pub fn scheduler(&self) -> Result<Child> {
         Ok(self.program("borgcube-scheduler").args(["loop"]).spawn()?)
+    }
+
+    /// The status daemon with its sockets.
+    pub fn status(&self, tcp: &TcpListener, unix: &UnixListener) -> Result<Child> {
+        Ok(self.program("borgcube-statusd").fd(tcp.as_fd(), "http").fd(unix.as_fd(), "status").spawn()?)
     }
 
     /// A session with its connection; it closes `opened` when its client has shown a good token.

@@ -5,6 +5,7 @@ use super::news::{News, Which};
 use super::owner::Owner;
 use super::programs::Programs;
 use super::scheduler::Scheduler;
+use super::status::{Status, Where};
 use crate::error::{Error, Result};
 use model::RepositoryName;
 use std::collections::{BTreeMap, VecDeque};
@@ -43,6 +44,8 @@ enum Event {
     BorgcubedEnded,
     /// The scheduler has ended.
     SchedulerEnded,
+    /// The status daemon has ended.
+    StatusEnded,
     /// The queue daemon says something.
     News(Which),
     /// Somebody connected to a repository's socket.
@@ -72,6 +75,7 @@ pub struct Supervisor {
     signals: SignalsBox,
     borgcubed: Borgcubed,
     scheduler: Scheduler,
+    status: Status,
     news: News,
     session_listener: UnixListener,
     sessions: BTreeMap<i32, Child>,
@@ -96,11 +100,12 @@ impl std::fmt::Debug for SignalsBox {
 
 impl Supervisor {
     /// Makes the sockets and starts the queue daemon.
-    pub fn start(layout: &Layout, programs: Programs) -> Result<Supervisor> {
+    pub fn start(layout: &Layout, programs: Programs, status: Option<Where>) -> Result<Supervisor> {
         // Before the first child: a stop right at the start must not leave one behind.
         let signals = SignalsBox(Signals::new(&[Signal::SIGTERM, Signal::SIGINT])?);
         unix::signals::ignore_sigpipe()?;
         let session_listener = unix::socket::listen(&layout.session_socket(), 0o600)?;
+        let status = Status::listen(layout, status)?;
         let borgcubed = Borgcubed::start(layout, &programs)?;
         Ok(Supervisor {
             news: News::new(&layout.control_socket()),
@@ -109,6 +114,7 @@ impl Supervisor {
             signals,
             borgcubed,
             scheduler: Scheduler::new(),
+            status,
             session_listener,
             sessions: BTreeMap::new(),
             strangers: VecDeque::new(),
@@ -118,6 +124,11 @@ impl Supervisor {
             phase: Phase::Running,
             asked: 0,
         })
+    }
+
+    /// Where the status pages are.
+    pub fn status_url(&self) -> Option<String> {
+        self.status.url()
     }
 
     /// Until everything has ended.
@@ -144,6 +155,7 @@ impl Supervisor {
             && self.sessions.is_empty()
             && self.borgcubed.child.is_none()
             && self.scheduler.child.is_none()
+            && self.status.child.is_none()
     }
 
     fn wait(&self) -> Result<Vec<Event>> {
@@ -158,6 +170,7 @@ impl Supervisor {
         let mut sources = vec![(self.signals.0.as_fd(), Event::Signals)];
         sources.extend(self.borgcubed.child.iter().map(|c| (c.pidfd.as_fd(), Event::BorgcubedEnded)));
         sources.extend(self.scheduler.child.iter().map(|c| (c.pidfd.as_fd(), Event::SchedulerEnded)));
+        sources.extend(self.status.child.iter().map(|c| (c.pidfd.as_fd(), Event::StatusEnded)));
         sources.extend(self.news.links().map(|(which, fd)| (fd, Event::News(which))));
         sources.extend(self.sessions.iter().map(|(pid, c)| (c.pidfd.as_fd(), Event::SessionEnded(*pid))));
         sources.extend(self.strangers.iter().map(|(pid, opened)| (opened.as_fd(), Event::Opened(*pid))));
@@ -180,6 +193,7 @@ impl Supervisor {
         let mut moments: Vec<Instant> = self.owners.values().filter_map(Owner::rest_ends).collect();
         moments.extend(self.borgcubed.start_at);
         moments.extend(self.scheduler.start_at);
+        moments.extend(self.status.start_at);
         moments.extend(self.news.retry_at());
         if let Phase::Rest(deadline) = self.phase {
             moments.push(deadline);
@@ -198,6 +212,7 @@ impl Supervisor {
             Event::SessionEnded(pid) => self.session_ended(pid)?,
             Event::BorgcubedEnded => return self.borgcubed_ended(),
             Event::SchedulerEnded => self.scheduler_ended()?,
+            Event::StatusEnded => self.status_ended()?,
             Event::News(which) => {
                 if let Some(names) = self.news.arrived(which) {
                     self.reconcile(&names);
@@ -241,6 +256,7 @@ impl Supervisor {
         self.borgcubed.start_at = None;
         // Nothing new begins.
         self.scheduler.signal(Signal::SIGTERM);
+        self.status.start_at = None;
         if !self.borgcubed.signal(Signal::SIGTERM) && self.borgcubed.child.is_none() {
             self.end_the_rest();
         }
@@ -251,6 +267,8 @@ impl Supervisor {
             return;
         }
         self.phase = Phase::Rest(Instant::now() + GRACE);
+        // People may watch how running jobs end.
+        self.status.signal(Signal::SIGTERM);
         self.signal_the_rest(Signal::SIGTERM);
     }
 
@@ -258,6 +276,7 @@ impl Supervisor {
         self.phase = Phase::Killed;
         self.borgcubed.signal(Signal::SIGKILL);
         self.scheduler.signal(Signal::SIGKILL);
+        self.status.signal(Signal::SIGKILL);
         self.signal_the_rest(Signal::SIGKILL);
     }
 
@@ -335,6 +354,16 @@ impl Supervisor {
         Ok(())
     }
 
+    fn status_ended(&mut self) -> Result<()> {
+        let Some(child) = &self.status.child else { return Ok(()) };
+        let status = child.wait()?;
+        match self.phase {
+            Phase::Running => self.status.ended(status),
+            _ => self.status.child = None,
+        }
+        Ok(())
+    }
+
     /// Sockets for the repositories that there are.
     fn reconcile(&mut self, names: &[RepositoryName]) {
         let gone: Vec<RepositoryName> = self.owners.keys().filter(|n| !names.contains(n)).cloned().collect();
@@ -356,6 +385,7 @@ impl Supervisor {
             self.ready = true;
             if self.phase == Phase::Running {
                 self.scheduler.start(&self.programs);
+                self.status.start(&self.programs);
             }
             log::info!("BorgCube is ready in {}", self.layout.state().display());
         }
@@ -381,6 +411,9 @@ impl Supervisor {
             if self.scheduler.start_at.is_some_and(|at| at <= now) {
                 self.scheduler.start(&self.programs);
             }
+            if self.status.start_at.is_some_and(|at| at <= now) {
+                self.status.start(&self.programs);
+            }
             if self.news.retry_at().is_some_and(|at| at <= now) {
                 self.news.connect();
             }
@@ -395,7 +428,12 @@ impl Supervisor {
 
     /// Nobody listens any more: sockets that say so are better than sockets that refuse.
     fn tidy(&self) {
-        for path in [self.layout.control_socket(), self.layout.session_socket()] {
+        for path in [
+            self.layout.control_socket(),
+            self.layout.session_socket(),
+            self.layout.status_socket(),
+            self.layout.status_url(),
+        ] {
             remove(&path);
         }
         for name in self.owners.keys() {

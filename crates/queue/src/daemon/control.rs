@@ -2,11 +2,11 @@
 
 use super::channel::Channel;
 use super::joblog::LogReader;
-use model::access::{Peer, may_control};
+use model::access::{Peer, Rights, rights};
 use serde_json::json;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
-use wire::control::{ControlError, ErrorKind, Event, EventReply, JobLog, Reply};
+use wire::control::{Call, ControlError, ErrorKind, Event, EventReply, JobLog, Reply};
 
 /// Longest call: a change of the largest config that there may be, before and after, has room.
 const MAX_CALL: usize = 4 * 1024 * 1024;
@@ -37,8 +37,8 @@ pub struct Connection {
     pub channel: Channel,
     /// Who, as the log calls them.
     pub actor: String,
-    /// May control this server.
-    pub allowed: bool,
+    /// What they may do.
+    pub rights: Rights,
     /// What goes on being answered; further calls wait.
     pub stream: Option<Stream>,
     /// There is more to do for it, which had to make room for others.
@@ -69,24 +69,29 @@ pub struct LogStream {
 }
 
 /// How the kernel names somebody, for permission and for the log.
-pub fn identify(stream: &UnixStream, daemon_uid: u32) -> unix::Result<(String, bool)> {
+pub fn identify(stream: &UnixStream, daemon_uid: u32) -> unix::Result<(String, Rights)> {
     let peer = unix::socket::peer(stream)?;
     if peer.uid == 0 {
-        return Ok((ROOT.into(), true));
+        return Ok((ROOT.into(), Rights::Control));
     }
     let actor = match unix::socket::user_name(peer.uid)? {
         Some(name) => format!("user:{name}"),
         None => format!("uid:{}", peer.uid),
     };
     let in_group = peer.uid != daemon_uid && unix::socket::is_in_group(peer.uid, unix::paths::GROUP_OPERATORS)?;
-    Ok((actor, may_control(&Peer { uid: peer.uid, in_group }, daemon_uid)))
+    let status = unix::socket::user_id(unix::paths::USER_STATUS)?;
+    Ok((actor, rights(&Peer { uid: peer.uid, in_group }, daemon_uid, status)))
 }
 
 impl Connection {
     /// A new one.
-    pub fn new(stream: UnixStream, actor: String, allowed: bool, now: Instant) -> std::io::Result<Connection> {
-        let (deadline, limit) = if allowed { (None, MAX_CALL) } else { (Some(now + STRANGER), MAX_STRANGE_CALL) };
-        Ok(Connection { channel: Channel::new(stream, limit)?, actor, allowed, stream: None, busy: false, closing: false, deadline })
+    pub fn new(stream: UnixStream, actor: String, rights: Rights, now: Instant) -> std::io::Result<Connection> {
+        let (deadline, limit) = match rights {
+            Rights::Control => (None, MAX_CALL),
+            Rights::Watch => (None, MAX_STRANGE_CALL),
+            Rights::None => (Some(now + STRANGER), MAX_STRANGE_CALL),
+        };
+        Ok(Connection { channel: Channel::new(stream, limit)?, actor, rights, stream: None, busy: false, closing: false, deadline })
     }
 
     /// Whether the next call may be looked at.
@@ -214,6 +219,11 @@ impl Connection {
     }
 }
 
+/// Whether a call only tells what goes on: what the status daemon may ask for.
+pub fn only_watches(call: &Call) -> bool {
+    matches!(call, Call::GetStatus {} | Call::GetJob { .. } | Call::GetJobLog { .. } | Call::Watch { .. })
+}
+
 /// What a stranger gets.
 pub fn stranger(actor: &str) -> Reply {
     let group = unix::paths::GROUP_OPERATORS;
@@ -233,7 +243,7 @@ mod tests {
 
     fn connection(stream: Option<Stream>) -> (Connection, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut connection = Connection::new(ours, "root".into(), true, Instant::now()).unwrap();
+        let mut connection = Connection::new(ours, "root".into(), Rights::Control, Instant::now()).unwrap();
         connection.stream = stream;
         theirs.set_nonblocking(true).unwrap();
         (connection, theirs)

@@ -2,6 +2,7 @@
 
 use super::control::{self, Connection, MAX_CONNECTIONS, MAX_STRANGERS};
 use super::{ACTOR, COMPLAIN, Daemon, HOUSEKEEPING, Stop, settings};
+use model::access::Rights;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -210,17 +211,17 @@ impl Daemon {
     }
 
     fn welcome(&mut self, stream: UnixStream, now: Instant) {
-        let (actor, allowed) = match control::identify(&stream, self.uid) {
+        let (actor, rights) = match control::identify(&stream, self.uid) {
             Ok(who) => who,
             Err(e) => return log::warn!(event = "connection-refused"; "a connection is refused: {e}"),
         };
-        let strangers = self.connections.values().filter(|c| !c.allowed).count();
+        let strangers = self.connections.values().filter(|c| c.rights == Rights::None).count();
         // Those who may control the server never have to wait for those who may not.
-        let full = if allowed { self.connections.len() - strangers >= MAX_CONNECTIONS } else { strangers >= MAX_STRANGERS };
+        let full = if rights > Rights::None { self.connections.len() - strangers >= MAX_CONNECTIONS } else { strangers >= MAX_STRANGERS };
         if full {
             return self.complain(&format!("a connection of {actor} is refused: there are too many"));
         }
-        match Connection::new(stream, actor, allowed, now) {
+        match Connection::new(stream, actor, rights, now) {
             Ok(connection) => {
                 self.last_connection += 1;
                 self.connections.insert(self.last_connection, connection);

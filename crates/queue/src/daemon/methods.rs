@@ -1,11 +1,12 @@
 //! The table of methods: who asks, what for, and which answer.
 
 use super::Daemon;
-use super::control::{LogStream, Stream, stranger};
+use super::control::{LogStream, Stream, only_watches, stranger};
 use super::errors::{from_store, refuse};
 use super::joblog::LogReader;
 use super::request::{Asked, SERVICE, SERVICE_DESCRIPTION, Unusable, parse, service_error};
 use super::workers::Worker;
+use model::access::Rights;
 use model::{Cause, ConfigName, Failure, Job, JobState, RepositoryName, Timestamp, Work};
 use serde_json::json;
 use std::time::Instant;
@@ -45,14 +46,19 @@ impl Daemon {
             }
             Err(Unusable::Answer { reply, oneway }) => {
                 // A stranger learns nothing about what there is.
-                let reply = if connection.allowed { reply } else { stranger(&connection.actor) };
+                let reply = if connection.rights > Rights::None { reply } else { stranger(&connection.actor) };
                 if !oneway {
                     connection.reply(&reply, now);
                 }
                 return;
             }
         };
-        if !connection.allowed && !matches!(asked.call, Call::GetInfo {} | Call::GetInterfaceDescription { .. }) {
+        let permitted = match connection.rights {
+            Rights::Control => true,
+            Rights::Watch => only_watches(&asked.call),
+            Rights::None => false,
+        };
+        if !permitted && !matches!(asked.call, Call::GetInfo {} | Call::GetInterfaceDescription { .. }) {
             connection.reply(&stranger(&connection.actor), now);
             let actor = connection.actor.clone();
             return self.complain(&format!("{actor} was refused"));

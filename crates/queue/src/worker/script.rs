@@ -276,6 +276,7 @@ pub(super) mod tests {
             read_special: false,
             ignore_inode: false,
             extra_options: vec![],
+            target_age_hours: 26,
             created: now,
         };
         let repository = Repository {

@@ -349,6 +349,7 @@ pub fn config(name: &str, repository: &str, how: &str) -> BackupConfig {
         read_special: false,
         ignore_inode: false,
         extra_options: vec![],
+        target_age_hours: 26,
         created: Timestamp(0),
     }
 }

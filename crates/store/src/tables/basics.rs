@@ -113,7 +113,11 @@ fn client_key(body: &mut serde_json::Value, key: &str) -> std::result::Result<()
 impl Record for BackupConfig {
     const KIND: u16 = kind::CONFIG;
     const NAME: &'static str = "backup config";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
+    fn evolutions() -> &'static [Evolution] {
+        // Before there were target ages, everybody's was the default.
+        &[Evolution { from: 1, to: 2, apply: |_| Ok(()) }]
+    }
 }
 
 impl Record for Settings {

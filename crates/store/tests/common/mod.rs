@@ -80,6 +80,7 @@ pub fn config(name: &str, repository: &str) -> BackupConfig {
         read_special: false,
         ignore_inode: true,
         extra_options: vec!["--list".into()],
+        target_age_hours: 26,
         created: T0,
     }
 }

@@ -1,0 +1,5 @@
+//! `borgcube-statusd`: see the library.
+
+fn main() -> std::process::ExitCode {
+    status::cli::main()
+}

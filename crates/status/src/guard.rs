@@ -1,0 +1,120 @@
+//! What is refused before anybody looks at what is asked, and what every answer says to browsers.
+
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, Uri};
+use std::collections::BTreeSet;
+
+/// Names that always mean this machine.
+const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+
+/// The longest path with its query.
+const MAX_URI: usize = 4096;
+
+/// Scripts, styles and pictures come from here; nothing is inline, nothing comes from elsewhere, nobody frames a page.
+pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The names that this server is called by. A page of somebody else's, whose name points to this machine since a moment ago (DNS rebinding),
+/// calls it by another one.
+#[derive(Debug, Clone)]
+pub struct Hosts(BTreeSet<String>);
+
+impl Hosts {
+    /// Those of this machine and `names`.
+    pub fn new(names: &[String]) -> anyhow::Result<Hosts> {
+        for name in names {
+            let usable = !name.is_empty() && name.len() <= 255 && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._[]:".contains(c));
+            if !usable {
+                anyhow::bail!("--host {name:?} is no host name");
+            }
+        }
+        Ok(Hosts(LOOPBACK.into_iter().map(str::to_owned).chain(names.iter().map(|name| name.to_ascii_lowercase())).collect()))
+    }
+
+    /// Whether a Host header names one of them, with any port.
+    #[must_use]
+    pub fn allows(&self, host: &str) -> bool {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) && !(name.contains(':') && !name.ends_with(']')) => name,
+            _ => host,
+        };
+        self.0.contains(&name.to_ascii_lowercase())
+    }
+}
+
+/// Why a request is not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// It would change something.
+    Method,
+    /// The name it calls this server by is not one of ours.
+    Host,
+    /// It is too long.
+    Uri,
+}
+
+/// Looks at a request's head.
+pub fn check(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refused> {
+    let mut named = headers.get_all(header::HOST).iter();
+    let (host, another) = (named.next(), named.next());
+    // A request line with a name in it overrides the header (RFC 9112, 3.2.2).
+    let host = uri.authority().map(|authority| authority.as_str()).or(host.and_then(|host| host.to_str().ok()));
+    if another.is_some() || !host.is_some_and(|host| hosts.allows(host)) {
+        return Err(Refused::Host);
+    }
+    if method != Method::GET && method != Method::HEAD {
+        return Err(Refused::Method);
+    }
+    if uri.path_and_query().is_some_and(|path| path.as_str().len() > MAX_URI) {
+        return Err(Refused::Uri);
+    }
+    Ok(())
+}
+
+/// Puts into an answer what every answer has.
+pub fn harden(headers: &mut HeaderMap) {
+    let all = [
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (header::HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
+    ];
+    for (name, value) in all {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_this_machine_and_no_others() {
+        let hosts = Hosts::new(&["Backup.example.net".into()]).unwrap();
+        for good in ["localhost", "localhost:8420", "127.0.0.1:1", "[::1]:8420", "[::1]", "LOCALHOST", "backup.example.net:443"] {
+            assert!(hosts.allows(good), "{good}");
+        }
+        for bad in ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil", "localhost:", "localhost:x", "::1", "127.0.0.2", "a:b:1"] {
+            assert!(!hosts.allows(bad), "{bad}");
+        }
+        assert!(Hosts::new(&["a b".into()]).is_err());
+    }
+
+    #[test]
+    fn two_names_are_none() {
+        let hosts = Hosts::new(&[]).unwrap();
+        let uri: Uri = "/".parse().unwrap();
+        let mut headers = HeaderMap::new();
+        assert_eq!(check(&hosts, &Method::GET, &uri, &headers), Err(Refused::Host));
+        headers.append(header::HOST, HeaderValue::from_static("localhost"));
+        assert_eq!(check(&hosts, &Method::GET, &uri, &headers), Ok(()));
+        assert_eq!(check(&hosts, &Method::POST, &uri, &headers), Err(Refused::Method));
+        assert_eq!(check(&hosts, &Method::GET, &"http://evil.example/".parse().unwrap(), &headers), Err(Refused::Host));
+        headers.append(header::HOST, HeaderValue::from_static("evil.example"));
+        assert_eq!(check(&hosts, &Method::GET, &uri, &headers), Err(Refused::Host));
+    }
+}

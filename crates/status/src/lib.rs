@@ -1,0 +1,29 @@
+//! The program `borgcube-statusd`: pages, a JSON API, metrics and live events about what BorgCube does, over HTTP.
+//!
+//! *Is*: a reader. One figure has one source: the structs in [`view`] are what a page shows and what the API answers.
+//! *Is not*: able to change anything. It reads the database, and of `borgcubed` it may only hear what happens and what jobs wrote.
+//! It has no keys, no repositories, and runs as a user of its own.
+//! *May be used by*: its own program only.
+//!
+//! ```text
+//! borgcubed ──Watch──► hub ──broadcast──► viewers (server-sent events)
+//! database  ──short reads──► figures ──► view ──► templates/*.html | JSON | metrics
+//! ```
+//!
+//! Nothing polls the database: a request reads it, events come from the control socket.
+
+pub mod address;
+pub mod api;
+pub mod cli;
+pub mod control;
+pub mod figures;
+pub mod guard;
+pub mod hub;
+pub mod metrics;
+pub mod query;
+pub mod render;
+pub mod routes;
+pub mod serve;
+pub mod source;
+pub mod text;
+pub mod view;

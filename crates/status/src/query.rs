@@ -1,0 +1,96 @@
+//! The query string of a request: filters and cursors, each checked.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::str::FromStr;
+
+/// Why something is not answered as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    /// There is no such page or record.
+    #[error("{0}")]
+    NotFound(String),
+    /// A parameter makes no sense; the sentence says which and why.
+    #[error("{0}")]
+    BadRequest(String),
+    /// The database cannot be read.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Our own trouble.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<store::Error> for Unanswered {
+    fn from(e: store::Error) -> Unanswered {
+        match e {
+            store::Error::NotFound(what) => Unanswered::NotFound(format!("there is no {what}")),
+            other => Unanswered::Unavailable(format!("the database cannot be read: {other}")),
+        }
+    }
+}
+
+/// Parameters by name; what is empty is not there (a form sends empty fields, too).
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Query(BTreeMap<String, String>);
+
+impl Query {
+    /// Reads a query string. Of a name that comes twice the last one counts.
+    #[must_use]
+    pub fn parse(query: &str) -> Query {
+        let pairs = form_urlencoded::parse(query.as_bytes()).filter(|(_, value)| !value.is_empty());
+        Query(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
+    }
+
+    /// A parameter as it came.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// A parameter as what it should be.
+    pub fn get<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, Unanswered> {
+        self.text(name).map(|text| text.parse().map_err(|e| Unanswered::BadRequest(format!("parameter {name}: {e}")))).transpose()
+    }
+
+    /// How much of a list: `limit`, from 1 to `most`.
+    pub fn limit(&self, default: usize, most: usize) -> Result<usize, Unanswered> {
+        match self.get::<usize>("limit")? {
+            None => Ok(default),
+            Some(limit) if (1..=most).contains(&limit) => Ok(limit),
+            Some(limit) => Err(Unanswered::BadRequest(format!("parameter limit: {limit} is not a number from 1 to {most}"))),
+        }
+    }
+
+    /// The same query with another value of one parameter: the address of the next page.
+    #[must_use]
+    pub fn with(&self, name: &str, value: &str) -> String {
+        let others = self.0.iter().filter(|(known, _)| *known != name);
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(others).append_pair(name, value);
+        format!("?{}", query.finish())
+    }
+}
+
+/// A name in a path as what it should be: what is no valid name does not exist.
+pub fn named<T: FromStr>(what: &str, text: &str) -> Result<T, Unanswered> {
+    text.parse().map_err(|_| Unanswered::NotFound(format!("there is no {what} of that name")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters() {
+        let query = Query::parse("client=web1&state=&before=12&x=%3Cb%3E+1");
+        assert_eq!(query.text("client"), Some("web1"));
+        assert_eq!(query.text("state"), None);
+        assert_eq!(query.get::<u64>("before").unwrap(), Some(12));
+        assert!(query.get::<u64>("client").is_err());
+        assert_eq!(query.text("x"), Some("<b> 1"));
+        assert_eq!(query.with("before", "3&4"), "?client=web1&x=%3Cb%3E+1&before=3%264");
+        assert!(Query::parse("limit=0").limit(50, 500).is_err());
+        assert_eq!(Query::parse("limit=7").limit(50, 500).unwrap(), 7);
+    }
+}

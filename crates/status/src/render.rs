@@ -1,0 +1,94 @@
+//! Answers: pages, JSON, files, errors.
+
+use crate::guard;
+use crate::query::Unanswered;
+use askama::Template;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::header::{self, HeaderValue};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+use std::convert::Infallible;
+
+/// What answers consist of.
+pub type Body = BoxBody<Bytes, Infallible>;
+/// An answer.
+pub type Answer = Response<Body>;
+
+/// In which form somebody wants an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A page.
+    Html,
+    /// The API.
+    Json,
+}
+
+/// JSON.
+pub const JSON: &str = "application/json";
+/// A page.
+pub const HTML: &str = "text/html; charset=utf-8";
+
+/// An answer of bytes that are there.
+#[must_use]
+pub fn whole(status: StatusCode, kind: &'static str, bytes: impl Into<Bytes>) -> Answer {
+    answer(status, kind, Full::new(bytes.into()).boxed())
+}
+
+/// An answer with any body.
+#[must_use]
+pub fn answer(status: StatusCode, kind: &'static str, body: Body) -> Answer {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    guard::harden(answer.headers_mut());
+    answer
+}
+
+/// A struct of the read model, in either form.
+pub fn view<T: Template + Serialize>(form: Form, view: &T) -> Result<Answer, Unanswered> {
+    let failed = |e: &dyn std::fmt::Display| Unanswered::Internal(format!("the page cannot be made: {e}"));
+    match form {
+        Form::Html => Ok(whole(StatusCode::OK, HTML, view.render().map_err(|e| failed(&e))?)),
+        Form::Json => Ok(whole(StatusCode::OK, JSON, serde_json::to_vec(view).map_err(|e| failed(&e))?)),
+    }
+}
+
+#[derive(Template)]
+#[template(path = "error.html")]
+struct ErrorPage<'a> {
+    title: &'a str,
+    sentence: &'a str,
+}
+
+/// An error, in either form.
+#[must_use]
+pub fn error(form: Form, status: StatusCode, sentence: &str) -> Answer {
+    let title = status.canonical_reason().unwrap_or("Error");
+    match form {
+        Form::Json => {
+            let body = serde_json::json!({ "error": { "status": status.as_u16(), "message": sentence } });
+            whole(status, JSON, body.to_string())
+        }
+        Form::Html => {
+            let page = ErrorPage { title, sentence }.render().unwrap_or_else(|_| title.to_owned());
+            whole(status, HTML, page)
+        }
+    }
+}
+
+/// Why something is not answered as asked.
+#[must_use]
+pub fn unanswered(form: Form, why: &Unanswered) -> Answer {
+    let status = match why {
+        Unanswered::NotFound(_) => StatusCode::NOT_FOUND,
+        Unanswered::BadRequest(_) => StatusCode::BAD_REQUEST,
+        Unanswered::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Unanswered::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    if status.is_server_error() {
+        log::warn!("{why}");
+    }
+    error(form, status, &why.to_string())
+}

@@ -1,0 +1,236 @@
+//! Which request gets which answer: one table on one screen.
+
+use crate::control::{Told, about_job};
+use crate::guard::{self, Hosts, Refused};
+use crate::hub::{Hub, resync};
+use crate::query::{Query, Unanswered, named};
+use crate::render::{self, Answer, Form, JSON};
+use crate::serve::Limits;
+use crate::source::Source;
+use crate::view::{
+    About, ArchivePage, ArchivesPage, ClientPage, ClientsPage, Context, Dashboard, Health, JobPage, JobsPage, LogPage, PoliciesPage,
+    PolicyPage, RepositoriesPage, RepositoryPage, SchedulesPage,
+};
+use crate::{api, metrics};
+use http_body_util::BodyExt;
+use http_body_util::channel::Channel;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+use model::Timestamp;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Semaphore, watch};
+
+/// Files that do not change while we run.
+const STATIC: [(&str, &str, &str); 3] = [
+    ("style.css", "text/css; charset=utf-8", include_str!("../static/style.css")),
+    ("live.js", "text/javascript; charset=utf-8", include_str!("../static/live.js")),
+    ("icon.svg", "image/svg+xml", include_str!("../static/icon.svg")),
+];
+
+/// Everything that answers need.
+pub struct App {
+    /// The database.
+    pub source: Arc<Source>,
+    /// What happens.
+    pub hub: Arc<Hub>,
+    /// Where borgcubed listens.
+    pub control: PathBuf,
+    /// Names we answer to.
+    pub hosts: Hosts,
+    /// What we do at most.
+    pub limits: Limits,
+    /// Places for viewers.
+    pub viewers: Arc<Semaphore>,
+    /// Places for readers of the database.
+    pub readers: Arc<Semaphore>,
+    /// Since when we run.
+    pub started: Timestamp,
+    /// Whether we stop.
+    pub stopping: watch::Receiver<bool>,
+}
+
+impl App {
+    /// The answer to any request.
+    pub async fn answer(self: Arc<App>, request: Request<Incoming>) -> Answer {
+        let path = request.uri().path().to_owned();
+        let form = if path.starts_with("/api/") { Form::Json } else { Form::Html };
+        let head = request.method() == Method::HEAD;
+        let mut answer = match guard::check(&self.hosts, request.method(), request.uri(), request.headers()) {
+            Ok(()) => match Arc::clone(&self).route(&path, form, &request, head).await {
+                Ok(answer) => answer,
+                Err(why) => render::unanswered(form, &why),
+            },
+            Err(refused) => refuse(form, refused),
+        };
+        if let Some(length) = hyper::body::Body::size_hint(answer.body()).exact().filter(|_| head) {
+            answer.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            *answer.body_mut() = http_body_util::Empty::new().boxed();
+        }
+        answer
+    }
+
+    async fn route(self: Arc<App>, path: &str, form: Form, request: &Request<Incoming>, head: bool) -> Result<Answer, Unanswered> {
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        let segments: Vec<&str> = path.split('/').skip(1).filter(|segment| !segment.is_empty()).collect();
+        // Pages and API have the same names for the same things.
+        let segments = match (form, segments.as_slice()) {
+            (Form::Json, ["api", "v1", "events"]) => return self.events(request, head),
+            (Form::Json, ["api", "v1", "openapi.json"]) => return Ok(render::whole(StatusCode::OK, JSON, api::document())),
+            (Form::Json, ["api", "v1", rest @ ..]) => rest.to_vec(),
+            (Form::Html, ["static", name]) => return file(name),
+            (Form::Html, ["healthz"]) => return Ok(self.healthz().await),
+            (Form::Html, ["metrics"]) => return self.metrics().await,
+            (Form::Html, []) => vec!["dashboard"],
+            (Form::Html, rest) => rest.to_vec(),
+            (Form::Json, _) => return Err(nothing_there()),
+        };
+        let told = match segments.as_slice() {
+            ["jobs", number] => about_job(self.control.clone(), number.parse().map_err(|_| nothing_there())?).await,
+            _ => Told::default(),
+        };
+        let segments: Vec<String> = segments.iter().map(|segment| (*segment).to_owned()).collect();
+        self.blocking(move |app| app.page(form, &segments, &query, told)).await
+    }
+
+    /// The table. Everything here is one short read of the database.
+    fn page(&self, form: Form, segments: &[String], query: &Query, told: Told) -> Result<Answer, Unanswered> {
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        let live = self.hub.live();
+        let stat = if segments == ["about"] { Some(self.source.stat()?) } else { None };
+        self.source.read(|read, figures, now| {
+            let c = &Context { read, figures, live: &live, now };
+            match segments.as_slice() {
+                ["dashboard"] => render::view(form, &Dashboard::new(c)?),
+                ["clients"] => render::view(form, &ClientsPage::new(c)?),
+                ["clients", name] => render::view(form, &ClientPage::new(c, &named("client", name)?)?),
+                ["repositories"] => render::view(form, &RepositoriesPage::new(c)?),
+                ["repositories", name] => render::view(form, &RepositoryPage::new(c, &named("repository", name)?)?),
+                ["jobs"] => render::view(form, &JobsPage::new(c, query)?),
+                ["jobs", number] => render::view(form, &JobPage::new(c, named("job", number)?, told)?),
+                ["archives"] => render::view(form, &ArchivesPage::new(c, query)?),
+                ["archives", repository, id] => render::view(form, &ArchivePage::new(c, named("repository", repository)?, id)?),
+                ["schedules"] => render::view(form, &SchedulesPage::new(c, query)?),
+                ["policies"] => render::view(form, &PoliciesPage::new(c)?),
+                ["policies", name] => render::view(form, &PolicyPage::new(c, &named("policy", name)?, query)?),
+                ["log"] => render::view(form, &LogPage::new(c, query)?),
+                ["about"] => {
+                    let stat = stat.as_ref().ok_or_else(nothing_there)?;
+                    render::view(form, &About::new(c, stat, self.started, self.hub.viewers()))
+                }
+                _ => Err(nothing_there()),
+            }
+        })
+    }
+
+    /// Off the one thread that serves everybody, and not too many at a time.
+    async fn blocking<T: Send + 'static>(
+        self: Arc<App>,
+        f: impl FnOnce(&App) -> Result<T, Unanswered> + Send + 'static,
+    ) -> Result<T, Unanswered> {
+        let place = Arc::clone(&self.readers).acquire_owned().await;
+        let worked = tokio::task::spawn_blocking(move || {
+            let outcome = f(&self);
+            drop(place);
+            outcome
+        });
+        worked.await.unwrap_or_else(|e| Err(Unanswered::Internal(format!("the page cannot be made: {e}"))))
+    }
+
+    async fn metrics(self: Arc<App>) -> Result<Answer, Unanswered> {
+        let text = self.blocking(|app| {
+            let live = app.hub.live();
+            let viewers = app.hub.viewers();
+            let stat = app.source.stat()?;
+            app.source.read(|read, figures, now| metrics::text(&Context { read, figures, live: &live, now }, &stat, viewers))
+        });
+        Ok(render::whole(StatusCode::OK, metrics::KIND, text.await?))
+    }
+
+    /// For whoever watches us: 200 when everything is well, 503 otherwise, with what is wrong.
+    async fn healthz(self: Arc<App>) -> Answer {
+        let live = self.hub.live();
+        let database = self.blocking(|app| app.source.read(|_, _, _| Ok(()))).await;
+        let trouble: Vec<String> = database.as_ref().err().map(ToString::to_string).into_iter().chain(live.trouble.clone()).collect();
+        let healthy = database.is_ok() && live.connected;
+        let health = Health { healthy, database: database.is_ok(), borgcubed: live.connected, trouble };
+        let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        render::whole(status, JSON, serde_json::to_vec(&health).unwrap_or_default())
+    }
+
+    /// Server-sent events, for as long as somebody looks.
+    fn events(self: Arc<App>, request: &Request<Incoming>, head: bool) -> Result<Answer, Unanswered> {
+        const KIND: &str = "text/event-stream";
+        if head {
+            return Ok(render::whole(StatusCode::OK, KIND, Bytes::new()));
+        }
+        let Ok(place) = Arc::clone(&self.viewers).try_acquire_owned() else {
+            let sentence = format!("{} viewers already look at live events; pages work without them", self.limits.viewers);
+            return Err(Unanswered::Unavailable(sentence));
+        };
+        let last_seen = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
+        let mut joined = self.hub.join(last_seen);
+        let (mut sender, body) = Channel::<Bytes, std::convert::Infallible>::new(2);
+        let mut stopping = self.stopping.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            for bytes in joined.first {
+                if sender.send_data(bytes).await.is_err() {
+                    return;
+                }
+            }
+            loop {
+                let received = tokio::select! {
+                    received = joined.rest.recv() => received,
+                    _ = stopping.changed() => return,
+                };
+                let bytes = match received {
+                    Ok(frame) => frame.bytes,
+                    // Too slow for all of it; the present state is what matters.
+                    Err(RecvError::Lagged(_)) => resync(),
+                    Err(RecvError::Closed) => return,
+                };
+                let sent = tokio::select! {
+                    sent = sender.send_data(bytes) => sent.is_ok(),
+                    _ = stopping.changed() => return,
+                };
+                if !sent {
+                    return;
+                }
+            }
+        });
+        let mut answer = render::answer(StatusCode::OK, KIND, body.boxed());
+        // nginx holds back what is not said to be a stream.
+        answer.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+        answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        Ok(answer)
+    }
+}
+
+fn nothing_there() -> Unanswered {
+    Unanswered::NotFound("there is no such page".into())
+}
+
+fn file(name: &str) -> Result<Answer, Unanswered> {
+    let (_, kind, text) = STATIC.iter().find(|(known, _, _)| *known == name).ok_or_else(nothing_there)?;
+    let mut answer = render::whole(StatusCode::OK, kind, Bytes::from_static(text.as_bytes()));
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=300"));
+    Ok(answer)
+}
+
+fn refuse(form: Form, refused: Refused) -> Answer {
+    match refused {
+        Refused::Method => {
+            let mut answer = render::error(form, StatusCode::METHOD_NOT_ALLOWED, "nothing can be changed here; `borgcube` changes things");
+            answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            answer
+        }
+        Refused::Host => {
+            let sentence = "this server is not called by that name; borgcube-statusd --host NAME allows another one";
+            render::error(form, StatusCode::MISDIRECTED_REQUEST, sentence)
+        }
+        Refused::Uri => render::error(form, StatusCode::URI_TOO_LONG, "the address is too long"),
+    }
+}
