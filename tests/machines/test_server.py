@@ -124,7 +124,7 @@ class Server:
         verify = self.server.sh("systemd-analyze verify --man=no /usr/lib/systemd/system/borgcube*")
         self.assertEqual(verify.out + verify.err, "")
         for unit, bar in (("borgcube-session@.service", 0.5), ("borgcube-schedule@.service", 0.5),
-                          ("borgcube-scheduler-sync.service", 0.5), ("borgcubed.service", 1.5),
+                          ("borgcube-scheduler-sync.service", 0.5), ("borgcube-statusd.service", 0.5), ("borgcubed.service", 1.5),
                           ("borgcube-repositoryd@main.service", 1.5)):
             said = self.server.sh(f"systemd-analyze security --no-pager {unit}").out if "@." not in unit else self.server.sh(
                 f"systemd-analyze security --offline=true --no-pager /usr/lib/systemd/system/{unit}").out

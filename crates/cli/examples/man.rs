@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The programs that are not the command line.
-const PROGRAMS: [&str; 8] = [
+const PROGRAMS: [&str; 9] = [
     "borgcubed",
     "borgcube-worker",
     "borgcube-proxy",
@@ -22,6 +22,7 @@ const PROGRAMS: [&str; 8] = [
     "borgcube-scheduler",
     "borgcube-timers",
     "borgcube-authorized-keys",
+    "borgcube-statusd",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

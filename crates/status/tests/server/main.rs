@@ -1,0 +1,11 @@
+//! The real program over a real database, asked over real sockets.
+#![allow(clippy::unwrap_used, reason = "tests, their helper functions included")]
+
+mod events;
+mod figures;
+mod hostile;
+mod limits;
+mod pages;
+mod records;
+mod schema;
+mod world;
