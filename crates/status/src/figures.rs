@@ -3,7 +3,7 @@
 //!
 //! So the figures are those of the snapshot they are shown with, and a page costs the same with a hundred archives and a hundred thousand.
 
-use model::{Archive, ConfigName, Job, JobState, RepositoryName, Timestamp};
+use model::{Archive, ConfigName, Job, JobKind, JobState, RepositoryName, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use store::tables::{Archives, Jobs};
 use store::{ArchiveFilter, ArchiveKey, JobFilter, Read, Result, TransactionNumber};
@@ -12,6 +12,8 @@ use store::{ArchiveFilter, ArchiveKey, JobFilter, Read, Result, TransactionNumbe
 const FAR: u64 = 5_000;
 /// Archives that are read at a time.
 const PAGE: usize = 1_000;
+/// Jobs of a repository among which its last check is looked for, when everything is read anew.
+const CHECKS: usize = 10_000;
 
 /// Sums over archives that are restore points.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -62,6 +64,8 @@ pub struct RepositoryFigures {
     pub sums: Sums,
     /// Archives of it that are no restore points.
     pub incomplete: u64,
+    /// The newest check that has ended.
+    pub last_check: Option<Job>,
     /// Restore points by the day of their end (days since 1970 in the server's zone).
     pub days: BTreeMap<i64, Sums>,
 }
@@ -93,6 +97,26 @@ pub fn is_good(archive: &Archive) -> bool {
     !archive.incomplete && !archive.suspicious
 }
 
+fn is_check(job: &Job) -> bool {
+    job.kind() == JobKind::Check && matches!(job.state, JobState::Done | JobState::Failed)
+}
+
+/// No index knows the kind of a job.
+fn last_check(r: &Read<'_>, repository: &RepositoryName) -> Result<Option<Job>> {
+    let states = vec![JobState::Done, JobState::Failed];
+    let mut filter = JobFilter { states, repository: Some(repository.clone()), ..JobFilter::default() };
+    for _ in 0..CHECKS / 100 {
+        let page = r.jobs().page(&filter, 100)?;
+        filter.before = page.last().map(|job| job.number);
+        let whole = page.len() == 100;
+        let check = page.into_iter().find(is_check);
+        if check.is_some() || !whole {
+            return Ok(check);
+        }
+    }
+    Ok(None)
+}
+
 /// Fails if one of the tables that we read is not there.
 pub fn every_table(r: &Read<'_>) -> Result<()> {
     r.repositories().count()?;
@@ -107,9 +131,14 @@ pub fn every_table(r: &Read<'_>) -> Result<()> {
 }
 
 impl Figures {
+    /// Whether they are those of a snapshot.
+    pub fn are_of(&self, r: &Read<'_>) -> Result<bool> {
+        Ok(self.at == Some(last_transaction(r)?))
+    }
+
     /// Brings them to the state of a snapshot.
     pub fn catch_up(&mut self, r: &Read<'_>) -> Result<()> {
-        let last = r.log().last()?.map_or(0, |entry| entry.number.0);
+        let last = last_transaction(r)?;
         match self.at {
             Some(at) if at == last => return Ok(()),
             // Behind us: another database is in the place of ours.
@@ -144,6 +173,10 @@ impl Figures {
             figures.look_at_archives(r, &config)?;
             figures.look_at_jobs(r, &config)?;
         }
+        for repository in r.repositories().list()? {
+            let check = last_check(r, &repository.name)?;
+            figures.repositories.entry(repository.name).or_default().last_check = check;
+        }
         Ok(figures)
     }
 
@@ -161,7 +194,9 @@ impl Figures {
                 }
             } else if let Some(number) = change.key_as::<Jobs>()? {
                 let job = r.jobs().get(&number)?.map_or_else(|| change.before_as::<Jobs>(), |job| Ok(Some(job)))?;
-                jobs.extend(job.filter(|job| job.state.is_final()).and_then(|job| job.config()));
+                let Some(job) = job.filter(|job| job.state.is_final()) else { continue };
+                jobs.extend(job.config());
+                self.checked(job);
             }
         }
         let mut configs = BTreeSet::new();
@@ -208,6 +243,14 @@ impl Figures {
         self.all.take(archive);
     }
 
+    fn checked(&mut self, job: Job) {
+        let Some(repository) = job.repository.clone().filter(|_| is_check(&job)) else { return };
+        let last = &mut self.repositories.entry(repository).or_default().last_check;
+        if last.as_ref().is_none_or(|last| last.number <= job.number) {
+            *last = Some(job);
+        }
+    }
+
     fn look_at_archives(&mut self, r: &Read<'_>, config: &ConfigName) -> Result<()> {
         let mut filter = ArchiveFilter { config: Some(config.clone()), ..ArchiveFilter::default() };
         let good = loop {
@@ -229,10 +272,22 @@ impl Figures {
         Ok(())
     }
 
-    /// Of one config.
+    /// The newest good archive of a config.
     #[must_use]
-    pub fn config(&self, config: &ConfigName) -> ConfigFigures {
-        self.configs.get(config).cloned().unwrap_or_default()
+    pub fn last_good(&self, config: &ConfigName) -> Option<&Archive> {
+        self.configs.get(config)?.last_good.as_ref()
+    }
+
+    /// The newest backup job of a config that has ended.
+    #[must_use]
+    pub fn last_ended(&self, config: &ConfigName) -> Option<&Job> {
+        self.configs.get(config)?.last_ended.as_ref()
+    }
+
+    /// The sums of a config.
+    #[must_use]
+    pub fn sums(&self, config: &ConfigName) -> Sums {
+        self.configs.get(config).map(|figures| figures.sums).unwrap_or_default()
     }
 
     /// Backups that ended on the day of `now`.
@@ -248,6 +303,10 @@ impl Figures {
         }
         sums
     }
+}
+
+fn last_transaction(r: &Read<'_>) -> Result<u64> {
+    Ok(r.log().last()?.map_or(0, |entry| entry.number.0))
 }
 
 fn config_of(archive: &Archive) -> ConfigName {

@@ -103,12 +103,6 @@ impl Hub {
         Arc::clone(&self.state().live)
     }
 
-    /// Viewers at present.
-    #[must_use]
-    pub fn viewers(&self) -> usize {
-        self.channel.receiver_count()
-    }
-
     /// A new viewer, or one that comes back with the id of the last event it saw.
     #[must_use]
     pub fn join(&self, last_seen: Option<&str>) -> Joined {
@@ -154,12 +148,10 @@ impl Hub {
 
     async fn watch(&self, control: &std::path::Path, pause: &mut Duration) -> Result<std::convert::Infallible, Trouble> {
         let mut connection = Connection::open(control).await?;
+        // Watch says nothing until something happens; that somebody listens is seen by the answer to the question before it.
+        connection.send(Call::GetInfo {}, false).await?;
         connection.send(Call::Watch { job: None }, true).await?;
-        // Watch says nothing until something happens; that it understood is seen by an answer to another question.
-        let mut question = Connection::open(control).await?;
-        question.send(Call::GetInfo {}, false).await?;
-        question.reply().await?;
-        drop(question);
+        connection.reply().await?;
         self.found();
         *pause = Duration::from_millis(100);
         loop {

@@ -94,9 +94,9 @@ pub fn text(c: &Context<'_>, stat: &Stat, viewers: usize) -> Result<String, Unan
     for (name, help, value) in last {
         let mut family = Family::gauge(out, name, help);
         for config in &configs {
-            if let Some(archive) = c.figures.config(&config.name()).last_good {
+            if let Some(archive) = c.figures.last_good(&config.name()) {
                 let labels = [("client", config.client.as_str()), ("label", config.label.as_str()), ("repository", config.repository.as_str())];
-                family.sample(&labels, value(&archive));
+                family.sample(&labels, value(archive));
             }
         }
     }

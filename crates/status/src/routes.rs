@@ -118,11 +118,16 @@ impl App {
                 ["log"] => render::view(form, &LogPage::new(c, query)?),
                 ["about"] => {
                     let stat = stat.as_ref().ok_or_else(nothing_there)?;
-                    render::view(form, &About::new(c, stat, self.started, self.hub.viewers()))
+                    render::view(form, &About::new(c, stat, self.started, self.watching()))
                 }
                 _ => Err(nothing_there()),
             }
         })
+    }
+
+    /// Viewers of live events at present.
+    fn watching(&self) -> usize {
+        self.limits.viewers.saturating_sub(self.viewers.available_permits())
     }
 
     /// Off the one thread that serves everybody, and not too many at a time.
@@ -142,7 +147,7 @@ impl App {
     async fn metrics(self: Arc<App>) -> Result<Answer, Unanswered> {
         let text = self.blocking(|app| {
             let live = app.hub.live();
-            let viewers = app.hub.viewers();
+            let viewers = app.watching();
             let stat = app.source.stat()?;
             app.source.read(|read, figures, now| metrics::text(&Context { read, figures, live: &live, now }, &stat, viewers))
         });
@@ -175,7 +180,6 @@ impl App {
         let (mut sender, body) = Channel::<Bytes, std::convert::Infallible>::new(2);
         let mut stopping = self.stopping.clone();
         tokio::spawn(async move {
-            let _place = place;
             for bytes in joined.first {
                 if sender.send_data(bytes).await.is_err() {
                     return;
@@ -200,6 +204,11 @@ impl App {
                     return;
                 }
             }
+        });
+        // The place is free when the connection is gone, not when the next event finds that out.
+        let body = body.map_frame(move |frame| {
+            let _held = &place;
+            frame
         });
         let mut answer = render::answer(StatusCode::OK, KIND, body.boxed());
         // nginx holds back what is not said to be a stream.

@@ -12,6 +12,7 @@
 
   // Many who look at the same moment do not all ask at the same moment.
   let waiting = null;
+  let stale = false;
   const refresh = (soon) => {
     if (waiting || document.hidden) {
       stale = stale || document.hidden;
@@ -19,7 +20,6 @@
     }
     waiting = setTimeout(renew, (soon ? 150 : 400) + Math.random() * 600);
   };
-  let stale = false;
 
   async function renew() {
     try {

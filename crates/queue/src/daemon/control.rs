@@ -262,6 +262,27 @@ mod tests {
     }
 
     #[test]
+    fn who_watches_changes_nothing_and_lists_nothing() {
+        for call in [Call::GetStatus {}, Call::GetJob { job: 1 }, Call::GetJobLog { job: 1, follow: true }, Call::Watch { job: None }] {
+            assert!(only_watches(&call), "{call:?}");
+        }
+        let name = "main".parse().unwrap();
+        let others = [
+            Call::CancelJob { job: 1 },
+            Call::Wake {},
+            Call::ListTriggers {},
+            Call::FireTrigger { id: String::new(), context: model::trigger::AccessContext::AnonymousWeb },
+            Call::Undo { transaction: 1 },
+            Call::RemoveRepository { name },
+            Call::GetSettings {},
+            Call::ListClients {},
+        ];
+        for call in others {
+            assert!(!only_watches(&call), "{call:?}");
+        }
+    }
+
+    #[test]
     fn a_watched_job_ends_its_stream() {
         let now = Instant::now();
         let (mut c, mut peer) = connection(Some(Stream::Watch(Some(5))));

@@ -54,15 +54,15 @@ impl ConfigRow {
     /// Of a record.
     #[must_use]
     pub fn of(c: &Context<'_>, config: &BackupConfig) -> ConfigRow {
-        let figures = c.figures.config(&config.name());
-        let last_good = figures.last_good.as_ref().map(|archive| archive.end);
+        let name = config.name();
+        let last_good = c.figures.last_good(&name).map(|archive| archive.end);
         let age = last_good.map(|last| c.now.seconds_since(last));
         // Of a new config nothing can be expected yet.
         let since = last_good.unwrap_or(config.created);
         let overdue = c.now.seconds_since(since) > f64::from(config.target_age_hours) * 3600.0;
-        let last = figures.last_ended.as_ref();
+        let last = c.figures.last_ended(&name);
         ConfigRow {
-            name: config.name().to_string(),
+            name: name.to_string(),
             client: config.client.to_string(),
             label: config.label.to_string(),
             repository: config.repository.to_string(),
@@ -74,7 +74,7 @@ impl ConfigRow {
             last_job: last.map(|job| job.number),
             last_phase: last.map(|job| super::jobs::phase(job.state)),
             last_failure: last.and_then(|job| job.failure.as_ref()).map(model::Failure::line),
-            sizes: figures.sums.into(),
+            sizes: c.figures.sums(&name).into(),
         }
     }
 

@@ -6,13 +6,11 @@ use super::{Context, Frame, Sizes};
 use crate::query::Unanswered;
 use crate::text;
 use askama::Template;
-use model::{JobKind, JobState, Repository, RepositoryName, Timestamp, Yield};
+use model::{JobState, Repository, RepositoryName, Timestamp, Yield};
 use schemars::JsonSchema;
 use serde::Serialize;
 use store::JobFilter;
 
-/// Jobs that are looked at for the last check.
-const LOOKED_AT: usize = 500;
 /// Jobs on a repository's page.
 const JOBS: usize = 10;
 
@@ -33,7 +31,7 @@ pub struct RepositoryRow {
     pub sizes: Sizes,
     /// Checkpoints of broken jobs.
     pub incomplete: u64,
-    /// When the newest check among its last 500 jobs ended.
+    /// When the newest check ended.
     #[schemars(with = "Option<i64>")]
     pub last_check: Option<Timestamp>,
     /// Whether that check found nothing wrong.
@@ -43,38 +41,22 @@ pub struct RepositoryRow {
 }
 
 impl RepositoryRow {
-    fn of(c: &Context<'_>, repository: &Repository) -> Result<RepositoryRow, Unanswered> {
-        let figures = c.figures.repositories.get(&repository.name).cloned().unwrap_or_default();
-        let filter = JobFilter {
-            states: vec![JobState::Done, JobState::Failed],
-            repository: Some(repository.name.clone()),
-            ..JobFilter::default()
-        };
-        // Checks are of no client and of no config, so they are looked for among all jobs of the repository; in steps, as most have one soon.
-        let mut check = None;
-        let mut filter = filter;
-        for _ in 0..LOOKED_AT / 50 {
-            let page = c.read.jobs().page(&filter, 50)?;
-            filter.before = page.last().map(|job| job.number);
-            let whole = page.len() == 50;
-            check = page.into_iter().find(|job| job.kind() == JobKind::Check);
-            if check.is_some() || !whole {
-                break;
-            }
-        }
+    fn of(c: &Context<'_>, repository: &Repository) -> RepositoryRow {
+        let figures = c.figures.repositories.get(&repository.name);
+        let check = figures.and_then(|figures| figures.last_check.as_ref());
         let good = |job: &model::Job| job.state == JobState::Done && matches!(job.yielded, Some(Yield::Checked { error_count: 0, .. }));
-        Ok(RepositoryRow {
+        RepositoryRow {
             name: repository.name.to_string(),
             description: repository.description.clone(),
             url: repository.url.clone(),
             encryption: repository.encryption.to_string(),
             repository_id: repository.repository_id.clone(),
-            sizes: figures.sums.into(),
-            incomplete: figures.incomplete,
-            last_check: check.as_ref().and_then(model::Job::ended),
-            last_check_good: check.as_ref().map(good),
+            sizes: figures.map(|figures| figures.sums).unwrap_or_default().into(),
+            incomplete: figures.map_or(0, |figures| figures.incomplete),
+            last_check: check.and_then(model::Job::ended),
+            last_check_good: check.map(good),
             last_check_job: check.map(|job| job.number),
-        })
+        }
     }
 }
 
@@ -93,7 +75,7 @@ impl RepositoriesPage {
     /// All of them.
     pub fn new(c: &Context<'_>) -> Result<RepositoriesPage, Unanswered> {
         let rows = c.read.repositories().list()?;
-        let rows = rows.iter().map(|repository| RepositoryRow::of(c, repository)).collect::<Result<_, _>>()?;
+        let rows = rows.iter().map(|repository| RepositoryRow::of(c, repository)).collect();
         Ok(RepositoriesPage { frame: c.frame("repositories"), repositories: rows })
     }
 }
@@ -124,7 +106,7 @@ impl RepositoryPage {
         let jobs = c.read.jobs().page(&JobFilter { repository: Some(name.clone()), ..JobFilter::default() }, JOBS)?;
         Ok(RepositoryPage {
             frame: c.frame("repositories"),
-            repository: RepositoryRow::of(c, &repository)?,
+            repository: RepositoryRow::of(c, &repository),
             configs: c.read.configs().of_repository(name)?.iter().map(|config| config.name().to_string()).collect(),
             jobs: c.rows(&jobs),
             charts: c.figures.repositories.get(name).map(Chart::space).unwrap_or_default(),

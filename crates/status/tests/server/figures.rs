@@ -18,7 +18,7 @@ fn compare(store: &Store, followed: &mut Figures, when: &str) {
                     repository.days.retain(|_, sums| sums.archives > 0);
                 }
                 figures.configs.retain(|_, config| config.sums.archives > 0 || config.last_ended.is_some() || config.last_good.is_some());
-                figures.repositories.retain(|_, repository| repository.sums.archives > 0 || repository.incomplete > 0);
+                figures.repositories.retain(|_, repository| repository.sums.archives > 0 || repository.incomplete > 0 || repository.last_check.is_some());
             }
             assert_eq!(kept, seen, "{when}");
             Ok(())
@@ -48,7 +48,7 @@ fn they_follow_the_log() {
         })
         .unwrap();
     compare(&store, &mut figures, "changed");
-    let good = |figures: &Figures| figures.config(&"web1/etc".parse().unwrap()).last_good.map(|archive| archive.job);
+    let good = |figures: &Figures| figures.last_good(&"web1/etc".parse().unwrap()).map(|archive| archive.job);
     assert_eq!(good(&figures), Some(2));
 
     // Several changes of one record between two looks: only the first and the last count.
@@ -62,7 +62,15 @@ fn they_follow_the_log() {
     store.write("complete", "root", |w| w.archives().put(&completed)).unwrap();
     store.write("job", "root", |w| w.jobs().insert(&ended(20, "db1/data", 0, None))).unwrap();
     compare(&store, &mut figures, "an incomplete one becomes whole");
-    assert_eq!(figures.config(&"db1/data".parse().unwrap()).last_ended.unwrap().number, 20);
+    assert_eq!(figures.last_ended(&"db1/data".parse().unwrap()).unwrap().number, 20);
+
+    let mut check = model::Job::new(21, model::Work::Check { verify_data: false }, "main".parse().unwrap(), "root", model::Timestamp::now());
+    store.write("check", "root", |w| w.jobs().insert(&check)).unwrap();
+    compare(&store, &mut figures, "a check waits");
+    check.force_state(model::JobState::Failed, model::Failure::new(model::Cause::RepositoryCheckNeeded, "x"), model::Timestamp::now()).unwrap();
+    store.write("check", "root", |w| w.jobs().put(&check)).unwrap();
+    compare(&store, &mut figures, "a check has ended");
+    assert_eq!(figures.repositories[&"main".parse().unwrap()].last_check.as_ref().map(|job| job.number), Some(21));
 
     for number in 1..=4u64 {
         let config = if number == 4 { "db1/data" } else { "web1/etc" };

@@ -63,7 +63,8 @@ fn what_is_too_much_is_cut_off_and_hurts_nobody() {
     };
     assert_eq!(heads(40, 10), 200);
     assert_eq!(heads(100, 10), 431);
-    assert_eq!(heads(1, 100_000), 431);
+    // It may be closed before all of it is sent, and then the answer is lost on the way.
+    assert!([431, 0].contains(&heads(1, 100_000)));
     for garbage in [&b"\x16\x03\x01\x02\x00"[..], b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\0\0\0\0\r\n\r\n", b"GET / HTTP/1.1\r\nHost localhost\r\n\r\n"] {
         let status = world.raw(garbage).status;
         assert!(status == 400 || status == 505 || status == 0, "{garbage:?}: {status}");
