@@ -15,7 +15,8 @@ const PASSPHRASE: &str = "correct horse battery staple";
 
 /// Where the pages of a system are, as it says itself.
 fn address(system: &TestSystem) -> String {
-    let url = retry_until(PATIENCE, || fs::read_to_string(system.state().join("run/status.url")).ok()).expect("the address is written down");
+    let url =
+        retry_until(PATIENCE, || fs::read_to_string(system.state().join("run/status.url")).ok()).expect("the address is written down");
     url.trim().trim_start_matches("http://").trim_end_matches('/').to_owned()
 }
 

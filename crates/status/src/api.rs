@@ -72,9 +72,11 @@ fn add<T: JsonSchema>(paths: &mut Map<String, Value>, generator: &mut SchemaGene
     let schema = generator.subschema_for::<T>();
     let in_path = path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
     let in_path = in_path.map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
-    let in_query = query.iter().map(|(name, kind, about)| json!({ "name": name, "in": "query", "description": about, "schema": { "type": kind } }));
+    let in_query =
+        query.iter().map(|(name, kind, about)| json!({ "name": name, "in": "query", "description": about, "schema": { "type": kind } }));
     let parameters: Vec<Value> = in_path.chain(in_query).collect();
-    let error = json!({ "description": "Why not", "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } } });
+    let error =
+        json!({ "description": "Why not", "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } } });
     let get = json!({ "get": {
         "summary": summary,
         "parameters": parameters,

@@ -116,4 +116,3 @@ pub async fn about_job(socket: PathBuf, job: u64) -> Told {
     };
     told
 }
-

@@ -35,7 +35,11 @@ impl Hosts {
     #[must_use]
     pub fn allows(&self, host: &str) -> bool {
         let name = match host.rsplit_once(':') {
-            Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) && !(name.contains(':') && !name.ends_with(']')) => name,
+            Some((name, port))
+                if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) && !(name.contains(':') && !name.ends_with(']')) =>
+            {
+                name
+            }
             _ => host,
         };
         self.0.contains(&name.to_ascii_lowercase())
@@ -98,7 +102,9 @@ mod tests {
         for good in ["localhost", "localhost:8420", "127.0.0.1:1", "[::1]:8420", "[::1]", "LOCALHOST", "backup.example.net:443"] {
             assert!(hosts.allows(good), "{good}");
         }
-        for bad in ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil", "localhost:", "localhost:x", "::1", "127.0.0.2", "a:b:1"] {
+        for bad in
+            ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil", "localhost:", "localhost:x", "::1", "127.0.0.2", "a:b:1"]
+        {
             assert!(!hosts.allows(bad), "{bad}");
         }
         assert!(Hosts::new(&["a b".into()]).is_err());

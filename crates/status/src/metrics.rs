@@ -49,7 +49,11 @@ pub fn text(c: &Context<'_>, stat: &Stat, viewers: usize) -> Result<String, Unan
     let mut out = String::new();
     let out = &mut out;
     let version = [("version", env!("CARGO_PKG_VERSION"))];
-    let _ = write!(out, "# TYPE borgcube_build info\n# HELP borgcube_build BorgCube's version.\nborgcube_build_info{{version=\"{}\"}} 1\n", version[0].1);
+    let _ = write!(
+        out,
+        "# TYPE borgcube_build info\n# HELP borgcube_build BorgCube's version.\nborgcube_build_info{{version=\"{}\"}} 1\n",
+        version[0].1
+    );
     let mut one = |name: &str, help: &str, value: f64| Family::gauge(out, name, help).sample(&[], value);
     one("borgcube_archives", "Restore points.", c.figures.all.archives as f64);
     one("borgcube_original_bytes", "Bytes of the files in all restore points.", c.figures.all.original as f64);
@@ -78,9 +82,7 @@ pub fn text(c: &Context<'_>, stat: &Stat, viewers: usize) -> Result<String, Unan
     per_config("borgcube_target_age_seconds", "Age from which on the newest good backup is too old.", &|row| {
         Some(f64::from(row.target_age_hours) * 3600.0)
     });
-    per_config("borgcube_target_age_exceeded", "Whether the newest good backup is too old.", &|row| {
-        Some(f64::from(u8::from(row.overdue)))
-    });
+    per_config("borgcube_target_age_exceeded", "Whether the newest good backup is too old.", &|row| Some(f64::from(u8::from(row.overdue))));
     per_config("borgcube_config_archives", "Restore points of the config.", &|row| Some(row.sizes.archives as f64));
     per_config("borgcube_last_job_failed", "Whether the newest job that ended has failed.", &|row| {
         row.last_phase.map(|phase| f64::from(u8::from(phase == "failed")))
@@ -95,7 +97,8 @@ pub fn text(c: &Context<'_>, stat: &Stat, viewers: usize) -> Result<String, Unan
         let mut family = Family::gauge(out, name, help);
         for config in &configs {
             if let Some(archive) = c.figures.last_good(&config.name()) {
-                let labels = [("client", config.client.as_str()), ("label", config.label.as_str()), ("repository", config.repository.as_str())];
+                let labels =
+                    [("client", config.client.as_str()), ("label", config.label.as_str()), ("repository", config.repository.as_str())];
                 family.sample(&labels, value(archive));
             }
         }

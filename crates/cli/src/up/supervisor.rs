@@ -428,12 +428,7 @@ impl Supervisor {
 
     /// Nobody listens any more: sockets that say so are better than sockets that refuse.
     fn tidy(&self) {
-        for path in [
-            self.layout.control_socket(),
-            self.layout.session_socket(),
-            self.layout.status_socket(),
-            self.layout.status_url(),
-        ] {
+        for path in [self.layout.control_socket(), self.layout.session_socket(), self.layout.status_socket(), self.layout.status_url()] {
             remove(&path);
         }
         for name in self.owners.keys() {

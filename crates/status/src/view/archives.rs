@@ -163,7 +163,8 @@ impl ArchivePage {
         }
         let key = ArchiveKey { repository: repository.clone(), id: id.to_ascii_lowercase() };
         let archive = c.read.archives().get(&key)?.ok_or_else(missing)?;
-        let policy = |policy: &Option<model::PolicyName>| policy.as_ref().map_or_else(String::new, |policy| format!(", by policy {policy}"));
+        let policy =
+            |policy: &Option<model::PolicyName>| policy.as_ref().map_or_else(String::new, |policy| format!(", by policy {policy}"));
         Ok(ArchivePage {
             frame: c.frame("archives"),
             archive: ArchiveRow::of(&archive),

@@ -143,9 +143,10 @@ fn states_of(text: &str) -> Result<Vec<JobState>, Unanswered> {
     let phase_of = |wanted: &str| JobState::ALL.into_iter().filter(|state| phase(*state) == wanted).collect::<Vec<_>>();
     match phase_of(text) {
         states if !states.is_empty() => Ok(states),
-        _ => text.parse().map(|state| vec![state]).map_err(|e| {
-            Unanswered::BadRequest(format!("parameter state: {e}; or one of queued, running, done, failed, cancelled"))
-        }),
+        _ => text
+            .parse()
+            .map(|state| vec![state])
+            .map_err(|e| Unanswered::BadRequest(format!("parameter state: {e}; or one of queued, running, done, failed, cancelled"))),
     }
 }
 
@@ -388,6 +389,8 @@ fn result(yielded: &Yield) -> String {
             let stopped = if *stopped > 0 { format!("; pruning is stopped for {}", count(stopped, "config")) } else { String::new() };
             format!("{} deleted, {} marked, {} freed{stopped}", count(deleted, "archive"), count(marked, "archive"), bytes(freed))
         }
-        Yield::Restored { target, chunks, bytes: read, .. } => format!("restored to {target}: {} read, {}", count(chunks, "chunk"), bytes(read)),
+        Yield::Restored { target, chunks, bytes: read, .. } => {
+            format!("restored to {target}: {} read, {}", count(chunks, "chunk"), bytes(read))
+        }
     }
 }

@@ -18,7 +18,9 @@ fn compare(store: &Store, followed: &mut Figures, when: &str) {
                     repository.days.retain(|_, sums| sums.archives > 0);
                 }
                 figures.configs.retain(|_, config| config.sums.archives > 0 || config.last_ended.is_some() || config.last_good.is_some());
-                figures.repositories.retain(|_, repository| repository.sums.archives > 0 || repository.incomplete > 0 || repository.last_check.is_some());
+                figures
+                    .repositories
+                    .retain(|_, repository| repository.sums.archives > 0 || repository.incomplete > 0 || repository.last_check.is_some());
             }
             assert_eq!(kept, seen, "{when}");
             Ok(())
@@ -64,10 +66,13 @@ fn they_follow_the_log() {
     compare(&store, &mut figures, "an incomplete one becomes whole");
     assert_eq!(figures.last_ended(&"db1/data".parse().unwrap()).unwrap().number, 20);
 
-    let mut check = model::Job::new(21, model::Work::Check { verify_data: false }, "main".parse().unwrap(), "root", model::Timestamp::now());
+    let mut check =
+        model::Job::new(21, model::Work::Check { verify_data: false }, "main".parse().unwrap(), "root", model::Timestamp::now());
     store.write("check", "root", |w| w.jobs().insert(&check)).unwrap();
     compare(&store, &mut figures, "a check waits");
-    check.force_state(model::JobState::Failed, model::Failure::new(model::Cause::RepositoryCheckNeeded, "x"), model::Timestamp::now()).unwrap();
+    check
+        .force_state(model::JobState::Failed, model::Failure::new(model::Cause::RepositoryCheckNeeded, "x"), model::Timestamp::now())
+        .unwrap();
     store.write("check", "root", |w| w.jobs().put(&check)).unwrap();
     compare(&store, &mut figures, "a check has ended");
     assert_eq!(figures.repositories[&"main".parse().unwrap()].last_check.as_ref().map(|job| job.number), Some(21));

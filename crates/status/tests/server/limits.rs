@@ -10,7 +10,10 @@ fn every_answer_is_hardened() {
     for path in ["/", "/nothing", "/static/style.css", "/api/v1/jobs", "/api/v1/nothing", "/metrics", "/healthz"] {
         let answer = world.get(path);
         let policy = answer.header("content-security-policy");
-        assert!(policy.starts_with("default-src 'none'; script-src 'self'") && policy.contains("frame-ancestors 'none'"), "{path}: {policy}");
+        assert!(
+            policy.starts_with("default-src 'none'; script-src 'self'") && policy.contains("frame-ancestors 'none'"),
+            "{path}: {policy}"
+        );
         assert!(!policy.contains("unsafe"), "{path}");
         assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
         assert_eq!(answer.header("referrer-policy"), "no-referrer", "{path}");
@@ -23,7 +26,8 @@ fn every_answer_is_hardened() {
 fn only_looking_is_allowed() {
     let world = World::filled(some);
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "NONSENSE"] {
-        let answer = world.raw(format!("{method} /jobs/5 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").as_bytes());
+        let answer =
+            world.raw(format!("{method} /jobs/5 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").as_bytes());
         assert_eq!(answer.status, 405, "{method}");
         assert_eq!(answer.header("allow"), "GET, HEAD");
     }
@@ -42,7 +46,14 @@ fn only_our_own_names() {
     for good in ["Host: localhost\r\n", "Host: localhost:8420\r\n", "Host: [::1]:1\r\n", "host: 127.0.0.1\r\n"] {
         assert_eq!(ask(&world, good), 200, "{good}");
     }
-    for bad in ["", "Host: evil.example\r\n", "Host: \r\n", "Host: localhost\r\nHost: evil.example\r\n", "Host: localhost.evil.example:80\r\n", "Host: backup.example.net\r\n"] {
+    for bad in [
+        "",
+        "Host: evil.example\r\n",
+        "Host: \r\n",
+        "Host: localhost\r\nHost: evil.example\r\n",
+        "Host: localhost.evil.example:80\r\n",
+        "Host: backup.example.net\r\n",
+    ] {
         assert_eq!(ask(&world, bad), 421, "{bad:?}");
     }
     assert_eq!(world.raw(b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").status, 421);
@@ -65,7 +76,13 @@ fn what_is_too_much_is_cut_off_and_hurts_nobody() {
     assert_eq!(heads(100, 10), 431);
     // It may be closed before all of it is sent, and then the answer is lost on the way.
     assert!([431, 0].contains(&heads(1, 100_000)));
-    for garbage in [&b"\x16\x03\x01\x02\x00"[..], b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\0\0\0\0\r\n\r\n", b"GET / HTTP/1.1\r\nHost localhost\r\n\r\n"] {
+    for garbage in [
+        &b"\x16\x03\x01\x02\x00"[..],
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\0\0\0\0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost localhost\r\n\r\n",
+    ] {
         let status = world.raw(garbage).status;
         assert!(status == 400 || status == 505 || status == 0, "{garbage:?}: {status}");
     }

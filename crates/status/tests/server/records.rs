@@ -78,7 +78,12 @@ pub fn ended(number: u64, config: &str, hours: i64, failure: Option<Failure>) ->
 }
 
 pub fn statistics(number: u64) -> Statistics {
-    Statistics { nfiles: 10 + number, original_size: 1_000_000 + number, compressed_size: 500_000 + number, deduplicated_size: 1000 + number }
+    Statistics {
+        nfiles: 10 + number,
+        original_size: 1_000_000 + number,
+        compressed_size: 500_000 + number,
+        deduplicated_size: 1000 + number,
+    }
 }
 
 /// An archive whose backup ended `hours` ago.
@@ -158,10 +163,11 @@ pub fn some(store: &Store) {
                 w.jobs().insert(&ended(number, "web1/etc", hours, None))?;
                 w.archives().insert(&archive(number, "web1/etc", hours))?;
             }
+            w.jobs().insert(&ended(4, "db1/data", 72, None))?;
             w.archives().insert(&archive(4, "db1/data", 72))?;
             let failure = Failure::new(Cause::ClientConnectionFailed, "db1 does not answer");
             w.jobs().insert(&ended(5, "db1/data", 1, Some(failure)))?;
-            w.archives().insert(&Archive { incomplete: true, ..archive(6, "db1/data", 1) })?;
+            w.archives().insert(&Archive { incomplete: true, job: 5, ..archive(6, "db1/data", 1) })?;
             w.jobs().insert(&job(7, "new1/all"))
         })
         .unwrap();

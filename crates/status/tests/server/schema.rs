@@ -35,7 +35,9 @@ fn check(document: &Value, schema: &Value, value: &Value, place: &str) -> Result
         return Err(format!("{place}: {value} is not {types:?}"));
     }
     match value {
-        Value::Array(items) => items.iter().enumerate().try_for_each(|(at, item)| check(document, &schema["items"], item, &format!("{place}[{at}]"))),
+        Value::Array(items) => {
+            items.iter().enumerate().try_for_each(|(at, item)| check(document, &schema["items"], item, &format!("{place}[{at}]")))
+        }
         Value::Object(fields) => {
             for required in schema["required"].as_array().into_iter().flatten() {
                 let name = required.as_str().unwrap();
