@@ -1,8 +1,8 @@
 //! The global options and the tree of commands. Each command's own options are in its file under [`crate::commands`].
 
 use crate::commands::{
-    archive, binary, client, completions, config, doctor, job, log, policy, prune, repository, restore, run, schedule, settings, setup,
-    status, trigger,
+    archive, binary, client, completions, config, configuration, doctor, job, log, policy, prune, repository, restore, run, schedule,
+    settings, setup, status, trigger,
 };
 use crate::error::EXIT_CODES;
 use crate::up;
@@ -75,6 +75,12 @@ pub enum Command {
     Policy(policy::Command),
     /// Let policies decide: what goes is marked, and what is due is deleted
     Prune(prune::Prune),
+    /// Write the whole configuration as one file, without secrets
+    Export(configuration::Export),
+    /// Show what applying a file would do
+    Diff(configuration::Diff),
+    /// Make the configuration what a file says: all of it or nothing, after showing the plan
+    Apply(configuration::Apply),
     /// Show who changed what: the transaction log
     Log(log::LogArgs),
     /// Revert one transaction of the log

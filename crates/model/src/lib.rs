@@ -22,6 +22,7 @@ pub mod calendar;
 pub mod cause;
 pub mod client;
 pub mod config;
+pub mod declarative;
 pub mod due;
 pub mod job;
 pub mod names;
@@ -40,6 +41,7 @@ pub mod sshkey;
 pub mod time;
 pub mod token;
 pub mod trigger;
+pub mod validate;
 pub mod work;
 
 pub use archive::Archive;

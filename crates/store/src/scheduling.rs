@@ -97,6 +97,12 @@ impl Write<'_> {
 
     /// Removes a schedule; its history stays. Refused while a trigger or another schedule names it.
     pub fn remove_schedule(&mut self, name: &ScheduleName) -> Result<Schedule> {
+        self.refuse_named_schedule(name)?;
+        self.schedules().remove(name)
+    }
+
+    /// Refused while a trigger or another schedule names it.
+    pub fn refuse_named_schedule(&self, name: &ScheduleName) -> Result<()> {
         let target = TriggerTarget::Schedule { schedule: name.clone() };
         if let Some(trigger) = self.view().triggers().list()?.into_iter().find(|trigger| trigger.target == target) {
             return Err(Error::caller(format!("trigger {}… starts schedule {name}: remove the trigger first", trigger.id.short())));
@@ -105,7 +111,7 @@ impl Write<'_> {
         if let Some(other) = self.view().schedules().list()?.into_iter().find(|other| other.actions.iter().any(names)) {
             return Err(Error::caller(format!("schedule {} enables or disables {name}: change that first", other.name)));
         }
-        self.schedules().remove(name)
+        Ok(())
     }
 
     /// Deals with everything of a schedule that is due at `now`: at most one run, and the skips. What it gives is the run, or the newest skip that is now

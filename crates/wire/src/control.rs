@@ -3,6 +3,7 @@
 //! A request is `{"method": "org.borgcube.Control.RunConfig", "parameters": {..}, "more": true?}`, a reply
 //! `{"parameters": {..}, "continues": true?}` or `{"error": "org.borgcube.Control.NotFound", "parameters": {"message": ".."}}`.
 
+pub use crate::configuration::{Applied, Changes, Configured};
 pub use crate::retention::{
     ArchiveRef, Confirmed, DueArchives, Policies, Preview, PreviewedArchive, PreviewedGroup, Pruned, RetentionFilter, StoppedGroup,
     StoredPolicy,
@@ -396,6 +397,12 @@ pub enum Call {
         /// Hold them as well, so that no policy takes them again.
         hold: bool,
     },
+    /// -> [`Configured`]
+    #[serde(rename = "org.borgcube.Control.GetConfiguration")]
+    GetConfiguration {},
+    /// -> [`Applied`]: all of the changes in one transaction, or none.
+    #[serde(rename = "org.borgcube.Control.ApplyConfiguration")]
+    ApplyConfiguration(Box<Changes>),
     /// -> {}: somebody else committed jobs, and they are not to wait until something else happens.
     #[serde(rename = "org.borgcube.Control.Wake")]
     Wake {},
@@ -769,6 +776,8 @@ mod tests {
             "ReleaseArchives",
             "DeleteArchives",
             "UndeleteArchives",
+            "GetConfiguration",
+            "ApplyConfiguration",
             "Wake",
         ];
         for call in calls {

@@ -7,6 +7,7 @@ pub mod client;
 pub mod client_key;
 pub mod completions;
 pub mod config;
+pub mod configuration;
 pub mod confirm;
 pub mod doctor;
 pub mod edit;
@@ -56,6 +57,9 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Prune(args) => return prune::run(&args, context),
         Command::Schedule(command) => schedule::run(command, context),
         Command::Trigger(command) => trigger::run(command, context),
+        Command::Export(args) => configuration::export(&args, context),
+        Command::Diff(args) => return configuration::diff(&args, context),
+        Command::Apply(args) => configuration::apply(&args, context),
         Command::Log(args) => log::show(&args, context),
         Command::Undo(args) => log::undo(&args, context),
         Command::Settings(command) => settings::run(command, context),

@@ -134,6 +134,8 @@ impl Daemon {
             Call::ReleaseArchives { archives } => one(&self.release_archives(&archives, actor)?),
             Call::DeleteArchives { archives, grace_hours } => one(&self.delete_archives(&archives, grace_hours, actor)?),
             Call::UndeleteArchives { archives, hold } => one(&self.undelete_archives(&archives, hold, actor)?),
+            Call::GetConfiguration {} => one(&self.configuration()?),
+            Call::ApplyConfiguration(changes) => one(&self.apply_configuration(*changes, actor)?),
             Call::Wake {} => self.wake().and_then(|()| nothing()),
         }
     }

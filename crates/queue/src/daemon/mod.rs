@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `event_loop` | waits for descriptors and deadlines, deals out events |
 //! | `control`, `request`, `channel` | connections, calls, bytes |
-//! | `methods`, `records`, `lists`, `undo` | what people may ask for |
+//! | `methods`, `records`, `lists`, `undo`, `apply` | what people may ask for |
 //! | `queue` | from `job_created` to a worker |
 //! | `outcomes` | from a worker's end to the job's record |
 //! | `retries` | jobs that wait for a moment |
@@ -14,6 +14,7 @@
 //!
 //! The database is written here and by the owners (archives); nobody polls it: who commits tells the watchers.
 
+mod apply;
 mod channel;
 mod control;
 mod ending;
@@ -36,7 +37,6 @@ mod scheduling;
 mod settings;
 mod timers;
 mod undo;
-mod validate;
 mod workers;
 
 use anyhow::Context;
