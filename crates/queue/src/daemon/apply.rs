@@ -329,6 +329,13 @@ fn whole_without(w: &Write<'_>, record: &Record) -> Result<()> {
     }
 }
 
+/// A record that transactions have touched.
+struct Touched<'e> {
+    /// What it was before the first of them.
+    before: Option<&'e [u8]>,
+    last: &'e Entry,
+}
+
 /// A plan is made from what the server was like; what people changed since, in whatever way, makes it another plan.
 fn refuse_changed(r: &Read<'_>, base: TransactionNumber) -> Result<()> {
     let conflict = |message: String| refuse_in(ErrorKind::Conflict, message);
@@ -351,20 +358,18 @@ fn refuse_changed(r: &Read<'_>, base: TransactionNumber) -> Result<()> {
         }
         below = oldest;
     }
-    // What each record was before the first transaction that touched it, and the last one.
-    let mut touched: BTreeMap<(&str, &[u8]), (Option<&[u8]>, &Entry)> = BTreeMap::new();
+    let mut touched: BTreeMap<(&str, &[u8]), Touched<'_>> = BTreeMap::new();
     for entry in &since {
         for change in entry.changes.iter().filter(|change| is_configuration(&change.table)) {
             let before = change.before.as_deref();
-            let known = touched.entry((&change.table, &change.key)).or_insert((before, entry));
-            known.0 = before;
+            touched.entry((&change.table, &change.key)).or_insert(Touched { before, last: entry }).before = before;
         }
     }
-    for ((table, key), (before, entry)) in touched {
+    for ((table, key), Touched { before, last }) in touched {
         let before = before.map(|bytes| decode(table, bytes)).transpose()?.flatten();
         let now = present(r, table, key)?;
         if before.as_ref().map(Object::of) != now.as_ref().map(Object::of) {
-            let Entry { number, actor, note, .. } = entry;
+            let Entry { number, actor, note, .. } = last;
             return Err(conflict(format!(
                 "the configuration was changed since the plan was made, by transaction {number} ({actor}: {note}); nothing was applied. Look \
                  again with borgcube diff"
