@@ -159,8 +159,8 @@ pub fn apply(args: &Apply, context: &Context) -> Result<()> {
         let applied = Applied { transaction: 0, warnings: vec![] };
         return context.done(&Done { applied, plan }, "The server has what the file says; there is nothing to do.");
     }
-    let shows = !context.json && !(context.quiet && args.yes);
-    if shows {
+    let unseen = context.json || (context.quiet && args.yes);
+    if !unseen {
         write_out(&changes::plan(&plan))?;
     }
     if args.dry_run {
