@@ -246,6 +246,7 @@ fn end(w: &mut Write<'_>, number: u64, outcome: &Outcome) -> store::Result<(Job,
             job.archive = finished.archive.clone();
             job.warnings = finished.warnings.clone();
             job.warning_count = finished.warning_count.max(finished.warnings.len() as u64);
+            job.commands = finished.commands.clone();
             job.client_borg = finished.client_borg.clone();
             job.yielded = finished.yielded.clone();
         }

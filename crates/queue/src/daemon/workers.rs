@@ -521,6 +521,7 @@ mod tests {
             warning_count: 100,
             client_borg: Some("borg 1.4.5".repeat(1000)),
             yielded: None,
+            commands: vec![],
         };
         let finished = bounded(finished);
         assert_eq!(finished.archive, None);
