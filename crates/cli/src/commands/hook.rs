@@ -101,7 +101,7 @@ backup also BORGCUBE_RESULT: success, failed or stopped. docs/hooks.md has worke
 
 Examples:
   borgcube hook add db1/all stop-wiki --before 'systemctl stop wiki' --after 'systemctl start wiki'
-  borgcube hook add db1/root lvm --before 'borgcube-snapshot-lvm before vg0/root' --after 'borgcube-snapshot-lvm after vg0/root'
+  borgcube hook add db1/root lvm --before 'borgcube-snapshot lvm before vg0/root' --after 'borgcube-snapshot lvm after vg0/root'
   borgcube hook add db1/all check --before-file ./check.sh --time-limit 5m --on-failure warn")]
 pub struct Add {
     #[command(flatten)]

@@ -37,7 +37,13 @@ pub enum Way {
 
 /// Builds the client's side of a backup.
 pub fn build(task: &Task, backup: &Backup, prepared: &Prepared, borg_arguments: &[String], way: &Way) -> Input {
-    input(SCRIPT, &settings(task, backup, prepared, borg_arguments, way), way)
+    let mut input = input(SCRIPT, &settings(task, backup, prepared, borg_arguments, way), way);
+    if matches!(backup.client.connection, Connection::Local { .. }) && !backup.config.commands.hooks.is_empty() {
+        // A hook after the backup may take longer than borgcubed leaves the processes of a worker that is gone.
+        let command = input.command.strip_prefix("exec ").unwrap_or(&input.command);
+        input.command = format!("command -v setsid >/dev/null 2>&1 && exec setsid {command}; exec {command}");
+    }
+    input
 }
 
 /// Builds the client's side of a restore.
