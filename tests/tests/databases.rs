@@ -32,7 +32,8 @@ fn feed(command: &mut Command, input: &[u8]) {
 /// A server in a directory of its own, on a socket and no network; ended with the test.
 struct Server {
     child: Child,
-    directory: tempfile::TempDir,
+    /// What it has on the disk goes with it.
+    _directory: tempfile::TempDir,
 }
 
 impl Drop for Server {
@@ -96,7 +97,9 @@ fn a_database_of_postgresql_comes_back() {
     let Some(bin) = postgresql() else { return not_run("dumps of PostgreSQL", "its server is not installed (Debian: postgresql)") };
     let directory = place("postgres");
     let (data, socket) = (directory.path().join("data"), directory.path().display().to_string());
-    ok(as_user("postgres", &bin.join("initdb")).args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--username=postgres", "-D"]).arg(&data));
+    ok(as_user("postgres", &bin.join("initdb"))
+        .args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--username=postgres", "-D"])
+        .arg(&data));
     let child = as_user("postgres", &bin.join("postgres"))
         .args(["-c", "listen_addresses=", "-c", "fsync=off", "-k", &socket, "-D"])
         .arg(&data)
@@ -104,13 +107,15 @@ fn a_database_of_postgresql_comes_back() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let server = Server { child, directory };
+    let server = Server { child, _directory: directory };
     let psql = |database: &str| {
         let mut command = Command::new("psql");
         command.env("PGHOST", &socket).args(["-U", "postgres", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", database]);
         command
     };
-    let up = retry_until(PATIENCE, || psql("postgres").args(["-c", "SELECT 1"]).stderr(Stdio::null()).output().ok()?.status.success().then_some(()));
+    let up = retry_until(PATIENCE, || {
+        psql("postgres").args(["-c", "SELECT 1"]).stderr(Stdio::null()).output().ok()?.status.success().then_some(())
+    });
     up.expect("the server starts");
     ok(psql("postgres").args(["-c", "CREATE DATABASE wiki"]));
     let content = "CREATE TABLE pages (id serial PRIMARY KEY, title text UNIQUE, body bytea, at timestamptz DEFAULT now());
@@ -158,7 +163,7 @@ fn a_database_of_mariadb_comes_back() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let server = Server { child, directory };
+    let server = Server { child, _directory: directory };
     let mariadb = || {
         let mut command = Command::new("mariadb");
         command.args(["--no-defaults", "--user=root", "-N", &socket]);
@@ -177,7 +182,8 @@ fn a_database_of_mariadb_comes_back() {
     let system = system();
     let options = system.join("my.cnf");
     fs::write(&options, format!("[client]\nuser=root\n{}\n", &socket[2..])).unwrap();
-    let dump = |database: &str| format!("BORGCUBE_MARIADB_DEFAULTS='{}' '{}' {database}", options.display(), helper("borgcube-dump-mariadb"));
+    let dump =
+        |database: &str| format!("BORGCUBE_MARIADB_DEFAULTS='{}' '{}' {database}", options.display(), helper("borgcube-dump-mariadb"));
     let saved = through_a_backup(&system, "shop", "shop.sql", &dump("shop"));
     let second = |text: &[u8]| String::from_utf8_lossy(text).replace("`shop`", "`second`");
     feed(mariadb().arg("--default-character-set=utf8mb4"), second(&saved).as_bytes());
@@ -187,7 +193,9 @@ fn a_database_of_mariadb_comes_back() {
     };
     assert!(second(now("shop").as_bytes()) == now("second"), "what came back is what there was");
     let sum = |database: &str| {
-        let query = format!("SET group_concat_max_len = 10000000; SELECT COUNT(*), MD5(GROUP_CONCAT(name, HEX(body) ORDER BY id)), {database}.f() FROM {database}.goods");
+        let query = format!(
+            "SET group_concat_max_len = 10000000; SELECT COUNT(*), MD5(GROUP_CONCAT(name, HEX(body) ORDER BY id)), {database}.f() FROM {database}.goods"
+        );
         ok(mariadb().args(["-e", &query]))
     };
     assert_eq!(sum("shop"), sum("second"));

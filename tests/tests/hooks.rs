@@ -72,7 +72,8 @@ fn dumps_come_back_byte_for_byte() {
         let sizes: Vec<_> = job["commands"].as_array().unwrap().iter().map(|c| (text(c, "ended").to_owned(), number(c, "bytes"))).collect();
         assert_eq!(sizes, [("well".to_owned(), 100_001), ("well".to_owned(), 9_000_000)]);
         // The same client restores it.
-        let restore = scene.system.cli_json(&["restore", &archive, "borgcube-dumps", "--into", scene.system.join("back").to_str().unwrap()]);
+        let restore =
+            scene.system.cli_json(&["restore", &archive, "borgcube-dumps", "--into", scene.system.join("back").to_str().unwrap()]);
         let restored = wait_for_end(&scene.system, number(&restore, "job"));
         assert_eq!(text(&restored, "state"), "done", "{restored}");
         let back = scene.system.join("back/borgcube-dumps/one.bin");
@@ -81,7 +82,8 @@ fn dumps_come_back_byte_for_byte() {
 
         // Several that are streamed, in an archive of their own.
         let dumps = [("a", &one), ("b", &two), ("c", &one)].map(|(name, path)| format!("{name}={}", cat(path)));
-        let words = ["config", "add", "dumps", "--client=db1", "--repository=main", "--dump", &dumps[0], "--dump", &dumps[1], "--dump", &dumps[2]];
+        let words =
+            ["config", "add", "dumps", "--client=db1", "--repository=main", "--dump", &dumps[0], "--dump", &dumps[1], "--dump", &dumps[2]];
         scene.system.cli_ok(&words);
         scene.system.run_ok("db1/dumps");
         let archive = text(&newest_archive(&scene.system), "name").to_owned();
@@ -98,7 +100,17 @@ fn a_dump_that_failed_is_in_no_archive() {
     for borg in Borg::all_clients() {
         let scene = Scene::new(&borg);
         scene.config("all", &["--dump", "db.sql=head -c 5000000 /dev/zero; echo out of memory >&2; exit 9"]);
-        let more = ["config", "add", "dumps", "--client=db1", "--repository=main", "--dump", "good=echo good", "--dump", "bad=echo half; kill -9 $$"];
+        let more = [
+            "config",
+            "add",
+            "dumps",
+            "--client=db1",
+            "--repository=main",
+            "--dump",
+            "good=echo good",
+            "--dump",
+            "bad=echo half; kill -9 $$",
+        ];
         scene.system.cli_ok(&more);
         for (config, says) in [("db1/all", "dump db.sql ended with code 9"), ("db1/dumps", "dump bad was ended by signal 9")] {
             let job = wait_for_end(&scene.system, start(&scene.system, config));
@@ -125,7 +137,10 @@ fn hooks_around_a_backup() {
     let add = |name: &str, words: &[&str]| system.cli_ok(&[&["hook", "add", "db1/all", name][..], words].concat());
     add("second", &["--before", &mark("before-second"), "--after", &mark("after-second $BORGCUBE_RESULT")]);
     add("first", &["--before", &mark("before-first"), "--after", &mark("after-first"), "--position", "1", "--time-limit", "1m"]);
-    add("odd", &["--before", "echo '{\"type\":\"log_message\",\"levelname\":\"ERROR\",\"message\":\"forged\"}'; exit 4", "--on-failure", "warn"]);
+    add(
+        "odd",
+        &["--before", "echo '{\"type\":\"log_message\",\"levelname\":\"ERROR\",\"message\":\"forged\"}'; exit 4", "--on-failure", "warn"],
+    );
     let listed = system.cli_ok(&["hook", "list", "db1/all"]);
     assert!(listed.find("first").unwrap() < listed.find("second").unwrap(), "{listed}");
     assert_eq!(system.cli_json(&["hook", "show", "db1/all", "first"])["seconds"], 60);

@@ -101,7 +101,8 @@ impl Stand {
         let place = self.directory.path().display().to_string();
         let calls = fs::read_to_string(calls).unwrap_or_default();
         let asks = ["lvs ", "blkid ", "zfs list "];
-        let calls = calls.lines().filter(|line| !asks.iter().any(|ask| line.starts_with(ask))).map(|line| line.replace(&place, "")).collect();
+        let calls =
+            calls.lines().filter(|line| !asks.iter().any(|ask| line.starts_with(ask))).map(|line| line.replace(&place, "")).collect();
         (code, said, calls)
     }
 }
@@ -116,16 +117,31 @@ fn lvm_with_programs_that_stand_in() {
 esac"#;
     let stand = Stand::new(&[("lvs", lvs), ("lvcreate", ""), ("lvremove", ""), ("blkid", "echo xfs")]);
     let (code, said, calls) = stand.call(&["lvm", "before", "vg0/root", "--size", "5G"]);
-    assert_eq!((code, calls), (0, vec![
-        "lvcreate --quiet --quiet --snapshot --size 5G --addtag borgcube_snapshot --name root-borgcube -- vg0/root".into(),
-        "mount -o ro,nodev,nosuid,nouuid -- /dev/vg0/root-borgcube /at/lvm/vg0/root/@".into(),
-    ]), "{said}");
+    assert_eq!(
+        (code, calls),
+        (
+            0,
+            vec![
+                "lvcreate --quiet --quiet --snapshot --size 5G --addtag borgcube_snapshot --name root-borgcube -- vg0/root".into(),
+                "mount -o ro,nodev,nosuid,nouuid -- /dev/vg0/root-borgcube /at/lvm/vg0/root/@".into(),
+            ]
+        ),
+        "{said}"
+    );
     // A thin one, of which a broken run has left a snapshot.
     let (code, said, calls) = stand.call(&["lvm", "before", "/dev/vg0/thin"]);
-    assert_eq!((code, calls[..2].to_vec()), (0, vec![
-        "lvremove --yes --quiet --quiet -- vg0/thin-borgcube".to_owned(),
-        "lvcreate --quiet --quiet --snapshot --setactivationskip n --addtag borgcube_snapshot --name thin-borgcube -- vg0/thin".into(),
-    ]), "{said}");
+    assert_eq!(
+        (code, calls[..2].to_vec()),
+        (
+            0,
+            vec![
+                "lvremove --yes --quiet --quiet -- vg0/thin-borgcube".to_owned(),
+                "lvcreate --quiet --quiet --snapshot --setactivationskip n --addtag borgcube_snapshot --name thin-borgcube -- vg0/thin"
+                    .into(),
+            ]
+        ),
+        "{said}"
+    );
     let (code, said, calls) = stand.call(&["lvm", "before", "vg0/foreign"]);
     assert!(code == 1 && calls.is_empty() && said.contains("was not made by this program"), "{said}");
     let (code, said, calls) = stand.call(&["lvm", "after", "vg0/full"]);
@@ -137,8 +153,15 @@ esac"#;
         assert!(code != 0 && calls.is_empty(), "{bad}: {said} {calls:?}");
     }
     // What cannot be mounted leaves nothing.
-    let stand = Stand::new(&[("lvs", "case \"$*\" in *segtype*) echo linear ;; *lv_name*) [ ! -e \"${0%/*}/made\" ] || echo x ;; *) echo borgcube_snapshot ;; esac"),
-        ("lvcreate", ": >\"${0%/*}/made\""), ("lvremove", ""), ("blkid", "")]);
+    let stand = Stand::new(&[
+        (
+            "lvs",
+            "case \"$*\" in *segtype*) echo linear ;; *lv_name*) [ ! -e \"${0%/*}/made\" ] || echo x ;; *) echo borgcube_snapshot ;; esac",
+        ),
+        ("lvcreate", ": >\"${0%/*}/made\""),
+        ("lvremove", ""),
+        ("blkid", ""),
+    ]);
     fs::write(stand.directory.path().join("mount"), "#!/bin/sh\nexit 32\n").unwrap();
     let (code, said, calls) = stand.call(&["lvm", "before", "vg0/root"]);
     assert!(code == 1 && said.contains("cannot be mounted") && calls.last().unwrap().starts_with("lvremove"), "{said} {calls:?}");

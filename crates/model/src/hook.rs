@@ -184,7 +184,9 @@ impl Commands {
             return Err(format!("extra option {option:?} does not go together with dumps"));
         }
         if config.read_special && self.stream() != Stream::Nothing {
-            return Err("read-special does not go together with a dump that is streamed; let it be written to the disk first (--spool)".into());
+            return Err(
+                "read-special does not go together with a dump that is streamed; let it be written to the disk first (--spool)".into()
+            );
         }
         if self.stream() == Stream::Pipes && paths().next().is_some() {
             return Err("next to paths borg can stream one dump only: let the others be written to the client's disk first (--spool), or \

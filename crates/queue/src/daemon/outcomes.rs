@@ -262,15 +262,16 @@ fn end(w: &mut Write<'_>, number: u64, outcome: &Outcome) -> store::Result<(Job,
 /// this is for scripts that could not.
 fn doubt_archive(w: &mut Write<'_>, job: &Job, is_reported: bool) -> store::Result<()> {
     let Some(failure) = &job.failure else { return Ok(()) };
-    let has_dumps = || match job.config() {
-        Some(name) => Ok(w.configs().get(&name)?.is_some_and(|config| !config.commands.dumps.is_empty())),
-        None => Ok(false),
+    let has_dumps =
+        |name| -> store::Result<bool> { Ok(w.view().configs().get(&name)?.is_some_and(|config| !config.commands.dumps.is_empty())) };
+    let is_in_doubt = match job.config() {
+        Some(name) if !is_reported => has_dumps(name)?,
+        _ => matches!(failure.cause, Cause::DumpFailed { .. }),
     };
-    let is_in_doubt = if is_reported { matches!(failure.cause, Cause::DumpFailed { .. }) } else { has_dumps()? };
     if !is_in_doubt {
         return Ok(());
     }
-    for archive in w.archives().of_job(job.number)?.into_iter().filter(|archive| !archive.incomplete) {
+    for archive in w.view().archives().of_job(job.number)?.into_iter().filter(|archive| !archive.incomplete) {
         w.archives().update(&ArchiveKey::of(&archive), |archive| {
             archive.suspicious = true;
             archive.warnings.push(format!("its dumps may not be whole: job {} failed: {}", job.number, failure.message));

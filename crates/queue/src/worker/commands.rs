@@ -3,7 +3,7 @@
 //! The client is not trusted: there is at most one result for each command of the config, whatever it says, and what it says shapes
 //! wording and failure, never whether there is an archive.
 
-use model::hook::{Commands, CommandResult, Ended, OnFailure, Part};
+use model::hook::{CommandResult, Commands, Ended, OnFailure, Part};
 use model::{Archive, BackupConfig, Cause, Failure};
 
 /// What is known of a config's commands so far.
@@ -143,8 +143,8 @@ fn parse(part: Part, name: String, rest: &str) -> CommandResult {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::script::tests::task;
+    use super::*;
     use model::Connection;
     use model::hook::{Dump, Hook};
 
@@ -172,15 +172,16 @@ mod tests {
         assert_eq!(all.line("ended", "before 0 code 1 3 "), None, "once is enough");
         assert_eq!(all.line("ended", "before 1 code 5 3 ").unwrap().0, "warning");
         assert_eq!(all.line("ended", "dump 0 code 0 3 77").unwrap().2, "the command of dump db ended well");
-        for nonsense in [("ended", "before 2 code 0 1"), ("ended", "x 0 code 0 1"), ("ended", "before"), ("said", ""), ("else", "before 0 x")] {
+        for nonsense in
+            [("ended", "before 2 code 0 1"), ("ended", "x 0 code 0 1"), ("ended", "before"), ("said", ""), ("else", "before 0 x")]
+        {
             assert_eq!(all.line(nonsense.0, nonsense.1), None, "{nonsense:?}");
         }
         let all = all.take_results();
-        assert_eq!(all.iter().map(|r| (r.ended, r.seconds, r.bytes)).collect::<Vec<_>>(), [
-            (Ended::Well, 3, None),
-            (Ended::Code { code: 5 }, 3, None),
-            (Ended::Well, 3, Some(77))
-        ]);
+        assert_eq!(
+            all.iter().map(|r| (r.ended, r.seconds, r.bytes)).collect::<Vec<_>>(),
+            [(Ended::Well, 3, None), (Ended::Code { code: 5 }, 3, None), (Ended::Well, 3, Some(77))]
+        );
     }
 
     #[test]

@@ -169,14 +169,7 @@ fn backup(worker: &mut Worker, layout: &Layout, task: &Task, backup: &Backup, se
     let mut cmdline = vec!["borg".to_owned()];
     cmdline.extend(arguments.iter().cloned());
     let prepared =
-        owner.prepare(&Prepare {
-            version: session::VERSION,
-            job: job.number,
-            archive_name,
-            cmdline,
-            start,
-            purpose: Purpose::Backup,
-        })?;
+        owner.prepare(&Prepare { version: session::VERSION, job: job.number, archive_name, cmdline, start, purpose: Purpose::Backup })?;
     worker.note(&format!("the client's view has {} chunks", prepared.view_chunks));
     for warning in &prepared.warnings {
         worker.report.warn(warning.clone(), Timestamp::now());

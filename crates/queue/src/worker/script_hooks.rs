@@ -77,7 +77,11 @@ fn hooks_run_around_borg_and_see_nothing_of_it() {
         let home = home.path();
         let before = "echo to stdout; echo to stderr >&2; env >$HOME/env; ls -l /proc/self/fd/ >$HOME/fds 2>/dev/null; ls -R $HOME/.cache >$HOME/files; umask >$HOME/umask";
         let hooks = [
-            hook("first", before, "echo after $BORGCUBE_HOOK $BORGCUBE_RESULT $BORGCUBE_JOB $BORGCUBE_CLIENT $BORGCUBE_CONFIG $BORGCUBE_ARCHIVE"),
+            hook(
+                "first",
+                before,
+                "echo after $BORGCUBE_HOOK $BORGCUBE_RESULT $BORGCUBE_JOB $BORGCUBE_CLIENT $BORGCUBE_CONFIG $BORGCUBE_ARCHIVE",
+            ),
             hook("it-s", "printf '%s' 'it'\\''s $(echo quoted)\nand \"more\"'", ""),
             hook("last", "", "echo after last; ls $HOME/.cache/borgcube/sid/job-*"),
         ];
@@ -101,7 +105,10 @@ fn hooks_run_around_borg_and_see_nothing_of_it() {
         assert!(out.contains(&"borgcube said after 0 after first success 5 host host/etc a".to_owned()), "{}", shown(&out));
         assert_eq!(out.last().unwrap(), "borgcube clean");
         let env = read(home, "env");
-        assert!(env.contains("BORGCUBE_JOB=5") && !env.contains("BORG_") && !env.contains("p'w $x") && !env.contains("borgcube_job_dir"), "{env}");
+        assert!(
+            env.contains("BORGCUBE_JOB=5") && !env.contains("BORG_") && !env.contains("p'w $x") && !env.contains("borgcube_job_dir"),
+            "{env}"
+        );
         assert!(read(home, "borg-env").contains("BORG_PASSPHRASE"));
         let fds = read(home, "fds");
         assert!(!fds.contains(" 9 -> ") && !fds.contains(" 5 -> "), "{fds}");
@@ -149,7 +156,11 @@ fn a71_output_is_bounded_marked_and_not_waited_for() {
         assert!(out.iter().any(|line| line == "borgcube cut before 1 5000009 32768"), "{}", shown(&out));
         assert!(out.contains(&"borgcube said before 1 the end".into()) && out.contains(&"borgcube said before 2 line 4999".into()));
         assert!(out.iter().map(String::len).sum::<usize>() < 5 * 32768, "bounded");
-        assert!(out.contains(&"borgcube said before 3 said".into()) && out.contains(&"ended before 3 code 0".into()), "{} {err}", shown(&out));
+        assert!(
+            out.contains(&"borgcube said before 3 said".into()) && out.contains(&"ended before 3 code 0".into()),
+            "{} {err}",
+            shown(&out)
+        );
     }
 }
 
@@ -180,7 +191,11 @@ fn the_end_of_input_ends_a_hook_and_runs_those_after() {
         let (out, err) = run(home.path(), ": >$HOME/borg-ran", true, &hooks, &[]);
         assert!(began.elapsed() < Duration::from_secs(80));
         assert!(out.contains(&"ended before 0 stopped 0".into()), "{} {err}", shown(&out));
-        assert!(out.contains(&"borgcube said after 0 undone stopped".into()) && !out.iter().any(|l| l.contains("never")), "{}", shown(&out));
+        assert!(
+            out.contains(&"borgcube said after 0 undone stopped".into()) && !out.iter().any(|l| l.contains("never")),
+            "{}",
+            shown(&out)
+        );
         assert!(!home.path().join("borg-ran").exists());
         // And while borg runs.
         let hooks = [hook("snapshot", "true", "echo undone $BORGCUBE_RESULT")];
@@ -196,10 +211,13 @@ fn dumps_are_streamed_and_spooled() {
         let home = home.path();
         let bytes = "i=0; while [ $i -lt 60000 ]; do echo $i; i=$((i+1)); done";
         let spooled = Dump { spool: true, ..dump("spooled", "echo from the disk; umask >&2") };
-        let (out, err) = run(home, "cat borgcube-dumps/spooled >$HOME/disk; ls -l borgcube-dumps >$HOME/modes; exec cat >$HOME/got", false, &[], &[
-            dump("numbers", bytes),
-            spooled,
-        ]);
+        let (out, err) = run(
+            home,
+            "cat borgcube-dumps/spooled >$HOME/disk; ls -l borgcube-dumps >$HOME/modes; exec cat >$HOME/got",
+            false,
+            &[],
+            &[dump("numbers", bytes), spooled],
+        );
         let all: String = (0..60_000).map(|i| format!("{i}\n")).collect();
         assert_eq!(read(home, "got").len(), all.len(), "{} {err}", shown(&out));
         assert!(read(home, "got") == all && read(home, "disk") == "from the disk\n");
@@ -218,11 +236,17 @@ fn dumps_are_streamed_and_spooled() {
 fn a_dump_that_fails_ends_borg_before_its_end() {
     for home in [tempfile::tempdir().unwrap()] {
         let home = home.path();
-        for (command, ended) in [("echo a; exit 3", "code 3 2"), ("true", "empty 0 0"), ("echo a; kill -9 $$", "code 137 2"), ("/no/such", "code 127 0")] {
+        for (command, ended) in
+            [("echo a; exit 3", "code 3 2"), ("true", "empty 0 0"), ("echo a; kill -9 $$", "code 137 2"), ("/no/such", "code 127 0")]
+        {
             for (fake, more) in [(READS, None), (OPENS, Some(dump("z", "echo z")))] {
                 let dumps: Vec<_> = std::iter::once(dump("a", command)).chain(more).collect();
                 let (out, err) = run(home, fake, false, &[hook("h", "", "echo after $BORGCUBE_RESULT")], &dumps);
-                assert!(out.iter().any(|line| line.starts_with(&format!("ended dump 0 {}", ended.rsplit_once(' ').unwrap().0))), "{} {err}", shown(&out));
+                assert!(
+                    out.iter().any(|line| line.starts_with(&format!("ended dump 0 {}", ended.rsplit_once(' ').unwrap().0))),
+                    "{} {err}",
+                    shown(&out)
+                );
                 // Borg was interrupted.
                 assert!(out.contains(&"borgcube exit 130".into()), "{command}: {}", shown(&out));
                 assert!(out.contains(&"borgcube said after 0 after failed".into()), "{}", shown(&out));
@@ -242,16 +266,28 @@ fn a_dump_that_hangs_is_not_read_or_is_held_open_ends_well() {
         let began = Instant::now();
         let hangs = Dump { seconds: 1, ..dump("a", "echo a; sleep 100") };
         let (out, err) = run(home, READS, false, &[], &[hangs]);
-        assert!(out.iter().any(|l| l.starts_with("ended dump 0 too-late")) && out.contains(&"borgcube exit 130".into()), "{} {err}", shown(&out));
+        assert!(
+            out.iter().any(|l| l.starts_with("ended dump 0 too-late")) && out.contains(&"borgcube exit 130".into()),
+            "{} {err}",
+            shown(&out)
+        );
         let held = Dump { seconds: 2, ..dump("a", "echo a; sleep 30 & echo $! >$HOME/pid") };
         let (out, err) = run(home, READS, false, &[], &[held]);
         kill(home);
-        assert!(out.iter().any(|l| l.starts_with("ended dump 0 held-open")) && out.contains(&"borgcube exit 130".into()), "{} {err}", shown(&out));
+        assert!(
+            out.iter().any(|l| l.starts_with("ended dump 0 held-open")) && out.contains(&"borgcube exit 130".into()),
+            "{} {err}",
+            shown(&out)
+        );
         // Nobody opens them; and one that is read in part.
         let (out, err) = run(home, "exit 1", false, &[], &[dump("a", "echo a"), dump("b", "echo b")]);
         assert!(!out.iter().any(|l| l.starts_with("ended")) && out.contains(&"borgcube clean".into()), "{} {err}", shown(&out));
         let (out, err) = run(home, "head -c 10 >/dev/null; exit 0", false, &[], &[dump("a", "while :; do echo more; done")]);
-        assert!(out.iter().any(|l| l.starts_with("ended dump 0 unread") || l.starts_with("ended dump 0 code 141")), "{} {err}", shown(&out));
+        assert!(
+            out.iter().any(|l| l.starts_with("ended dump 0 unread") || l.starts_with("ended dump 0 code 141")),
+            "{} {err}",
+            shown(&out)
+        );
         assert!(began.elapsed() < Duration::from_secs(80), "{:?}", began.elapsed());
     }
 }
