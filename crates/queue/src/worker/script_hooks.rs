@@ -172,7 +172,8 @@ fn kill(home: &Path) {
 
 #[test]
 fn what_takes_too_long_is_ended_with_all_that_it_started() {
-    for home in [tempfile::tempdir().unwrap()] {
+    {
+        let home = tempfile::tempdir().unwrap();
         let began = Instant::now();
         let late = Hook { seconds: 1, ..hook("late", "sleep 100 & echo $! >$HOME/child; wait", "echo undone") };
         let (out, err) = run(home.path(), "true", false, &[late], &[]);
@@ -234,7 +235,8 @@ fn dumps_are_streamed_and_spooled() {
 
 #[test]
 fn a_dump_that_fails_ends_borg_before_its_end() {
-    for home in [tempfile::tempdir().unwrap()] {
+    {
+        let home = tempfile::tempdir().unwrap();
         let home = home.path();
         for (command, ended) in
             [("echo a; exit 3", "code 3 2"), ("true", "empty 0 0"), ("echo a; kill -9 $$", "code 137 2"), ("/no/such", "code 127 0")]
@@ -261,7 +263,8 @@ fn a_dump_that_fails_ends_borg_before_its_end() {
 
 #[test]
 fn a_dump_that_hangs_is_not_read_or_is_held_open_ends_well() {
-    for home in [tempfile::tempdir().unwrap()] {
+    {
+        let home = tempfile::tempdir().unwrap();
         let home = home.path();
         let began = Instant::now();
         let hangs = Dump { seconds: 1, ..dump("a", "echo a; sleep 100") };
