@@ -2,6 +2,7 @@
 //! where it is in the record.
 
 use super::form::{Form, through};
+use crate::hook::{Dump, Hook};
 use crate::retention::Scope;
 use crate::schedule::Action;
 use crate::trigger::TriggerTarget;
@@ -41,6 +42,24 @@ fn client_key(value: &Value) -> Result<Value, String> {
         key.insert("added".into(), 0.into());
     }
     Ok(full)
+}
+
+/// A hook; a limit that nobody gave is the usual one.
+fn hook(value: &Value) -> Result<Value, String> {
+    limited::<Hook>(value, Hook::SECONDS)
+}
+
+/// A dump; a limit that nobody gave is the usual one.
+fn dump(value: &Value) -> Result<Value, String> {
+    limited::<Dump>(value, Dump::SECONDS)
+}
+
+fn limited<T: serde::Serialize + serde::de::DeserializeOwned>(value: &Value, seconds: u32) -> Result<Value, String> {
+    let mut value = value.clone();
+    if let Some(command) = value.as_object_mut() {
+        command.entry("seconds").or_insert(seconds.into());
+    }
+    through::<T>(&value)
 }
 
 pub(super) const SETTINGS: &[Field] = &[
@@ -145,6 +164,18 @@ pub(super) const CONFIG: &[Field] = &[
     field("read_special", &["read_special"], Form::Switch, "Read block devices and FIFOs as if they were regular files"),
     field("ignore_inode", &["ignore_inode"], Form::Switch, "Leave inode numbers out when files are compared with the last backup"),
     field("extra_options", &["extra_options"], Form::Texts, "Further options of borg create, each one argument"),
+    field(
+        "hooks",
+        &["hooks"],
+        Form::Tables(hook),
+        "Commands around the backup, for the client's sh: { name = \"NAME\", before = \"...\", after = \"...\", seconds = 600, on_failure = \"fail\"          or \"warn\" }; see borgcube-hook-add(1)",
+    ),
+    field(
+        "dumps",
+        &["dumps"],
+        Form::Tables(dump),
+        "Commands whose output is a file of the archive: { name = \"NAME\", command = \"...\", seconds = 21600, spool = false }; see          borgcube-dump-add(1)",
+    ),
 ];
 
 pub(super) const POLICY: &[Field] = &[

@@ -3,6 +3,7 @@
 use super::*;
 use crate::blackout::Blackout;
 use crate::client::{BinaryUse, Connection, KeyUse, Road, SshConnection};
+use crate::hook::{Commands, Dump, Hook, OnFailure};
 use crate::queue::Limits;
 use crate::retention::{Count, Period, Scope};
 use crate::schedule::Action;
@@ -115,6 +116,20 @@ fn config(client: ClientNameText, label: &'static str) -> impl Strategy<Value = 
             }
         },
     )
+}
+
+fn hook(name: &str, both: bool) -> Hook {
+    Hook {
+        name: name.parse().unwrap(),
+        before: Some("set -e\n'sync' \"now\"".into()),
+        after: both.then(|| "true".to_owned()),
+        seconds: if both { 60 } else { Hook::SECONDS },
+        on_failure: if both { OnFailure::Warn } else { OnFailure::Fail },
+    }
+}
+
+fn dump(name: &str, spool: bool) -> Dump {
+    Dump { name: name.parse().unwrap(), command: "pg_dumpall".into(), seconds: if spool { 60 } else { Dump::SECONDS }, spool }
 }
 
 type ClientNameText = &'static str;
