@@ -112,6 +112,15 @@ fn config(client: ClientNameText, label: &'static str) -> impl Strategy<Value = 
                 read_special: special,
                 ignore_inode: one && special,
                 extra_options: owned(extra),
+                commands: Commands {
+                    hooks: if compressed { vec![hook("snapshot", special)] } else { vec![] },
+                    // What Commands::check wants of a config with dumps.
+                    dumps: if checkpoint && (one || !special) && paths.iter().all(|path| path.starts_with('/')) {
+                        vec![dump("all.sql", one)]
+                    } else {
+                        vec![]
+                    },
+                },
                 created: NOW,
             }
         },
