@@ -103,7 +103,7 @@ fn config(client: ClientNameText, label: &'static str) -> impl Strategy<Value = 
                 client: client.parse().unwrap(),
                 label: label.parse().unwrap(),
                 repository: repository.parse().unwrap(),
-                paths: owned(paths),
+                paths: owned(paths.clone()),
                 excludes: owned(excludes),
                 patterns: if one { vec!["+ /etc/x".into()] } else { vec![] },
                 one_file_system: one,
@@ -115,7 +115,7 @@ fn config(client: ClientNameText, label: &'static str) -> impl Strategy<Value = 
                 commands: Commands {
                     hooks: if compressed { vec![hook("snapshot", special)] } else { vec![] },
                     // What Commands::check wants of a config with dumps.
-                    dumps: if checkpoint && (one || !special) && paths.iter().all(|path| path.starts_with('/')) {
+                    dumps: if checkpoint && (one || !special) && paths.iter().all(|path: &&str| path.starts_with('/')) {
                         vec![dump("all.sql", one)]
                     } else {
                         vec![]
