@@ -5,7 +5,7 @@ use super::{Table, bytes, count, duration};
 use crate::commands::restore_test::TestedClient;
 use model::client::Connection;
 use model::progress::Statistics;
-use model::{Archive, BackupConfig, Client, Job, Repository};
+use model::{Archive, BackupConfig, Job, Repository};
 use wire::control::{ListedJob, LogEntry};
 
 /// Repositories.

@@ -2,7 +2,7 @@
 
 use super::super::client::Client;
 use super::super::script;
-use super::super::{Event, Stop, TICK, Worker, to_end};
+use super::super::{Event, Stop, TICK, Worker};
 use super::sandbox::Told;
 use anyhow::Context;
 use model::borg_report::ssh_failure;
@@ -37,7 +37,7 @@ pub fn ask(worker: &mut Worker, connection: &Connection, files: &[Told], seconds
 /// Until both streams have ended.
 fn listen(worker: &mut Worker, client: &mut Client, answers: &mut Answers<'_>, seconds: u64) -> Result<Option<Failure>, Stop> {
     let (mut open_streams, mut failed, mut next_flush) = (2, None::<Failure>, Instant::now() + TICK);
-    let (deadline, mut kill_at) = (Instant::now() + Duration::from_secs(seconds), None);
+    let deadline = Instant::now() + Duration::from_secs(seconds);
     while open_streams > 0 {
         let event = match worker.waiting.pop_front() {
             Some(event) => Some(event),
@@ -51,9 +51,7 @@ fn listen(worker: &mut Worker, client: &mut Client, answers: &mut Answers<'_>, s
         match event {
             Some(Event::Step(line)) => {
                 worker.gate.leave(line.len());
-                if failed.is_none() {
-                    stop = answers.hear(&line).err();
-                }
+                stop = answers.hear(&line).err();
                 if !line.starts_with(b"borgcube ") {
                     worker.report.log(Timestamp::now(), "info", "client", &String::from_utf8_lossy(&line));
                 }
@@ -78,18 +76,14 @@ fn listen(worker: &mut Worker, client: &mut Client, answers: &mut Answers<'_>, s
             Some(other) => return Err(anyhow::anyhow!("{other:?} came out of turn").into()),
             None => {}
         }
-        if Instant::now() >= deadline && failed.is_none() {
+        if stop.is_none() && Instant::now() >= deadline {
             stop =
                 Some(Failure::new(Cause::TooSlow, format!("the client has not hashed its files within {seconds} seconds (total-seconds)")));
         }
         if let Some(failure) = stop {
-            client.ask_to_stop();
-            kill_at = Some(Instant::now() + to_end().min(Duration::from_secs(10)));
-            failed.get_or_insert(failure);
-        }
-        // It has nothing to tidy up.
-        if kill_at.is_some_and(|at| Instant::now() >= at) {
+            // It has nothing to tidy up.
             client.kill();
+            failed = Some(failure);
             break;
         }
         if answers.is_complete {

@@ -224,8 +224,11 @@ pub fn main() -> Result<()> {
 }
 
 fn tried(order: &Order, talk: &Arc<Mutex<UnixStream>>) -> archive::Result<Tried> {
-    let connection = Arc::clone(talk);
-    let source = Source::open(Arc::new(move || ask(&connection)), &order.archive)?;
+    let open = || {
+        let connection = Arc::clone(talk);
+        Source::open(Arc::new(move || ask(&connection)), &order.archive)
+    };
+    let source = open()?;
     let trial = Trial {
         files: order.files,
         bytes: order.bytes,
@@ -235,14 +238,19 @@ fn tried(order: &Order, talk: &Arc<Mutex<UnixStream>>) -> archive::Result<Tried>
         known: order.known.clone(),
     };
     let mut next = Instant::now();
-    trial::run(&source, &trial, &order.directory, &mut |unit, done, total| {
+    let tried = trial::run(&source, &trial, &order.directory, &mut |unit, done, total| {
         if Instant::now() >= next {
             next = Instant::now() + SAY_EVERY;
             let word = Word::Progress { unit: unit.to_owned(), done, total };
             // A worker that is gone takes us with it.
             let _ = json::write(&mut &*talk.lock().unwrap_or_else(PoisonError::into_inner), &word);
         }
-    })
+    })?;
+    if tried.files.iter().any(|file| file.damage.is_some()) {
+        // An archive that was deleted meanwhile is not damaged.
+        open()?;
+    }
+    Ok(tried)
 }
 
 /// A connection to the owner, from the worker.
