@@ -49,7 +49,7 @@ pub struct Feed<'a> {
 /// Where items come from.
 enum Input<'a> {
     /// From the archive's list of files.
-    List(Items, &'a mut Selection),
+    List(Box<Items>, &'a mut Selection),
     /// From whoever has read that list before; each is wanted, under its own name.
     Given(VecDeque<Item>),
 }
@@ -86,7 +86,7 @@ impl Queued {
 impl<'a> Feed<'a> {
     /// From the beginning of an archive.
     pub fn open(source: &'a Source, selection: &'a mut Selection, with_content: bool) -> Result<Feed<'a>> {
-        Ok(Feed::new(source, Input::List(Items::open(source)?, selection), with_content))
+        Ok(Feed::new(source, Input::List(Box::new(Items::open(source)?), selection), with_content))
     }
 
     /// Of these items, with their content. None of them is a hard link to something else.

@@ -298,10 +298,10 @@ mod tests {
         let mut paths = vec![];
         for name in names {
             std::fs::write(directory.path().join(name), name).unwrap();
-            paths.push(format!("{}/{name}", directory.path().display())[1..].as_bytes().to_vec());
+            paths.push(format!("{}/{name}", directory.path().display()).as_bytes()[1..].to_vec());
         }
         std::os::unix::fs::symlink("plain", directory.path().join("link")).unwrap();
-        paths.push(format!("{}/link", directory.path().display())[1..].as_bytes().to_vec());
+        paths.push(format!("{}/link", directory.path().display()).as_bytes()[1..].to_vec());
         paths.push(b"nowhere/at/all".to_vec());
         let input = script::live(lines(&paths).as_bytes());
         let mut child = Command::new("sh").args(["-c", &input.command]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
