@@ -297,6 +297,7 @@ mod tests {
             warning_count: 0,
             yielded: None,
             tested: None,
+            commands: vec![],
             client_borg: None,
         };
         outbox.finished = Some(Box::new(finished));

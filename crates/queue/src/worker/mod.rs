@@ -8,6 +8,7 @@ mod binary;
 mod carrier;
 mod channel;
 mod client;
+mod commands;
 mod keys;
 mod maintenance;
 mod owner;
@@ -16,6 +17,8 @@ pub mod report;
 mod restore;
 mod restore_test;
 mod script;
+#[cfg(test)]
+mod script_hooks;
 mod verdict;
 
 use about::About;
@@ -24,6 +27,7 @@ use binary::{Shelf, Wanted};
 use carrier::Carrier;
 use channel::Channel;
 use client::{Answer, Client, Gate};
+use commands::Results;
 use keys::JobKey;
 use model::client::{BinaryUse, Connection, KeyUse, Road};
 use model::progress::Statistics;
@@ -161,6 +165,9 @@ impl From<anyhow::Error> for Stop {
 
 fn backup(worker: &mut Worker, layout: &Layout, task: &Task, backup: &Backup, sender: Sender<Event>) -> Result<Finished, Stop> {
     let job = &task.job;
+    worker.report.commands = Results::of(&backup.config);
+    let commands = &backup.config.commands;
+    worker.patience.allow(commands.seconds_before(), commands.seconds_after());
     let start = job.started().unwrap_or_else(Timestamp::now);
     let archive_name = job.archive_name.clone().or_else(|| job.default_archive_name(start)).context("the job makes no archive")?;
     let arguments = backup.config.borg_arguments(&archive_name);
@@ -359,7 +366,7 @@ impl Worker {
                 self.note(&why);
                 self.report.script_failure.get_or_insert(Failure::new(Cause::TooSlow, why));
                 client.ask_to_stop();
-                asked = Some(Instant::now() + to_end());
+                asked = Some(Instant::now() + to_end() + self.patience.beyond());
             }
             if Instant::now() >= next_flush || self.report.is_heavy() {
                 self.flush()?;
@@ -431,7 +438,7 @@ impl Worker {
         // What was seen before a step is told before it.
         self.flush()?;
         match step {
-            Step::Binary(_) | Step::Cache(_) => Ok(()),
+            Step::Binary(_) | Step::Cache(_) | Step::Command => Ok(()),
             Step::Prepared => self.advance(JobState::ClientPrepared),
             Step::Started => {
                 if let Some(version) = self.report.version.clone() {
@@ -495,6 +502,7 @@ impl Worker {
             client_borg: self.report.version.clone(),
             yielded: None,
             tested: None,
+            commands: self.report.commands.take_results(),
         }
     }
 }

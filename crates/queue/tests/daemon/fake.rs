@@ -98,6 +98,7 @@ impl Fake {
             client_borg: Some("1.4.5".into()),
             yielded: None,
             tested: None,
+            commands: vec![],
         })));
     }
 
@@ -191,6 +192,7 @@ impl Fake {
                     client_borg: None,
                     yielded,
                     tested: None,
+                    commands: vec![],
                 };
                 self.send(&FromWorker::Finished(Box::new(last)));
             }
