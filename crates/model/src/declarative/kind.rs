@@ -270,7 +270,7 @@ impl Record {
 fn action(action: &Action) -> Vec<(Kind, String)> {
     match action {
         Action::RunConfig { config } => vec![(Kind::Config, config.to_string())],
-        Action::RunConfigs { .. } => vec![],
+        Action::RunConfigs { .. } | Action::RestoreTest { .. } => vec![],
         Action::Check { repository, .. } | Action::Compact { repository } => vec![(Kind::Repository, repository.to_string())],
         Action::Prune { repository, policy, .. } => {
             let repository = repository.iter().map(|name| (Kind::Repository, name.to_string()));
