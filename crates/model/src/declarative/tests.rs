@@ -505,13 +505,14 @@ fn each_mistake_has_its_place_and_its_sentence() {
         ("format = 1\n[apply]\nremove = true", "3:1: there is no field \"remove\""),
         ("format = 1\nclient = 5", "2:10: a client is written as a table with its name: [client.NAME]"),
         (
-            "format = 1\n[client.web1]\nremote = \"r@w\"\nserver = \"b@s\"\n[client.web1]\nremote = \"r@v\"",
+            "format = 1\n[client.web1]\nremote = \"r@w\"\nserver = \"b@s\"\n[client.web1]\nrsh = \"ssh\"",
             "5:9: client web1 is in the file twice",
         ),
         ("format = 1\n[client.web1]\nremote = \"r@w\"\nremote = \"r@v\"", "4:1: remote is there twice"),
         ("format = 1\n[client.web1\nremote = \"r@w\"", "this is not TOML"),
     ] {
-        let found = one(text);
+        // Behind broken syntax more may look broken.
+        let found = if said == "this is not TOML" { mistakes(text).remove(0) } else { one(text) };
         assert!(found.contains(said), "{found}\n  instead of\n{said}");
     }
 }
