@@ -18,10 +18,12 @@
 //! | [`extract`], [`attributes`], [`acl`] | as files |
 //! | [`tree`], [`mount`] | as a file system |
 //! | [`diff`] | what two archives have not in common |
+//! | [`damaged`] | files with chunks that are damaged |
 
 pub mod acl;
 pub mod attributes;
 pub mod channel;
+pub mod damaged;
 pub mod diff;
 pub mod error;
 pub mod export;

@@ -97,6 +97,11 @@ name_type!(
     PolicyName, "policy name"
 );
 
+name_type!(
+    /// A check config's name.
+    CheckName, "check config name"
+);
+
 /// A backup config's full name, `CLIENT/LABEL`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -15,9 +15,12 @@
 //! | `triggers`     | id                      |                                                |
 //! | `policies`     | name                    |                                                |
 //! | `clock-jumps`  | job                     |                                                |
+//! | `check-configs`| name                    |                                                |
+//! | `health`       | repository              |                                                |
 
 mod archives;
 mod basics;
+mod checks;
 mod jobs;
 mod owner;
 mod retention;
@@ -25,6 +28,7 @@ mod schedules;
 
 pub use archives::{ArchiveFilter, ArchiveKey, Archives};
 pub use basics::{Clients, Configs, Repositories, SettingsTable};
+pub use checks::{CheckConfigs, HealthTable};
 pub use jobs::{JobFilter, Jobs};
 pub use owner::{Intent, IntentKey, Intents, PreparedSession, Sessions};
 pub use retention::{ClockJumps, PolicyTable};
@@ -51,6 +55,8 @@ mod kind {
     pub const TRIGGER: u16 = 12;
     pub const POLICY: u16 = 13;
     pub const CLOCK_JUMP: u16 = 14;
+    pub const CHECK_CONFIG: u16 = 20;
+    pub const HEALTH: u16 = 21;
 }
 
 /// All tables.
@@ -69,6 +75,8 @@ pub(crate) fn all() -> Vec<TableDef> {
         TableDef::of::<Triggers>(),
         TableDef::of::<PolicyTable>(),
         TableDef::of::<ClockJumps>(),
+        TableDef::of::<CheckConfigs>(),
+        TableDef::of::<HealthTable>(),
     ]
 }
 
@@ -137,6 +145,16 @@ impl<'t> Read<'t> {
     pub fn clock_jumps(&self) -> TableRef<'t, ClockJumps> {
         self.table()
     }
+
+    /// The check configs by name.
+    pub fn check_configs(&self) -> TableRef<'t, CheckConfigs> {
+        self.table()
+    }
+
+    /// What checks have found, by repository.
+    pub fn health(&self) -> TableRef<'t, HealthTable> {
+        self.table()
+    }
 }
 
 impl<'t> Write<'t> {
@@ -202,6 +220,16 @@ impl<'t> Write<'t> {
 
     /// Where the server's clock jumped, by the job before which it was noticed.
     pub fn clock_jumps(&mut self) -> TableMut<'_, 't, ClockJumps> {
+        self.table()
+    }
+
+    /// The check configs by name.
+    pub fn check_configs(&mut self) -> TableMut<'_, 't, CheckConfigs> {
+        self.table()
+    }
+
+    /// What checks have found, by repository.
+    pub fn health(&mut self) -> TableMut<'_, 't, HealthTable> {
         self.table()
     }
 }
