@@ -165,11 +165,12 @@ impl Known {
         &self.spoiled
     }
 
-    /// A check has found these to be damaged, and no others: from now on they are absent.
-    pub fn spoil(&mut self, ids: Vec<Id>) -> unix::Result<()> {
+    /// A check has found these to be damaged, and no others: from now on they are absent. To be followed by [`Opening::save_spoiled`].
+    ///
+    /// [`Opening::save_spoiled`]: crate::opening::Opening::save_spoiled
+    pub fn spoil(&mut self, ids: Vec<Id>) {
         self.spoiled.replace(ids);
         self.lost();
-        self.spoiled.save()
     }
 
     /// The same sessions go on with a repository that was closed and opened again: everything they have was committed before.
@@ -220,6 +221,11 @@ impl Known {
             Some(seen) if seen.epoch == self.epoch.load(Ordering::Acquire) => Ok(seen.there),
             _ => self.stored.contains(id),
         }
+    }
+
+    /// Whether the repository has it, damaged or not, so that it can be deleted.
+    pub fn is_stored(&self, id: &Id) -> Result<bool> {
+        Ok(self.contains(id)? || self.spoiled.contains(id) && !self.going.contains_key(id) && self.stored.contains(id)?)
     }
 
     /// Whether it goes unless an archive that refers to it is committed; orphans do.
@@ -395,9 +401,6 @@ impl Known {
         }
         if healed > 0 {
             log::warn!("{healed} damaged chunks were sent again and are sound now; {} are left", self.spoiled.len());
-            if let Err(e) = self.spoiled.save() {
-                log::warn!("they will be sent once more: {e}");
-            }
         }
         self.deleted = vec![];
         self.tick();

@@ -166,7 +166,7 @@ impl Open {
         for id in &gone {
             let there = {
                 let mut known = self.opening.known();
-                let there = known.spoiled().contains(id) || known.contains(id).map_err(|e| of_repository(&e))?;
+                let there = known.is_stored(id).map_err(|e| of_repository(&e))?;
                 if there {
                     known.remove(id);
                 }

@@ -143,8 +143,7 @@ fn backup(owner: &Owner, request: &Prepare, record: &model::Job) -> Result<Made,
 
 /// The mark of the cache that the client may keep: none, if that has chunks that are damaged here.
 fn kept(job: &Job) -> Option<&[u8; 16]> {
-    let spoiled = job.opening.known().spoiled().ids();
-    job.view.kept.as_ref().filter(|_| spoiled.iter().all(|id| job.view.find(id).is_none()))
+    job.view.kept.as_ref().filter(|_| !job.opening.known().spoiled().any(|id| job.view.find(id).is_some()))
 }
 
 /// What is made anew for each job.

@@ -1,4 +1,4 @@
-//! Objects that the repository has and nobody can use, because a check has found them damaged. They count as absent: no view, no cache and no
+//! Objects that a check has found damaged or missing. They count as absent, whatever the index says: no view, no cache and no
 //! new archive relies on one of them, and a client that still has what was in it sends it again. Then it is stored anew, and sound, for all
 //! archives that refer to it.
 //!
@@ -17,7 +17,7 @@ const MAGIC: &[u8; 8] = b"BCSPOIL1";
 const MOST_BYTES: u64 = (Spoiled::MOST as u64 + 2) * 32;
 
 /// The ids, and the file that has them.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Spoiled {
     path: Option<PathBuf>,
     ids: IdSet,
@@ -52,6 +52,11 @@ impl Spoiled {
     /// How many.
     pub fn len(&self) -> usize {
         self.ids.len()
+    }
+
+    /// Whether any of them is one that this wants.
+    pub fn any(&self, wanted: impl Fn(&Id) -> bool) -> bool {
+        self.ids.iter().any(wanted)
     }
 
     /// All of them, sorted.

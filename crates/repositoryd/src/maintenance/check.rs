@@ -183,6 +183,8 @@ impl Run<'_, '_> {
             self.save_now_and_then()?;
         }
         let begun = self.ledger.archives_begun.take();
+        // None of them was left to a check before this one.
+        self.found.all_archives = all.len() == self.attached.archives.len();
         self.ledger.archive.clear();
         if self.found.count == before {
             self.ledger.archives = begun;

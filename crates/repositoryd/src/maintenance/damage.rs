@@ -32,6 +32,8 @@ pub struct Found {
     pub missing: BTreeSet<Id>,
     /// Only content tells of some of it.
     pub needs_data: bool,
+    /// All archives were looked at.
+    pub all_archives: bool,
     /// What is wrong with archives themselves, by their ids: name and sentence.
     archives: BTreeMap<String, (String, String)>,
 }
@@ -60,17 +62,16 @@ pub fn health(owner: &Owner) -> Result<Option<Health>, Failure> {
 pub fn conclude(run: &mut Run<'_, '_>) -> Result<(Option<Damage>, Vec<Id>), Stop> {
     let mut damaged = lost(run)?;
     damaged.extend(still_spoiled(run)?);
+    damaged.append(&mut run.found.missing);
     let now = Timestamp::now();
     run.ledger.save()?;
     let spoiled: Vec<Id> = damaged.iter().copied().collect();
-    {
-        let mut known = run.opening.known();
-        if known.spoiled().ids() != spoiled {
-            // Before anybody is told: from now on no backup relies on them.
-            known.spoil(spoiled).map_err(|e| crate::failures::of_state(&e))?;
-        }
+    let has_changed = run.opening.known().spoiled().ids() != spoiled;
+    if has_changed {
+        // Before anybody is told: from now on no backup relies on them.
+        run.opening.known().spoil(spoiled);
+        run.opening.save_spoiled()?;
     }
-    damaged.append(&mut run.found.missing);
     let earlier = run.health.take().and_then(|health| health.damage);
     let damage = if run.found.count == 0 && damaged.is_empty() {
         earlier.filter(|damage| !run.ledger.all_sound(now).clears(damage))
@@ -131,8 +132,9 @@ fn still_spoiled(run: &Run<'_, '_>) -> Result<Vec<Id>, Stop> {
     let mut still = vec![];
     for id in before {
         match run.reader.get(&id) {
-            // Nobody needs it any more, or it is missing, which the archives tell.
-            Ok(None) => {}
+            // Whether anybody needs it, the archives tell.
+            Ok(None) if run.found.all_archives => {}
+            Ok(None) => still.push(id),
             Ok(Some(envelope)) if verify(&run.opening.key, &id, &envelope).is_ok() => {}
             Ok(Some(_)) | Err(repository::Error::Damaged(_)) => still.push(id),
             Err(e) => return Err(of_repository(&e).into()),
