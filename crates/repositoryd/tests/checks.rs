@@ -1,7 +1,6 @@
 //! Checks in slices: what was checked stays checked whatever ends them, and what is damaged has a name and is sent again.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
-#[allow(dead_code, reason = "other tests need more of it")]
 mod harness;
 
 use harness::*;
@@ -115,7 +114,12 @@ fn a_kill_in_the_middle_loses_the_slice_under_way_and_no_more() {
     system.set("BORGCUBE_TEST_PAUSE", "");
     system.start();
     let rest = check(&system, recent(true));
-    assert!(rest.complete && (600_000..=rest.structure.bytes - 200_000).contains(&rest.bytes), "{} of {}", rest.bytes, rest.structure.bytes);
+    assert!(
+        rest.complete && (600_000..=rest.structure.bytes - 200_000).contains(&rest.bytes),
+        "{} of {}",
+        rest.bytes,
+        rest.structure.bytes
+    );
     assert_eq!(rest.data.unwrap().per_cent(), 100);
 }
 

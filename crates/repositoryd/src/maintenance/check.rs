@@ -67,7 +67,13 @@ enum Step {
 
 /// Checks what is due.
 pub fn check(work: &Work<'_>, plan: &CheckPlan) -> Result<Report, Stop> {
-    let attached = work.attach()?;
+    let attached = match work.attach() {
+        Err(Stop::Failed(failure)) if matches!(failure.cause, Cause::RepositoryCheckNeeded | Cause::RepositoryIntegrity) => {
+            damage::note_unopenable(work.owner, &failure)?;
+            return Err(failure.into());
+        }
+        attached => attached?,
+    };
     let opening = Arc::clone(&attached.opening);
     pause_for_tests("check");
     let Some(reader) = opening.reader() else {

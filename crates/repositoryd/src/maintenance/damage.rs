@@ -205,6 +205,7 @@ fn describe(run: &mut Run<'_, '_>, damaged: &BTreeSet<Id>, earlier: Option<Damag
         error_count = error_count.max(earlier.error_count).max(errors.len() as u64);
         errors.truncate(Damage::MAX_ERRORS);
     }
+    archives.sort_by(|a, b| (&a.client, &a.label, &a.name).cmp(&(&b.client, &b.label, &b.name)));
     let more = |all: usize| (all.saturating_sub(Damage::MAX_ARCHIVES)) as u64;
     let (more_archives, more_unknown) = (more(archives.len()), more(unknown.len()));
     archives.truncate(Damage::MAX_ARCHIVES);
@@ -249,6 +250,35 @@ fn record(owner: &Owner, health: &Health) -> Result<(), Failure> {
         log::warn!("{note}");
     }
     owner.store.write(&note, &owner.actor(), |w| w.health().put(health)).map(drop).map_err(|e| of_store(&e))
+}
+
+/// It is so damaged that it cannot even be opened.
+pub fn note_unopenable(owner: &Owner, failure: &Failure) -> Result<(), Failure> {
+    let now = Timestamp::now();
+    let known = health(owner)?;
+    let earlier = known.as_ref().and_then(|health| health.damage.clone());
+    let mut damage = earlier.unwrap_or(Damage {
+        since: now,
+        found: now,
+        needs_data: false,
+        errors: vec![],
+        error_count: 0,
+        chunks: 0,
+        archives: vec![],
+        more_archives: 0,
+        unknown: vec![],
+        more_unknown: 0,
+    });
+    damage.found = now;
+    let error = format!("it cannot be opened: {}", failure.message);
+    if !damage.errors.contains(&error) {
+        damage.errors.insert(0, error);
+        damage.errors.truncate(Damage::MAX_ERRORS);
+        damage.error_count += 1;
+    }
+    let empty =
+        Health { repository: owner.name.clone(), checked: now, structure: None, data: None, archives: None, index: None, damage: None };
+    record(owner, &Health { damage: Some(damage), ..known.unwrap_or(empty) })
 }
 
 /// Somebody has looked which files the damaged chunks are part of.

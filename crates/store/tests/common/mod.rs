@@ -1,12 +1,12 @@
 //! Records to test with.
 #![allow(dead_code, missing_docs, reason = "each test file uses a part of it")]
 
+use model::CheckConfig;
 use model::cause::{Cause, Failure};
+use model::check::{CheckPlan, Coverage, Damage, DamagedArchive, DamagedFiles, Health, Promise, Repositories};
 use model::occurrence::LeftOut;
 use model::progress::{SessionCounters, Statistics};
 use model::queue::Limits;
-use model::CheckConfig;
-use model::check::{CheckPlan, Coverage, Damage, DamagedArchive, DamagedFiles, Health, Promise, Repositories};
 use model::retention::{Confirmation, Count, Jump, Period, Scope};
 use model::trigger::{AccessContext, TriggerTarget};
 use model::{
@@ -232,8 +232,7 @@ pub fn health(repository: &str) -> Health {
         more_archives: 3,
         more_unknown: 4,
     };
-    let coverage =
-        Coverage { at: T0, bytes: 100, checked: 90, never: 5, oldest: Some(T0), promise_hours: 336, promise: Promise::TooSlow };
+    let coverage = Coverage { at: T0, bytes: 100, checked: 90, never: 5, oldest: Some(T0), promise_hours: 336, promise: Promise::TooSlow };
     Health {
         repository: repository.parse().unwrap(),
         checked: T0,
