@@ -33,7 +33,7 @@ const SLICE_BYTES: u64 = 256 << 20;
 /// or so many segments.
 const SLICE_SEGMENTS: usize = 512;
 
-/// How often the ledger is written.
+/// How often the ledger is written while archives are looked at.
 const SAVE: Duration = Duration::from_secs(5);
 
 /// One check.
@@ -252,7 +252,7 @@ impl Run<'_, '_> {
             }
             self.slice(&slice, content, done, total)?;
             done += bytes;
-            self.save_now_and_then()?;
+            self.ledger.save()?;
             pause_for_tests("check-slice");
         }
         Ok(Step::Done)
