@@ -82,6 +82,7 @@ pub fn config(name: &str, repository: &str) -> BackupConfig {
         read_special: false,
         ignore_inode: true,
         extra_options: vec!["--list".into()],
+        commands: Default::default(),
         created: T0,
     }
 }
