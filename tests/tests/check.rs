@@ -213,7 +213,7 @@ fn a_segment_that_was_cut_off_is_repaired_by_stock_borg() {
     let Some(new) = Borg::v1_4_5() else { return not_run("a repair by borg 1.4.5", "there is no borg 1.4.5") };
     let scene = Scene::new();
     let system = &scene.system;
-    let first = scene.backup();
+    scene.backup();
     scene.add_something();
     let second = scene.backup();
     let segment = scene.data_segment();
