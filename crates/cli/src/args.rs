@@ -1,7 +1,7 @@
 //! The global options and the tree of commands. Each command's own options are in its file under [`crate::commands`].
 
 use crate::commands::{
-    archive, binary, check_config, client, completions, config, doctor, dump, hook, job, log, policy, prune, repository, restore, run,
+    archive, binary, check_config, client, completions, config, doctor, dump, hook, job, log, policy, prune, repository, restore, restore_test, run,
     schedule, settings, setup, status, trigger,
 };
 use crate::error::EXIT_CODES;
@@ -64,6 +64,9 @@ pub enum Command {
     Run(run::Args),
     /// Restore an archive, or a part of it, to a client
     Restore(restore::Args),
+    /// Test restores: extract a sample of an archive and compare it; see when that went well last
+    #[command(subcommand)]
+    RestoreTest(restore_test::Command),
     /// List, show, follow and cancel jobs
     #[command(subcommand)]
     Job(job::Command),

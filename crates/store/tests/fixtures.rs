@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 
 use model::check::Health;
+use model::restore_test::TestRecord;
 use model::retention::Jump;
 use model::{Archive, BackupConfig, CheckConfig, Client, Job, Occurrence, Policy, Repository, Schedule, Settings, Timestamp, Trigger};
 use store::record::{decode, encode, seal};
@@ -129,6 +130,11 @@ fn clock_jump() {
 }
 
 #[test]
+fn restore_tests() {
+    check::<TestRecord>(common::restore_tests());
+}
+
+#[test]
 fn check_config() {
     check::<CheckConfig>(common::check_config("nightly"));
 }
@@ -166,12 +172,13 @@ fn kinds_are_unique() {
         Trigger::KIND,
         Policy::KIND,
         Jump::KIND,
+        TestRecord::KIND,
         CheckConfig::KIND,
         Health::KIND,
     ];
-    assert_eq!(kinds, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 20, 21], "a kind's number never changes");
+    assert_eq!(kinds, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 20, 21], "a kind's number never changes");
     kinds.dedup();
-    assert_eq!(kinds.len(), 16);
+    assert_eq!(kinds.len(), 17);
 }
 
 #[test]
@@ -236,6 +243,7 @@ fn write_missing_fixtures() {
     write(&common::trigger());
     write(&common::policy("standard"));
     write(&common::clock_jump());
+    write(&common::restore_tests());
     write(&common::check_config("nightly"));
     write(&common::health("main"));
     write(&entry());

@@ -142,6 +142,9 @@ fn prepare(w: &mut Write<'_>, number: u64, settings: &Settings, now: Timestamp) 
         if job.archive_name.is_none() {
             job.archive_name = job.default_archive_name(now);
         }
+        if let (Work::RestoreTest { test, .. }, Errand::RestoreTest(testing)) = (&mut job.work, &errand) {
+            **test = testing.test.clone();
+        }
         Ok(job.clone())
     })?;
     if let Errand::Prune(pruning) = &mut errand {
@@ -172,6 +175,10 @@ fn gather(r: &Read<'_>, job: &Job) -> Result<std::result::Result<(Errand, Reposi
         }
         Work::Check { verify_data, config } => match checks::plan(r, job, *verify_data, config.as_ref())? {
             Ok(plan) => Errand::Maintenance(Operation::CheckBy { plan }),
+            Err(missing) => return Ok(Err(missing)),
+        },
+        Work::RestoreTest { client, test } => match super::restore_tests::gather(r, job, client, test)? {
+            Ok(testing) => Errand::RestoreTest(Box::new(testing)),
             Err(missing) => return Ok(Err(missing)),
         },
         Work::Prune { .. } => Errand::Prune(Box::default()),

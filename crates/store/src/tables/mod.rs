@@ -15,6 +15,7 @@
 //! | `triggers`     | id                      |                                                |
 //! | `policies`     | name                    |                                                |
 //! | `clock-jumps`  | job                     |                                                |
+//! | `restore-tests`| client, label           |                                                |
 //! | `check-configs`| name                    |                                                |
 //! | `health`       | repository              |                                                |
 
@@ -23,6 +24,7 @@ mod basics;
 mod checks;
 mod jobs;
 mod owner;
+mod restore_tests;
 mod retention;
 mod schedules;
 
@@ -31,6 +33,7 @@ pub use basics::{Clients, Configs, Repositories, SettingsTable};
 pub use checks::{CheckConfigs, HealthTable};
 pub use jobs::{JobFilter, Jobs};
 pub use owner::{Intent, IntentKey, Intents, PreparedSession, Sessions};
+pub use restore_tests::RestoreTests;
 pub use retention::{ClockJumps, PolicyTable};
 pub use schedules::{OccurrenceFilter, Occurrences, Schedules, Triggers};
 
@@ -55,6 +58,7 @@ mod kind {
     pub const TRIGGER: u16 = 12;
     pub const POLICY: u16 = 13;
     pub const CLOCK_JUMP: u16 = 14;
+    pub const RESTORE_TESTS: u16 = 15;
     pub const CHECK_CONFIG: u16 = 20;
     pub const HEALTH: u16 = 21;
 }
@@ -75,6 +79,7 @@ pub(crate) fn all() -> Vec<TableDef> {
         TableDef::of::<Triggers>(),
         TableDef::of::<PolicyTable>(),
         TableDef::of::<ClockJumps>(),
+        TableDef::of::<RestoreTests>(),
         TableDef::of::<CheckConfigs>(),
         TableDef::of::<HealthTable>(),
     ]
@@ -143,6 +148,11 @@ impl<'t> Read<'t> {
 
     /// Where the server's clock jumped, by the job before which it was noticed.
     pub fn clock_jumps(&self) -> TableRef<'t, ClockJumps> {
+        self.table()
+    }
+
+    /// What restore tests have found, by client and label.
+    pub fn restore_tests(&self) -> TableRef<'t, RestoreTests> {
         self.table()
     }
 
@@ -220,6 +230,11 @@ impl<'t> Write<'t> {
 
     /// Where the server's clock jumped, by the job before which it was noticed.
     pub fn clock_jumps(&mut self) -> TableMut<'_, 't, ClockJumps> {
+        self.table()
+    }
+
+    /// What restore tests have found, by client and label.
+    pub fn restore_tests(&mut self) -> TableMut<'_, 't, RestoreTests> {
         self.table()
     }
 
