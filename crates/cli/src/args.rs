@@ -1,8 +1,8 @@
 //! The global options and the tree of commands. Each command's own options are in its file under [`crate::commands`].
 
 use crate::commands::{
-    archive, binary, check_config, client, completions, config, doctor, dump, hook, job, log, policy, prune, repository, restore, restore_test, run,
-    schedule, settings, setup, status, trigger,
+    archive, binary, check_config, client, completions, config, doctor, dump, hook, job, log, policy, prune, repository, restore,
+    restore_test, run, schedule, settings, setup, status, trigger,
 };
 use crate::error::EXIT_CODES;
 use crate::up;
