@@ -159,7 +159,7 @@ pub struct Job {
     #[serde(default)]
     pub warning_count: u64,
     /// What became of the hooks and dumps of a backup, as its client says, in the order in which they ended.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<CommandResult>,
     /// Totals of the archive it made.
     #[serde(default)]
