@@ -3,6 +3,7 @@
 pub mod calendar;
 pub mod cards;
 pub mod changes;
+pub mod checks;
 pub mod details;
 pub mod lists;
 pub mod live;

@@ -270,7 +270,8 @@ impl Record {
 fn action(action: &Action) -> Vec<(Kind, String)> {
     match action {
         Action::RunConfig { config } => vec![(Kind::Config, config.to_string())],
-        Action::RunConfigs { .. } | Action::RestoreTest { .. } => vec![],
+        // Check configs are no part of the file yet: the server knows whether there is one.
+        Action::RunConfigs { .. } | Action::RestoreTest { .. } | Action::CheckBy { .. } => vec![],
         Action::Check { repository, .. } | Action::Compact { repository } => vec![(Kind::Repository, repository.to_string())],
         Action::Prune { repository, policy, .. } => {
             let repository = repository.iter().map(|name| (Kind::Repository, name.to_string()));

@@ -140,6 +140,11 @@ impl Daemon {
             Call::UndeleteArchives { archives, hold } => one(&self.undelete_archives(&archives, hold, actor)?),
             Call::GetConfiguration {} => one(&self.configuration()?),
             Call::ApplyConfiguration(changes) => one(&self.apply_configuration(*changes, actor)?),
+            Call::ListCheckConfigs {} => one(&self.list_check_configs()?),
+            Call::AddCheckConfig { config } => self.add_check_config(*config, actor).and_then(|()| nothing()),
+            Call::UpdateCheckConfig { previous, config } => self.update_check_config(&previous, *config, actor).and_then(|()| nothing()),
+            Call::RemoveCheckConfig { name } => self.remove_check_config(&name, actor).and_then(|()| nothing()),
+            Call::ListHealth {} => one(&self.list_health()?),
             Call::Wake {} => self.wake().and_then(|()| nothing()),
         }
     }

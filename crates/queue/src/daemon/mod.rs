@@ -16,6 +16,7 @@
 
 mod apply;
 mod channel;
+mod checks;
 mod control;
 mod ending;
 mod errors;
