@@ -6,7 +6,7 @@
 //! *Is*: items and content in order, with bounded memory and as much work beside it as there are processors; selection by Borg's patterns; tar;
 //! extraction that cannot be led out of its target; comparison of two archives.
 //! *Is not*: a user of keys, repositories or the database; a printer of anything.
-//! *May be used by*: programs that people start.
+//! *May be used by*: programs that people start, and workers.
 //!
 //! | module | |
 //! |---|---|
@@ -18,6 +18,7 @@
 //! | [`extract`], [`attributes`], [`acl`] | as files |
 //! | [`tree`], [`mount`] | as a file system |
 //! | [`diff`] | what two archives have not in common |
+//! | [`uses`] | what an archive refers to, whole or not at all |
 
 pub mod acl;
 pub mod attributes;
@@ -36,6 +37,7 @@ pub mod selection;
 pub mod source;
 pub mod tar;
 pub mod tree;
+pub mod uses;
 
 pub use error::{Error, Result};
 pub use kind::Kind;

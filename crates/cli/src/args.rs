@@ -1,8 +1,8 @@
 //! The global options and the tree of commands. Each command's own options are in its file under [`crate::commands`].
 
 use crate::commands::{
-    archive, binary, client, completions, config, doctor, job, log, policy, prune, repository, restore, run, schedule, settings, setup,
-    status, trigger,
+    archive, binary, client, completions, config, doctor, job, keys, log, policy, prune, repository, restore, run, schedule, settings,
+    setup, status, trigger,
 };
 use crate::error::EXIT_CODES;
 use crate::up;
@@ -75,6 +75,9 @@ pub enum Command {
     Policy(policy::Command),
     /// Let policies decide: what goes is marked, and what is due is deleted
     Prune(prune::Prune),
+    /// Print repository keys for a safe place
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// Show who changed what: the transaction log
     Log(log::LogArgs),
     /// Revert one transaction of the log

@@ -23,6 +23,7 @@ pub mod cause;
 pub mod client;
 pub mod config;
 pub mod due;
+pub mod import;
 pub mod job;
 pub mod names;
 pub mod occurrence;

@@ -117,6 +117,11 @@ const MAX_PATTERN: usize = 500;
 /// Bytes that a compiled regular expression may take: it is matched against names of 64 ASCII characters.
 const PATTERN_SIZE: usize = 1 << 18;
 
+/// Compiles a regular expression that has to match a whole name of `what`; the error is a sentence.
+pub fn whole_name(what: &str, text: &str) -> Result<Regex, String> {
+    pattern(what, text)
+}
+
 /// Compiles a regular expression that has to match a whole name.
 fn pattern(what: &str, text: &str) -> Result<Regex, String> {
     if text.len() > MAX_PATTERN {

@@ -1,5 +1,6 @@
 //! What jobs do, and what came of it.
 
+use crate::import::Import;
 use crate::names::{ClientName, ConfigName, Label, PolicyName, RepositoryName};
 use crate::restore::Restore;
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,11 @@ pub enum Work {
         /// What, and where to.
         restore: Box<Restore>,
     },
+    /// Archives of other origin get records, once all that they refer to was verified.
+    Import {
+        /// Which, and whose they are.
+        import: Box<Import>,
+    },
 }
 
 /// A job's kind alone.
@@ -63,11 +69,13 @@ pub enum JobKind {
     Prune,
     /// [`Work::Restore`].
     Restore,
+    /// [`Work::Import`].
+    Import,
 }
 
 impl JobKind {
     /// All of them.
-    pub const ALL: [JobKind; 5] = [JobKind::Backup, JobKind::Check, JobKind::Compact, JobKind::Prune, JobKind::Restore];
+    pub const ALL: [JobKind; 6] = [JobKind::Backup, JobKind::Check, JobKind::Compact, JobKind::Prune, JobKind::Restore, JobKind::Import];
 
     /// The word in records, JSON and the manual.
     pub fn as_str(self) -> &'static str {
@@ -77,6 +85,7 @@ impl JobKind {
             JobKind::Compact => "compact",
             JobKind::Prune => "prune",
             JobKind::Restore => "restore",
+            JobKind::Import => "import",
         }
     }
 
@@ -84,7 +93,7 @@ impl JobKind {
     pub fn has_client(self) -> bool {
         match self {
             JobKind::Backup | JobKind::Restore => true,
-            JobKind::Check | JobKind::Compact | JobKind::Prune => false,
+            JobKind::Check | JobKind::Compact | JobKind::Prune | JobKind::Import => false,
         }
     }
 }
@@ -122,6 +131,7 @@ impl Work {
             Work::Compact { .. } => JobKind::Compact,
             Work::Prune { .. } => JobKind::Prune,
             Work::Restore { .. } => JobKind::Restore,
+            Work::Import { .. } => JobKind::Import,
         }
     }
 
@@ -129,7 +139,7 @@ impl Work {
     pub fn client(&self) -> Option<&ClientName> {
         match self {
             Work::Backup { client, .. } | Work::Restore { client, .. } => Some(client),
-            Work::Check { .. } | Work::Compact { .. } | Work::Prune { .. } => None,
+            Work::Check { .. } | Work::Compact { .. } | Work::Prune { .. } | Work::Import { .. } => None,
         }
     }
 
@@ -137,7 +147,7 @@ impl Work {
     pub fn config(&self) -> Option<ConfigName> {
         match self {
             Work::Backup { client, label } => Some(ConfigName { client: client.clone(), label: label.clone() }),
-            Work::Check { .. } | Work::Compact { .. } | Work::Prune { .. } | Work::Restore { .. } => None,
+            Work::Check { .. } | Work::Compact { .. } | Work::Prune { .. } | Work::Restore { .. } | Work::Import { .. } => None,
         }
     }
 
@@ -196,6 +206,15 @@ pub enum Yield {
         freed: u64,
         /// Configs of which pruning is stopped.
         stopped: u64,
+    },
+    /// Of an import.
+    Imported {
+        /// Archives that have a record now.
+        imported: u64,
+        /// Archives that were refused; the log says why.
+        refused: u64,
+        /// Archives that were asked for and left alone.
+        skipped: u64,
     },
     /// Of a restore.
     Restored {

@@ -13,6 +13,7 @@
 
 pub mod control;
 pub mod frame;
+pub mod importing;
 pub mod json;
 pub mod maintenance;
 pub mod reading;

@@ -70,6 +70,8 @@ pub enum Errand {
     Prune(Box<Pruning>),
     /// Have a client restore.
     Restore(Box<Restoring>),
+    /// Read archives of other origin, and have the repository's owner give them records.
+    Import(Box<model::import::Import>),
 }
 
 /// All that a restore needs beside the repository.

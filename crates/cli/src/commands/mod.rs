@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod archive_delete;
+pub mod archive_import;
 pub mod binary;
 pub mod client;
 pub mod client_key;
@@ -12,6 +13,7 @@ pub mod doctor;
 pub mod edit;
 pub mod job;
 pub mod journal;
+pub mod keys;
 pub mod log;
 pub mod maintenance;
 pub mod owner;
@@ -56,6 +58,7 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Prune(args) => return prune::run(&args, context),
         Command::Schedule(command) => schedule::run(command, context),
         Command::Trigger(command) => trigger::run(command, context),
+        Command::Keys(command) => keys::run(command, context),
         Command::Log(args) => log::show(&args, context),
         Command::Undo(args) => log::undo(&args, context),
         Command::Settings(command) => settings::run(command, context),

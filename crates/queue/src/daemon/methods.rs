@@ -182,6 +182,9 @@ impl Daemon {
         if work.kind().has_client() {
             return Err(refuse(ErrorKind::InvalidArgument, "backups are started with RunConfig"));
         }
+        if let Work::Import { import } = &work {
+            import.check().map_err(|why| refuse(ErrorKind::InvalidArgument, why))?;
+        }
         let now = Timestamp::now();
         let note = format!("{} repository {name}", work.kind());
         let written = self.store.write_at(now, &note, actor, |w| {

@@ -164,7 +164,7 @@ impl Worker {
         worker.expected = match &task.errand {
             Errand::Backup(backup) => backup.expected,
             Errand::Restore(restoring) => restoring.archive,
-            Errand::Maintenance(_) | Errand::Prune(_) => None,
+            Errand::Maintenance(_) | Errand::Prune(_) | Errand::Import(_) => None,
         };
         worker.send(&ToWorker::Start(Box::new(task)));
         Ok(worker)

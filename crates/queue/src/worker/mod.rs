@@ -8,6 +8,7 @@ mod binary;
 mod carrier;
 mod channel;
 mod client;
+mod import;
 mod keys;
 mod maintenance;
 mod owner;
@@ -65,6 +66,8 @@ enum Event {
     CarrierLost(String),
     /// The owner says something about an operation on its repository.
     Owner(maintenance::Said),
+    /// The thread that imports archives says something.
+    Import(import::Said),
 }
 
 /// The whole life of a worker.
@@ -96,6 +99,7 @@ pub fn run() -> Result<()> {
         Errand::Maintenance(operation) => maintenance::run(&mut worker, &layout, &task, operation, sender),
         Errand::Prune(pruning) => maintenance::prune(&mut worker, &layout, &task, pruning, sender),
         Errand::Restore(errand) => restore::run(&mut worker, &layout, &task, errand, sender),
+        Errand::Import(errand) => import::run(&mut worker, &layout, &task, errand, sender),
     };
     let finished = match result {
         Ok(finished) => finished,
@@ -118,7 +122,7 @@ fn expected(errand: &Errand) -> Option<Statistics> {
     match errand {
         Errand::Backup(backup) => backup.expected,
         Errand::Restore(restoring) => restoring.archive,
-        Errand::Maintenance(_) | Errand::Prune(_) => None,
+        Errand::Maintenance(_) | Errand::Prune(_) | Errand::Import(_) => None,
     }
 }
 
@@ -127,7 +131,7 @@ fn shelf(errand: &Errand, layout: &Layout) -> Option<Shelf> {
     let client = match errand {
         Errand::Backup(backup) => Some(&backup.client),
         Errand::Restore(restoring) => Some(&restoring.client),
-        Errand::Maintenance(_) | Errand::Prune(_) => None,
+        Errand::Maintenance(_) | Errand::Prune(_) | Errand::Import(_) => None,
     };
     client.filter(|client| client.binary_use() != BinaryUse::Never).map(|_| Shelf::of(layout))
 }
@@ -329,6 +333,7 @@ impl Worker {
                     client.ask_to_stop();
                 }
                 Some(Event::Control(other)) => bail!("borgcubed sent {other:?} out of turn"),
+                Some(Event::Import(other)) => bail!("{other:?} in a backup"),
                 Some(Event::Owner(other)) => bail!("the owner said {other:?} in a backup"),
                 Some(Event::ControlLost) => {
                     client.ask_to_stop();
