@@ -128,7 +128,7 @@ fn find_chunks(work: &Work<'_>, plan: &mut Plan) -> Result<Option<String>, Stop>
     let staying: Vec<&String> = plan.attached.archives.keys().filter(|name| !plan.archives.contains_key(*name)).filter(foreign).collect();
     if !staying.is_empty() {
         return Ok(Some(format!(
-            "archives that were not made by BorgCube may refer to them, and it has no list of their chunks: {}",
+            "archives that were not made by BorgCube may refer to them, and it has no list of their chunks (borgcube archive import makes one): {}",
             shown(&staying)
         )));
     }

@@ -4,11 +4,11 @@
 
 use super::read::{self, Genuine};
 use super::{Stop, Work};
-use crate::orphans;
+use crate::failures::of_store;
 use crate::upkeep::Attached;
 use borg::Id;
 use model::import::Foreign;
-use std::collections::HashSet;
+use store::ArchiveKey;
 use wire::maintenance::Report;
 
 /// Archives in one answer.
@@ -20,22 +20,27 @@ const QUOTED: usize = 200;
 /// Those behind the id `after`, in the order of their ids.
 pub fn foreign(work: &Work<'_>, after: Option<&str>) -> Result<Report, Stop> {
     let Attached { opening, archives, .. } = work.attach()?;
-    let known: HashSet<String> = orphans::records(work.owner)?.into_iter().map(|archive| archive.id).collect();
     let mut all: Vec<(&Id, &String)> = archives.iter().map(|(name, id)| (id, name)).collect();
     all.sort_unstable();
-    let is_next = |id: &Id| {
-        let hex = id.to_hex();
-        after.is_none_or(|after| *hex > *after) && !known.contains(&hex)
-    };
-    let mut left = all.into_iter().filter(|(id, _)| is_next(id)).peekable();
+    all.retain(|(id, _)| after.is_none_or(|after| *id.to_hex() > *after));
+    // One more than fit tells that there are more.
+    let found = work.owner.store.read(|r| {
+        let mut found = vec![];
+        for (id, name) in all {
+            let key = ArchiveKey { repository: work.owner.name.clone(), id: id.to_hex() };
+            if found.len() <= PAGE && !r.archives().exists(&key)? {
+                found.push((id, name));
+            }
+        }
+        Ok(found)
+    });
+    let found = found.map_err(|e| of_store(&e))?;
     let mut page = vec![];
-    while page.len() < PAGE
-        && let Some((id, name)) = left.next()
-    {
+    for (id, name) in found.iter().take(PAGE) {
         work.progress("archives", page.len() as u64, 0)?;
         page.push(describe(name, id, read::metadata(work, &opening, id)?));
     }
-    let next = page.last().filter(|_| left.peek().is_some()).map(|last: &Foreign| last.id.clone());
+    let next = page.last().filter(|_| found.len() > PAGE).map(|last: &Foreign| last.id.clone());
     Ok(Report::Foreign { archives: page, next })
 }
 

@@ -18,6 +18,7 @@ use borg::{Id, time};
 use model::archive::Imported;
 use model::progress::{SessionCounters, Statistics};
 use model::{Archive, Cause, Failure, Timestamp, import};
+use store::ArchiveKey;
 use wire::importing::{Counted, Take, Use, kind as importing};
 use wire::maintenance::Report;
 use wire::session::{Reference, read_json};
@@ -138,7 +139,8 @@ fn subject(work: &Work<'_>, attached: &Attached, take: &Take) -> Result<Result<G
     if attached.archives.get(&take.name) != Some(&id) {
         return Ok(Err("it is not in the repository any more".into()));
     }
-    if orphans::records(work.owner)?.iter().any(|archive| archive.id == take.id) {
+    let key = ArchiveKey { repository: work.owner.name.clone(), id: take.id.clone() };
+    if work.owner.store.read(|r| r.archives().exists(&key)).map_err(|e| of_store(&e))? {
         return Ok(Err("it has a record already".into()));
     }
     if take.name.contains(char::REPLACEMENT_CHARACTER) {
