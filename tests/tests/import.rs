@@ -36,7 +36,7 @@ fn records(system: &TestSystem, repository: &str) -> Vec<String> {
 /// What came of the newest job.
 fn result(system: &TestSystem) -> (u64, u64, u64) {
     let job = newest_job(system);
-    let result = &job["yielded"];
+    let result = &job["yield"];
     assert_eq!(text(result, "kind"), "imported", "{job}");
     (number(result, "imported"), number(result, "refused"), number(result, "skipped"))
 }
@@ -55,12 +55,10 @@ fn archives_of_stock_borgs_become_archives_like_others() {
         let (repository, source) = (system.join(&name), system.join(format!("source-{name}")));
         make(&source, Spec { files: 30, big: 3 << 20, seed: 7 });
         borg.init(&world, &repository, mode).unwrap();
-        for archive in ["first", "second", "other.checkpoint"] {
+        for archive in ["other.checkpoint", "first", "second"] {
             fs::write(source.join("own"), Random::new(archive.len() as u64).bytes(1 << 20)).unwrap();
             borg.create(&world, &repository, archive, &["--comment", "by \u{1b}[2Jhand"], &[&source]).unwrap();
         }
-        // What the client has is what `second` has.
-        fs::write(source.join("own"), Random::new(6).bytes(1 << 20)).unwrap();
         adopt(&system, &name, &repository, mode);
         let client = format!("client-{name}");
         system.cli_ok(&["client", "add", &client, "--local", &format!("--remote-borg={}", borg.program.display())]);
@@ -69,8 +67,8 @@ fn archives_of_stock_borgs_become_archives_like_others() {
         assert_eq!(listed.as_array().unwrap().len(), 3);
         let first = listed.as_array().unwrap().iter().find(|archive| archive["name"] == "first").unwrap();
         assert_eq!(text(first, "comment"), "by \\u{1b}[2Jhand");
-        // 1.2.5 began with it, and Debian may have it in its 1.2.4.
-        assert!(first["signed"] == borg.at_least([1, 4, 0]) || borg.version == "1.2.4", "{first}");
+        // Older ones may have it from a distribution, or not.
+        assert!(first["signed"] == true || !borg.at_least([1, 2, 5]), "{first}");
         assert!(!text(first, "hostname").is_empty() && !text(first, "username").is_empty());
         // Nothing of it is known yet, and a delete keeps everything.
         assert_eq!(records(&system, &name), Vec::<String>::new());
@@ -99,7 +97,7 @@ fn archives_of_stock_borgs_become_archives_like_others() {
         assert_eq!(records(&system, &name).len(), 2);
 
         // The client sends nothing that its archives have.
-        system.add_config(&client, "all", &name, &["--chunker-params=19,23,21,4095"], &[&source]);
+        system.add_config(&client, "all", &name, &[], &[&source]);
         system.run_ok(&format!("{client}/all"));
         let made = newest_archive(&system);
         let sent = number(&made["counters"], "put_bytes");
@@ -150,7 +148,8 @@ fn damage_refuses_one_archive_and_names_the_files() {
     let dump: Value = serde_json::from_str(&fs::read_to_string(&dump).unwrap()).unwrap();
     let items = dump["_items"].as_array().unwrap();
     let item = items.iter().find(|item| item["path"].as_str().is_some_and(|path| path.ends_with("file 1"))).unwrap();
-    let chunk = item["chunks"][0][0].as_str().unwrap();
+    // Borg marks what was bytes.
+    let chunk = item["chunks"][0][0].as_str().unwrap().trim_start_matches('\u{7f}');
     borg.run(&world, ["debug", "delete-obj", &repository.display().to_string(), chunk]).unwrap();
 
     adopt(&system, "main", &repository, "authenticated");
@@ -167,8 +166,8 @@ fn damage_refuses_one_archive_and_names_the_files() {
     );
     // Whoever does not want it any more deletes it; then nothing stands in the way of the others.
     system.cli_ok(&["archive", "delete", "archive 1", "--repository", "main", "--now", "--yes"]);
-    let said = system.cli_ok(&["archive", "delete", "archive 0", "--repository", "main", "--now", "--yes"]);
-    assert!(said.contains("150.") && !said.contains("stay"), "{said}");
+    let deleted = system.cli_json(&["archive", "delete", "archive 0", "--repository", "main", "--now", "--yes"]);
+    assert!(deleted[0]["kept_because"].is_null() && (150_000..160_000).contains(&number(&deleted[0], "bytes")), "{deleted}");
 
     // Bad input says what to do.
     for (arguments, code, words) in [
@@ -198,7 +197,7 @@ fn a_server_that_lost_its_state_goes_on() {
     }
     before.run_ok("web-1/etc");
     before.run_ok("web-1/etc");
-    let add = ["policy", "add", "short", "--keep-last", "2", "--minimum", "0", "--zone", "UTC", "--client", ".*"];
+    let add = ["policy", "add", "short", "--keep-last", "2", "--minimum", "0", "--zone", "UTC", "--matching", ".*/.*"];
     let plan = |system: &TestSystem| {
         system.cli_ok(&add);
         let shown = system.cli_json(&["policy", "preview", "short"]);
@@ -246,52 +245,51 @@ fn typed(sheet: &str) -> String {
 #[test]
 fn keys_are_printed_as_stock_borg_takes_them_back() {
     let system = TestSystem::start();
-    for borg in Borg::judges() {
-        for mode in ["repokey", "keyfile-blake2", "authenticated"] {
-            let mut world = BorgWorld::with_passphrase(PASSPHRASE);
-            let name = format!("{mode}-{}", borg.version.replace('.', "-"));
-            let repository = system.add_repository(&name, mode, Some(PASSPHRASE));
-            let place = repository.display().to_string();
-            let keyfile = system.state().join("credentials").join(&name).join("key");
-            if mode.starts_with("keyfile") {
-                world.set("BORG_KEY_FILE", &keyfile);
-            }
-            let sheet = system.cli_ok(&["keys", "export", &name]);
-            assert!(sheet.contains(&place) && !sheet.contains(PASSPHRASE), "{sheet}");
-            let file = system.join(format!("{name}.key"));
-            system.cli_ok(&["keys", "export", &name, "--format", "key", "--output", &file.display().to_string()]);
-            assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-            system.settle();
+    let judges = Borg::judges();
+    let modes = ["repokey", "keyfile-blake2", "authenticated"];
+    for (borg, mode) in judges.iter().cycle().zip(modes) {
+        let mut world = BorgWorld::with_passphrase(PASSPHRASE);
+        let name = format!("{mode}-{}", borg.version.replace('.', "-"));
+        let repository = system.add_repository(&name, mode, Some(PASSPHRASE));
+        let place = repository.display().to_string();
+        let keyfile = system.state().join("credentials").join(&name).join("key");
+        if mode.starts_with("keyfile") {
+            world.set("BORG_KEY_FILE", &keyfile);
+        }
+        let sheet = system.cli_ok(&["keys", "export", &name]);
+        assert!(sheet.contains(&place) && !sheet.contains(PASSPHRASE), "{sheet}");
+        let file = system.join(format!("{name}.key"));
+        system.cli_ok(&["keys", "export", &name, "--format", "key", "--output", &file.display().to_string()]);
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        system.settle();
 
-            // Byte for byte what Borg writes.
-            for (format, options) in [("paper", &["--paper"][..]), ("key", &[])] {
-                let theirs = system.join(format!("theirs-{name}-{format}"));
-                let words = [&["key", "export"], options, &[place.as_str(), &theirs.display().to_string()]].concat();
-                borg.run(&world, words).unwrap();
-                assert_eq!(system.cli_ok(&["keys", "export", &name, "--format", format]), fs::read_to_string(&theirs).unwrap(), "{name}");
-            }
-            system.settle();
-            // The key is lost, and comes back from paper, and from the file.
-            let key = fs::read_to_string(&file).unwrap();
-            assert!(sheet.contains(&key), "the sheet has the file as it is");
-            for from_paper in [true, false] {
-                lose_key(&repository, &keyfile, mode);
-                assert!(borg.run(&world, ["list", &place]).is_err(), "{name}");
-                let mut command = borg.command(&world);
-                command.args(["key", "import"]);
-                let mut command = if from_paper {
-                    command.args(["--paper", &place]);
-                    command
-                } else {
-                    command.args([&place, &file.display().to_string()]);
-                    command
-                };
-                let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-                child.stdin.take().unwrap().write_all(typed(&sheet).as_bytes()).unwrap();
-                let output = child.wait_with_output().unwrap();
-                assert!(output.status.success(), "{name} {}", String::from_utf8_lossy(&output.stderr));
-                borg.run(&world, ["list", &place]).unwrap();
-            }
+        // Byte for byte what Borg writes.
+        for (format, options) in [("paper", &["--paper"][..]), ("key", &[])] {
+            let theirs = system.join(format!("theirs-{name}-{format}")).display().to_string();
+            borg.run(&world, [&["key", "export"], options, &[&place, &theirs]].concat()).unwrap();
+            assert_eq!(system.cli_ok(&["keys", "export", &name, "--format", format]), fs::read_to_string(&theirs).unwrap(), "{name}");
+        }
+        system.settle();
+        // The key is lost, and comes back from paper, and from the file.
+        let key = fs::read_to_string(&file).unwrap();
+        assert!(sheet.contains(&key), "the sheet has the file as it is");
+        for from_paper in [true, false] {
+            lose_key(&repository, &keyfile, mode);
+            assert!(borg.run(&world, ["list", &place]).is_err(), "{name}");
+            let mut command = borg.command(&world);
+            command.args(["key", "import"]);
+            let mut command = if from_paper {
+                command.args(["--paper", &place]);
+                command
+            } else {
+                command.args([&place, &file.display().to_string()]);
+                command
+            };
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            child.stdin.take().unwrap().write_all(typed(&sheet).as_bytes()).unwrap();
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "{name} {}", String::from_utf8_lossy(&output.stderr));
+            borg.run(&world, ["list", &place]).unwrap();
         }
     }
     system.add_repository("open", "none", None);
@@ -300,7 +298,7 @@ fn keys_are_printed_as_stock_borg_takes_them_back() {
     let all = system.join("all");
     let output = system.cli(&["keys", "export", "--all", "--output", &all.display().to_string()]);
     assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains("open"), "{output:?}");
-    let keys = Borg::judges().len() * 3;
+    let keys = modes.len();
     assert_eq!(fs::read_to_string(&all).unwrap().matches("BORG PAPER KEY").count(), keys);
     let (code, said) = system.cli_fails(&["keys", "export", "--all", "--output", &all.display().to_string()]);
     assert!(code == 4 && said.contains("not written over"), "{code} {said}");

@@ -65,7 +65,7 @@ pub struct Imported {
     pub time: Timestamp,
     /// Who said whose it is.
     pub by: String,
-    /// Its metadata bears the signature of the repository's key; archives of borgs before 1.2.5 have none.
+    /// Its metadata bears the signature of the repository's key; archives of older borgs may have none.
     pub signed: bool,
 }
 

@@ -66,7 +66,7 @@ pub struct Foreign {
     /// The comment in its metadata.
     #[serde(default)]
     pub comment: String,
-    /// Its metadata bear the signature of the repository's key. Archives of borgs before 1.2.5 have none.
+    /// Its metadata bear the signature of the repository's key. Archives of older borgs may have none.
     #[serde(default)]
     pub signed: bool,
     /// Why its metadata cannot be used, if they cannot.

@@ -37,7 +37,7 @@ fn scene() -> Scene {
     let chunks = dump["_items"].as_array().unwrap().iter().filter_map(|item| item["chunks"].as_array()).flatten();
     let mut uses: Vec<Use> = chunks
         .map(|chunk| {
-            let id = borg::Id::from_hex(chunk[0].as_str().unwrap()).unwrap().0;
+            let id = borg::Id::from_hex(chunk[0].as_str().unwrap().trim_start_matches('\u{7f}')).unwrap().0;
             Use { id, size: u32::try_from(chunk[1].as_u64().unwrap()).unwrap(), count: 1 }
         })
         .collect();
@@ -115,7 +115,6 @@ fn a_list_that_names_what_is_not_there_is_refused() {
     let (worker, mut client) = scene.system.backup("web1/etc", "new");
     let references: Vec<_> = scene.uses.iter().map(|one| wire::session::Reference { id: one.id, size: one.size, csize: 0 }).collect();
     assert_eq!(client.archive_of("x", &references, false), wire::session::Verdict::Accepted);
-    assert_eq!(client.commit(), wire::session::Verdict::Accepted);
     client.end();
     drop(worker);
     // What only the old one has goes with it.
@@ -159,7 +158,6 @@ fn what_only_a_running_backup_has_sent_does_not_count() {
     assert!(client.read(lost.id).is_some());
     scene.refused(&scene.uses, 1, "a backup that runs");
     assert_eq!(client.archive("x", &[&noise(2, 50_000)], false), wire::session::Verdict::Accepted);
-    assert_eq!(client.commit(), wire::session::Verdict::Accepted);
     client.end();
     drop(worker);
     // Now it stays, and the archive is whole again.
@@ -184,4 +182,25 @@ fn a_crash_between_list_and_record_leaves_nothing() {
     assert!(scene.system.archives().is_empty());
     assert!(matches!(scene.import(&scene.uses).unwrap(), Report::Imported { .. }));
     assert_eq!(scene.system.delete(&["old"]), 3);
+}
+
+#[test]
+fn what_a_delete_had_to_keep_goes_once_all_archives_have_lists() {
+    let scene = scene();
+    let (worker, mut client) = scene.system.backup("web1/etc", "ours");
+    assert_eq!(client.archive("x", &[&noise(9, 80_000)], false), wire::session::Verdict::Accepted);
+    client.end();
+    drop(worker);
+    let delete = Operation::Delete { archives: vec!["ours".into()], dry_run: false };
+    let Report::Deleted { chunks: 0, kept_because: Some(why), .. } = scene.system.maintain(delete).unwrap() else { panic!() };
+    assert!(why.contains("archive import") && why.contains("old"), "{why}");
+    let compact = || match scene.system.maintain(Operation::Compact { threshold: 0 }).unwrap() {
+        Report::Compacted { orphans, .. } => orphans,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(compact(), 0, "the other archive may have them");
+    assert!(matches!(scene.import(&scene.uses).unwrap(), Report::Imported { .. }));
+    // The file's content and its list of files.
+    assert_eq!(compact(), 2);
+    let Report::Checked { error_count: 0, .. } = scene.system.maintain(Operation::Check { verify_data: true }).unwrap() else { panic!() };
 }

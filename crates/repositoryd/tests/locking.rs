@@ -255,7 +255,7 @@ fn archives_of_other_origin_are_deleted_and_keep_chunks() {
     let (chunks, because) = delete("stock");
     assert!(chunks == 0 && because.contains("other"), "{because}");
     let (_, because) = delete("other");
-    assert!(because.contains("(borgcube archive import makes one): other"), "{because}");
+    assert!(because.contains("has no list of their chunks: other"), "{because}");
     system.stop();
     let list = borg.run(&system.world(), ["list", "--short", system.repo().to_str().unwrap()]).unwrap();
     assert_eq!(list, "");

@@ -262,6 +262,11 @@ impl Importer {
         }
         let socket = self.socket.clone();
         let source = Source::open(Arc::new(move || unix::socket::connect(&socket)), &archive.id).map_err(reading)?;
+        if source.readable.id != archive.id {
+            // An archive can be called like another one's id.
+            let why = format!("archive {} has this one's id as its name; rename or delete that first", source.readable.id);
+            return Err(Why::Refused { why, is_damage: false });
+        }
         let mut scratch = || tempfile::tempfile_in(&self.scratch);
         let collected = uses::collect(&source, &mut scratch, &mut |done, total| self.goes_on(done, total)).map_err(reading)?;
         let Some(collected) = collected else { return Err(self.stopped().into()) };

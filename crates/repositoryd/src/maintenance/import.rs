@@ -238,7 +238,7 @@ fn record(work: &Work<'_>, take: &Take, metadata: &Metadata, signed: bool, stati
     let (start, end, wrong) = times(metadata, now);
     let mut warnings: Vec<String> = wrong.into_iter().collect();
     if !signed {
-        warnings.push("its metadata are not signed (TAM), as those of every archive that a borg before 1.2.5 has made".into());
+        warnings.push("its metadata are not signed (TAM), as older borgs leave them".into());
     }
     if counted.repaired > 0 {
         warnings.push(format!("in {} of its files, a repair has replaced lost parts by zeros", counted.repaired));

@@ -114,7 +114,7 @@ pub(super) struct Genuine {
     pub packed: Vec<u8>,
     /// What they say.
     pub metadata: Metadata,
-    /// Whether they bear a signature as well; archives of borgs before 1.2.5 do not.
+    /// Whether they bear a signature as well; archives of older borgs may not.
     pub is_signed: bool,
 }
 
