@@ -1,8 +1,8 @@
 //! The global options and the tree of commands. Each command's own options are in its file under [`crate::commands`].
 
 use crate::commands::{
-    archive, binary, client, completions, config, doctor, job, keys, log, policy, prune, repository, restore, run, schedule, settings,
-    setup, status, trigger,
+    archive, binary, client, completions, config, doctor, dump, hook, job, keys, log, policy, prune, repository, restore, restore_test,
+    run, schedule, settings, setup, status, trigger,
 };
 use crate::error::EXIT_CODES;
 use crate::up;
@@ -54,10 +54,19 @@ pub enum Command {
     /// Add, list, show, edit and remove backup configs: what to back up on a client
     #[command(subcommand)]
     Config(config::Command),
+    /// Have clients run commands around their backups: add, list, show, edit and remove hooks
+    #[command(subcommand)]
+    Hook(hook::Command),
+    /// Back up what commands write, databases for example: add, list, show, edit and remove dumps
+    #[command(subcommand)]
+    Dump(dump::Command),
     /// Run a backup config now
     Run(run::Args),
     /// Restore an archive, or a part of it, to a client
     Restore(restore::Args),
+    /// Test restores: extract a sample of an archive and compare it; see when that went well last
+    #[command(subcommand)]
+    RestoreTest(restore_test::Command),
     /// List, show, follow and cancel jobs
     #[command(subcommand)]
     Job(job::Command),

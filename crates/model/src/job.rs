@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! backup, restore job_created -> client_preparing -> client_prepared -> client_in_progress -> client_done -> client_cleanup -> done
-//! check, compact  job_created -> repository_preparing -> repository_in_progress -> done
+//! check, compact, prune, restore test
+//!                 job_created -> repository_preparing -> repository_in_progress -> done
 //! ```
 //!
 //! [`Job::update_state`] is a compare-and-set along these arrows; [`Job::force_state`] leads from any state that is not final to failed and
 //! cancelled: for failures, cancellation and crashes.
 
 use crate::cause::Failure;
+use crate::hook::CommandResult;
 use crate::names::{ClientName, ConfigName, RepositoryName, ScheduleName};
 use crate::occurrence::Origin;
 use crate::progress::Statistics;
@@ -156,6 +158,9 @@ pub struct Job {
     /// How many warnings there were.
     #[serde(default)]
     pub warning_count: u64,
+    /// What became of the hooks and dumps of a backup, as its client says, in the order in which they ended.
+    #[serde(default)]
+    pub commands: Vec<CommandResult>,
     /// Totals of the archive it made.
     #[serde(default)]
     pub statistics: Option<Statistics>,
@@ -238,6 +243,7 @@ impl Job {
             failure: None,
             warnings: vec![],
             warning_count: 0,
+            commands: vec![],
             statistics: None,
             archive: None,
             yielded: None,
@@ -294,7 +300,12 @@ impl Job {
     pub fn default_archive_name(&self, now: Timestamp) -> Option<String> {
         match &self.work {
             Work::Backup { client, label } => Some(format!("{client}-{label}-{}-{}", now.to_name(), self.number)),
-            Work::Check { .. } | Work::Compact { .. } | Work::Prune { .. } | Work::Restore { .. } | Work::Import { .. } => None,
+            Work::Check { .. }
+            | Work::Compact { .. }
+            | Work::Prune { .. }
+            | Work::Restore { .. }
+            | Work::RestoreTest { .. }
+            | Work::Import { .. } => None,
         }
     }
 

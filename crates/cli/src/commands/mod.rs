@@ -10,7 +10,9 @@ pub mod completions;
 pub mod config;
 pub mod confirm;
 pub mod doctor;
+pub mod dump;
 pub mod edit;
+pub mod hook;
 pub mod job;
 pub mod journal;
 pub mod keys;
@@ -25,6 +27,7 @@ pub mod repair;
 pub mod repository;
 pub mod repository_edit;
 pub mod restore;
+pub mod restore_test;
 pub mod retention;
 pub mod run;
 pub mod schedule;
@@ -50,8 +53,11 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Client(command) => client::run(command, context),
         Command::Binary(command) => return binary::run(command, context),
         Command::Config(command) => config::run(command, context),
+        Command::Hook(command) => hook::run(command, context),
+        Command::Dump(command) => dump::run(command, context),
         Command::Run(args) => run::run(args, context),
         Command::Restore(args) => restore::run(args, context),
+        Command::RestoreTest(command) => restore_test::run(command, context),
         Command::Job(command) => job::run(command, context),
         Command::Archive(command) => archive::run(command, context),
         Command::Policy(command) => policy::run(command, context),

@@ -2,6 +2,7 @@
 
 use super::lists::{length, road};
 use super::{Details, bytes, count, duration, exactly};
+use crate::commands::restore_test::TestedClient;
 use model::archive::PendingDeletion;
 use model::client::Connection;
 use model::progress::{Progress, Statistics, Steps};
@@ -54,7 +55,8 @@ pub fn repository(repository: &Repository) -> String {
 }
 
 /// A client.
-pub fn client(client: &Client) -> String {
+pub fn client(tested: &TestedClient) -> String {
+    let client = &tested.client;
     let details = Details::new()
         .line("Client", client.name.as_str())
         .maybe("Description", Some(&client.description))
@@ -75,6 +77,7 @@ pub fn client(client: &Client) -> String {
         .maybe("Borg's cache", client.connection.remote_cache_dir())
         .many("Permanent keys", client.keys.iter().map(|key| format!("{} {}", key.key.kind(), key.key.fingerprint())))
         .many("Blackouts", client.blackouts.iter().map(ToString::to_string))
+        .line("Restore test", tested.line())
         .line("Added", client.created.to_local())
         .render()
 }
@@ -114,8 +117,42 @@ pub fn config(config: &BackupConfig) -> String {
         .maybe("Read special", yes(config.read_special))
         .maybe("Ignore inode", yes(config.ignore_inode))
         .many("Extra options", &config.extra_options)
+        .many("Hooks", config.commands.hooks.iter().map(|hook| hook.name.as_str()))
+        .many("Dumps", config.commands.dumps.iter().map(model::Dump::path))
         .line("Added", config.created.to_local())
         .render()
+}
+
+/// A hook.
+pub fn hook(listed: &crate::commands::hook::Listed) -> String {
+    let hook = &listed.hook;
+    Details::new()
+        .line("Hook", hook.name.as_str())
+        .line("Config", listed.config.to_string())
+        .many("Before", hook.before.iter().flat_map(|command| command.lines()))
+        .many("After", hook.after.iter().flat_map(|command| command.lines()))
+        .line("Time limit", duration(f64::from(hook.seconds)))
+        .line("On failure", hook.on_failure.word())
+        .render()
+}
+
+/// A dump.
+pub fn dump(listed: &crate::commands::dump::Listed) -> String {
+    let dump = &listed.dump;
+    Details::new()
+        .line("Dump", dump.name.as_str())
+        .line("Config", listed.config.to_string())
+        .line("In the archive", listed.path.as_str())
+        .many("Command", dump.command.lines())
+        .line("Time limit", duration(f64::from(dump.seconds)))
+        .maybe("Spooled", dump.spool.then_some("written to the client's disk first"))
+        .render()
+}
+
+/// How a hook or dump of a job ended.
+fn how_it_ended(result: &model::hook::CommandResult) -> String {
+    let size = result.bytes.map(|n| format!(", {}", bytes(n))).unwrap_or_default();
+    format!("{}, {}{size}", result.sentence(), duration(result.seconds as f64))
 }
 
 /// A job.
@@ -146,6 +183,7 @@ pub fn job(detail: &JobDetail, retried_as: Option<u64>) -> String {
     .line("Asked for by", &job.actor)
     .maybe("Retries", job.retry_of.map(|n| format!("job {n}")))
     .maybe("Retried as", retried_as.map(|n| format!("job {n}")))
+    .many("Hooks and dumps", job.commands.iter().map(how_it_ended))
     .many("History", history)
     .many("Warnings", &job.warnings)
     .maybe("", more_warnings(job))
@@ -167,6 +205,34 @@ pub fn yielded(yielded: &Yield) -> String {
         Yield::Restored { target, chunks, of, bytes: read } => {
             let into = if target.is_empty() { String::new() } else { format!("into {}: ", super::shown(target)) };
             format!("{into}{chunks} of {} read, {}", count(*of, "chunk"), bytes(*read))
+        }
+        Yield::RestoreTested {
+            archive,
+            seed,
+            files,
+            bytes: size,
+            of_files,
+            recorded,
+            expected,
+            live,
+            changed,
+            gone,
+            first_seen,
+            good,
+            ..
+        } => {
+            let proven = if *good { "good" } else { "NOT a good test" };
+            let parts = [
+                (*recorded, "as recorded before"),
+                (*expected, "as expected"),
+                (*live, "as on the client"),
+                (*changed, "changed there since"),
+                (*gone, "gone there"),
+                (*first_seen, "recorded for next time"),
+            ];
+            let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+            let parts = if parts.is_empty() { "nothing to compare".to_owned() } else { parts.join(", ") };
+            format!("{proven}: {} of {of_files} extracted from {archive}, {}: {parts}; seed {seed}", count(*files, "file"), bytes(*size))
         }
         Yield::Pruned { marked, deleted, bytes: size, freed, stopped } => {
             let marked = if *marked == 0 { String::new() } else { format!(", {} to be deleted", count(*marked, "more archive")) };
