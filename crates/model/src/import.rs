@@ -83,6 +83,9 @@ pub enum Choice {
     Skip(String),
 }
 
+/// Archives, each with what becomes of it.
+pub type Chosen = Vec<(Foreign, Choice)>;
+
 impl Import {
     /// Says what is wrong with it before a job is made of it.
     pub fn check(&self) -> Result<(), String> {
@@ -98,7 +101,7 @@ impl Import {
     }
 
     /// Those that were asked for, each with what becomes of it, the oldest first; and names that were asked for and are not among them.
-    pub fn choose(&self, foreign: Vec<Foreign>) -> Result<(Vec<(Foreign, Choice)>, Vec<String>), String> {
+    pub fn choose(&self, foreign: Vec<Foreign>) -> Result<(Chosen, Vec<String>), String> {
         let regex = match &self.which {
             Which::Match(regex) => Some(whole_name("archive", regex)?),
             Which::All | Which::Names(_) => None,
@@ -112,7 +115,7 @@ impl Import {
             (_, Some(regex)) => regex.is_match(&archive.name),
             _ => true,
         };
-        let mut chosen: Vec<(Foreign, Choice)> = foreign.into_iter().filter(wanted).map(|archive| self.decide(archive)).collect();
+        let mut chosen: Chosen = foreign.into_iter().filter(wanted).map(|archive| self.decide(archive)).collect();
         // Borg 1.x: times of one form, of which the order is that of the texts.
         chosen.sort_by(|(a, _), (b, _)| (&a.time, &a.name).cmp(&(&b.time, &b.name)));
         Ok((chosen, missing))
