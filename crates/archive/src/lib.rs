@@ -6,7 +6,7 @@
 //! *Is*: items and content in order, with bounded memory and as much work beside it as there are processors; selection by Borg's patterns; tar;
 //! extraction that cannot be led out of its target; comparison of two archives.
 //! *Is not*: a user of keys, repositories or the database; a printer of anything.
-//! *May be used by*: programs that people start, and the confined process of a restore test.
+//! *May be used by*: programs that people start, workers that import, and the confined process of a restore test.
 //!
 //! | module | |
 //! |---|---|
@@ -20,6 +20,7 @@
 //! | [`trial`] | a sample as files, and their hashes |
 //! | [`diff`] | what two archives have not in common |
 //! | [`damaged`] | files with chunks that are damaged |
+//! | [`uses`] | what an archive refers to, whole or not at all |
 
 pub mod acl;
 pub mod attributes;
@@ -40,6 +41,7 @@ pub mod source;
 pub mod tar;
 pub mod tree;
 pub mod trial;
+pub mod uses;
 
 pub use error::{Error, Result};
 pub use kind::Kind;

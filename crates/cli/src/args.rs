@@ -1,8 +1,8 @@
 //! The global options and the tree of commands. Each command's own options are in its file under [`crate::commands`].
 
 use crate::commands::{
-    archive, binary, check_config, client, completions, config, configuration, doctor, dump, hook, job, log, policy, prune, repository,
-    restore, restore_test, run, schedule, settings, setup, status, trigger,
+    archive, binary, check_config, client, completions, config, configuration, doctor, dump, hook, job, keys, log, policy, prune,
+    repository, restore, restore_test, run, schedule, settings, setup, status, trigger,
 };
 use crate::error::EXIT_CODES;
 use crate::up;
@@ -93,6 +93,9 @@ pub enum Command {
     Diff(configuration::Diff),
     /// Make the configuration what a file says: all of it or nothing, after showing the plan
     Apply(configuration::Apply),
+    /// Print repository keys for a safe place
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// Show who changed what: the transaction log
     Log(log::LogArgs),
     /// Revert one transaction of the log

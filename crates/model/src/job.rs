@@ -300,7 +300,12 @@ impl Job {
     pub fn default_archive_name(&self, now: Timestamp) -> Option<String> {
         match &self.work {
             Work::Backup { client, label } => Some(format!("{client}-{label}-{}-{}", now.to_name(), self.number)),
-            Work::Check { .. } | Work::Compact { .. } | Work::Prune { .. } | Work::Restore { .. } | Work::RestoreTest { .. } => None,
+            Work::Check { .. }
+            | Work::Compact { .. }
+            | Work::Prune { .. }
+            | Work::Restore { .. }
+            | Work::RestoreTest { .. }
+            | Work::Import { .. } => None,
         }
     }
 

@@ -26,6 +26,7 @@ pub mod config;
 pub mod declarative;
 pub mod due;
 pub mod hook;
+pub mod import;
 pub mod job;
 pub mod names;
 pub mod occurrence;

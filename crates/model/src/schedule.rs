@@ -137,6 +137,11 @@ const MAX_PATTERN: usize = 500;
 /// Bytes that a compiled regular expression may take: it is matched against names of 64 ASCII characters.
 const PATTERN_SIZE: usize = 1 << 18;
 
+/// Compiles a regular expression that has to match a whole name of `what`; the error is a sentence.
+pub fn whole_name(what: &str, text: &str) -> Result<Regex, String> {
+    pattern(what, text)
+}
+
 /// Compiles a regular expression that has to match a whole name.
 fn pattern(what: &str, text: &str) -> Result<Regex, String> {
     if text.len() > MAX_PATTERN {
@@ -149,11 +154,6 @@ fn pattern(what: &str, text: &str) -> Result<Regex, String> {
     // (?x) would make a comment of what follows on the same line.
     compiled(&format!("^(?:{text}\n)$")).map_err(wrong)?;
     compiled(&format!("^(?:{text})$")).map_err(wrong)
-}
-
-/// Compiles a regular expression for names of this kind; it has to match the whole of one.
-pub(crate) fn whole_name(what: &str, text: &str) -> Result<Regex, String> {
-    pattern(what, text)
 }
 
 /// What an action of kind [`Action::RunConfigs`] matches.

@@ -1,6 +1,7 @@
 //! What jobs do, and what came of it.
 
 use crate::check::Coverage;
+use crate::import::Import;
 use crate::names::{CheckName, ClientName, ConfigName, Label, PolicyName, RepositoryName};
 use crate::restore::Restore;
 use crate::restore_test::RestoreTest;
@@ -52,6 +53,11 @@ pub enum Work {
         /// What, and where to.
         restore: Box<Restore>,
     },
+    /// Archives of other origin get records, once all that they refer to was verified.
+    Import {
+        /// Which, and whose they are.
+        import: Box<Import>,
+    },
     /// Extracts a sample of an archive on the server, and compares it.
     RestoreTest {
         /// Whose archive it is.
@@ -75,14 +81,16 @@ pub enum JobKind {
     Prune,
     /// [`Work::Restore`].
     Restore,
+    /// [`Work::Import`].
+    Import,
     /// [`Work::RestoreTest`].
     RestoreTest,
 }
 
 impl JobKind {
     /// All of them.
-    pub const ALL: [JobKind; 6] =
-        [JobKind::Backup, JobKind::Check, JobKind::Compact, JobKind::Prune, JobKind::Restore, JobKind::RestoreTest];
+    pub const ALL: [JobKind; 7] =
+        [JobKind::Backup, JobKind::Check, JobKind::Compact, JobKind::Prune, JobKind::Restore, JobKind::RestoreTest, JobKind::Import];
 
     /// The word in records, JSON and the manual.
     pub fn as_str(self) -> &'static str {
@@ -92,6 +100,7 @@ impl JobKind {
             JobKind::Compact => "compact",
             JobKind::Prune => "prune",
             JobKind::Restore => "restore",
+            JobKind::Import => "import",
             JobKind::RestoreTest => "restore-test",
         }
     }
@@ -100,7 +109,7 @@ impl JobKind {
     pub fn has_client(self) -> bool {
         match self {
             JobKind::Backup | JobKind::Restore => true,
-            JobKind::Check | JobKind::Compact | JobKind::Prune | JobKind::RestoreTest => false,
+            JobKind::Check | JobKind::Compact | JobKind::Prune | JobKind::RestoreTest | JobKind::Import => false,
         }
     }
 }
@@ -138,6 +147,7 @@ impl Work {
             Work::Compact { .. } => JobKind::Compact,
             Work::Prune { .. } => JobKind::Prune,
             Work::Restore { .. } => JobKind::Restore,
+            Work::Import { .. } => JobKind::Import,
             Work::RestoreTest { .. } => JobKind::RestoreTest,
         }
     }
@@ -146,7 +156,7 @@ impl Work {
     pub fn client(&self) -> Option<&ClientName> {
         match self {
             Work::Backup { client, .. } | Work::Restore { client, .. } | Work::RestoreTest { client, .. } => Some(client),
-            Work::Check { .. } | Work::Compact { .. } | Work::Prune { .. } => None,
+            Work::Check { .. } | Work::Compact { .. } | Work::Prune { .. } | Work::Import { .. } => None,
         }
     }
 
@@ -154,7 +164,12 @@ impl Work {
     pub fn config(&self) -> Option<ConfigName> {
         match self {
             Work::Backup { client, label } => Some(ConfigName { client: client.clone(), label: label.clone() }),
-            Work::Check { .. } | Work::Compact { .. } | Work::Prune { .. } | Work::Restore { .. } | Work::RestoreTest { .. } => None,
+            Work::Check { .. }
+            | Work::Compact { .. }
+            | Work::Prune { .. }
+            | Work::Restore { .. }
+            | Work::RestoreTest { .. }
+            | Work::Import { .. } => None,
         }
     }
 
@@ -237,6 +252,15 @@ pub enum Yield {
         freed: u64,
         /// Configs of which pruning is stopped.
         stopped: u64,
+    },
+    /// Of an import.
+    Imported {
+        /// Archives that have a record now.
+        imported: u64,
+        /// Archives that were refused; the log says why.
+        refused: u64,
+        /// Archives that were asked for and left alone.
+        skipped: u64,
     },
     /// Of a restore.
     Restored {

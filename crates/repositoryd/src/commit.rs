@@ -344,6 +344,7 @@ fn record(owner: &Owner, candidate: &Candidate, id: Id, name: String, view_diges
         warnings: vec![],
         hold: None,
         pending_deletion: None,
+        imported: None,
     }
 }
 

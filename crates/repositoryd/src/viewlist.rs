@@ -20,6 +20,7 @@ mod stage;
 mod tree;
 
 pub use stage::{Parsed, Staged};
+pub use tree::Event;
 
 use borg::Id;
 use std::path::{Path, PathBuf};

@@ -14,6 +14,7 @@
 pub mod configuration;
 pub mod control;
 pub mod frame;
+pub mod importing;
 pub mod json;
 pub mod maintenance;
 pub mod reading;

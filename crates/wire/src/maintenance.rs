@@ -1,7 +1,10 @@
 //! What a person asks a repository's owner for, besides backups: deleting archives, compacting, checking, and lending the repository to
 //! another borg. The locking table in `docs/locking.md` says what of it goes on beside what.
 
+use crate::importing::{Take, Unusable};
 use model::check::{CheckPlan, Coverage, Damage, DamagedFiles};
+use model::import::Foreign;
+use model::progress::Statistics;
 pub use model::progress::Steps as Progress;
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +67,16 @@ pub enum Operation {
         /// Its name, its id, or the beginning of its id (at least 8 digits).
         archive: String,
     },
+    /// Say which archives of the manifest have no record, some at a time.
+    Foreign {
+        /// Behind this id.
+        #[serde(default)]
+        after: Option<String>,
+    },
+    /// Give an archive of other origin a record: see [`crate::importing`].
+    Import(Box<Take>),
+    /// Give away the repository's key, as it is protected by its passphrase.
+    ExportKey,
 }
 
 /// The repository is unlocked.
@@ -117,6 +130,33 @@ pub enum Report {
         #[serde(default)]
         skipped: u64,
     },
+    /// Of [`Operation::Foreign`].
+    Foreign {
+        /// The archives, by id.
+        archives: Vec<Foreign>,
+        /// The id of the last one, if there are more.
+        next: Option<String>,
+    },
+    /// Of an import: there is a record now.
+    Imported {
+        /// Different chunks, those of the list of files included.
+        chunks: u64,
+        /// Totals.
+        statistics: Statistics,
+        /// What a person should know.
+        warnings: Vec<String>,
+    },
+    /// Of an import: nothing was changed.
+    Refused {
+        /// Why, in one sentence, escaped for printing.
+        why: String,
+        /// Objects that are missing, or are not what their ids promise; at most [`Report::MAX_UNUSABLE`].
+        unusable: Vec<Unusable>,
+        /// How many there are.
+        count: u64,
+    },
+    /// Of [`Operation::ExportKey`].
+    Key(Box<KeyText>),
     /// Of a check.
     Checked {
         /// Objects that were read.
@@ -153,10 +193,31 @@ impl Report {
 
     /// Chunks that a report names.
     pub const MAX_CHUNKS: usize = 50_000;
+
+    /// Objects that a report names.
+    pub const MAX_UNUSABLE: usize = 1000;
 }
 
 fn yes() -> bool {
     true
+}
+
+/// A repository's key, protected by its passphrase.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyText {
+    /// The repository's id, 64 hex digits.
+    pub repository_id: String,
+    /// As `borg key export` writes it, and `borg key import` reads it.
+    pub file: String,
+    /// As `borg key export --paper` prints it below its first line, and a person types it for `borg key import --paper`.
+    pub paper: String,
+}
+
+// It opens nothing without its passphrase, and is nobody's business all the same.
+impl std::fmt::Debug for KeyText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyText").field("repository_id", &self.repository_id).finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]
@@ -174,6 +235,15 @@ mod tests {
             Operation::NoteFiles { files: vec![("00".into(), DamagedFiles { paths: vec!["etc/x".into()], more: 1, incomplete: None })] },
             Operation::Release { wait_seconds: 5 },
             Operation::Read { archive: "a".into() },
+            Operation::Foreign { after: Some("00".into()) },
+            Operation::Import(Box::new(Take {
+                name: "a".into(),
+                id: "00".into(),
+                config: "web1/etc".parse().unwrap(),
+                job: 1,
+                by: "root".into(),
+            })),
+            Operation::ExportKey,
         ] {
             let json = serde_json::to_vec(&operation).unwrap();
             assert_eq!(serde_json::from_slice::<Operation>(&json).unwrap(), operation);

@@ -72,6 +72,8 @@ pub enum Errand {
     Prune(Box<Pruning>),
     /// Have a client restore.
     Restore(Box<Restoring>),
+    /// Read archives of other origin, and have the repository's owner give them records.
+    Import(Box<model::import::Import>),
     /// Extract a sample of an archive here, and compare it.
     RestoreTest(Box<Testing>),
 }

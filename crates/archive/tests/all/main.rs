@@ -9,3 +9,4 @@ mod holes;
 mod owner;
 mod trees;
 mod trial;
+mod uses;

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod archive_delete;
+pub mod archive_import;
 pub mod binary;
 pub mod check_config;
 pub mod client;
@@ -17,6 +18,7 @@ pub mod edit;
 pub mod hook;
 pub mod job;
 pub mod journal;
+pub mod keys;
 pub mod log;
 pub mod maintenance;
 pub mod owner;
@@ -69,6 +71,7 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Export(args) => configuration::export(&args, context),
         Command::Diff(args) => return configuration::diff(&args, context),
         Command::Apply(args) => configuration::apply(&args, context),
+        Command::Keys(command) => keys::run(command, context),
         Command::Log(args) => log::show(&args, context),
         Command::Undo(args) => log::undo(&args, context),
         Command::Settings(command) => settings::run(command, context),

@@ -201,6 +201,11 @@ pub fn yielded(yielded: &Yield) -> String {
             let coverage = coverage.iter().filter_map(|(part, coverage)| Some(format!("; {part}: {}", coverage.as_ref()?)));
             format!("{}, {} read: {errors}{end}{}", count(*objects, "object"), bytes(*read), coverage.collect::<String>())
         }
+        Yield::Imported { imported, refused, skipped } => {
+            let refused = if *refused == 0 { String::new() } else { format!(", {refused} refused") };
+            let skipped = if *skipped == 0 { String::new() } else { format!(", {skipped} left alone") };
+            format!("{} imported{refused}{skipped}", count(*imported, "archive"))
+        }
         Yield::Restored { target, chunks, of, bytes: read } => {
             let into = if target.is_empty() { String::new() } else { format!("into {}: ", super::shown(target)) };
             format!("{into}{chunks} of {} read, {}", count(*of, "chunk"), bytes(*read))
@@ -265,6 +270,9 @@ fn with_statistics(details: Details, statistics: Option<&Statistics>) -> Details
 /// An archive.
 pub fn archive(archive: &Archive) -> String {
     let counters = &archive.counters;
+    let sent = archive.imported.is_none().then(|| format!("{}, {}", count(counters.puts, "object"), bytes(counters.put_bytes)));
+    let imported =
+        archive.imported.as_ref().map(|imported| format!("at {} by {}; its times are what it says", imported.time.to_local(), imported.by));
     with_statistics(
         Details::new()
             .line("Archive", &archive.name)
@@ -277,11 +285,12 @@ pub fn archive(archive: &Archive) -> String {
             .maybe("Incomplete", archive.incomplete.then_some("a checkpoint of a broken job; no restore point")),
         Some(&archive.statistics),
     )
-    .line("Sent by client", format!("{}, {}", count(counters.puts, "object"), bytes(counters.put_bytes)))
+    .maybe("Sent by client", sent)
+    .maybe("Imported", imported)
     .line("Start", archive.start.to_local())
     .line("End", archive.end.to_local())
     .line("Time", duration(archive.end.seconds_since(archive.start)))
-    .many("Client's claims", &archive.claims)
+    .many(if archive.imported.is_some() { "It says" } else { "Client's claims" }, &archive.claims)
     .maybe("Suspicious", archive.suspicious.then_some("look at it before anything relies on it"))
     .many("Warnings", &archive.warnings)
     .maybe("Held", archive.hold.as_ref().map(|hold| format!("by {} since {} {}", hold.by, hold.since.to_local(), hold.reason)))
@@ -434,6 +443,7 @@ Warnings:     one
             warnings: vec!["odd".into()],
             hold: None,
             pending_deletion: None,
+            imported: None,
         };
         let text = archive(&record);
         assert!(text.contains("x\\u{1b}]0;gone\\u{7}") && text.contains("host \\u{202e}live"), "{text}");

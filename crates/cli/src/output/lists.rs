@@ -159,9 +159,10 @@ pub fn archives(records: &[Archive]) -> Table {
 fn archive_remark(archive: &Archive) -> String {
     let going = archive.pending_deletion.as_ref().map(|pending| format!("goes at {}", pending.due.to_local()));
     let marks = [archive.incomplete.then(|| "incomplete".to_owned()), archive.suspicious.then(|| "suspicious".into()), going];
+    let imported = archive.imported.as_ref().map(|_| "imported".to_owned());
     let held = archive.hold.as_ref().map(|_| "held".to_owned());
     let comment = Some(archive.comment.clone()).filter(|comment| !comment.is_empty() && !archive.incomplete);
-    marks.into_iter().chain([held, comment]).flatten().collect::<Vec<_>>().join(", ")
+    marks.into_iter().chain([imported, held, comment]).flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// The transaction log.

@@ -196,6 +196,9 @@ impl Daemon {
                 "backups are started with RunConfig, restores with Restore, and tests of them with RunRestoreTest",
             ));
         }
+        if let Work::Import { import } = &work {
+            import.check().map_err(|why| refuse(ErrorKind::InvalidArgument, why))?;
+        }
         let now = Timestamp::now();
         let note = format!("{} repository {name}", work.kind());
         let written = self.store.write_at(now, &note, actor, |w| {

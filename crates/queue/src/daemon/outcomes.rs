@@ -41,7 +41,9 @@ impl Daemon {
                 }
             }
             let mut message = format!("borgcubed ended while the job was in state {}", job.state);
-            if let Some(archive) = self.store.read(|r| r.archives().of_job(number))?.iter().find(|archive| !archive.incomplete) {
+            if let Some(archive) =
+                self.store.read(|r| r.archives().of_job(number))?.iter().find(|archive| !archive.incomplete && archive.imported.is_none())
+            {
                 message.push_str(&format!("; its archive {} is complete", archive.name));
             }
             log::warn!(job = number; "job {number}: {message}");

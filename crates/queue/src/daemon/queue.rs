@@ -3,6 +3,7 @@
 use super::errors::{is_disk_full, is_final};
 use super::workers::Worker;
 use super::{ACTOR, Daemon, RETRY, Stop, checks, policies};
+use model::import::Attribution;
 use model::progress::Statistics;
 use model::queue::{Blocked, Brief, blocked, startable};
 use model::settings::SessionLimits;
@@ -182,6 +183,14 @@ fn gather(r: &Read<'_>, job: &Job) -> Result<std::result::Result<(Errand, Reposi
             Err(missing) => return Ok(Err(missing)),
         },
         Work::Prune { .. } => Errand::Prune(Box::default()),
+        Work::Import { import } => {
+            if let Attribution::Config(config) = &import.attribution
+                && !r.clients().exists(&config.client)?
+            {
+                return Ok(Err(format!("client {} was removed", config.client)));
+            }
+            Errand::Import(import.clone())
+        }
         Work::Compact { threshold } => Errand::Maintenance(Operation::Compact { threshold: *threshold }),
     };
     Ok(match repository {

@@ -2,9 +2,10 @@
 
 use super::errors::{from_store, refuse, refuse_in};
 use super::{Daemon, control, keys};
+use model::import::Attribution;
 use model::{
-    BackupConfig, Client, ClientName, ConfigName, Connection, Job, JobState, Origin, Repository, RepositoryName, Settings, Timestamp, Work,
-    validate,
+    BackupConfig, Client, ClientName, ConfigName, Connection, Job, JobKind, JobState, Origin, Repository, RepositoryName, Settings,
+    Timestamp, Work, validate,
 };
 use store::{ArchiveFilter, ArchiveKey, IntentKey, JobFilter, Read, Result, Write};
 use wire::control::{ControlError, ErrorKind, Event};
@@ -416,7 +417,15 @@ pub(super) fn create_maintenance(w: &mut Write<'_>, repository: &RepositoryName,
         return Err(missing("repository", repository));
     }
     let queued = r.jobs().in_state(JobState::JobCreated)?;
-    let same = |job: &&Job| job.kind() == work.kind() && job.repository.as_ref() == Some(repository);
+    if let Work::Import { import } = &work
+        && let Attribution::Config(config) = &import.attribution
+        && !r.clients().exists(&config.client)?
+    {
+        return Err(missing("client", &config.client));
+    }
+    // Imports of different archives are different jobs.
+    let is_same = |job: &Job| if work.kind() == JobKind::Import { job.work == work } else { job.kind() == work.kind() };
+    let same = |job: &&Job| is_same(job) && job.repository.as_ref() == Some(repository);
     if let Some(job) = queued.iter().find(same) {
         let (kind, number) = (work.kind(), job.number);
         return Err(in_the_way(format!(

@@ -166,7 +166,7 @@ impl Worker {
         worker.expected = match &task.errand {
             Errand::Backup(backup) => backup.expected,
             Errand::Restore(restoring) => restoring.archive,
-            Errand::Maintenance(_) | Errand::Prune(_) | Errand::RestoreTest(_) => None,
+            Errand::Maintenance(_) | Errand::Prune(_) | Errand::RestoreTest(_) | Errand::Import(_) => None,
         };
         if let Errand::Backup(backup) = &task.errand {
             worker.beyond = Duration::from_secs(backup.config.commands.seconds_after());

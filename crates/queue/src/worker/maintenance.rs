@@ -255,7 +255,6 @@ fn judged(worker: &mut Worker, report: Report) -> anyhow::Result<(Yield, Option<
             }
             (Yield::Compacted { segments, freed, orphans, skipped }, None)
         }
-        Report::Noted => bail!("the owner reports what nobody asked for"),
-        Report::Deleted { .. } | Report::Pruned { .. } => bail!("the owner reports a deletion that nobody asked for"),
+        other => bail!("the owner reports something else than what was asked for: {other:?}"),
     })
 }

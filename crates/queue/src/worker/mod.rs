@@ -9,6 +9,7 @@ mod carrier;
 mod channel;
 mod client;
 mod commands;
+mod import;
 mod keys;
 mod maintenance;
 mod owner;
@@ -70,6 +71,8 @@ enum Event {
     CarrierLost(String),
     /// The owner says something about an operation on its repository.
     Owner(maintenance::Said),
+    /// The thread that imports archives says something.
+    Import(import::Said),
     /// The confined process of a restore test says something.
     Sandbox(restore_test::sandbox::Word),
 }
@@ -106,6 +109,7 @@ pub fn run() -> Result<()> {
         Errand::Maintenance(operation) => maintenance::run(&mut worker, &layout, &task, operation, sender),
         Errand::Prune(pruning) => maintenance::prune(&mut worker, &layout, &task, pruning, sender),
         Errand::Restore(errand) => restore::run(&mut worker, &layout, &task, errand, sender),
+        Errand::Import(errand) => import::run(&mut worker, &layout, &task, errand, sender),
         Errand::RestoreTest(errand) => restore_test::run(&mut worker, &layout, &task, errand, sender),
     };
     let finished = match result {
@@ -129,7 +133,7 @@ fn expected(errand: &Errand) -> Option<Statistics> {
     match errand {
         Errand::Backup(backup) => backup.expected,
         Errand::Restore(restoring) => restoring.archive,
-        Errand::Maintenance(_) | Errand::Prune(_) | Errand::RestoreTest(_) => None,
+        Errand::Maintenance(_) | Errand::Prune(_) | Errand::RestoreTest(_) | Errand::Import(_) => None,
     }
 }
 
@@ -138,7 +142,7 @@ fn shelf(errand: &Errand, layout: &Layout) -> Option<Shelf> {
     let client = match errand {
         Errand::Backup(backup) => Some(&backup.client),
         Errand::Restore(restoring) => Some(&restoring.client),
-        Errand::Maintenance(_) | Errand::Prune(_) | Errand::RestoreTest(_) => None,
+        Errand::Maintenance(_) | Errand::Prune(_) | Errand::RestoreTest(_) | Errand::Import(_) => None,
     };
     client.filter(|client| client.binary_use() != BinaryUse::Never).map(|_| Shelf::of(layout))
 }
@@ -343,6 +347,7 @@ impl Worker {
                     client.ask_to_stop();
                 }
                 Some(Event::Control(other)) => bail!("borgcubed sent {other:?} out of turn"),
+                Some(Event::Import(other)) => bail!("{other:?} in a backup"),
                 Some(Event::Owner(other)) => bail!("the owner said {other:?} in a backup"),
                 Some(Event::Sandbox(other)) => bail!("a confined process said {other:?}, and none was started"),
                 Some(Event::ControlLost) => {

@@ -202,6 +202,7 @@ mod tests {
             warnings: vec![],
             hold: None,
             pending_deletion: None,
+            imported: None,
         };
         let with = |cause| Outcome { archive: Some(archive.clone()), ..outcome(cause) };
         let (ok, good) = (ExitStatus::Exited(0), report(&["borgcube exit 0"], &[]));

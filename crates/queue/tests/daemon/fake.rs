@@ -38,6 +38,10 @@ fn fake_worker() {
             fake.mark(&format!("{pruning:?}"));
             "maintain".to_owned()
         }
+        Errand::Import(import) => {
+            fake.mark(&format!("{import:?}"));
+            "maintain".to_owned()
+        }
         Errand::Maintenance(operation) => {
             fake.mark(&format!("{operation:?}"));
             "maintain".to_owned()

@@ -8,7 +8,7 @@ use crate::orphans;
 use crate::restore;
 use crate::upkeep::{Attached, Removal, Upkeep};
 use crate::view;
-use crate::viewlist::Named;
+use crate::viewlist::{Named, ViewListError};
 use borg::Id;
 use model::{Archive, Cause, Failure, Timestamp};
 use std::collections::{BTreeMap, HashSet};
@@ -31,6 +31,8 @@ struct Plan {
     others: Vec<Archive>,
     /// Chunks that no archive refers to afterwards.
     chunks: Vec<Id>,
+    /// Chunks that no archive with a list refers to afterwards; those without may.
+    doubtful: Vec<Id>,
     kept_because: Option<String>,
 }
 
@@ -54,10 +56,10 @@ fn carry_out(work: &Work<'_>, dry_run: bool, names: impl Fn() -> Result<Vec<Stri
         if dry_run {
             return count(work, plan);
         }
-        for part in plan.chunks.chunks(NOTE) {
+        for part in [&plan.chunks, &plan.doubtful].into_iter().flat_map(|ids| ids.chunks(NOTE)) {
             work.ask(|reply| Upkeep::Note { opening: plan.attached.opening.clone(), ids: part.to_vec(), reply })?;
         }
-        let Plan { attached, archives, records, others, chunks, kept_because } = plan;
+        let Plan { attached, archives, records, others, chunks, doubtful, kept_because } = plan;
         let done = work.ask(|reply| Upkeep::Remove {
             opening: attached.opening.clone(),
             archives: archives.clone(),
@@ -69,6 +71,8 @@ fn carry_out(work: &Work<'_>, dry_run: bool, names: impl Fn() -> Result<Vec<Stri
             Removal::Changed => continue,
             Removal::InUse(jobs) => return Err(restore::in_use(&jobs).into()),
         }
+        // What is doubtful stays in the journal: a compact looks at it again when all archives have lists.
+        let attached = Attached { is_noted: attached.is_noted || !doubtful.is_empty(), ..attached };
         let collected = work.collect(&attached, &others, chunks)?;
         return Ok(Report::Deleted {
             archives: archives.into_keys().collect(),
@@ -114,7 +118,7 @@ fn plan(work: &Work<'_>, names: &[String]) -> Result<Plan, Stop> {
     }
     let (records, others): (Vec<Archive>, Vec<Archive>) =
         all.into_iter().partition(|archive| archives.get(&archive.name).is_some_and(|id| Id::from_hex(&archive.id) == Ok(*id)));
-    let mut plan = Plan { attached, archives, records, others, chunks: vec![], kept_because: None };
+    let mut plan = Plan { attached, archives, records, others, chunks: vec![], doubtful: vec![], kept_because: None };
     plan.kept_because = find_chunks(work, &mut plan)?;
     Ok(plan)
 }
@@ -127,9 +131,14 @@ fn find_chunks(work: &Work<'_>, plan: &mut Plan) -> Result<Option<String>, Stop>
     };
     let staying: Vec<&String> = plan.attached.archives.keys().filter(|name| !plan.archives.contains_key(*name)).filter(foreign).collect();
     if !staying.is_empty() {
+        let because = shown(&staying);
+        match unreferenced(work, plan) {
+            Ok(ids) => plan.doubtful = ids,
+            Err(e) => log::warn!("{e}; what only its archive has is not freed later"),
+        }
         return Ok(Some(format!(
-            "archives that were not made by BorgCube may refer to them, and it has no list of their chunks: {}",
-            shown(&staying)
+            "archives that were not made by BorgCube may refer to them, and it has no list of their chunks (borgcube archive import makes one): {}",
+            because
         )));
     }
     let mut because = None;
@@ -138,12 +147,17 @@ fn find_chunks(work: &Work<'_>, plan: &mut Plan) -> Result<Option<String>, Stop>
         because = Some(format!("BorgCube did not make them and has no list of their chunks: {}", shown(&unlisted)));
     }
     work.progress("archives", 0, 0)?;
-    let named = |archives: &[Archive]| archives.iter().map(Named::of).collect::<Vec<_>>();
-    match view::lists(work.owner).unreferenced(&named(&plan.records), &named(&plan.others)) {
+    match unreferenced(work, plan) {
         Ok(ids) => plan.chunks = ids,
         Err(e) => because = Some(format!("{e}, so nobody knows what its archive refers to")),
     }
     Ok(because)
+}
+
+/// What only the lists of archives that go have.
+fn unreferenced(work: &Work<'_>, plan: &Plan) -> Result<Vec<Id>, ViewListError> {
+    let named = |archives: &[Archive]| archives.iter().map(Named::of).collect::<Vec<_>>();
+    view::lists(work.owner).unreferenced(&named(&plan.records), &named(&plan.others))
 }
 
 fn shown(names: &[&String]) -> String {

@@ -7,8 +7,12 @@ mod check;
 mod compact;
 mod damage;
 mod delete;
+mod export_key;
+mod foreign;
+mod import;
 mod prune;
 mod read;
+mod verify;
 
 use crate::failures::{ending, internal};
 use crate::lending::{self, is_gone};
@@ -54,6 +58,9 @@ pub fn run(owner: &Owner, mut stream: UnixStream, payload: &[u8]) -> Result<(), 
         Operation::Delete { archives, dry_run } => work.alone("a delete", || delete::delete(&work, &archives, dry_run)),
         Operation::DeleteDue { archives, compact } => work.alone("a prune", || prune::prune(&work, &archives, compact)),
         Operation::Read { archive } => return read::run(&work, &archive),
+        Operation::Foreign { after } => foreign::foreign(&work, after.as_deref()),
+        Operation::Import(take) => import::run(&work, &take),
+        Operation::ExportKey => export_key::export(&work),
     };
     match done {
         Ok(report) => write_json(&mut stream, kind::REPORT, &report),

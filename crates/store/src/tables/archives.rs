@@ -13,15 +13,18 @@ use crate::table::{Index, Table};
 impl Record for Archive {
     const KIND: u16 = kind::ARCHIVE;
     const NAME: &'static str = "archive";
-    const VERSION: u16 = 3;
+    const VERSION: u16 = 4;
     fn evolutions() -> &'static [Evolution] {
         EVOLUTIONS
     }
 }
 
-/// Version 1 knew no doubts about an archive, version 2 neither holds nor grace periods.
-pub(super) const EVOLUTIONS: &[Evolution] =
-    &[Evolution { from: 1, to: 2, apply: add_nothing }, Evolution { from: 2, to: 3, apply: add_nothing }];
+/// Version 1 knew no doubts about an archive, version 2 neither holds nor grace periods, version 3 no imports.
+pub(super) const EVOLUTIONS: &[Evolution] = &[
+    Evolution { from: 1, to: 2, apply: add_nothing },
+    Evolution { from: 2, to: 3, apply: add_nothing },
+    Evolution { from: 3, to: 4, apply: add_nothing },
+];
 
 /// What is new may be absent.
 #[expect(clippy::unnecessary_wraps, reason = "what an evolution looks like")]

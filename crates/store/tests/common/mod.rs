@@ -122,6 +122,7 @@ pub fn archive(repository: &str, config: &str, id: u64, seconds: i64) -> Archive
         warnings: vec![],
         hold: None,
         pending_deletion: None,
+        imported: None,
     }
 }
 
