@@ -16,6 +16,7 @@
 
 mod disk;
 mod file;
+mod freed;
 mod stage;
 mod tree;
 
