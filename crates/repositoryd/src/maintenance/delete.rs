@@ -50,7 +50,7 @@ fn carry_out(work: &Work<'_>, dry_run: bool, names: impl Fn() -> Result<Vec<Stri
         if names.is_empty() {
             return Ok(Report::Deleted { archives: vec![], chunks: 0, bytes: 0, kept_because: None });
         }
-        let plan = plan(work, &names)?;
+        let plan = plan(work, &names, dry_run)?;
         if dry_run {
             return count(work, plan);
         }
@@ -87,7 +87,7 @@ fn due(work: &Work<'_>, names: &[String]) -> Result<Vec<String>, Stop> {
     Ok(names.iter().filter(|name| due.contains(*name)).cloned().collect())
 }
 
-fn plan(work: &Work<'_>, names: &[String]) -> Result<Plan, Stop> {
+fn plan(work: &Work<'_>, names: &[String], dry_run: bool) -> Result<Plan, Stop> {
     let attached = work.attach()?;
     let mut archives = BTreeMap::new();
     for name in names {
@@ -115,12 +115,12 @@ fn plan(work: &Work<'_>, names: &[String]) -> Result<Plan, Stop> {
     let (records, others): (Vec<Archive>, Vec<Archive>) =
         all.into_iter().partition(|archive| archives.get(&archive.name).is_some_and(|id| Id::from_hex(&archive.id) == Ok(*id)));
     let mut plan = Plan { attached, archives, records, others, chunks: vec![], kept_because: None };
-    plan.kept_because = find_chunks(work, &mut plan)?;
+    plan.kept_because = find_chunks(work, &mut plan, dry_run)?;
     Ok(plan)
 }
 
 /// Says why chunks stay, if they do.
-fn find_chunks(work: &Work<'_>, plan: &mut Plan) -> Result<Option<String>, Stop> {
+fn find_chunks(work: &Work<'_>, plan: &mut Plan, dry_run: bool) -> Result<Option<String>, Stop> {
     let foreign = |name: &&String| {
         let id = plan.attached.archives.get(*name).map(|id| id.to_hex()).unwrap_or_default();
         plan.records.iter().chain(&plan.others).all(|archive| archive.id != id)
@@ -139,7 +139,10 @@ fn find_chunks(work: &Work<'_>, plan: &mut Plan) -> Result<Option<String>, Stop>
     }
     work.progress("archives", 0, 0)?;
     let named = |archives: &[Archive]| archives.iter().map(Named::of).collect::<Vec<_>>();
-    match view::lists(work.owner).unreferenced(&named(&plan.records), &named(&plan.others)) {
+    let lists = view::lists(work.owner);
+    // Nothing is deleted on trust.
+    let lists = if dry_run { lists.trusting() } else { lists };
+    match lists.unreferenced(&named(&plan.records), &named(&plan.others)) {
         Ok(ids) => plan.chunks = ids,
         Err(e) => because = Some(format!("{e}, so nobody knows what its archive refers to")),
     }

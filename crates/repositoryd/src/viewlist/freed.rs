@@ -1,8 +1,8 @@
 //! What nobody refers to once some archives are gone.
 //!
-//! There may be millions of references in tens of thousands of lists. What only a whole list has a word about, all that build on it have; so of
-//! lists that are not alone in their tree, only what the differences name can be theirs alone. What comes out is looked for in all other lists:
-//! each file is read once, past a filter that lets hardly anything else through, by all processors.
+//! There may be millions of references in tens of thousands of lists. What goes with some lists of a tree is named by a difference between one
+//! that goes and one that stays, or between those that go: no other file is looked at for it. What comes out is looked for in all other lists: each
+//! file is read once, past a filter that lets hardly anything else through, by all processors.
 
 use super::tree::{Event, Node, Tree, in_parallel, walk};
 use super::{Lists, Named, ViewListError};
@@ -13,8 +13,9 @@ const BITS: usize = 16;
 
 /// That a file has an id, or says that it has it no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Word<K> {
-    key: K,
+struct Word {
+    /// The id's place among those that are looked for.
+    key: usize,
     node: usize,
     has: bool,
 }
@@ -64,7 +65,7 @@ fn stays(node: &Node, gone: usize) -> bool {
     node.last.is_some_and(|rank| rank >= gone)
 }
 
-/// What lists of this tree have that are gone, and no other list of the tree.
+/// What lists of this tree have that are gone, and not all of its other lists: everything that only they have is among it.
 fn own(tree: &[Node], gone: usize) -> Result<Vec<Id>, ViewListError> {
     let mut ids = vec![];
     if !tree.iter().any(|node| is_gone(node, gone)) {
@@ -78,44 +79,55 @@ fn own(tree: &[Node], gone: usize) -> Result<Vec<Id>, ViewListError> {
         })?;
         return Ok(ids);
     }
-    let mut words = vec![];
-    for (node, Node { file, .. }) in tree.iter().enumerate().filter(|(_, node)| node.parent.is_some()) {
-        for (has, mut stream) in [(true, file.references()?), (false, file.removed()?)] {
+    // On the way from a list that goes and has an id to one that stays and has not, there is a first list without it. It, or the one before it,
+    // builds on the other; so its file names the id, and nothing before it stays.
+    let may_stay = |at: usize| tree.get(at).is_some_and(|node| stays(node, gone));
+    let tells = |at: usize, node: &Node| node.parent.is_some_and(|parent| !may_stay(at) || !may_stay(parent));
+    let mut touched = vec![];
+    for (_, Node { file, .. }) in tree.iter().enumerate().filter(|(at, node)| tells(*at, node)) {
+        for mut stream in [file.references()?, file.removed()?] {
             while let Some(entry) = stream.next()? {
-                words.push(Word { key: Id(entry.id), node, has });
+                touched.push(Id(entry.id));
             }
         }
     }
-    words.sort_unstable();
-    // Both are sorted.
-    let mut of_whole = vec![];
-    for (node, Node { file, .. }) in tree.iter().enumerate().filter(|(_, node)| node.parent.is_none()) {
-        let mut stream = file.references()?;
-        let mut at = 0;
-        while let Some(entry) = stream.next()? {
-            while words.get(at).is_some_and(|word| word.key.0 < entry.id) {
-                at += 1;
-            }
-            if words.get(at).is_some_and(|word| word.key.0 == entry.id) {
-                of_whole.push(Word { key: Id(entry.id), node, has: true });
+    touched.sort_unstable();
+    touched.dedup();
+    let mut counts = vec![false; tree.len()];
+    for mut at in (0..tree.len()).filter(|at| tree.get(*at).is_some_and(|node| is_gone(node, gone))) {
+        while let Some(parent) = counts.get_mut(at).filter(|counts| !**counts).and_then(|counts| {
+            *counts = true;
+            tree.get(at)?.parent
+        }) {
+            at = parent;
+        }
+    }
+    let mut words = vec![];
+    for (node, Node { file, .. }) in tree.iter().enumerate().filter(|(at, _)| counts.get(*at) == Some(&true)) {
+        for (has, mut stream) in [(true, file.references()?), (false, file.removed()?)] {
+            // Both are sorted.
+            let mut left = touched.iter().enumerate().peekable();
+            while let Some(entry) = stream.next()? {
+                while left.next_if(|(_, id)| id.0 < entry.id).is_some() {}
+                if let Some((key, _)) = left.next_if(|(_, id)| id.0 == entry.id) {
+                    words.push(Word { key, node, has });
+                }
             }
         }
     }
-    words.append(&mut of_whole);
     words.sort_unstable();
     let mut here = vec![];
     for words in words.chunk_by(|a, b| a.key == b.key) {
         tell(tree, words, &mut here);
-        let has = |which: &dyn Fn(&Node) -> bool| tree.iter().zip(&here).any(|(node, here)| *here && which(node));
-        if has(&|node| is_gone(node, gone)) && !has(&|node| stays(node, gone)) {
-            ids.extend(words.first().map(|word| word.key));
+        if tree.iter().zip(&here).any(|(node, here)| *here && is_gone(node, gone)) {
+            ids.extend(words.first().and_then(|word| touched.get(word.key)));
         }
     }
     Ok(ids)
 }
 
 /// Which lists of a tree have an id, from all that its files say about it, in their order.
-fn tell<K>(tree: &[Node], words: &[Word<K>], here: &mut Vec<bool>) {
+fn tell(tree: &[Node], words: &[Word], here: &mut Vec<bool>) {
     here.clear();
     let mut words = words.iter().peekable();
     for (at, node) in tree.iter().enumerate() {

@@ -59,7 +59,7 @@ impl Lists {
 
     /// What one archive's job was the first to store, as far as the archive does not refer to it (or all of it).
     pub fn others(&self, list: &Named) -> Result<Vec<Id>, ViewListError> {
-        let mut stream = Verified::open(&self.path(&list.id), &list.digest)?.others()?;
+        let mut stream = self.open(list)?.others()?;
         let mut ids = vec![];
         while let Some(entry) = stream.next()? {
             ids.push(Id(entry.id));
@@ -136,7 +136,7 @@ impl Lists {
 
     /// The lists with all that they build on, each file once; and which of them are lost.
     pub(super) fn forest(&self, lists: &[Named]) -> (Vec<Tree>, Vec<ViewListError>) {
-        let open = |list: &Named| Verified::open(&self.path(&list.id), &list.digest);
+        let open = |list: &Named| self.open(list);
         let mut opened: HashMap<&Named, Result<Verified, ViewListError>> =
             lists.iter().zip(in_parallel(lists, WORTH_A_THREAD, open)).collect();
         let mut take = |list: &Named| opened.remove(list).unwrap_or_else(|| open(list));
