@@ -55,6 +55,8 @@ mod tests {
     fn who_reads_no_more_is_an_error() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
-        assert!(matches!(write(writer.as_fd(), b"x"), Ok(None)) || write(writer.as_fd(), b"x").unwrap_err().kind() == ErrorKind::BrokenPipe);
+        assert!(
+            matches!(write(writer.as_fd(), b"x"), Ok(None)) || write(writer.as_fd(), b"x").unwrap_err().kind() == ErrorKind::BrokenPipe
+        );
     }
 }

@@ -137,8 +137,7 @@ fn freed(groups: &[PreviewedGroup], context: &Context) -> Result<Vec<Freed>> {
         })
         .collect();
     for (repository, archives, link) in asked {
-        let report =
-            link.and_then(|link| link.report(&format!("what a deletion in {repository} would free"), &mut interrupts, context));
+        let report = link.and_then(|link| link.report(&format!("what a deletion in {repository} would free"), &mut interrupts, context));
         match report {
             Ok(Report::Deleted { chunks, bytes, kept_because, .. }) => {
                 freed.push(Freed { repository: repository.clone(), archives, chunks, bytes, kept_because });

@@ -46,11 +46,8 @@ fn main() {
         let text = std::env::var(format!("BENCH_SCALE_{name}")).ok();
         text.map_or(default, |text| text.parse().expect("a number"))
     };
-    let sizes = Sizes {
-        clients: number("CLIENTS", 200),
-        archives: number("ARCHIVES", 100_000),
-        references: number("REFERENCES", 50_000_000),
-    };
+    let sizes =
+        Sizes { clients: number("CLIENTS", 200), archives: number("ARCHIVES", 100_000), references: number("REFERENCES", 50_000_000) };
     println!(
         "\n### {} clients, {} configs, {} archives in {REPOSITORIES} repositories, {} million references in view lists\n",
         sizes.clients,

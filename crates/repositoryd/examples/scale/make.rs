@@ -117,7 +117,8 @@ fn fill(repository: usize, sizes: &Sizes, configs: &[Config], system: &TestSyste
     let key = Key::none();
     let host_id = std::fs::read_to_string(layout.host_id_file()).ok().map(|text| text.trim().to_owned());
     let path = system.join(format!("repository-{name}"));
-    let options = OpenOptions { exclusive: true, host_id, index: Some(layout.index(&name)), ..OpenOptions::at(path.to_str().expect("text")) };
+    let options =
+        OpenOptions { exclusive: true, host_id, index: Some(layout.index(&name)), ..OpenOptions::at(path.to_str().expect("text")) };
     let mut store = Repository::open(&options).expect("it can be opened");
     let packed = store.get(&Id::MANIFEST).expect("there is a manifest");
     let payload = key.open(&packed).expect("it can be opened");

@@ -65,12 +65,7 @@ fn row(name: &str, command: &dyn Fn() -> Command) {
         let start = Instant::now();
         let output = command.output().expect("it starts");
         let took = start.elapsed();
-        assert!(
-            output.status.success(),
-            "{name}: {}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{name}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         (took, output.stdout.len())
     };
     let (first, bytes) = once();
@@ -91,7 +86,9 @@ fn memory(system: &TestSystem) -> String {
     for program in ["borgcubed", "borgcube-repositoryd"] {
         for pid in system.pids(program) {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let of = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("?").trim_start_matches(':').trim().to_owned();
+            let of = |name: &str| {
+                status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("?").trim_start_matches(':').trim().to_owned()
+            };
             said.push(format!("{} {} (peak {})", process::program(pid).unwrap_or_default(), of("VmRSS"), of("VmHWM")));
         }
     }

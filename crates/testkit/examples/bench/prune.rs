@@ -34,10 +34,7 @@ pub fn run(borg: &Borg, sizes: &Sizes) {
     copy_tree(&repository, &copy);
     let keep = |times: usize| sizes.prune_archives.saturating_sub(times * GO).to_string();
 
-    println!(
-        "\n### {GO} of {} archives of {} files are pruned, and the repository compacted",
-        sizes.prune_archives, sizes.prune_files
-    );
+    println!("\n### {GO} of {} archives of {} files are pruned, and the repository compacted", sizes.prune_archives, sizes.prune_files);
     let stock = |times: usize| {
         let at = copy.display().to_string();
         let prune = alone(|| run_ok(borg.command(&world).args(["prune", "--keep-last", &keep(times), &at])));
@@ -49,10 +46,12 @@ pub fn run(borg: &Borg, sizes: &Sizes) {
     assert_eq!(archives(borg, &world, &copy), left, "stock borg has pruned");
 
     let side = [system.up_pid()];
-    let rules = |times: usize| ["--keep-last".to_owned(), keep(times), "--most-per-day".into(), "100000".into(), "--grace".into(), "0".into()];
+    let rules =
+        |times: usize| ["--keep-last".to_owned(), keep(times), "--most-per-day".into(), "100000".into(), "--grace".into(), "0".into()];
     let policy = |verb: &str, times: usize, more: &[&str]| {
         let rules = rules(times);
-        let words: Vec<&str> = ["policy", verb, "bench"].into_iter().chain(rules.iter().map(String::as_str)).chain(more.iter().copied()).collect();
+        let words: Vec<&str> =
+            ["policy", verb, "bench"].into_iter().chain(rules.iter().map(String::as_str)).chain(more.iter().copied()).collect();
         system.cli_ok(&words);
     };
     let ours = || measured(&[], &side, || all_at_once([system.cli_command(&["prune", "--compact"])]));

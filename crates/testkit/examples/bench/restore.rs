@@ -32,7 +32,8 @@ fn compare(borg: &Borg, source: &Path, rounds: usize) {
     let (mut stock, mut ours) = (vec![], vec![]);
     // In memory, where that can be: how long a file system takes for the same files differs by a factor of ten from one time to the next.
     let memory = Path::new("/dev/shm");
-    let targets = tempfile::Builder::new().prefix("bench-").tempdir_in(if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() });
+    let targets =
+        tempfile::Builder::new().prefix("bench-").tempdir_in(if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() });
     let targets = targets.expect("a temporary directory can be made");
     for round in 0..rounds {
         let target = targets.path().join(format!("stock-{round}"));
@@ -45,7 +46,12 @@ fn compare(borg: &Borg, source: &Path, rounds: usize) {
         ours.push(measured(&client, &server, || all_at_once([command()])));
         judge(source, &target);
     }
-    println!("\nInto {}. Median of {rounds}. Wall times of all: stock {} | ours {}", targets.path().display(), spread(&stock), spread(&ours));
+    println!(
+        "\nInto {}. Median of {rounds}. Wall times of all: stock {} | ours {}",
+        targets.path().display(),
+        spread(&stock),
+        spread(&ours)
+    );
     head(&["", "wall", "client CPU", "server CPU"]);
     let (stock, ours) = (median(stock), median(ours));
     costs("stock borg", &stock);
