@@ -62,7 +62,7 @@ fn size(directory: &Path) -> u64 {
 fn a_schedule_compacts_and_checks() {
     let scene = Scene::new();
     let archives: Vec<String> = (20..22).map(|seed| scene.backup(seed)).collect();
-    scene.system.cli_ok(&["archive", "delete", &archives[0], "--yes"]);
+    scene.system.cli_ok(&["archive", "delete", &archives[0], "--now", "--yes"]);
     let before = size(&scene.repository);
     let add = ["schedule", "add", "upkeep", "--at", "weekly sun 10:00 UTC", "--verify-data", "main", "--compact", "main"];
     scene.system.cli_ok(&add);

@@ -1,8 +1,8 @@
 //! The global options and the tree of commands. Each command's own options are in its file under [`crate::commands`].
 
 use crate::commands::{
-    archive, binary, client, completions, config, doctor, job, log, policy, prune, repository, restore, run, schedule, settings, setup,
-    status, trigger,
+    archive, binary, client, completions, config, doctor, dump, hook, job, log, policy, prune, repository, restore, run, schedule,
+    settings, setup, status, trigger,
 };
 use crate::error::EXIT_CODES;
 use crate::up;
@@ -54,6 +54,12 @@ pub enum Command {
     /// Add, list, show, edit and remove backup configs: what to back up on a client
     #[command(subcommand)]
     Config(config::Command),
+    /// Have clients run commands around their backups: add, list, show, edit and remove hooks
+    #[command(subcommand)]
+    Hook(hook::Command),
+    /// Back up what commands write, databases for example: add, list, show, edit and remove dumps
+    #[command(subcommand)]
+    Dump(dump::Command),
     /// Run a backup config now
     Run(run::Args),
     /// Restore an archive, or a part of it, to a client

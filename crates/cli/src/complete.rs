@@ -31,6 +31,24 @@ pub fn configs() -> Vec<CompletionCandidate> {
     names(|c| Ok(config::all(c)?.into_iter().map(|x| (x.name().to_string(), x.paths.join(" "))).collect()))
 }
 
+/// Hooks, of whichever config.
+pub fn hooks() -> Vec<CompletionCandidate> {
+    let of = |c: model::BackupConfig| {
+        let name = c.name().to_string();
+        c.commands.hooks.into_iter().map(move |hook| (hook.name.to_string(), name.clone()))
+    };
+    names(move |c| Ok(config::all(c)?.into_iter().flat_map(of).collect()))
+}
+
+/// Dumps, of whichever config.
+pub fn dumps() -> Vec<CompletionCandidate> {
+    let of = |c: model::BackupConfig| {
+        let name = c.name().to_string();
+        c.commands.dumps.into_iter().map(move |dump| (dump.name.to_string(), name.clone()))
+    };
+    names(move |c| Ok(config::all(c)?.into_iter().flat_map(of).collect()))
+}
+
 /// Schedules.
 pub fn schedules() -> Vec<CompletionCandidate> {
     names(|c| Ok(schedule::all(c)?.into_iter().map(|x| (x.schedule.name.to_string(), x.schedule.recurrence.to_string())).collect()))

@@ -65,6 +65,16 @@ pub enum Cause {
     },
     /// A path of the config does not exist on the client, and nothing else was backed up.
     PathMissing,
+    /// A hook of the config failed on the client.
+    HookFailed {
+        /// Its name.
+        hook: String,
+    },
+    /// The command of a dump failed on the client, or its output did not get into the archive as a whole.
+    DumpFailed {
+        /// Its name.
+        dump: String,
+    },
     /// Paths of the config contradict each other.
     PathsOverlap,
     /// The repository has an archive of that name.
@@ -166,6 +176,8 @@ impl Cause {
             ClientBorgKilled { .. } => "client-borg-killed",
             ClientBorgFailed { .. } => "client-borg-failed",
             PathMissing => "path-missing",
+            HookFailed { .. } => "hook-failed",
+            DumpFailed { .. } => "dump-failed",
             PathsOverlap => "paths-overlap",
             ArchiveExists => "archive-exists",
             ArchiveMissing => "archive-missing",
@@ -230,6 +242,12 @@ impl Cause {
             ClientBorgKilled { .. } => "Look for the out-of-memory killer or a shutdown in the client's log. The next run resumes.",
             ClientBorgFailed { .. } => "`borgcube job log` has what the client's borg said.",
             PathMissing => "Mend the config's paths with `borgcube config edit`.",
+            HookFailed { .. } => {
+                "`borgcube job log` has what the hook said. Try its command on the client, as the user that the server comes as; `borgcube hook edit` changes it."
+            }
+            DumpFailed { .. } => {
+                "`borgcube job log` has what the command said. Try it on the client, as the user that the server comes as; `borgcube dump edit` changes it."
+            }
             PathsOverlap => "Paths of the config disagree about what a name is; remove one of them with `borgcube config edit`.",
             ArchiveExists => "Choose another name, or none: BorgCube then makes one.",
             ArchiveMissing => {

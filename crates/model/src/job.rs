@@ -9,6 +9,7 @@
 //! cancelled: for failures, cancellation and crashes.
 
 use crate::cause::Failure;
+use crate::hook::CommandResult;
 use crate::names::{ClientName, ConfigName, RepositoryName, ScheduleName};
 use crate::occurrence::Origin;
 use crate::progress::Statistics;
@@ -156,6 +157,9 @@ pub struct Job {
     /// How many warnings there were.
     #[serde(default)]
     pub warning_count: u64,
+    /// What became of the hooks and dumps of a backup, as its client says, in the order in which they ended.
+    #[serde(default)]
+    pub commands: Vec<CommandResult>,
     /// Totals of the archive it made.
     #[serde(default)]
     pub statistics: Option<Statistics>,
@@ -238,6 +242,7 @@ impl Job {
             failure: None,
             warnings: vec![],
             warning_count: 0,
+            commands: vec![],
             statistics: None,
             archive: None,
             yielded: None,

@@ -60,6 +60,8 @@ fn plan(cause: &Cause) -> Option<Plan> {
         | QuotaExceeded { .. }
         | Cancelled { .. }
         | ConfigMissing
+        | HookFailed { .. }
+        | DumpFailed { .. }
         | Internal => return None,
     };
     Some(Plan { attempts, first, longest })

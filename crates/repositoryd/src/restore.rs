@@ -139,7 +139,7 @@ pub fn prepare(owner: &Owner, request: &Prepare, client: &ClientName, id: &str) 
     let hash = keys.token_hash();
     // From here on the archive is not deleted; whether it was before, the writer knows.
     let ready = find(owner, &archive.name, id)
-        .and_then(|again| if Arc::ptr_eq(&again.opening, &job.opening) { publish(owner, request.job, &hash) } else { Err(ending()) });
+        .and_then(|again| if Arc::ptr_eq(&again.opening, &job.opening) { publish(owner, request.job, &hash, 0) } else { Err(ending()) });
     if let Err(failure) = ready {
         withdraw(owner, request.job, &hash);
         owner.jobs.remove(request.job);

@@ -36,6 +36,7 @@ fn config(client: &str) -> BackupConfig {
         read_special: false,
         ignore_inode: false,
         extra_options: vec![],
+        commands: Default::default(),
         created: Timestamp(0),
     }
 }

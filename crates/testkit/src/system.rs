@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -184,9 +185,15 @@ impl TestSystem {
 
     /// Ends it without any warning, everything at once: what a power cut leaves of processes.
     pub fn crash(&mut self) {
-        if let Some(mut up) = self.up.take() {
-            process::end_tree(&mut up, Duration::ZERO);
+        // Nobody may see another one end first.
+        for pid in self.own_processes() {
+            process::signal(pid, Signal::SIGSTOP);
         }
+        self.kill_the_rest();
+        if let Some(mut up) = self.up.take() {
+            let _reaped = up.wait();
+        }
+        // What was forked while we looked.
         self.kill_the_rest();
     }
 

@@ -3,6 +3,7 @@
 //! A worker outlives an upgrade: the other side may be of the version before. Messages may gain fields that have a default, and nothing else.
 
 use crate::maintenance::Operation;
+use model::hook::CommandResult;
 use model::progress::{Progress, Statistics};
 use model::restore::Restore;
 use model::{BackupConfig, Client, Failure, Job, JobState, Repository, Timestamp, Yield};
@@ -151,6 +152,9 @@ pub struct Finished {
     /// What came of it, if it was no backup.
     #[serde(default)]
     pub yielded: Option<Yield>,
+    /// What became of the hooks and dumps of a backup.
+    #[serde(default)]
+    pub commands: Vec<CommandResult>,
 }
 
 /// A line of a job's log.

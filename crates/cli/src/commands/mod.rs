@@ -9,7 +9,9 @@ pub mod completions;
 pub mod config;
 pub mod confirm;
 pub mod doctor;
+pub mod dump;
 pub mod edit;
+pub mod hook;
 pub mod job;
 pub mod journal;
 pub mod log;
@@ -48,6 +50,8 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Client(command) => client::run(command, context),
         Command::Binary(command) => return binary::run(command, context),
         Command::Config(command) => config::run(command, context),
+        Command::Hook(command) => hook::run(command, context),
+        Command::Dump(command) => dump::run(command, context),
         Command::Run(args) => run::run(args, context),
         Command::Restore(args) => restore::run(args, context),
         Command::Job(command) => job::run(command, context),

@@ -114,8 +114,42 @@ pub fn config(config: &BackupConfig) -> String {
         .maybe("Read special", yes(config.read_special))
         .maybe("Ignore inode", yes(config.ignore_inode))
         .many("Extra options", &config.extra_options)
+        .many("Hooks", config.commands.hooks.iter().map(|hook| hook.name.as_str()))
+        .many("Dumps", config.commands.dumps.iter().map(model::Dump::path))
         .line("Added", config.created.to_local())
         .render()
+}
+
+/// A hook.
+pub fn hook(listed: &crate::commands::hook::Listed) -> String {
+    let hook = &listed.hook;
+    Details::new()
+        .line("Hook", hook.name.as_str())
+        .line("Config", listed.config.to_string())
+        .many("Before", hook.before.iter().flat_map(|command| command.lines()))
+        .many("After", hook.after.iter().flat_map(|command| command.lines()))
+        .line("Time limit", duration(f64::from(hook.seconds)))
+        .line("On failure", hook.on_failure.word())
+        .render()
+}
+
+/// A dump.
+pub fn dump(listed: &crate::commands::dump::Listed) -> String {
+    let dump = &listed.dump;
+    Details::new()
+        .line("Dump", dump.name.as_str())
+        .line("Config", listed.config.to_string())
+        .line("In the archive", listed.path.as_str())
+        .many("Command", dump.command.lines())
+        .line("Time limit", duration(f64::from(dump.seconds)))
+        .maybe("Spooled", dump.spool.then_some("written to the client's disk first"))
+        .render()
+}
+
+/// How a hook or dump of a job ended.
+fn how_it_ended(result: &model::hook::CommandResult) -> String {
+    let size = result.bytes.map(|n| format!(", {}", bytes(n))).unwrap_or_default();
+    format!("{}, {}{size}", result.sentence(), duration(result.seconds as f64))
 }
 
 /// A job.
@@ -146,6 +180,7 @@ pub fn job(detail: &JobDetail, retried_as: Option<u64>) -> String {
     .line("Asked for by", &job.actor)
     .maybe("Retries", job.retry_of.map(|n| format!("job {n}")))
     .maybe("Retried as", retried_as.map(|n| format!("job {n}")))
+    .many("Hooks and dumps", job.commands.iter().map(how_it_ended))
     .many("History", history)
     .many("Warnings", &job.warnings)
     .maybe("", more_warnings(job))

@@ -34,8 +34,48 @@ pub fn configs(records: &[BackupConfig]) -> Table {
     Table::new(&[Whole("CONFIG"), Whole("REPOSITORY"), Text("PATHS"), Text("EXCLUDES")], records, |c| {
         let rules = c.excludes.len() + c.patterns.len();
         let excludes = if rules == 0 { String::new() } else { count(rules as u64, "pattern") };
-        vec![c.name().to_string(), c.repository.to_string(), c.paths.join(" "), excludes]
+        let paths: Vec<String> = c.paths.iter().cloned().chain(c.commands.dumps.iter().map(model::Dump::path)).collect();
+        vec![c.name().to_string(), c.repository.to_string(), paths.join(" "), excludes]
     })
+}
+
+/// Hooks.
+pub fn hooks(records: &[crate::commands::hook::Listed]) -> Table {
+    let columns = [Whole("CONFIG"), Whole("HOOK"), Number("LIMIT"), Whole("ON FAILURE"), Text("BEFORE"), Text("AFTER")];
+    Table::new(&columns, records, |listed| {
+        let hook = &listed.hook;
+        vec![
+            listed.config.to_string(),
+            hook.name.to_string(),
+            duration(f64::from(hook.seconds)),
+            hook.on_failure.word().to_owned(),
+            one_line(hook.before.as_deref()),
+            one_line(hook.after.as_deref()),
+        ]
+    })
+}
+
+/// Dumps.
+pub fn dumps(records: &[crate::commands::dump::Listed]) -> Table {
+    let columns = [Whole("CONFIG"), Whole("DUMP"), Number("LIMIT"), Whole("HOW"), Text("COMMAND")];
+    Table::new(&columns, records, |listed| {
+        let dump = &listed.dump;
+        let how = if dump.spool { "spooled" } else { "streamed" };
+        vec![
+            listed.config.to_string(),
+            dump.name.to_string(),
+            duration(f64::from(dump.seconds)),
+            how.to_owned(),
+            one_line(Some(&dump.command)),
+        ]
+    })
+}
+
+/// The first line of a command.
+fn one_line(command: Option<&str>) -> String {
+    let mut lines = command.unwrap_or_default().lines();
+    let first = lines.next().unwrap_or_default().to_owned();
+    if lines.next().is_some() { format!("{first} ...") } else { first }
 }
 
 /// Jobs.

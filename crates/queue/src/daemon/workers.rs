@@ -59,6 +59,8 @@ pub struct Worker {
     fault: Option<String>,
     /// How long it may take to end when it is cancelled.
     patience: Duration,
+    /// What hooks after the backup may take besides.
+    beyond: Duration,
 }
 
 /// A worker's process: our child, or that of a daemon before us.
@@ -166,6 +168,9 @@ impl Worker {
             Errand::Restore(restoring) => restoring.archive,
             Errand::Maintenance(_) | Errand::Prune(_) => None,
         };
+        if let Errand::Backup(backup) = &task.errand {
+            worker.beyond = Duration::from_secs(backup.config.commands.seconds_after());
+        }
         worker.send(&ToWorker::Start(Box::new(task)));
         Ok(worker)
     }
@@ -213,6 +218,7 @@ impl Worker {
             finished: false,
             fault: None,
             patience: GRACE,
+            beyond: Duration::ZERO,
         }
     }
 
@@ -273,7 +279,7 @@ impl Worker {
             self.send(&ToWorker::Cancel { by: by.to_owned() });
             self.note(&joblog::line("info", format!("cancelled by {by}")));
         }
-        self.ending.expect_by(now + patience);
+        self.ending.expect_by(now + patience + self.beyond);
     }
 
     /// Its program breaks the protocol: it is ended without further words.
@@ -521,6 +527,7 @@ mod tests {
             warning_count: 100,
             client_borg: Some("borg 1.4.5".repeat(1000)),
             yielded: None,
+            commands: vec![],
         };
         let finished = bounded(finished);
         assert_eq!(finished.archive, None);

@@ -8,6 +8,7 @@ mod binary;
 mod carrier;
 mod channel;
 mod client;
+mod commands;
 mod keys;
 mod maintenance;
 mod owner;
@@ -15,6 +16,8 @@ mod patience;
 pub mod report;
 mod restore;
 mod script;
+#[cfg(test)]
+mod script_hooks;
 mod verdict;
 
 use about::About;
@@ -23,6 +26,7 @@ use binary::{Shelf, Wanted};
 use carrier::Carrier;
 use channel::Channel;
 use client::{Answer, Client, Gate};
+use commands::Results;
 use keys::JobKey;
 use model::client::{BinaryUse, Connection, KeyUse, Road};
 use model::progress::Statistics;
@@ -154,6 +158,9 @@ impl From<anyhow::Error> for Stop {
 
 fn backup(worker: &mut Worker, layout: &Layout, task: &Task, backup: &Backup, sender: Sender<Event>) -> Result<Finished, Stop> {
     let job = &task.job;
+    worker.report.commands = Results::of(&backup.config);
+    let commands = &backup.config.commands;
+    worker.patience.allow(commands.seconds_before(), commands.seconds_after());
     let start = job.started().unwrap_or_else(Timestamp::now);
     let archive_name = job.archive_name.clone().or_else(|| job.default_archive_name(start)).context("the job makes no archive")?;
     let arguments = backup.config.borg_arguments(&archive_name);
@@ -351,7 +358,7 @@ impl Worker {
                 self.note(&why);
                 self.report.script_failure.get_or_insert(Failure::new(Cause::TooSlow, why));
                 client.ask_to_stop();
-                asked = Some(Instant::now() + to_end());
+                asked = Some(Instant::now() + to_end() + self.patience.beyond());
             }
             if Instant::now() >= next_flush || self.report.is_heavy() {
                 self.flush()?;
@@ -423,7 +430,7 @@ impl Worker {
         // What was seen before a step is told before it.
         self.flush()?;
         match step {
-            Step::Binary(_) | Step::Cache(_) => Ok(()),
+            Step::Binary(_) | Step::Cache(_) | Step::Command => Ok(()),
             Step::Prepared => self.advance(JobState::ClientPrepared),
             Step::Started => {
                 if let Some(version) = self.report.version.clone() {
@@ -486,6 +493,7 @@ impl Worker {
             warning_count: self.report.warning_count,
             client_borg: self.report.version.clone(),
             yielded: None,
+            commands: self.report.commands.take_results(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The client is not trusted. Lines are bounded, escaped and counted; what they say shapes progress and wording, never whether there is an archive.
 
 use super::binary::Wanted;
+use super::commands::Results;
 use model::borg_report::{self, Line, MAX_LINE};
 use model::progress::{Progress, Statistics, Steps};
 use model::{Cause, Failure, Job, Timestamp};
@@ -36,6 +37,8 @@ pub enum Step {
     Clean,
     /// The script gave up.
     Failed(Failure),
+    /// A hook or dump began, said something or ended.
+    Command,
 }
 
 /// What is known of the client so far.
@@ -51,6 +54,8 @@ pub struct Report {
     pub target: Option<String>,
     /// What a restore's warnings come down to.
     pub troubles: Troubles,
+    /// What became of hooks and dumps.
+    pub commands: Results,
     /// Why the script gave up.
     pub script_failure: Option<Failure>,
     /// First warnings.
@@ -124,11 +129,20 @@ impl Report {
             "clean" => Some(Step::Clean),
             "failed" => {
                 let (word, message) = rest.split_once(' ').unwrap_or((rest, ""));
-                let failure = script_failure(word, &bounded(message, 800));
+                let message = bounded(message, 800);
+                let failure = self.commands.failure(word, &message).unwrap_or_else(|| script_failure(word, &message));
                 self.script_failure = Some(failure.clone());
                 Some(Step::Failed(failure))
             }
-            _ => None,
+            _ => {
+                let (level, source, line) = self.commands.line(word, rest)?;
+                match level {
+                    // Ours, and bounded by what the config has.
+                    "warning" => self.warn(bounded(&line, 500), now),
+                    level => self.log(now, level, &source, &line),
+                }
+                Some(Step::Command)
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Whether there is an archive, only the owner knows. The client's exit code is a vote on why there is none.
 
+use super::commands::failure;
 use super::report::Report;
 use model::borg_report::{Ending, cause_of, ending, ssh_failure};
 use model::{Cause, Failure};
@@ -34,6 +35,13 @@ pub fn judge(evidence: &Evidence<'_>) -> (Option<Failure>, Option<String>) {
         let told = outcome.and_then(|o| o.failure.as_ref()).filter(|f| matches!(f.cause, Cause::PolicyViolation { .. }));
         if let Some(violation) = told {
             return (Some(violation.clone()), None);
+        }
+        // Whatever the client says now, borg has read less than there was, or nobody knows.
+        if let Some(failure) = report.commands.dump_missing(archive) {
+            return (Some(failure), None);
+        }
+        if let Some(after) = report.commands.after_failed() {
+            return (Some(failure(after, &format!("; archive {} is complete", archive.name))), None);
         }
         let clean = matches!(report.exit.map(ending), Some(Ending::Good { .. }));
         let warning =
@@ -68,6 +76,10 @@ pub fn trouble(evidence: &Evidence<'_>) -> Option<Failure> {
     }
     if let Some(failure) = &report.script_failure {
         return Some(failure.clone());
+    }
+    // borg was ended for it.
+    if let Some(failure) = report.commands.dump_failed() {
+        return Some(failure);
     }
     if outcome.is_none() {
         return Some(Failure::new(Cause::OwnerLost, "the repository's owner process ended during the job"));

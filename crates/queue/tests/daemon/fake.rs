@@ -93,6 +93,7 @@ impl Fake {
             warning_count: 1,
             client_borg: Some("1.4.5".into()),
             yielded: None,
+            commands: vec![],
         })));
     }
 
@@ -185,6 +186,7 @@ impl Fake {
                     warning_count: 0,
                     client_borg: None,
                     yielded,
+                    commands: vec![],
                 };
                 self.send(&FromWorker::Finished(Box::new(last)));
             }

@@ -349,6 +349,7 @@ pub fn config(name: &str, repository: &str, how: &str) -> BackupConfig {
         read_special: false,
         ignore_inode: false,
         extra_options: vec![],
+        commands: Default::default(),
         created: Timestamp(0),
     }
 }

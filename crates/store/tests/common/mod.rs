@@ -80,6 +80,7 @@ pub fn config(name: &str, repository: &str) -> BackupConfig {
         read_special: false,
         ignore_inode: true,
         extra_options: vec!["--list".into()],
+        commands: Default::default(),
         created: T0,
     }
 }
