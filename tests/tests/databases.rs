@@ -80,7 +80,7 @@ fn through_a_backup(system: &TestSystem, label: &str, name: &str, command: &str)
 
 fn system() -> TestSystem {
     let system = TestSystem::start();
-    system.add_repository("main", "repokey-blake2", Some("databases"));
+    system.add_repository("main", "repokey-blake2", Some("what databases hold"));
     system.add_local_client("db1");
     system
 }

@@ -18,7 +18,7 @@ struct Scene {
 impl Scene {
     fn new(borg: &Borg) -> Scene {
         let system = TestSystem::start();
-        system.add_repository("main", "repokey-blake2", Some("hooks"));
+        system.add_repository("main", "repokey-blake2", Some("what commands write"));
         let source = system.join("source");
         fs::create_dir(&source).unwrap();
         fs::write(source.join("file"), "ordinary").unwrap();

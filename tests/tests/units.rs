@@ -174,6 +174,7 @@ fn users_and_directories() {
         ("var/lib/borgcube/db/data.mdb", 0o660, "borgcube", "borgcube-db"),
         ("var/lib/borgcube/db/lock.mdb", 0o660, "borgcube", "borgcube-db"),
         ("var/lib/borgcube/views", 0o700, "borgcube-repo", "borgcube-repo"),
+        ("var/lib/borgcube/restore-tests", 0o700, "borgcube", "borgcube"),
         ("var/lib/borgcube/keys", 0o2750, "borgcube", "borgcube-keys"),
         ("run/borgcube", 0o755, "root", "root"),
         ("run/borgcube/keys", 0o2750, "borgcube", "borgcube-keys"),

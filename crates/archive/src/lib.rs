@@ -6,7 +6,7 @@
 //! *Is*: items and content in order, with bounded memory and as much work beside it as there are processors; selection by Borg's patterns; tar;
 //! extraction that cannot be led out of its target; comparison of two archives.
 //! *Is not*: a user of keys, repositories or the database; a printer of anything.
-//! *May be used by*: programs that people start.
+//! *May be used by*: programs that people start, and the confined process of a restore test.
 //!
 //! | module | |
 //! |---|---|
@@ -17,6 +17,7 @@
 //! | [`tar`], [`export`] | as a tar archive |
 //! | [`extract`], [`attributes`], [`acl`] | as files |
 //! | [`tree`], [`mount`] | as a file system |
+//! | [`trial`] | a sample as files, and their hashes |
 //! | [`diff`] | what two archives have not in common |
 
 pub mod acl;
@@ -36,6 +37,7 @@ pub mod selection;
 pub mod source;
 pub mod tar;
 pub mod tree;
+pub mod trial;
 
 pub use error::{Error, Result};
 pub use kind::Kind;

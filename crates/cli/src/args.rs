@@ -1,8 +1,8 @@
 //! The global options and the tree of commands. Each command's own options are in its file under [`crate::commands`].
 
 use crate::commands::{
-    archive, binary, client, completions, config, doctor, dump, hook, job, log, policy, prune, repository, restore, run, schedule,
-    settings, setup, status, trigger,
+    archive, binary, client, completions, config, doctor, dump, hook, job, log, policy, prune, repository, restore, restore_test, run,
+    schedule, settings, setup, status, trigger,
 };
 use crate::error::EXIT_CODES;
 use crate::up;
@@ -64,6 +64,9 @@ pub enum Command {
     Run(run::Args),
     /// Restore an archive, or a part of it, to a client
     Restore(restore::Args),
+    /// Test restores: extract a sample of an archive and compare it; see when that went well last
+    #[command(subcommand)]
+    RestoreTest(restore_test::Command),
     /// List, show, follow and cancel jobs
     #[command(subcommand)]
     Job(job::Command),

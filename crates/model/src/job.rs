@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! backup, restore job_created -> client_preparing -> client_prepared -> client_in_progress -> client_done -> client_cleanup -> done
-//! check, compact  job_created -> repository_preparing -> repository_in_progress -> done
+//! check, compact, prune, restore test
+//!                 job_created -> repository_preparing -> repository_in_progress -> done
 //! ```
 //!
 //! [`Job::update_state`] is a compare-and-set along these arrows; [`Job::force_state`] leads from any state that is not final to failed and
@@ -299,7 +300,7 @@ impl Job {
     pub fn default_archive_name(&self, now: Timestamp) -> Option<String> {
         match &self.work {
             Work::Backup { client, label } => Some(format!("{client}-{label}-{}-{}", now.to_name(), self.number)),
-            Work::Check { .. } | Work::Compact { .. } | Work::Prune { .. } | Work::Restore { .. } => None,
+            Work::Check { .. } | Work::Compact { .. } | Work::Prune { .. } | Work::Restore { .. } | Work::RestoreTest { .. } => None,
         }
     }
 

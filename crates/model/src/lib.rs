@@ -32,6 +32,7 @@ pub mod queue;
 pub mod recurrence;
 pub mod repository;
 pub mod restore;
+pub mod restore_test;
 pub mod retention;
 pub mod retry;
 pub mod schedule;

@@ -55,6 +55,10 @@ fn plan(cause: &Cause) -> Option<Plan> {
         | ArchiveInUse
         | PathNotInArchive
         | TargetNotEmpty
+        | RestoreTestDamaged
+        | RestoreTestDiffers
+        | RestoreTestLiveDiffers
+        | RestoreTestEnospc
         | ClientPermission
         | PolicyViolation { .. }
         | QuotaExceeded { .. }

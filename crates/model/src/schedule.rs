@@ -78,6 +78,16 @@ pub enum Action {
         #[serde(default)]
         labels: Option<String>,
     },
+    /// Tests a restore of every backup config whose client and label match.
+    RestoreTest {
+        /// Regular expression for the client's name.
+        client: String,
+        /// Regular expression for the config's label.
+        label: String,
+        /// Compare with what is on the client then.
+        #[serde(default)]
+        live: bool,
+    },
     /// Enables another schedule.
     EnableSchedule {
         /// The schedule.
@@ -104,6 +114,10 @@ impl fmt::Display for Action {
                 policy.as_ref().map_or(Ok(()), |policy| write!(f, " by policy {policy}"))?;
                 clients.as_ref().map_or(Ok(()), |clients| write!(f, " clients /{clients}/"))?;
                 labels.as_ref().map_or(Ok(()), |labels| write!(f, " labels /{labels}/"))
+            }
+            Action::RestoreTest { client, label, live } => {
+                write!(f, "test restores of clients /{client}/ with labels /{label}/")?;
+                f.write_str(if *live { " against the live clients" } else { "" })
             }
             Action::EnableSchedule { schedule } => write!(f, "enable schedule {schedule}"),
             Action::DisableSchedule { schedule } => write!(f, "disable schedule {schedule}"),
@@ -163,7 +177,7 @@ impl Action {
     /// Says what is wrong with an action before it is stored.
     pub fn check(&self) -> Result<(), String> {
         match self {
-            Action::RunConfigs { client, label } => Matcher::new(client, label).map(drop),
+            Action::RunConfigs { client, label } | Action::RestoreTest { client, label, .. } => Matcher::new(client, label).map(drop),
             Action::Prune { clients, labels, .. } => Matcher::maybe(clients.as_deref(), labels.as_deref()).map(drop),
             _ => Ok(()),
         }

@@ -2,6 +2,7 @@
 
 use crate::names::{ClientName, ConfigName, Label, PolicyName, RepositoryName};
 use crate::restore::Restore;
+use crate::restore_test::RestoreTest;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -47,6 +48,13 @@ pub enum Work {
         /// What, and where to.
         restore: Box<Restore>,
     },
+    /// Extracts a sample of an archive on the server, and compares it.
+    RestoreTest {
+        /// Whose archive it is.
+        client: ClientName,
+        /// What, and with what it is compared.
+        test: Box<RestoreTest>,
+    },
 }
 
 /// A job's kind alone.
@@ -63,11 +71,14 @@ pub enum JobKind {
     Prune,
     /// [`Work::Restore`].
     Restore,
+    /// [`Work::RestoreTest`].
+    RestoreTest,
 }
 
 impl JobKind {
     /// All of them.
-    pub const ALL: [JobKind; 5] = [JobKind::Backup, JobKind::Check, JobKind::Compact, JobKind::Prune, JobKind::Restore];
+    pub const ALL: [JobKind; 6] =
+        [JobKind::Backup, JobKind::Check, JobKind::Compact, JobKind::Prune, JobKind::Restore, JobKind::RestoreTest];
 
     /// The word in records, JSON and the manual.
     pub fn as_str(self) -> &'static str {
@@ -77,14 +88,15 @@ impl JobKind {
             JobKind::Compact => "compact",
             JobKind::Prune => "prune",
             JobKind::Restore => "restore",
+            JobKind::RestoreTest => "restore-test",
         }
     }
 
-    /// It runs on a client; the others are between the server and a repository.
+    /// It runs on a client; the others are between the server and a repository (a restore test may ask a client while it is at work).
     pub fn has_client(self) -> bool {
         match self {
             JobKind::Backup | JobKind::Restore => true,
-            JobKind::Check | JobKind::Compact | JobKind::Prune => false,
+            JobKind::Check | JobKind::Compact | JobKind::Prune | JobKind::RestoreTest => false,
         }
     }
 }
@@ -122,13 +134,14 @@ impl Work {
             Work::Compact { .. } => JobKind::Compact,
             Work::Prune { .. } => JobKind::Prune,
             Work::Restore { .. } => JobKind::Restore,
+            Work::RestoreTest { .. } => JobKind::RestoreTest,
         }
     }
 
     /// The client concerned, where there is one.
     pub fn client(&self) -> Option<&ClientName> {
         match self {
-            Work::Backup { client, .. } | Work::Restore { client, .. } => Some(client),
+            Work::Backup { client, .. } | Work::Restore { client, .. } | Work::RestoreTest { client, .. } => Some(client),
             Work::Check { .. } | Work::Compact { .. } | Work::Prune { .. } => None,
         }
     }
@@ -137,7 +150,7 @@ impl Work {
     pub fn config(&self) -> Option<ConfigName> {
         match self {
             Work::Backup { client, label } => Some(ConfigName { client: client.clone(), label: label.clone() }),
-            Work::Check { .. } | Work::Compact { .. } | Work::Prune { .. } | Work::Restore { .. } => None,
+            Work::Check { .. } | Work::Compact { .. } | Work::Prune { .. } | Work::Restore { .. } | Work::RestoreTest { .. } => None,
         }
     }
 
@@ -145,6 +158,12 @@ impl Work {
     pub fn on(&self, repository: Option<&RepositoryName>) -> String {
         if let Work::Restore { client, restore } = self {
             return format!("restore of {} to {client}", restore.archive);
+        }
+        if let Work::RestoreTest { client, test } = self {
+            return match &test.label {
+                Some(label) => format!("restore test of {client}/{label}"),
+                None => format!("restore test of {client}"),
+            };
         }
         match (self.config(), repository) {
             (Some(config), _) => config.to_string(),
@@ -207,5 +226,34 @@ pub enum Yield {
         of: u64,
         /// Bytes that it has read, compressed.
         bytes: u64,
+    },
+    /// Of a restore test.
+    RestoreTested {
+        /// The archive's name.
+        archive: String,
+        /// What the sample was drawn with.
+        seed: u32,
+        /// Files that were extracted,
+        files: u64,
+        /// and bytes of them.
+        bytes: u64,
+        /// Files in the archive that could have been,
+        of_files: u64,
+        /// and bytes of them.
+        of_bytes: u64,
+        /// Files that are what an earlier test has recorded.
+        recorded: u64,
+        /// Files that are what a person expected.
+        expected: u64,
+        /// Files that are what the client has.
+        live: u64,
+        /// Files that have changed on the client since.
+        changed: u64,
+        /// Files that the client has no more, or does not show.
+        gone: u64,
+        /// Files that no test had seen as they are: recorded.
+        first_seen: u64,
+        /// Something was compared, and nothing was wrong.
+        good: bool,
     },
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::due::{self, Due, Skipped};
 use model::occurrence::LeftOut;
+use model::restore_test::RestoreTest;
 use model::schedule::Matcher;
 use model::trigger::{AccessContext, TriggerRefusal, TriggerTarget};
 use model::{
@@ -13,6 +14,7 @@ use model::{
 };
 
 use crate::error::{Error, Result};
+use crate::tables::ArchiveFilter;
 use crate::txn::Write;
 
 /// Entries of history that a schedule keeps.
@@ -307,6 +309,14 @@ fn upkeep(work: &Work, repository: &RepositoryName) -> Upkeep {
     (work.kind(), prune, repository.clone())
 }
 
+/// The config of which a job tests a restore.
+fn tested(work: &Work) -> Option<ConfigName> {
+    match work {
+        Work::RestoreTest { client, test } => Some(ConfigName { client: client.clone(), label: test.label.clone()? }),
+        _ => None,
+    }
+}
+
 /// One run of a schedule's actions.
 struct Run<'w, 't, 'a> {
     write: &'w mut Write<'t>,
@@ -318,6 +328,9 @@ struct Run<'w, 't, 'a> {
     blackouts: BTreeMap<ClientName, Vec<Blackout>>,
     /// What this run has dealt with: two actions may name the same config.
     seen: BTreeSet<ConfigName>,
+    /// The same of restore tests.
+    tests: BTreeMap<ConfigName, u64>,
+    tested: BTreeSet<ConfigName>,
     ran: Ran,
 }
 
@@ -328,9 +341,21 @@ impl<'w, 't, 'a> Run<'w, 't, 'a> {
         let busy = jobs.iter().filter_map(|job| Some((job.config()?, job.number))).collect();
         let of_repository = |job: &Job| Some((upkeep(&job.work, job.repository.as_ref()?), job.number));
         let maintained = jobs.iter().filter(|job| job.client().is_none()).filter_map(of_repository).collect();
+        let tests = jobs.iter().filter_map(|job| Some((tested(&job.work)?, job.number))).collect();
         let clients = view.clients().list()?.into_iter();
         let blackouts = clients.map(|client| (client.name, client.blackouts)).collect();
-        Ok(Run { write, schedule, asked, busy, maintained, blackouts, seen: BTreeSet::new(), ran: Ran::default() })
+        Ok(Run {
+            write,
+            schedule,
+            asked,
+            busy,
+            maintained,
+            blackouts,
+            seen: BTreeSet::new(),
+            tests,
+            tested: BTreeSet::new(),
+            ran: Ran::default(),
+        })
     }
 
     fn action(&mut self, action: &Action) -> Result<()> {
@@ -341,6 +366,7 @@ impl<'w, 't, 'a> Run<'w, 't, 'a> {
             Action::DisableSchedule { schedule } => self.switch(schedule, false, action),
             Action::Check { repository, verify_data } => self.maintain(repository, Work::Check { verify_data: *verify_data }, action),
             Action::Compact { repository } => self.maintain(repository, Work::Compact { threshold: Work::THRESHOLD }, action),
+            Action::RestoreTest { client, label, live } => self.restore_tests(client, label, *live, action),
             Action::Prune { repository, policy, clients, labels } => {
                 let (policy, clients, labels) = (policy.clone(), clients.clone(), labels.clone());
                 let work = Work::Prune { policy, clients, labels, compact: true };
@@ -355,6 +381,10 @@ impl<'w, 't, 'a> Run<'w, 't, 'a> {
     }
 
     fn configs(&mut self, client: &str, label: &str, action: &Action) -> Result<()> {
+        self.matching(client, label, action)?.iter().try_for_each(|config| self.config(config))
+    }
+
+    fn matching(&mut self, client: &str, label: &str, action: &Action) -> Result<Vec<ConfigName>> {
         let matching: Vec<ConfigName> = match Matcher::new(client, label) {
             Ok(matcher) => {
                 let all = self.write.view().configs().list()?.into_iter();
@@ -366,7 +396,30 @@ impl<'w, 't, 'a> Run<'w, 't, 'a> {
         if matching.is_empty() {
             self.leave_out(action.to_string(), SkipReason::NothingToRun, None);
         }
-        matching.iter().try_for_each(|config| self.config(config))
+        Ok(matching)
+    }
+
+    fn restore_tests(&mut self, client: &str, label: &str, live: bool, action: &Action) -> Result<()> {
+        for name in self.matching(client, label, action)? {
+            let Some(config) = self.write.configs().get(&name)? else { continue };
+            if !self.tested.insert(name.clone()) {
+                continue;
+            }
+            let what = format!("restore test of {name}");
+            if let Some(job) = self.tests.get(&name).copied() {
+                self.leave_out(what, SkipReason::StillRunning, Some(job));
+                continue;
+            }
+            // A client that has no archive yet is no failure of a test.
+            let filter = ArchiveFilter { config: Some(name.clone()), repository: Some(config.repository.clone()), ..Default::default() };
+            if self.write.view().archives().newest_whole(&filter)?.is_none() {
+                self.leave_out(what, SkipReason::NothingToRun, None);
+                continue;
+            }
+            let test = RestoreTest { label: Some(name.label), live, ..RestoreTest::new() };
+            self.create(Work::RestoreTest { client: name.client, test: Box::new(test) }, config.repository)?;
+        }
+        Ok(())
     }
 
     fn config(&mut self, name: &ConfigName) -> Result<()> {

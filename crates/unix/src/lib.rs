@@ -10,6 +10,7 @@
 
 pub mod activation;
 pub mod beneath;
+pub mod confine;
 pub mod credentials;
 mod error;
 pub mod events;

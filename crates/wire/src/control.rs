@@ -11,6 +11,7 @@ pub use crate::scheduling::{AddedTrigger, Due, History, ListedSchedule, Occurren
 use crate::worker::LogLine;
 use model::progress::Progress;
 use model::restore::Restore;
+use model::restore_test::{RestoreTest, TestResult};
 use model::trigger::{AccessContext, TriggerTarget};
 use model::{Archive, BackupConfig, Client, ClientName, ConfigName, Job, JobKind, JobState, Label, Repository, RepositoryName, Settings};
 use model::{Policy, PolicyName, Schedule, ScheduleName, Timestamp, Trigger, TriggerId, Work};
@@ -165,6 +166,23 @@ pub enum Call {
         /// What, and where to.
         restore: Box<Restore>,
     },
+    /// -> [`JobNumber`]: a sample of an archive is extracted on the server, and compared
+    #[serde(rename = "org.borgcube.Control.RunRestoreTest")]
+    RunRestoreTest {
+        /// Whose archive.
+        client: ClientName,
+        /// Where the archive is. None: where the config's archives go, or where the client's newest one is.
+        #[serde(default)]
+        repository: Option<RepositoryName>,
+        /// What, and with what it is compared.
+        test: Box<RestoreTest>,
+        /// Try it again later when it fails for a cause that deserves it.
+        #[serde(default)]
+        retry: bool,
+    },
+    /// -> [`RestoreTests`]
+    #[serde(rename = "org.borgcube.Control.ListRestoreTests")]
+    ListRestoreTests {},
     /// -> [`Jobs`], newest first
     #[serde(rename = "org.borgcube.Control.ListJobs")]
     ListJobs {
@@ -552,6 +570,28 @@ pub struct JobDetail {
     #[serde(default)]
     pub cancelled_by: Option<String>,
 }
+/// What restore tests have found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RestoreTests {
+    /// Of every config, by client and label, and of those that were never tested as well.
+    pub tests: Vec<ListedTests>,
+}
+/// What restore tests of one config have found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedTests {
+    /// The client.
+    pub client: ClientName,
+    /// The config's label.
+    pub label: Label,
+    /// The last good test.
+    pub last_good: Option<TestResult>,
+    /// The last one that failed.
+    pub last_failed: Option<TestResult>,
+    /// The last one that could compare nothing.
+    pub last_unproven: Option<TestResult>,
+    /// Files whose hashes are recorded.
+    pub recorded_files: u64,
+}
 /// Part of a job's log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobLog {
@@ -736,6 +776,8 @@ mod tests {
             "RunConfig",
             "RunMaintenance",
             "Restore",
+            "RunRestoreTest",
+            "ListRestoreTests",
             "ListJobs",
             "GetJob",
             "CancelJob",

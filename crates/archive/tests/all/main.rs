@@ -8,3 +8,4 @@ mod floods;
 mod holes;
 mod owner;
 mod trees;
+mod trial;

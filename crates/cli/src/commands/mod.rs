@@ -25,6 +25,7 @@ pub mod repair;
 pub mod repository;
 pub mod repository_edit;
 pub mod restore;
+pub mod restore_test;
 pub mod retention;
 pub mod run;
 pub mod schedule;
@@ -54,6 +55,7 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Dump(command) => dump::run(command, context),
         Command::Run(args) => run::run(args, context),
         Command::Restore(args) => restore::run(args, context),
+        Command::RestoreTest(command) => restore_test::run(command, context),
         Command::Job(command) => job::run(command, context),
         Command::Archive(command) => archive::run(command, context),
         Command::Policy(command) => policy::run(command, context),

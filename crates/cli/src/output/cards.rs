@@ -2,6 +2,7 @@
 
 use super::lists::{length, road};
 use super::{Details, bytes, count, duration, exactly};
+use crate::commands::restore_test::TestedClient;
 use model::archive::PendingDeletion;
 use model::client::Connection;
 use model::progress::{Progress, Statistics, Steps};
@@ -54,7 +55,8 @@ pub fn repository(repository: &Repository) -> String {
 }
 
 /// A client.
-pub fn client(client: &Client) -> String {
+pub fn client(tested: &TestedClient) -> String {
+    let client = &tested.client;
     let details = Details::new()
         .line("Client", client.name.as_str())
         .maybe("Description", Some(&client.description))
@@ -75,6 +77,7 @@ pub fn client(client: &Client) -> String {
         .maybe("Borg's cache", client.connection.remote_cache_dir())
         .many("Permanent keys", client.keys.iter().map(|key| format!("{} {}", key.key.kind(), key.key.fingerprint())))
         .many("Blackouts", client.blackouts.iter().map(ToString::to_string))
+        .line("Restore test", tested.line())
         .line("Added", client.created.to_local())
         .render()
 }
@@ -197,6 +200,34 @@ pub fn yielded(yielded: &Yield) -> String {
         Yield::Restored { target, chunks, of, bytes: read } => {
             let into = if target.is_empty() { String::new() } else { format!("into {}: ", super::shown(target)) };
             format!("{into}{chunks} of {} read, {}", count(*of, "chunk"), bytes(*read))
+        }
+        Yield::RestoreTested {
+            archive,
+            seed,
+            files,
+            bytes: size,
+            of_files,
+            recorded,
+            expected,
+            live,
+            changed,
+            gone,
+            first_seen,
+            good,
+            ..
+        } => {
+            let proven = if *good { "good" } else { "NOT a good test" };
+            let parts = [
+                (*recorded, "as recorded before"),
+                (*expected, "as expected"),
+                (*live, "as on the client"),
+                (*changed, "changed there since"),
+                (*gone, "gone there"),
+                (*first_seen, "recorded for next time"),
+            ];
+            let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+            let parts = if parts.is_empty() { "nothing to compare".to_owned() } else { parts.join(", ") };
+            format!("{proven}: {} of {of_files} extracted from {archive}, {}: {parts}; seed {seed}", count(*files, "file"), bytes(*size))
         }
         Yield::Pruned { marked, deleted, bytes: size, freed, stopped } => {
             let marked = if *marked == 0 { String::new() } else { format!(", {} to be deleted", count(*marked, "more archive")) };

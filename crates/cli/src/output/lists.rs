@@ -2,9 +2,10 @@
 
 use super::tables::Column::{Number, Text, Whole};
 use super::{Table, bytes, count, duration};
+use crate::commands::restore_test::TestedClient;
 use model::client::Connection;
 use model::progress::Statistics;
-use model::{Archive, BackupConfig, Client, Job, Repository};
+use model::{Archive, BackupConfig, Job, Repository};
 use wire::control::{ListedJob, LogEntry};
 
 /// Repositories.
@@ -15,9 +16,11 @@ pub fn repositories(records: &[Repository]) -> Table {
 }
 
 /// Clients.
-pub fn clients(records: &[Client]) -> Table {
-    Table::new(&[Whole("NAME"), Text("CONNECTION"), Text("DESCRIPTION")], records, |c| {
-        vec![c.name.to_string(), road(&c.connection), c.description.clone()]
+pub fn clients(records: &[TestedClient]) -> Table {
+    Table::new(&[Whole("NAME"), Text("CONNECTION"), Whole("RESTORE TESTED"), Text("DESCRIPTION")], records, |tested| {
+        let c = &tested.client;
+        let age = tested.age().map_or_else(|| "never".to_owned(), |age| format!("{age} ago"));
+        vec![c.name.to_string(), road(&c.connection), age, c.description.clone()]
     })
 }
 

@@ -97,6 +97,10 @@ impl Daemon {
             Call::RunConfig { config, archive_name, retry } => one(&self.run_config(&config, archive_name, retry, actor)?),
             Call::RunMaintenance { repository, work, retry } => one(&self.run_maintenance(&repository, work, retry, actor)?),
             Call::Restore { repository, client, restore } => one(&self.restore(&repository, &client, *restore, actor)?),
+            Call::RunRestoreTest { client, repository, test, retry } => {
+                one(&self.run_restore_test(&client, repository, *test, retry, actor)?)
+            }
+            Call::ListRestoreTests {} => one(&self.list_restore_tests()?),
             Call::ListJobs { filter } => one(&self.list_jobs(&filter)?),
             Call::GetJob { job } => {
                 let job = self.job(job)?;
@@ -179,8 +183,11 @@ impl Daemon {
 
     fn run_maintenance(&mut self, name: &RepositoryName, work: Work, retry: bool, actor: &str) -> Result<JobNumber, ControlError> {
         self.takes_jobs()?;
-        if work.kind().has_client() {
-            return Err(refuse(ErrorKind::InvalidArgument, "backups are started with RunConfig"));
+        if work.client().is_some() {
+            return Err(refuse(
+                ErrorKind::InvalidArgument,
+                "backups are started with RunConfig, restores with Restore, and tests of them with RunRestoreTest",
+            ));
         }
         let now = Timestamp::now();
         let note = format!("{} repository {name}", work.kind());

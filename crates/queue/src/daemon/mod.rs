@@ -30,6 +30,7 @@ mod queue;
 mod rates;
 mod records;
 pub mod request;
+mod restore_tests;
 mod restores;
 mod retries;
 mod scheduling;
@@ -209,6 +210,7 @@ fn start() -> anyhow::Result<Daemon> {
     daemon.recover(kept)?;
     daemon.write_permanent_keys();
     daemon.sweep_job_keys();
+    daemon.sweep_restore_tests();
     unix::notify::ready()?;
     Ok(daemon)
 }

@@ -137,6 +137,7 @@ impl Daemon {
         log::debug!(job = number; "job {number}: its worker {status}");
         self.leftovers.extend(leftovers);
         self.sweep_job_keys();
+        self.sweep_restore_tests();
         self.queue_changed = true;
         if !worker.finished {
             let (to, failure) = worker.end_without_result(&status);
@@ -253,6 +254,8 @@ fn end(w: &mut Write<'_>, number: u64, outcome: &Outcome) -> store::Result<(Job,
         apply(job, outcome)?;
         Ok(job.clone())
     })?;
+    let tested = outcome.finished.as_ref().and_then(|finished| finished.tested.as_deref());
+    super::restore_tests::record(w, &job, tested, outcome.time)?;
     doubt_archive(w, &job, outcome.finished.is_some())?;
     let again = super::retries::after(w, &job, outcome.time)?;
     Ok((job, again))

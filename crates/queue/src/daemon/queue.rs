@@ -142,6 +142,9 @@ fn prepare(w: &mut Write<'_>, number: u64, settings: &Settings, now: Timestamp) 
         if job.archive_name.is_none() {
             job.archive_name = job.default_archive_name(now);
         }
+        if let (Work::RestoreTest { test, .. }, Errand::RestoreTest(testing)) = (&mut job.work, &errand) {
+            **test = testing.test.clone();
+        }
         Ok(job.clone())
     })?;
     if let Errand::Prune(pruning) = &mut errand {
@@ -170,6 +173,10 @@ fn gather(r: &Read<'_>, job: &Job) -> Result<std::result::Result<(Errand, Reposi
             let archive = key.map(|key| r.archives().get(&key)).transpose()?.flatten().map(|archive| archive.statistics);
             Errand::Restore(Box::new(Restoring { client, restore: (**restore).clone(), archive }))
         }
+        Work::RestoreTest { client, test } => match super::restore_tests::gather(r, job, client, test)? {
+            Ok(testing) => Errand::RestoreTest(Box::new(testing)),
+            Err(missing) => return Ok(Err(missing)),
+        },
         Work::Check { verify_data } => Errand::Maintenance(Operation::Check { verify_data: *verify_data }),
         Work::Prune { .. } => Errand::Prune(Box::default()),
         Work::Compact { threshold } => Errand::Maintenance(Operation::Compact { threshold: *threshold }),

@@ -166,7 +166,7 @@ impl Worker {
         worker.expected = match &task.errand {
             Errand::Backup(backup) => backup.expected,
             Errand::Restore(restoring) => restoring.archive,
-            Errand::Maintenance(_) | Errand::Prune(_) => None,
+            Errand::Maintenance(_) | Errand::Prune(_) | Errand::RestoreTest(_) => None,
         };
         if let Errand::Backup(backup) = &task.errand {
             worker.beyond = Duration::from_secs(backup.config.commands.seconds_after());
@@ -499,6 +499,12 @@ pub fn bounded(mut finished: Finished) -> Finished {
         joblog::cut(borg, 100);
     }
     finished.archive = finished.archive.filter(|id| id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()));
+    if let Some(tested) = &mut finished.tested {
+        joblog::cut(&mut tested.what, 1000);
+        tested.files.truncate(model::restore_test::TestRecord::MOST);
+        let is_hash = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        tested.files.retain(|known| [&known.path, &known.item, &known.content, &known.archive].into_iter().all(|text| is_hash(text)));
+    }
     finished.failure = finished.failure.map(|failure| Failure::new(failure.cause, failure.message));
     finished
 }
@@ -527,6 +533,7 @@ mod tests {
             warning_count: 100,
             client_borg: Some("borg 1.4.5".repeat(1000)),
             yielded: None,
+            tested: None,
             commands: vec![],
         };
         let finished = bounded(finished);

@@ -296,6 +296,7 @@ mod tests {
             warnings: vec![],
             warning_count: 0,
             yielded: None,
+            tested: None,
             commands: vec![],
             client_borg: None,
         };

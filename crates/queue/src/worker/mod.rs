@@ -15,6 +15,7 @@ mod owner;
 mod patience;
 pub mod report;
 mod restore;
+mod restore_test;
 mod script;
 #[cfg(test)]
 mod script_hooks;
@@ -69,10 +70,15 @@ enum Event {
     CarrierLost(String),
     /// The owner says something about an operation on its repository.
     Owner(maintenance::Said),
+    /// The confined process of a restore test says something.
+    Sandbox(restore_test::sandbox::Word),
 }
 
 /// The whole life of a worker.
 pub fn run() -> Result<()> {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == restore_test::sandbox::ARGUMENT) {
+        return restore_test::sandbox::main();
+    }
     unix::logging::init("borgcube-worker");
     unix::signals::ignore_sigpipe()?;
     let (sender, events) = channel();
@@ -100,6 +106,7 @@ pub fn run() -> Result<()> {
         Errand::Maintenance(operation) => maintenance::run(&mut worker, &layout, &task, operation, sender),
         Errand::Prune(pruning) => maintenance::prune(&mut worker, &layout, &task, pruning, sender),
         Errand::Restore(errand) => restore::run(&mut worker, &layout, &task, errand, sender),
+        Errand::RestoreTest(errand) => restore_test::run(&mut worker, &layout, &task, errand, sender),
     };
     let finished = match result {
         Ok(finished) => finished,
@@ -122,7 +129,7 @@ fn expected(errand: &Errand) -> Option<Statistics> {
     match errand {
         Errand::Backup(backup) => backup.expected,
         Errand::Restore(restoring) => restoring.archive,
-        Errand::Maintenance(_) | Errand::Prune(_) => None,
+        Errand::Maintenance(_) | Errand::Prune(_) | Errand::RestoreTest(_) => None,
     }
 }
 
@@ -131,7 +138,7 @@ fn shelf(errand: &Errand, layout: &Layout) -> Option<Shelf> {
     let client = match errand {
         Errand::Backup(backup) => Some(&backup.client),
         Errand::Restore(restoring) => Some(&restoring.client),
-        Errand::Maintenance(_) | Errand::Prune(_) => None,
+        Errand::Maintenance(_) | Errand::Prune(_) | Errand::RestoreTest(_) => None,
     };
     client.filter(|client| client.binary_use() != BinaryUse::Never).map(|_| Shelf::of(layout))
 }
@@ -337,6 +344,7 @@ impl Worker {
                 }
                 Some(Event::Control(other)) => bail!("borgcubed sent {other:?} out of turn"),
                 Some(Event::Owner(other)) => bail!("the owner said {other:?} in a backup"),
+                Some(Event::Sandbox(other)) => bail!("a confined process said {other:?}, and none was started"),
                 Some(Event::ControlLost) => {
                     client.ask_to_stop();
                     if !self.outlives {
@@ -493,6 +501,7 @@ impl Worker {
             warning_count: self.report.warning_count,
             client_borg: self.report.version.clone(),
             yielded: None,
+            tested: None,
             commands: self.report.commands.take_results(),
         }
     }

@@ -17,6 +17,8 @@ const SCRIPT: &str = concat!(include_str!("binary.sh"), include_str!("begin.sh")
 
 const RESTORE: &str = concat!(include_str!("binary.sh"), include_str!("begin.sh"), include_str!("restore.sh"));
 
+const LIVE: &str = concat!(include_str!("binary.sh"), include_str!("restore_test/live.sh"));
+
 /// The parts of a client's standard input, in order. The answer about its chunks cache follows them.
 pub struct Input {
     /// The command line for the client's shell: reads the script and runs it.
@@ -64,6 +66,13 @@ pub fn restore(task: &Task, errand: &Restoring, prepared: &Prepared, borg_argume
     assign(&mut settings, "needed", &needed.to_string());
     finish(&mut settings, borg_arguments);
     input(RESTORE, &settings, way)
+}
+
+/// Has a client hash its files; `lines` name them.
+pub fn live(lines: &[u8]) -> Input {
+    let mut input = input(LIVE, "", &Way::Carrier);
+    input.head.extend_from_slice(lines);
+    input
 }
 
 /// Where the job's files are on the client, as a word for its shell.

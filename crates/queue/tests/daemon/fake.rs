@@ -30,6 +30,10 @@ fn fake_worker() {
     let how = match &fake.task.errand {
         Errand::Backup(backup) => backup.config.paths[0].trim_start_matches('/').to_owned(),
         Errand::Restore(restoring) => restoring.restore.archive.clone(),
+        Errand::RestoreTest(testing) => {
+            fake.mark(&format!("{:?}", testing.test));
+            "maintain".to_owned()
+        }
         Errand::Prune(pruning) => {
             fake.mark(&format!("{pruning:?}"));
             "maintain".to_owned()
@@ -93,6 +97,7 @@ impl Fake {
             warning_count: 1,
             client_borg: Some("1.4.5".into()),
             yielded: None,
+            tested: None,
             commands: vec![],
         })));
     }
@@ -186,6 +191,7 @@ impl Fake {
                     warning_count: 0,
                     client_borg: None,
                     yielded,
+                    tested: None,
                     commands: vec![],
                 };
                 self.send(&FromWorker::Finished(Box::new(last)));

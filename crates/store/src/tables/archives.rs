@@ -167,6 +167,23 @@ impl TableRef<'_, Archives> {
         Ok(archives)
     }
 
+    /// The newest one that is whole and not suspicious. Looks at the thousand newest.
+    pub fn newest_whole(&self, filter: &ArchiveFilter) -> Result<Option<Archive>> {
+        const STEP: usize = 20;
+        let mut filter = filter.clone();
+        for _ in 0..50 {
+            let page = self.page(&filter, STEP)?;
+            if let Some(whole) = page.iter().find(|archive| !archive.incomplete && !archive.suspicious) {
+                return Ok(Some(whole.clone()));
+            }
+            match page.last().filter(|_| page.len() == STEP) {
+                Some(last) => filter.before = Some((last.start, ArchiveKey::of(last))),
+                None => break,
+            }
+        }
+        Ok(None)
+    }
+
     /// The archives with this name; one at most in each repository.
     pub fn by_name(&self, name: &str) -> Result<Vec<Archive>> {
         let entries = self.read.scan(BY_NAME, &KeyBytes::new().text(name)?.finish())?;

@@ -15,11 +15,13 @@
 //! | `triggers`     | id                      |                                                |
 //! | `policies`     | name                    |                                                |
 //! | `clock-jumps`  | job                     |                                                |
+//! | `restore-tests`| client, label           |                                                |
 
 mod archives;
 mod basics;
 mod jobs;
 mod owner;
+mod restore_tests;
 mod retention;
 mod schedules;
 
@@ -27,6 +29,7 @@ pub use archives::{ArchiveFilter, ArchiveKey, Archives};
 pub use basics::{Clients, Configs, Repositories, SettingsTable};
 pub use jobs::{JobFilter, Jobs};
 pub use owner::{Intent, IntentKey, Intents, PreparedSession, Sessions};
+pub use restore_tests::RestoreTests;
 pub use retention::{ClockJumps, PolicyTable};
 pub use schedules::{OccurrenceFilter, Occurrences, Schedules, Triggers};
 
@@ -51,6 +54,7 @@ mod kind {
     pub const TRIGGER: u16 = 12;
     pub const POLICY: u16 = 13;
     pub const CLOCK_JUMP: u16 = 14;
+    pub const RESTORE_TESTS: u16 = 15;
 }
 
 /// All tables.
@@ -69,6 +73,7 @@ pub(crate) fn all() -> Vec<TableDef> {
         TableDef::of::<Triggers>(),
         TableDef::of::<PolicyTable>(),
         TableDef::of::<ClockJumps>(),
+        TableDef::of::<RestoreTests>(),
     ]
 }
 
@@ -137,6 +142,11 @@ impl<'t> Read<'t> {
     pub fn clock_jumps(&self) -> TableRef<'t, ClockJumps> {
         self.table()
     }
+
+    /// What restore tests have found, by client and label.
+    pub fn restore_tests(&self) -> TableRef<'t, RestoreTests> {
+        self.table()
+    }
 }
 
 impl<'t> Write<'t> {
@@ -202,6 +212,11 @@ impl<'t> Write<'t> {
 
     /// Where the server's clock jumped, by the job before which it was noticed.
     pub fn clock_jumps(&mut self) -> TableMut<'_, 't, ClockJumps> {
+        self.table()
+    }
+
+    /// What restore tests have found, by client and label.
+    pub fn restore_tests(&mut self) -> TableMut<'_, 't, RestoreTests> {
         self.table()
     }
 }

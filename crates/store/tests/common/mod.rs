@@ -5,6 +5,7 @@ use model::cause::{Cause, Failure};
 use model::occurrence::LeftOut;
 use model::progress::{SessionCounters, Statistics};
 use model::queue::Limits;
+use model::restore_test::{Known, TestRecord, TestResult};
 use model::retention::{Confirmation, Count, Jump, Period, Scope};
 use model::trigger::{AccessContext, TriggerTarget};
 use model::{
@@ -197,4 +198,27 @@ pub fn policy(name: &str) -> Policy {
 
 pub fn clock_jump() -> Jump {
     Jump { job: 7, from: T0, to: T0.plus_seconds(-7200) }
+}
+
+pub fn restore_tests() -> TestRecord {
+    let result = |job: u64, what: &str| Some(TestResult { time: T0, job, archive: "web1-etc-1".into(), what: what.into() });
+    TestRecord {
+        client: "web1".parse().unwrap(),
+        label: "etc".parse().unwrap(),
+        last_good: result(7, "20 files compared"),
+        last_failed: result(5, "1 file differs"),
+        last_unproven: result(3, "20 files recorded"),
+        files: vec![Known {
+            path: "0a".repeat(32),
+            item: "0b".repeat(32),
+            content: "0c".repeat(32),
+            archive: "0d".repeat(32),
+            mode: 0o100_644,
+            uid: 0,
+            gid: -1,
+            size: 5,
+            mtime: 1_700_000_000_123_456_789,
+            time: T0,
+        }],
+    }
 }
