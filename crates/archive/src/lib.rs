@@ -19,10 +19,12 @@
 //! | [`tree`], [`mount`] | as a file system |
 //! | [`trial`] | a sample as files, and their hashes |
 //! | [`diff`] | what two archives have not in common |
+//! | [`damaged`] | files with chunks that are damaged |
 
 pub mod acl;
 pub mod attributes;
 pub mod channel;
+pub mod damaged;
 pub mod diff;
 pub mod error;
 pub mod export;

@@ -1,8 +1,8 @@
 //! The global options and the tree of commands. Each command's own options are in its file under [`crate::commands`].
 
 use crate::commands::{
-    archive, binary, client, completions, config, doctor, dump, hook, job, log, policy, prune, repository, restore, restore_test, run,
-    schedule, settings, setup, status, trigger,
+    archive, binary, check_config, client, completions, config, doctor, dump, hook, job, log, policy, prune, repository, restore,
+    restore_test, run, schedule, settings, setup, status, trigger,
 };
 use crate::error::EXIT_CODES;
 use crate::up;
@@ -82,6 +82,9 @@ pub enum Command {
     /// Say which archives are kept: add, list, show, edit and preview retention policies
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Say what of which repositories is checked how often: add, list, show, edit and remove check configs
+    #[command(subcommand)]
+    CheckConfig(check_config::Command),
     /// Let policies decide: what goes is marked, and what is due is deleted
     Prune(prune::Prune),
     /// Show who changed what: the transaction log

@@ -1,7 +1,7 @@
 //! Names for the shell's completion, asked for at the running server. Where nothing answers there are no names, and no complaint: the
 //! person is in the middle of typing.
 
-use crate::commands::{binary, client, config, policy, repository, schedule, trigger};
+use crate::commands::{binary, check_config, client, config, policy, repository, schedule, trigger};
 use crate::control::Control;
 use crate::error::Result;
 use clap_complete::CompletionCandidate;
@@ -57,6 +57,11 @@ pub fn schedules() -> Vec<CompletionCandidate> {
 /// Retention policies.
 pub fn policies() -> Vec<CompletionCandidate> {
     names(|c| Ok(policy::all(c)?.into_iter().map(|x| (x.name.to_string(), x.description)).collect()))
+}
+
+/// Check configs.
+pub fn check_configs() -> Vec<CompletionCandidate> {
+    names(|c| Ok(check_config::all(c)?.into_iter().map(|x| (x.name.to_string(), x.description)).collect()))
 }
 
 /// Triggers.

@@ -159,7 +159,7 @@ pub struct Job {
     #[serde(default)]
     pub warning_count: u64,
     /// What became of the hooks and dumps of a backup, as its client says, in the order in which they ended.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<CommandResult>,
     /// Totals of the archive it made.
     #[serde(default)]
@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn what_needs_no_client_has_a_shorter_road() {
-        for work in [Work::Check { verify_data: true }, Work::Compact { threshold: 10 }] {
+        for work in [Work::Check { verify_data: true, config: None }, Work::Compact { threshold: 10 }] {
             let mut job = Job::new(7, work, "main".parse().unwrap(), "root", Timestamp(0));
             job.update_state(JobState::JobCreated, JobState::RepositoryPreparing, Timestamp(1)).unwrap();
             job.update_state(JobState::RepositoryPreparing, JobState::RepositoryInProgress, Timestamp(2)).unwrap();
@@ -384,7 +384,7 @@ mod tests {
         let json = serde_json::to_value(job()).unwrap();
         assert_eq!((&json["kind"], &json["client"], &json["label"]), (&"backup".into(), &"web1".into(), &"etc".into()));
         assert_eq!(serde_json::from_value::<Job>(json).unwrap(), job());
-        let check = Job::new(8, Work::Check { verify_data: true }, "main".parse().unwrap(), "root", Timestamp(0));
+        let check = Job::new(8, Work::Check { verify_data: true, config: None }, "main".parse().unwrap(), "root", Timestamp(0));
         let json = serde_json::to_value(&check).unwrap();
         assert_eq!((&json["kind"], &json["verify_data"], json.get("client")), (&"check".into(), &true.into(), None));
         assert_eq!(serde_json::from_value::<Job>(json).unwrap(), check);
@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn every_other_step_is_refused() {
-        let check = Job::new(8, Work::Check { verify_data: true }, "main".parse().unwrap(), "root", Timestamp(0));
+        let check = Job::new(8, Work::Check { verify_data: true, config: None }, "main".parse().unwrap(), "root", Timestamp(0));
         for from in JobState::ALL {
             for to in JobState::ALL {
                 for mut job in [job(), check.clone()] {

@@ -98,6 +98,11 @@ name_type!(
 );
 
 name_type!(
+    /// A check config's name.
+    CheckName, "check config name"
+);
+
+name_type!(
     /// A hook's name, unique within its backup config.
     HookName, "hook name"
 );

@@ -152,7 +152,7 @@ mod tests {
     }
 
     fn check(number: u64, repository: &str) -> Brief {
-        Brief { number, work: Work::Check { verify_data: false }, repository: Some(repository.parse().unwrap()) }
+        Brief { number, work: Work::Check { verify_data: false, config: None }, repository: Some(repository.parse().unwrap()) }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Schedules: when, and which actions.
 
-use crate::names::{ClientName, ConfigName, Label, PolicyName, RepositoryName, ScheduleName};
+use crate::names::{CheckName, ClientName, ConfigName, Label, PolicyName, RepositoryName, ScheduleName};
 use crate::recurrence::Recurrence;
 use crate::time::Timestamp;
 use regex::{Regex, RegexBuilder};
@@ -58,6 +58,11 @@ pub enum Action {
         #[serde(default)]
         verify_data: bool,
     },
+    /// Checks what a check config says.
+    CheckBy {
+        /// The check config.
+        config: CheckName,
+    },
     /// Compacts a repository.
     Compact {
         /// The repository.
@@ -107,6 +112,7 @@ impl fmt::Display for Action {
             Action::RunConfigs { client, label } => write!(f, "run all configs of clients /{client}/ with labels /{label}/"),
             Action::Check { repository, verify_data: false } => write!(f, "check repository {repository}"),
             Action::Check { repository, verify_data: true } => write!(f, "check repository {repository} and verify its data"),
+            Action::CheckBy { config } => write!(f, "check by config {config}"),
             Action::Compact { repository } => write!(f, "compact repository {repository}"),
             Action::Prune { repository, policy, clients, labels } => {
                 f.write_str("prune")?;
@@ -143,6 +149,11 @@ fn pattern(what: &str, text: &str) -> Result<Regex, String> {
     // (?x) would make a comment of what follows on the same line.
     compiled(&format!("^(?:{text}\n)$")).map_err(wrong)?;
     compiled(&format!("^(?:{text})$")).map_err(wrong)
+}
+
+/// Compiles a regular expression for names of this kind; it has to match the whole of one.
+pub(crate) fn whole_name(what: &str, text: &str) -> Result<Regex, String> {
+    pattern(what, text)
 }
 
 /// What an action of kind [`Action::RunConfigs`] matches.

@@ -1,6 +1,7 @@
 //! What jobs do, and what came of it.
 
-use crate::names::{ClientName, ConfigName, Label, PolicyName, RepositoryName};
+use crate::check::Coverage;
+use crate::names::{CheckName, ClientName, ConfigName, Label, PolicyName, RepositoryName};
 use crate::restore::Restore;
 use crate::restore_test::RestoreTest;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,9 @@ pub enum Work {
     Check {
         /// Also decrypt each object and recompute its id.
         verify_data: bool,
+        /// What this check config says, as it is when the job begins. None: everything.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        config: Option<CheckName>,
     },
     /// Gives back the space of what was deleted.
     Compact {
@@ -178,6 +182,15 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks this way")]
+fn is_true(flag: &bool) -> bool {
+    *flag
+}
+
 /// What came of a job that makes no archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -190,6 +203,15 @@ pub enum Yield {
         bytes: u64,
         /// How much is wrong.
         error_count: u64,
+        /// Whether all that was due was checked; false if its time was over before.
+        #[serde(default = "yes", skip_serializing_if = "is_true")]
+        complete: bool,
+        /// How much of the segment files was checked lately.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        structure: Option<Coverage>,
+        /// How much of the content was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        data: Option<Coverage>,
     },
     /// Of a compact.
     Compacted {

@@ -14,6 +14,7 @@
 //! wait until somebody's commit has closed that segment. What a commit makes durable although nobody refers to it is in the journal, see
 //! [`crate::journal`].
 
+use crate::spoiled::Spoiled;
 use crate::spool::Spool;
 use borg::Id;
 use model::Failure;
@@ -123,6 +124,8 @@ pub struct Known {
     epoch: Arc<AtomicU64>,
     /// Counts removals of what archives or sessions may refer to.
     losses: u64,
+    /// Damaged: stored, and as good as absent.
+    spoiled: Spoiled,
 }
 
 impl Known {
@@ -148,12 +151,32 @@ impl Known {
             going: IdMap::default(),
             epoch: Arc::default(),
             losses: 0,
+            spoiled: Spoiled::default(),
         }
+    }
+
+    /// With what checks have found to be damaged.
+    pub fn without(self, spoiled: Spoiled) -> Known {
+        Known { spoiled, ..self }
+    }
+
+    /// What checks have found to be damaged.
+    pub fn spoiled(&self) -> &Spoiled {
+        &self.spoiled
+    }
+
+    /// A check has found these to be damaged, and no others: from now on they are absent. To be followed by [`Opening::save_spoiled`].
+    ///
+    /// [`Opening::save_spoiled`]: crate::opening::Opening::save_spoiled
+    pub fn spoil(&mut self, ids: Vec<Id>) {
+        self.spoiled.replace(ids);
+        self.lost();
     }
 
     /// The same sessions go on with a repository that was closed and opened again: everything they have was committed before.
     pub fn reopened(&mut self, stored: Known) {
         self.stored = stored.stored;
+        self.spoiled = stored.spoiled;
         self.lost();
     }
 
@@ -191,13 +214,18 @@ impl Known {
         if self.is_fresh(id) {
             return Ok(true);
         }
-        if self.going.contains_key(id) {
+        if self.going.contains_key(id) || self.spoiled.contains(id) {
             return Ok(false);
         }
         match seen {
             Some(seen) if seen.epoch == self.epoch.load(Ordering::Acquire) => Ok(seen.there),
             _ => self.stored.contains(id),
         }
+    }
+
+    /// Whether the repository has it, damaged or not, so that it can be deleted.
+    pub fn is_stored(&self, id: &Id) -> Result<bool> {
+        Ok(self.contains(id)? || self.spoiled.contains(id) && !self.going.contains_key(id) && self.stored.contains(id)?)
     }
 
     /// Whether it goes unless an archive that refers to it is committed; orphans do.
@@ -356,7 +384,7 @@ impl Known {
                 Some(fresh) if fresh.is_claimed() => fresh.published = fresh.stored,
                 Some(fresh) if fresh.stored => {
                     self.forget(id);
-                    self.durable.insert(*id);
+                    self.orphan(*id);
                 }
                 _ => {}
             }
@@ -365,9 +393,14 @@ impl Known {
 
     /// A commit happened, of an archive that refers to these.
     pub fn committed<'a>(&mut self, references: impl IntoIterator<Item = &'a Id>) {
+        let mut healed = 0;
         for id in references {
-            self.forget(id);
-            self.durable.remove(id);
+            let sent = self.forget(id).is_some() | self.durable.remove(id);
+            // One that was found in this moment is not sound by being referred to.
+            healed += usize::from(sent && self.spoiled.remove(id));
+        }
+        if healed > 0 {
+            log::warn!("{healed} damaged chunks were sent again and are sound now; {} are left", self.spoiled.len());
         }
         self.deleted = vec![];
         self.tick();
@@ -389,12 +422,19 @@ impl Known {
                 self.claimed -= 1;
                 if fresh.published {
                     self.forget(id);
-                    self.durable.insert(*id);
+                    self.orphan(*id);
                 }
                 count += 1;
             }
         }
         count
+    }
+
+    /// Durable, and nobody's. What was damaged before, others refer to: it stays, and the next check finds it sound.
+    fn orphan(&mut self, id: Id) {
+        if !self.spoiled.contains(&id) {
+            self.durable.insert(id);
+        }
     }
 
     /// A job has let go of all that it claimed.
@@ -418,8 +458,12 @@ impl Known {
         self.deleted.extend(&batch);
         if !self.is_listed() && self.fresh.len() > self.claimed {
             // They may be alone in nobody's transaction for a long time.
-            let stored = self.fresh.iter().filter(|(_, fresh)| fresh.stored && !fresh.is_claimed()).map(|(id, _)| *id);
-            batch.extend(stored.take(most.saturating_sub(batch.len())));
+            let stored: Vec<Id> = self.fresh.iter().filter(|(_, fresh)| fresh.stored && !fresh.is_claimed()).map(|(id, _)| *id).collect();
+            let (stay, go): (Vec<Id>, Vec<Id>) = stored.into_iter().partition(|id| self.spoiled.contains(id));
+            for id in &stay {
+                self.forget(id);
+            }
+            batch.extend(go.into_iter().take(most.saturating_sub(batch.len())));
         }
         if !batch.is_empty() {
             batch.iter().for_each(|id| self.remove(id));
@@ -499,7 +543,7 @@ impl Known {
         self.shared.clear();
         let mut fresh = std::mem::take(&mut self.fresh);
         fresh.retain(|id, fresh| {
-            if fresh.published {
+            if fresh.published && !self.spoiled.contains(id) {
                 self.durable.insert(*id);
             }
             !fresh.published

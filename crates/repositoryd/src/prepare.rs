@@ -132,7 +132,7 @@ fn backup(owner: &Owner, request: &Prepare, record: &model::Job) -> Result<Made,
         manifest_timestamp,
         view_chunks: job.view.references.len() as u64,
         mark: view::shown(&job.view.mark),
-        kept: job.view.kept.as_ref().map(view::shown),
+        kept: kept(&job).map(view::shown),
         warnings: warning.into_iter().collect(),
     };
     if let Err(failure) = publish(owner, request.job, &hash, hook_seconds) {
@@ -141,6 +141,11 @@ fn backup(owner: &Owner, request: &Prepare, record: &model::Job) -> Result<Made,
         return Err(failure);
     }
     Ok(Made { job, prepared, token_hash: hash })
+}
+
+/// The mark of the cache that the client may keep: none, if that has chunks that are damaged here.
+fn kept(job: &Job) -> Option<&[u8; 16]> {
+    job.view.kept.as_ref().filter(|_| !job.opening.known().spoiled().any(|id| job.view.find(id).is_some()))
 }
 
 /// What is made anew for each job.
@@ -217,7 +222,8 @@ pub fn cache(job: &Job) -> Result<(File, u64, u64), Failure> {
                     }
                 }
                 let known = job.opening.known();
-                there.extend(found.into_iter().filter(|reference| !known.is_fresh(&Id(reference.id))));
+                let stays = |id: &Id| !known.is_fresh(id) && !known.spoiled().contains(id);
+                there.extend(found.into_iter().filter(|reference| stays(&Id(reference.id))));
             }
         }
         None => {

@@ -213,7 +213,7 @@ fn collect(owner: &Owner, open: &mut Open, ids: &[Id], generation: u64) -> Resul
                 collected.needed += 1;
                 continue;
             }
-            if !known.contains(id).map_err(|e| of_repository(&e))? {
+            if !known.is_stored(id).map_err(|e| of_repository(&e))? {
                 continue;
             }
             let holders = owner.jobs.holders(&open.opening, &HashSet::new(), id)?;

@@ -647,7 +647,7 @@ fn a_check_beside_backups_finds_nothing_wrong() {
         let checking = Maintenance::begin(&system, Operation::Check { verify_data: n % 2 == 0 });
         chunks.extend((0..50).map(|m| client.put(&noise(100 * n + m, 3000))));
         assert_eq!(client.archive_of("f", &chunks, true), Verdict::Accepted);
-        let Report::Checked { objects, bytes, errors, error_count: 0 } = checking.report().unwrap() else { panic!() };
+        let Report::Checked { objects, bytes, errors, error_count: 0, .. } = checking.report().unwrap() else { panic!() };
         assert!(objects >= 4 && bytes > 50_000 && errors.is_empty(), "{objects} {bytes}");
     }
     assert_eq!(client.archive_of("f", &chunks, false), Verdict::Accepted);

@@ -301,12 +301,13 @@ impl Write<'_> {
     }
 }
 
-/// What is done for a repository once at a time: each kind, and each prune by itself.
+/// What is done for a repository once at a time: each kind, and each prune and each check config by itself.
 type Upkeep = (JobKind, Option<Work>, RepositoryName);
 
 fn upkeep(work: &Work, repository: &RepositoryName) -> Upkeep {
-    let prune = Some(work.clone()).filter(|work| work.kind() == JobKind::Prune);
-    (work.kind(), prune, repository.clone())
+    let by_itself = |work: &Work| work.kind() == JobKind::Prune || matches!(work, Work::Check { config: Some(_), .. });
+    let itself = Some(work.clone()).filter(by_itself);
+    (work.kind(), itself, repository.clone())
 }
 
 /// The config of which a job tests a restore.
@@ -364,7 +365,24 @@ impl<'w, 't, 'a> Run<'w, 't, 'a> {
             Action::RunConfigs { client, label } => self.configs(client, label, action),
             Action::EnableSchedule { schedule } => self.switch(schedule, true, action),
             Action::DisableSchedule { schedule } => self.switch(schedule, false, action),
-            Action::Check { repository, verify_data } => self.maintain(repository, Work::Check { verify_data: *verify_data }, action),
+            Action::Check { repository, verify_data } => {
+                self.maintain(repository, Work::Check { verify_data: *verify_data, config: None }, action)
+            }
+            Action::CheckBy { config } => {
+                let chosen = match self.write.view().check_configs().get(config)? {
+                    Some(config) => {
+                        let all = self.write.view().repositories().list()?.into_iter().map(|repository| repository.name);
+                        // It was checked at entry, perhaps by another version.
+                        config.repositories.choose(all).unwrap_or_default()
+                    }
+                    None => vec![],
+                };
+                if chosen.is_empty() {
+                    self.leave_out(action.to_string(), SkipReason::NothingToRun, None);
+                }
+                let work = Work::Check { verify_data: false, config: Some(config.clone()) };
+                chosen.iter().try_for_each(|repository| self.maintain(repository, work.clone(), action))
+            }
             Action::Compact { repository } => self.maintain(repository, Work::Compact { threshold: Work::THRESHOLD }, action),
             Action::RestoreTest { client, label, live } => self.restore_tests(client, label, *live, action),
             Action::Prune { repository, policy, clients, labels } => {

@@ -9,11 +9,15 @@ pub use crate::retention::{
 };
 pub use crate::scheduling::{AddedTrigger, Due, History, ListedSchedule, OccurrenceFilter, Ran, Schedules, Triggers, Upcoming};
 use crate::worker::LogLine;
+use model::check::Health;
 use model::progress::Progress;
 use model::restore::Restore;
 use model::restore_test::{RestoreTest, TestResult};
 use model::trigger::{AccessContext, TriggerTarget};
-use model::{Archive, BackupConfig, Client, ClientName, ConfigName, Job, JobKind, JobState, Label, Repository, RepositoryName, Settings};
+use model::{
+    Archive, BackupConfig, CheckConfig, CheckName, Client, ClientName, ConfigName, Job, JobKind, JobState, Label, Repository,
+    RepositoryName, Settings,
+};
 use model::{Policy, PolicyName, Schedule, ScheduleName, Timestamp, Trigger, TriggerId, Work};
 use serde::{Deserialize, Serialize};
 
@@ -414,6 +418,32 @@ pub enum Call {
         /// Hold them as well, so that no policy takes them again.
         hold: bool,
     },
+    /// -> [`CheckConfigs`]
+    #[serde(rename = "org.borgcube.Control.ListCheckConfigs")]
+    ListCheckConfigs {},
+    /// -> {}
+    #[serde(rename = "org.borgcube.Control.AddCheckConfig")]
+    AddCheckConfig {
+        /// The new record.
+        config: Box<CheckConfig>,
+    },
+    /// -> {}
+    #[serde(rename = "org.borgcube.Control.UpdateCheckConfig")]
+    UpdateCheckConfig {
+        /// As the caller read it.
+        previous: Box<CheckConfig>,
+        /// As it shall be.
+        config: Box<CheckConfig>,
+    },
+    /// -> {}; refused while a schedule names it.
+    #[serde(rename = "org.borgcube.Control.RemoveCheckConfig")]
+    RemoveCheckConfig {
+        /// Its name.
+        name: CheckName,
+    },
+    /// -> [`Healths`]: what checks have found, of repositories that were checked.
+    #[serde(rename = "org.borgcube.Control.ListHealth")]
+    ListHealth {},
     /// -> {}: somebody else committed jobs, and they are not to wait until something else happens.
     #[serde(rename = "org.borgcube.Control.Wake")]
     Wake {},
@@ -603,6 +633,18 @@ pub struct JobLog {
 pub struct Archives {
     /// Newest first.
     pub archives: Vec<Archive>,
+}
+/// Check configs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckConfigs {
+    /// By name.
+    pub configs: Vec<CheckConfig>,
+}
+/// What is known of repositories' health.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Healths {
+    /// By repository.
+    pub health: Vec<Health>,
 }
 /// The transaction log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -811,6 +853,11 @@ mod tests {
             "ReleaseArchives",
             "DeleteArchives",
             "UndeleteArchives",
+            "ListCheckConfigs",
+            "AddCheckConfig",
+            "UpdateCheckConfig",
+            "RemoveCheckConfig",
+            "ListHealth",
             "Wake",
         ];
         for call in calls {

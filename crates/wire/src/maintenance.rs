@@ -1,6 +1,7 @@
 //! What a person asks a repository's owner for, besides backups: deleting archives, compacting, checking, and lending the repository to
 //! another borg. The locking table in `docs/locking.md` says what of it goes on beside what.
 
+use model::check::{CheckPlan, Coverage, Damage, DamagedFiles};
 pub use model::progress::Steps as Progress;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,16 @@ pub enum Operation {
     Check {
         /// Also decrypt each object and recompute its id.
         verify_data: bool,
+    },
+    /// Check what of it is due. Changes nothing.
+    CheckBy {
+        /// What, how often, how long.
+        plan: CheckPlan,
+    },
+    /// Remember which files of damaged archives are concerned: whoever asked for the check has looked.
+    NoteFiles {
+        /// By the archives' ids.
+        files: Vec<(String, DamagedFiles)>,
     },
     /// Unlock the repository at the next commit, so that another borg may use it; sessions wait meanwhile.
     Release {
@@ -116,12 +127,36 @@ pub enum Report {
         errors: Vec<String>,
         /// How much is wrong.
         error_count: u64,
+        /// Whether all that was due was checked; false if its time was over before.
+        #[serde(default = "yes")]
+        complete: bool,
+        /// How much of the segment files was checked lately.
+        #[serde(default)]
+        structure: Option<Coverage>,
+        /// How much of the content was.
+        #[serde(default)]
+        data: Option<Coverage>,
+        /// What is known to be damaged, by this check or one before.
+        #[serde(default)]
+        damage: Option<Box<Damage>>,
+        /// Chunks that are damaged or missing, 64 hex digits each, at most [`Report::MAX_CHUNKS`]: what they are part of, archives tell.
+        #[serde(default)]
+        chunks: Vec<String>,
     },
+    /// Of [`Operation::NoteFiles`].
+    Noted,
 }
 
 impl Report {
     /// Errors that a report names.
     pub const MAX_ERRORS: usize = 100;
+
+    /// Chunks that a report names.
+    pub const MAX_CHUNKS: usize = 50_000;
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[cfg(test)]
@@ -135,6 +170,8 @@ mod tests {
             Operation::DeleteDue { archives: vec!["a".into()], compact: Some(10) },
             Operation::Compact { threshold: 10 },
             Operation::Check { verify_data: true },
+            Operation::CheckBy { plan: CheckPlan { seconds: Some(60), ..CheckPlan::everything(true) } },
+            Operation::NoteFiles { files: vec![("00".into(), DamagedFiles { paths: vec!["etc/x".into()], more: 1, incomplete: None })] },
             Operation::Release { wait_seconds: 5 },
             Operation::Read { archive: "a".into() },
         ] {

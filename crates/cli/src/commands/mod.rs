@@ -3,11 +3,13 @@
 pub mod archive;
 pub mod archive_delete;
 pub mod binary;
+pub mod check_config;
 pub mod client;
 pub mod client_key;
 pub mod completions;
 pub mod config;
 pub mod confirm;
+pub mod damage;
 pub mod doctor;
 pub mod dump;
 pub mod edit;
@@ -59,6 +61,7 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Job(command) => job::run(command, context),
         Command::Archive(command) => archive::run(command, context),
         Command::Policy(command) => policy::run(command, context),
+        Command::CheckConfig(command) => check_config::run(command, context),
         Command::Prune(args) => return prune::run(&args, context),
         Command::Schedule(command) => schedule::run(command, context),
         Command::Trigger(command) => trigger::run(command, context),

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::output::plans;
 use clap::{ArgGroup, Subcommand};
 use clap_complete::ArgValueCandidates;
-use model::{Action, ConfigName, PolicyName, Recurrence, RepositoryName, Schedule, ScheduleName, Timestamp};
+use model::{Action, CheckName, ConfigName, PolicyName, Recurrence, RepositoryName, Schedule, ScheduleName, Timestamp};
 use wire::control::{Call, History, ListedSchedule, OccurrenceFilter, Schedules, Upcoming};
 
 /// The commands.
@@ -63,6 +63,9 @@ pub struct Actions {
     /// Check this repository, and decrypt each object and recompute its id; repeatable
     #[arg(long, value_name = "REPOSITORY", add = ArgValueCandidates::new(complete::repositories))]
     verify_data: Vec<RepositoryName>,
+    /// Check what this check config says; repeatable
+    #[arg(long, value_name = "CONFIG", add = ArgValueCandidates::new(complete::check_configs))]
+    check_config: Vec<CheckName>,
     /// Give back the space of what was deleted from this repository; repeatable
     #[arg(long, value_name = "REPOSITORY", add = ArgValueCandidates::new(complete::repositories))]
     compact: Vec<RepositoryName>,
@@ -118,7 +121,7 @@ Nothing runs more often than once in an hour.";
 /// Options of `borgcube schedule add`.
 #[derive(Debug, clap::Args)]
 #[command(
-    group = ArgGroup::new("actions").required(true).multiple(true).args(["run", "run_matching", "check", "verify_data", "compact", "prune", "prune_by", "restore_test", "restore_test_live", "enable", "disable"]),
+    group = ArgGroup::new("actions").required(true).multiple(true).args(["run", "run_matching", "check", "verify_data", "check_config", "compact", "prune", "prune_by", "restore_test", "restore_test_live", "enable", "disable"]),
     after_help = format!("{TIMES}
 
 Examples:
@@ -190,6 +193,7 @@ impl Actions {
         let disable = self.disable.into_iter().map(|schedule| Action::DisableSchedule { schedule });
         let check = self.check.into_iter().map(|repository| Action::Check { repository, verify_data: false });
         let verify = self.verify_data.into_iter().map(|repository| Action::Check { repository, verify_data: true });
+        let check_by = self.check_config.into_iter().map(|config| Action::CheckBy { config });
         let compact = self.compact.into_iter().map(|repository| Action::Compact { repository });
         let prune = |repository, policy| Action::Prune { repository, policy, clients: None, labels: None };
         let pruned = self.prune.into_iter().map(|Where(repository)| prune(repository, None));
@@ -202,6 +206,7 @@ impl Actions {
             .chain(compact)
             .chain(check)
             .chain(verify)
+            .chain(check_by)
             .chain(tests)
             .chain(enable)
             .chain(disable)

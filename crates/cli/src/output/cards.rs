@@ -4,6 +4,7 @@ use super::lists::{length, road};
 use super::{Details, bytes, count, duration, exactly};
 use crate::commands::restore_test::TestedClient;
 use model::archive::PendingDeletion;
+use model::check::Health;
 use model::client::Connection;
 use model::progress::{Progress, Statistics, Steps};
 use model::{Archive, BackupConfig, Client, Job, JobState, Repository, Settings, Yield};
@@ -41,8 +42,8 @@ fn occupied(occupied: &Occupied) -> String {
 }
 
 /// A repository.
-pub fn repository(repository: &Repository) -> String {
-    Details::new()
+pub fn repository(repository: &Repository, health: Option<&Health>) -> String {
+    let details = Details::new()
         .line("Repository", repository.name.as_str())
         .maybe("Description", Some(&repository.description))
         .line("URL", &repository.url)
@@ -50,8 +51,8 @@ pub fn repository(repository: &Repository) -> String {
         .line("Repository id", &repository.repository_id)
         .maybe("Borg program", repository.remote_borg.as_deref())
         .maybe("SSH command", repository.rsh.as_deref())
-        .line("Added", repository.created.to_local())
-        .render()
+        .line("Added", repository.created.to_local());
+    super::checks::health(details, health).render()
 }
 
 /// A client.
@@ -193,9 +194,12 @@ pub fn job(detail: &JobDetail, retried_as: Option<u64>) -> String {
 /// What came of a job that makes no archive.
 pub fn yielded(yielded: &Yield) -> String {
     match yielded {
-        Yield::Checked { objects, bytes: read, error_count } => {
+        Yield::Checked { objects, bytes: read, error_count, complete, structure, data } => {
             let errors = if *error_count == 0 { "no damage".to_owned() } else { count(*error_count, "error") };
-            format!("{}, {} read: {errors}", count(*objects, "object"), bytes(*read))
+            let end = if *complete { "" } else { ", and its time was over" };
+            let coverage = [("structure", structure), ("data", data)];
+            let coverage = coverage.iter().filter_map(|(part, coverage)| Some(format!("; {part}: {}", coverage.as_ref()?)));
+            format!("{}, {} read: {errors}{end}{}", count(*objects, "object"), bytes(*read), coverage.collect::<String>())
         }
         Yield::Restored { target, chunks, of, bytes: read } => {
             let into = if target.is_empty() { String::new() } else { format!("into {}: ", super::shown(target)) };

@@ -2,16 +2,19 @@
 
 use super::tables::Column::{Number, Text, Whole};
 use super::{Table, bytes, count, duration};
+use crate::commands::damage::Checked;
 use crate::commands::restore_test::TestedClient;
 use model::client::Connection;
 use model::progress::Statistics;
-use model::{Archive, BackupConfig, Job, Repository};
+use model::{Archive, BackupConfig, Job};
 use wire::control::{ListedJob, LogEntry};
 
 /// Repositories.
-pub fn repositories(records: &[Repository]) -> Table {
-    Table::new(&[Whole("NAME"), Whole("ENCRYPTION"), Text("URL"), Text("DESCRIPTION")], records, |r| {
-        vec![r.name.to_string(), r.encryption.to_string(), r.url.clone(), r.description.clone()]
+pub fn repositories(records: &[Checked]) -> Table {
+    Table::new(&[Whole("NAME"), Whole("ENCRYPTION"), Whole("CHECKED"), Text("URL"), Text("DESCRIPTION")], records, |checked| {
+        let r = &checked.repository;
+        let health = super::checks::health_in_short(checked.health.as_ref());
+        vec![r.name.to_string(), r.encryption.to_string(), health, r.url.clone(), r.description.clone()]
     })
 }
 

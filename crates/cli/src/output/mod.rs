@@ -2,6 +2,7 @@
 
 pub mod calendar;
 pub mod cards;
+pub mod checks;
 pub mod details;
 pub mod lists;
 pub mod live;

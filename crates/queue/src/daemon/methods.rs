@@ -138,6 +138,11 @@ impl Daemon {
             Call::ReleaseArchives { archives } => one(&self.release_archives(&archives, actor)?),
             Call::DeleteArchives { archives, grace_hours } => one(&self.delete_archives(&archives, grace_hours, actor)?),
             Call::UndeleteArchives { archives, hold } => one(&self.undelete_archives(&archives, hold, actor)?),
+            Call::ListCheckConfigs {} => one(&self.list_check_configs()?),
+            Call::AddCheckConfig { config } => self.add_check_config(*config, actor).and_then(|()| nothing()),
+            Call::UpdateCheckConfig { previous, config } => self.update_check_config(&previous, *config, actor).and_then(|()| nothing()),
+            Call::RemoveCheckConfig { name } => self.remove_check_config(&name, actor).and_then(|()| nothing()),
+            Call::ListHealth {} => one(&self.list_health()?),
             Call::Wake {} => self.wake().and_then(|()| nothing()),
         }
     }

@@ -15,6 +15,7 @@
 //! The database is written here and by the owners (archives); nobody polls it: who commits tells the watchers.
 
 mod channel;
+mod checks;
 mod control;
 mod ending;
 mod errors;

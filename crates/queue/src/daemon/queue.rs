@@ -2,7 +2,7 @@
 
 use super::errors::{is_disk_full, is_final};
 use super::workers::Worker;
-use super::{ACTOR, Daemon, RETRY, Stop, policies};
+use super::{ACTOR, Daemon, RETRY, Stop, checks, policies};
 use model::progress::Statistics;
 use model::queue::{Blocked, Brief, blocked, startable};
 use model::settings::SessionLimits;
@@ -173,11 +173,14 @@ fn gather(r: &Read<'_>, job: &Job) -> Result<std::result::Result<(Errand, Reposi
             let archive = key.map(|key| r.archives().get(&key)).transpose()?.flatten().map(|archive| archive.statistics);
             Errand::Restore(Box::new(Restoring { client, restore: (**restore).clone(), archive }))
         }
+        Work::Check { verify_data, config } => match checks::plan(r, job, *verify_data, config.as_ref())? {
+            Ok(plan) => Errand::Maintenance(Operation::CheckBy { plan }),
+            Err(missing) => return Ok(Err(missing)),
+        },
         Work::RestoreTest { client, test } => match super::restore_tests::gather(r, job, client, test)? {
             Ok(testing) => Errand::RestoreTest(Box::new(testing)),
             Err(missing) => return Ok(Err(missing)),
         },
-        Work::Check { verify_data } => Errand::Maintenance(Operation::Check { verify_data: *verify_data }),
         Work::Prune { .. } => Errand::Prune(Box::default()),
         Work::Compact { threshold } => Errand::Maintenance(Operation::Compact { threshold: *threshold }),
     };

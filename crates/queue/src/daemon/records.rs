@@ -358,6 +358,9 @@ fn remove_contents(w: &mut Write<'_>, name: &RepositoryName) -> Result<()> {
     for intent in w.view().intents().of_repository(name)? {
         w.intents().remove(&IntentKey { repository: name.clone(), job: intent.archive.job })?;
     }
+    if w.view().health().exists(name)? {
+        w.health().remove(name)?;
+    }
     Ok(())
 }
 

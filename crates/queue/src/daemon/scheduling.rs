@@ -49,6 +49,7 @@ fn check_references(r: &Read<'_>, schedule: &Schedule) -> Result<()> {
             Action::Prune { repository: Some(repository), .. } if !r.repositories().exists(repository)? => {
                 return Err(missing("repository", repository));
             }
+            Action::CheckBy { config } if !r.check_configs().exists(config)? => return Err(missing("check config", config)),
             Action::Check { repository, .. } | Action::Compact { repository } if !r.repositories().exists(repository)? => {
                 return Err(missing("repository", repository));
             }

@@ -379,6 +379,17 @@ impl Worker {
         }
     }
 
+    /// Whether nobody has it cancelled, for whoever works and does not listen.
+    fn goes_on(&mut self) -> bool {
+        while let Ok(event) = self.events.try_recv() {
+            match event {
+                Event::Control(ToWorker::Cancel { by }) => self.cancelled = Some(by),
+                other => self.waiting.push_back(other),
+            }
+        }
+        self.cancelled.is_none() && !self.waiting.iter().any(|event| matches!(event, Event::ControlLost))
+    }
+
     /// The client has no borg that will do. It is told once.
     fn on_binary(&mut self, wanted: &Wanted, client: &mut Client) {
         let Some(shelf) = self.shelf.take().filter(|_| client.is_waiting()) else { return };

@@ -16,9 +16,12 @@
 //! | `policies`     | name                    |                                                |
 //! | `clock-jumps`  | job                     |                                                |
 //! | `restore-tests`| client, label           |                                                |
+//! | `check-configs`| name                    |                                                |
+//! | `health`       | repository              |                                                |
 
 mod archives;
 mod basics;
+mod checks;
 mod jobs;
 mod owner;
 mod restore_tests;
@@ -27,6 +30,7 @@ mod schedules;
 
 pub use archives::{ArchiveFilter, ArchiveKey, Archives};
 pub use basics::{Clients, Configs, Repositories, SettingsTable};
+pub use checks::{CheckConfigs, HealthTable};
 pub use jobs::{JobFilter, Jobs};
 pub use owner::{Intent, IntentKey, Intents, PreparedSession, Sessions};
 pub use restore_tests::RestoreTests;
@@ -55,6 +59,8 @@ mod kind {
     pub const POLICY: u16 = 13;
     pub const CLOCK_JUMP: u16 = 14;
     pub const RESTORE_TESTS: u16 = 15;
+    pub const CHECK_CONFIG: u16 = 20;
+    pub const HEALTH: u16 = 21;
 }
 
 /// All tables.
@@ -74,6 +80,8 @@ pub(crate) fn all() -> Vec<TableDef> {
         TableDef::of::<PolicyTable>(),
         TableDef::of::<ClockJumps>(),
         TableDef::of::<RestoreTests>(),
+        TableDef::of::<CheckConfigs>(),
+        TableDef::of::<HealthTable>(),
     ]
 }
 
@@ -147,6 +155,16 @@ impl<'t> Read<'t> {
     pub fn restore_tests(&self) -> TableRef<'t, RestoreTests> {
         self.table()
     }
+
+    /// The check configs by name.
+    pub fn check_configs(&self) -> TableRef<'t, CheckConfigs> {
+        self.table()
+    }
+
+    /// What checks have found, by repository.
+    pub fn health(&self) -> TableRef<'t, HealthTable> {
+        self.table()
+    }
 }
 
 impl<'t> Write<'t> {
@@ -217,6 +235,16 @@ impl<'t> Write<'t> {
 
     /// What restore tests have found, by client and label.
     pub fn restore_tests(&mut self) -> TableMut<'_, 't, RestoreTests> {
+        self.table()
+    }
+
+    /// The check configs by name.
+    pub fn check_configs(&mut self) -> TableMut<'_, 't, CheckConfigs> {
+        self.table()
+    }
+
+    /// What checks have found, by repository.
+    pub fn health(&mut self) -> TableMut<'_, 't, HealthTable> {
         self.table()
     }
 }
