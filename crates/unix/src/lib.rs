@@ -22,6 +22,7 @@ mod journal;
 pub mod logging;
 pub mod machine;
 pub mod notify;
+pub mod nowait;
 pub mod paths;
 pub mod pidfd;
 pub mod poll;

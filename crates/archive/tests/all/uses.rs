@@ -22,6 +22,9 @@ fn all(uses: Uses) -> Vec<Use> {
     all
 }
 
+/// What is wrong with an archive.
+type Wrong<'a> = &'a dyn Fn(&mut Builder);
+
 #[test]
 fn every_chunk_of_every_file_is_counted() {
     let mut builder = Builder::in_pieces(500);
@@ -52,7 +55,7 @@ fn every_chunk_of_every_file_is_counted() {
 #[test]
 fn what_is_not_understood_is_refused() {
     let chunk = |builder: &mut Builder| builder.file("f", &[b"content"]);
-    let refused: [(&str, &dyn Fn(&mut Builder)); 8] = [
+    let refused: [(&str, Wrong<'_>); 8] = [
         ("garbage", &|builder| {
             builder.raw(b"\xc1");
         }),

@@ -105,7 +105,6 @@ struct Daemon {
     stop: Stop,
     watchdog: Option<(Duration, Instant)>,
     status: String,
-    restore_points: Option<(u64, u64)>,
     housekeeping_at: Instant,
     complained_at: Option<Instant>,
     /// Held as long as the process lives: one daemon for one state directory.
@@ -205,7 +204,6 @@ fn start() -> anyhow::Result<Daemon> {
         stop: Stop::No,
         watchdog,
         status: String::new(),
-        restore_points: None,
         housekeeping_at: Instant::now() + HOUSEKEEPING,
         complained_at: None,
         _lock: lock,

@@ -52,7 +52,7 @@ fn carry_out(work: &Work<'_>, dry_run: bool, names: impl Fn() -> Result<Vec<Stri
         if names.is_empty() {
             return Ok(Report::Deleted { archives: vec![], chunks: 0, bytes: 0, kept_because: None });
         }
-        let plan = plan(work, &names)?;
+        let plan = plan(work, &names, dry_run)?;
         if dry_run {
             return count(work, plan);
         }
@@ -91,7 +91,7 @@ fn due(work: &Work<'_>, names: &[String]) -> Result<Vec<String>, Stop> {
     Ok(names.iter().filter(|name| due.contains(*name)).cloned().collect())
 }
 
-fn plan(work: &Work<'_>, names: &[String]) -> Result<Plan, Stop> {
+fn plan(work: &Work<'_>, names: &[String], dry_run: bool) -> Result<Plan, Stop> {
     let attached = work.attach()?;
     let mut archives = BTreeMap::new();
     for name in names {
@@ -119,12 +119,12 @@ fn plan(work: &Work<'_>, names: &[String]) -> Result<Plan, Stop> {
     let (records, others): (Vec<Archive>, Vec<Archive>) =
         all.into_iter().partition(|archive| archives.get(&archive.name).is_some_and(|id| Id::from_hex(&archive.id) == Ok(*id)));
     let mut plan = Plan { attached, archives, records, others, chunks: vec![], doubtful: vec![], kept_because: None };
-    plan.kept_because = find_chunks(work, &mut plan)?;
+    plan.kept_because = find_chunks(work, &mut plan, dry_run)?;
     Ok(plan)
 }
 
 /// Says why chunks stay, if they do.
-fn find_chunks(work: &Work<'_>, plan: &mut Plan) -> Result<Option<String>, Stop> {
+fn find_chunks(work: &Work<'_>, plan: &mut Plan, dry_run: bool) -> Result<Option<String>, Stop> {
     let foreign = |name: &&String| {
         let id = plan.attached.archives.get(*name).map(|id| id.to_hex()).unwrap_or_default();
         plan.records.iter().chain(&plan.others).all(|archive| archive.id != id)
@@ -132,7 +132,7 @@ fn find_chunks(work: &Work<'_>, plan: &mut Plan) -> Result<Option<String>, Stop>
     let staying: Vec<&String> = plan.attached.archives.keys().filter(|name| !plan.archives.contains_key(*name)).filter(foreign).collect();
     if !staying.is_empty() {
         let because = shown(&staying);
-        match unreferenced(work, plan) {
+        match unreferenced(work, plan, dry_run) {
             Ok(ids) => plan.doubtful = ids,
             Err(e) => log::warn!("{e}; what only its archive has is not freed later"),
         }
@@ -147,7 +147,7 @@ fn find_chunks(work: &Work<'_>, plan: &mut Plan) -> Result<Option<String>, Stop>
         because = Some(format!("BorgCube did not make them and has no list of their chunks: {}", shown(&unlisted)));
     }
     work.progress("archives", 0, 0)?;
-    match unreferenced(work, plan) {
+    match unreferenced(work, plan, dry_run) {
         Ok(ids) => plan.chunks = ids,
         Err(e) => because = Some(format!("{e}, so nobody knows what its archive refers to")),
     }
@@ -155,9 +155,12 @@ fn find_chunks(work: &Work<'_>, plan: &mut Plan) -> Result<Option<String>, Stop>
 }
 
 /// What only the lists of archives that go have.
-fn unreferenced(work: &Work<'_>, plan: &Plan) -> Result<Vec<Id>, ViewListError> {
+fn unreferenced(work: &Work<'_>, plan: &Plan, dry_run: bool) -> Result<Vec<Id>, ViewListError> {
     let named = |archives: &[Archive]| archives.iter().map(Named::of).collect::<Vec<_>>();
-    view::lists(work.owner).unreferenced(&named(&plan.records), &named(&plan.others))
+    let lists = view::lists(work.owner);
+    // Nothing is deleted on trust.
+    let lists = if dry_run { lists.trusting() } else { lists };
+    lists.unreferenced(&named(&plan.records), &named(&plan.others))
 }
 
 fn shown(names: &[&String]) -> String {

@@ -73,6 +73,7 @@ const BY_CONFIG: &str = "archives-by-config";
 const BY_REPOSITORY: &str = "archives-by-repository";
 const BY_NAME: &str = "archives-by-name";
 const BY_JOB: &str = "archives-by-job";
+const INCOMPLETE: &str = "archives-incomplete";
 
 /// `front` and the archive's time, which is when its job began to read.
 fn timed(front: KeyBytes, archive: &Archive) -> Result<Vec<Vec<u8>>> {
@@ -102,6 +103,8 @@ impl Table for Archives {
             Index { name: BY_REPOSITORY, fronts: |a| timed(KeyBytes::new().text(a.repository.as_str())?, a) },
             Index { name: BY_NAME, fronts: |a| Ok(vec![KeyBytes::new().text(&a.name)?.finish()]) },
             Index { name: BY_JOB, fronts: |a| Ok(vec![KeyBytes::new().number(a.job).finish()]) },
+            // The few that are no restore points.
+            Index { name: INCOMPLETE, fronts: |a| Ok(if a.incomplete { vec![vec![]] } else { vec![] }) },
         ]
     }
 }
@@ -193,6 +196,11 @@ impl TableRef<'_, Archives> {
     /// The archive with this name in one repository.
     pub fn named(&self, repository: &RepositoryName, name: &str) -> Result<Option<Archive>> {
         Ok(self.by_name(name)?.into_iter().find(|archive| archive.repository == *repository))
+    }
+
+    /// How many archives can be restored from: all but the incomplete ones. Reads none of them.
+    pub fn restore_points(&self) -> Result<u64> {
+        Ok(self.count()?.saturating_sub(self.read.count(INCOMPLETE)?))
     }
 
     /// The archives that a job made (checkpoints among them).

@@ -5,8 +5,8 @@
 //! | `repositories` | name                    |                                                |
 //! | `clients`      | name                    |                                                |
 //! | `configs`      | client, label           | repository                                     |
-//! | `jobs`         | number                  | state; client; repository; config              |
-//! | `archives`     | repository, archive id  | time; client; config; repository; name; job    |
+//! | `jobs`         | number                  | state; client; repository; config; kind; label |
+//! | `archives`     | repository, archive id  | time; client; config; repository; name; job; incomplete |
 //! | `settings`     | the only one            |                                                |
 //! | `sessions`     | hash of the token       | job                                            |
 //! | `intents`      | repository, job         |                                                |
