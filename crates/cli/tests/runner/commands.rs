@@ -154,7 +154,7 @@ fn records_arrive_as_they_were_typed() {
 #[test]
 fn a_reader_that_went_away_is_no_failure() {
     let many: Vec<Value> = (0..20_000).map(|n| client(&format!("client-{n}"))).collect();
-    let fake = Fake::start(move |_, _, _| ok(json!({ "clients": many })));
+    let fake = Fake::start(move |_, _, _| ok(json!({ "clients": many, "tests": [] })));
     let mut child = fake.command(&["client", "list"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
