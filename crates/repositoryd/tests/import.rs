@@ -23,7 +23,7 @@ struct Scene {
 
 /// Two files of one chunk each.
 fn scene() -> Scene {
-    let mut system = System::new(EncryptionMode::RepokeyBlake2);
+    let system = System::new(EncryptionMode::RepokeyBlake2);
     let borg = Borg::judges().pop().unwrap();
     let source = system.dir.path().join("source");
     fs::create_dir(&source).unwrap();
@@ -43,7 +43,6 @@ fn scene() -> Scene {
         .collect();
     uses.sort_by_key(|one| one.id);
     assert_eq!(uses.len(), 2);
-    system.start();
     let Ok(Report::Foreign { archives, next: None }) = system.maintain(Operation::Foreign { after: None }) else { panic!() };
     assert_eq!((archives.len(), archives[0].name.as_str()), (1, "old"));
     let take = Take { name: "old".into(), id: archives[0].id.clone(), config: "web1/etc".parse().unwrap(), job: 7, by: "somebody".into() };

@@ -116,7 +116,9 @@ run() {
 # tell WHAT INDEX: the end of what the last command said, and how it ended.
 tell() {
     if [ -s "$run_dir/end" ]; then
-        total=$(($(cat "$run_dir/count")))
+        total=$(cat "$run_dir/count")
+        # Nothing is in it if the file system was full.
+        total=$((${total:-0}))
         have=$(($(wc -c <"$run_dir/end")))
         [ "$total" -le "$have" ] || say "cut $1 $2 $total $have"
         # In front of every line, whatever it is; the last one may have no end.
@@ -244,7 +246,9 @@ feed_dumps() {
         { kill "$run_guard" && wait "$run_guard"; } 2>/dev/null
         true <>"$job_dir/counted"
         wait "$counter" 2>/dev/null
-        bytes=$(($(cat "$job_dir/count")))
+        bytes=$(cat "$job_dir/count")
+        # Nothing is in it if the file system was full; a shell that ends here would be an end of the dump to borg.
+        bytes=$((${bytes:-0}))
         if [ "$ended" = "code 0" ]; then
             if [ -e "$job_dir/stop" ]; then
                 ended="stopped 0"

@@ -12,6 +12,9 @@ use unix::logging::escape;
 use wire::worker::LogLine;
 
 /// Bytes of text that is not borg's and may explain a failing ssh.
+/// Missing paths that are named, at most.
+const MISSING: usize = 1000;
+
 const TEXT_KEPT: usize = 8 * 1024;
 
 /// Bytes of log lines that are passed on at once; far below what `borgcubed` accepts in one message.
@@ -110,7 +113,10 @@ impl Report {
                 None
             }
             "missing" => {
-                self.missing.push(bounded(rest, 500));
+                // A config has no more paths, and the script says each once.
+                if self.missing.len() < MISSING {
+                    self.missing.push(bounded(rest, 500));
+                }
                 None
             }
             "binary" => Some(Step::Binary(Wanted::parse(&bounded(rest, 500)))),

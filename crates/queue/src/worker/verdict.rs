@@ -27,6 +27,10 @@ pub struct Evidence<'a> {
 pub fn judge(evidence: &Evidence<'_>) -> (Option<Failure>, Option<String>) {
     let Evidence { outcome, report, .. } = evidence;
     if let Some(archive) = outcome.and_then(|o| o.archive.as_ref()) {
+        // Whatever the client says now, borg has read less than there was, or nobody knows. Before all else: it casts doubt on the archive.
+        if let Some(failure) = report.commands.dump_missing(archive) {
+            return (Some(failure), None);
+        }
         if !report.missing.is_empty() {
             let message = format!("not on the client: {}; the other paths are in archive {}", report.missing.join(", "), archive.name);
             return (Some(Failure::new(Cause::PathMissing, message)), None);
@@ -35,10 +39,6 @@ pub fn judge(evidence: &Evidence<'_>) -> (Option<Failure>, Option<String>) {
         let told = outcome.and_then(|o| o.failure.as_ref()).filter(|f| matches!(f.cause, Cause::PolicyViolation { .. }));
         if let Some(violation) = told {
             return (Some(violation.clone()), None);
-        }
-        // Whatever the client says now, borg has read less than there was, or nobody knows.
-        if let Some(failure) = report.commands.dump_missing(archive) {
-            return (Some(failure), None);
         }
         if let Some(after) = report.commands.after_failed() {
             return (Some(failure(after, &format!("; archive {} is complete", archive.name))), None);

@@ -58,7 +58,7 @@ fn test(worker: &mut Worker, layout: &Layout, task: &Task, errand: &Testing, eve
     summary.complaints.iter().for_each(|what| worker.report.warn(format!("the archive: {what}"), Timestamp::now()));
     let noted = |file: &Told| Some(format!("{}: {}", shown(file), escape(file.note.as_ref()?)));
     files.iter().filter_map(noted).take(model::Job::MAX_WARNINGS).for_each(|note| worker.note(&note));
-    let missing = unmatched(test, &summary)?;
+    let missing = unmatched(test, &summary, &files)?;
     let whole: Vec<Told> = files.iter().filter(|file| file.damage.is_none()).cloned().collect();
     let mut live = if test.live && !whole.is_empty() {
         worker.note(&format!("the client is asked about {} files", whole.len()));
@@ -74,7 +74,15 @@ fn test(worker: &mut Worker, layout: &Layout, task: &Task, errand: &Testing, eve
             extracted(file, id, live)
         })
         .collect();
-    let verdict = judge(&extracted, &errand.known, &test.expect, &missing, test.live, Timestamp::now());
+    let mut verdict = judge(&extracted, &errand.known, &test.expect, &missing, test.live, Timestamp::now());
+    // Where the list of files has a hole, files are lost of which nobody knows.
+    if let Some(complaint) = summary.complaints.first()
+        && verdict.failure.is_none()
+    {
+        let message = format!("the list of files of archive {name} is not whole: {complaint}");
+        verdict.failure = Some(Failure::new(Cause::RestoreTestDamaged, message));
+        (verdict.ending, verdict.files) = (Ending::Failed, vec![]);
+    }
     Ok(finished(worker, name, seed, &extracted, &summary, verdict))
 }
 
@@ -101,12 +109,15 @@ fn inside(path: &str) -> &str {
 }
 
 /// Expected files that are not in the archive. A path that is not is a mistake of whoever asked.
-fn unmatched(test: &RestoreTest, summary: &Summary) -> Result<Vec<String>, Failure> {
+fn unmatched(test: &RestoreTest, summary: &Summary, files: &[Told]) -> Result<Vec<String>, Failure> {
     let is_unmatched = |pattern: String| summary.unmatched.contains(&pattern);
     if let Some(path) = test.paths.iter().find(|path| is_unmatched(format!("pp:{}", inside(path)))) {
         return Err(Failure::new(Cause::PathNotInArchive, format!("{} is not in the archive", escape(path))));
     }
-    let expected = test.expect.iter().filter(|expected| is_unmatched(format!("pf:{}", inside(&expected.path))));
+    // What a path has taken, no other pattern takes.
+    let is_there = |path: &str| files.iter().any(|file| file.path().is_some_and(|there| there == inside(path).as_bytes()));
+    let is_missing = |path: &str| is_unmatched(format!("pf:{}", inside(path))) && !is_there(path);
+    let expected = test.expect.iter().filter(|expected| is_missing(&expected.path));
     Ok(expected.map(|expected| escape(&expected.path)).collect())
 }
 
