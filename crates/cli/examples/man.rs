@@ -60,7 +60,8 @@ fn kinds() -> String {
     for kind in Kind::ALL {
         text.push_str(&format!(".SH {}\n{}\n", escaped(kind.heading()), escaped(kind.about())));
         for field in kind.fields() {
-            let required = if field.required { ", required" } else { "" };
+            let others: String = kind.alternatives(field).map(|other| format!(", or {}", other.name)).collect();
+            let required = if field.required { format!(", required{others}") } else { others };
             text.push_str(&format!(".TP\n.BR {} \", {}{required}\"\n{}.\n", field.name, quoted(field.form.words()), escaped(field.about)));
         }
     }

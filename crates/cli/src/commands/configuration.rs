@@ -24,8 +24,8 @@ const LARGEST: u64 = 16 * 1024 * 1024;
 /// Options of `borgcube export`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The file has settings, repositories, clients, backup configs, retention policies, schedules and triggers; borgcube.toml(5) explains it. It has
-no secrets: passphrases, private keys and the ids of triggers stay on the server. The same configuration is always the same text.
+The file has settings, repositories, clients, backup configs, retention policies, check configs, schedules and triggers; borgcube.toml(5)
+explains it. It has no secrets: passphrases, private keys and the ids of triggers stay on the server. The same configuration is always the same text.
 
 Examples:
   borgcube export --output borgcube.toml

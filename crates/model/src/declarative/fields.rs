@@ -199,6 +199,53 @@ pub(super) const POLICY: &[Field] = &[
     ),
 ];
 
+pub(super) const CHECK_CONFIG: &[Field] = &[
+    required("repository", &["repositories"], Form::Variant("named"), "It is for this repository"),
+    required(
+        "matching",
+        &["repositories"],
+        Form::Variant("matching"),
+        "It is for all repositories whose whole name matches this regular expression, \".*\" for all",
+    ),
+    field("description", &["description"], Form::Text, "A note"),
+    field(
+        "structure",
+        &["structure"],
+        Form::Switch,
+        "Check segment files: that every entry is whole, and where the index has it (default: true)",
+    ),
+    field(
+        "archives",
+        &["archives"],
+        Form::Switch,
+        "Check the manifest, the archives' metadata and signatures, and that all chunks they refer to are there (default: true)",
+    ),
+    field(
+        "data",
+        &["data"],
+        Form::Switch,
+        "Check the content of every object: decrypted, decompressed, its id recomputed (default: false)",
+    ),
+    field(
+        "promise_hours",
+        &["promise_hours"],
+        Form::Number,
+        "Everything is to be checked once in so many hours; whether it is, borgcube repository show tells (default: 336, two weeks)",
+    ),
+    field(
+        "skip_hours",
+        &["skip_hours"],
+        Form::Number,
+        "What was checked less than so many hours ago is left out (default: 0, so nothing is; borgcube check-config add takes half of promise_hours)",
+    ),
+    field(
+        "seconds",
+        &["seconds"],
+        Form::Number,
+        "A check ends after so many seconds, and the next one goes on with what was not checked for longest (default: it checks all that is due)",
+    ),
+];
+
 pub(super) const SCHEDULE: &[Field] = &[
     required(
         "recurrence",

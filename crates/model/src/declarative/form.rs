@@ -31,6 +31,8 @@ pub enum Form {
     Switch,
     /// A list of texts.
     Texts,
+    /// A text that stands for this variant of a record's field; another field is for another variant.
+    Variant(&'static str),
     /// `true` stands for a record's `kind = "local"`.
     Local,
     /// A list of texts such as `mon-fri 08:00-18:00 Europe/Berlin`.
@@ -62,7 +64,7 @@ impl Form {
     #[must_use]
     pub fn words(self) -> &'static str {
         match self {
-            Form::Text | Form::Recurrence => "a text in quotes",
+            Form::Text | Form::Recurrence | Form::Variant(_) => "a text in quotes",
             Form::Number => "a whole number",
             Form::Switch | Form::Local => "true or false",
             Form::Texts | Form::Blackouts => "a list of texts",
@@ -81,6 +83,7 @@ impl Form {
             Form::Text => value.as_str().map(Value::from).ok_or_else(other),
             Form::Number => number(value).ok_or_else(other),
             Form::Switch => value.as_bool().map(Value::from).ok_or_else(other),
+            Form::Variant(variant) => value.as_str().map(|text| serde_json::json!({ variant: text })).ok_or_else(other),
             Form::Local => Ok(Value::from(if value.as_bool().ok_or_else(other)? { "local" } else { "ssh" })),
             Form::Texts => each(node, self, |element| match element.as_str() {
                 Some(text) => Ok(text.into()),
@@ -110,6 +113,7 @@ impl Form {
     pub fn show(self, value: &Value) -> Option<Value> {
         let shown = match self {
             Form::Text | Form::Number | Form::Switch | Form::Texts => value.clone(),
+            Form::Variant(variant) => value.get(variant)?.clone(),
             Form::Local if value == "local" => Value::Bool(true),
             Form::Local => return None,
             Form::Blackouts => {

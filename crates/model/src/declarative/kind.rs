@@ -1,12 +1,13 @@
 //! The kinds of objects. A new kind gets a variant here, its fields in `fields`, and is then exported, compared and documented.
 
 use super::fields::{self, Field};
-use crate::names::{ClientName, ConfigName, PolicyName, RepositoryName, ScheduleName};
+use crate::check::{CheckPlan, Repositories};
+use crate::names::{CheckName, ClientName, ConfigName, PolicyName, RepositoryName, ScheduleName};
 use crate::retention::Scope;
 use crate::schedule::Action;
 use crate::settings::SessionLimits;
 use crate::trigger::{TriggerId, TriggerTarget};
-use crate::{BackupConfig, Client, Policy, Repository, Schedule, Settings, Timestamp, Trigger, validate};
+use crate::{BackupConfig, CheckConfig, Client, Policy, Repository, Schedule, Settings, Timestamp, Trigger, validate};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fmt;
@@ -25,6 +26,8 @@ pub enum Kind {
     Config,
     /// Retention policies.
     Policy,
+    /// Check configs.
+    CheckConfig,
     /// Schedules.
     Schedule,
     /// Triggers.
@@ -41,6 +44,7 @@ pub enum Record {
     Client(Box<Client>),
     Config(Box<BackupConfig>),
     Policy(Box<Policy>),
+    CheckConfig(Box<CheckConfig>),
     Schedule(Box<Schedule>),
     Trigger(Box<Trigger>),
 }
@@ -53,7 +57,8 @@ impl fmt::Display for Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 7] = [Kind::Settings, Kind::Repository, Kind::Client, Kind::Config, Kind::Policy, Kind::Schedule, Kind::Trigger];
+    pub const ALL: [Kind; 8] =
+        [Kind::Settings, Kind::Repository, Kind::Client, Kind::Config, Kind::Policy, Kind::CheckConfig, Kind::Schedule, Kind::Trigger];
 
     /// As the file and the commands call it.
     #[must_use]
@@ -64,6 +69,7 @@ impl Kind {
             Kind::Client => "client",
             Kind::Config => "config",
             Kind::Policy => "policy",
+            Kind::CheckConfig => "check-config",
             Kind::Schedule => "schedule",
             Kind::Trigger => "trigger",
         }
@@ -78,6 +84,7 @@ impl Kind {
             Kind::Client => "[client.NAME]",
             Kind::Config => "[config.\"CLIENT/LABEL\"]",
             Kind::Policy => "[policy.NAME]",
+            Kind::CheckConfig => "[check-config.NAME]",
             Kind::Schedule => "[schedule.NAME]",
             Kind::Trigger => "[[trigger]]",
         }
@@ -95,6 +102,10 @@ impl Kind {
             Kind::Client => "A host that is backed up. A name with a dot in it is written in quotes: [client.\"web1.example.net\"].",
             Kind::Config => "What one backup of a client has in it.",
             Kind::Policy => "A retention policy: which archives are kept. What borgcube policy confirm said stays on the server.",
+            Kind::CheckConfig => {
+                "What of which repositories is checked, and how often. A schedule checks by it with the action \
+                 { kind = \"check-by\", config = \"NAME\" }."
+            }
             Kind::Schedule => "When something is done, and what.",
             Kind::Trigger => {
                 "An id that lets others start a schedule or a config. The id is a secret, made by the server and shown by borgcube trigger \
@@ -112,9 +123,15 @@ impl Kind {
             Kind::Client => fields::CLIENT,
             Kind::Config => fields::CONFIG,
             Kind::Policy => fields::POLICY,
+            Kind::CheckConfig => fields::CHECK_CONFIG,
             Kind::Schedule => fields::SCHEDULE,
             Kind::Trigger => fields::TRIGGER,
         }
+    }
+
+    /// Other fields that say the same thing of a record in another way: an object has one of them.
+    pub fn alternatives(self, field: &Field) -> impl Iterator<Item = &'static Field> {
+        self.fields().iter().filter(move |other| other.path == field.path && other.name != field.name)
     }
 
     /// A record with nothing in it but its name: what fields have that the file does not mention. The error says what is wrong with the name.
@@ -141,6 +158,18 @@ impl Kind {
                 json!({"name": name, "minimum": Policy::MINIMUM, "zone": "UTC", "most_per_day": Policy::MOST_PER_DAY,
                        "grace_hours": Policy::GRACE_HOURS, "applies": [], "created": 0})
             }
+            Kind::CheckConfig => {
+                let name: CheckName = name.parse().map_err(sentence)?;
+                let plan = CheckPlan::everything(false);
+                let blank = CheckConfig {
+                    name,
+                    description: String::new(),
+                    repositories: Repositories::Matching(String::new()),
+                    plan,
+                    created: Timestamp::default(),
+                };
+                serde_json::to_value(blank).map_err(|e| e.to_string())?
+            }
             Kind::Schedule => {
                 let name: ScheduleName = name.parse().map_err(sentence)?;
                 let never = json!({"text": "daily 00:00 UTC", "lines": ["DTSTART:20260101T120000Z", "RRULE:FREQ=DAILY"]});
@@ -164,6 +193,7 @@ impl Kind {
             Kind::Client => Record::Client(read(value)?),
             Kind::Config => Record::Config(read(value)?),
             Kind::Policy => Record::Policy(read(value)?),
+            Kind::CheckConfig => Record::CheckConfig(read(value)?),
             Kind::Schedule => Record::Schedule(read(value)?),
             Kind::Trigger => Record::Trigger(read(value)?),
         })
@@ -180,6 +210,7 @@ impl Record {
             Record::Client(_) => Kind::Client,
             Record::Config(_) => Kind::Config,
             Record::Policy(_) => Kind::Policy,
+            Record::CheckConfig(_) => Kind::CheckConfig,
             Record::Schedule(_) => Kind::Schedule,
             Record::Trigger(_) => Kind::Trigger,
         }
@@ -194,6 +225,7 @@ impl Record {
             Record::Client(client) => client.name.to_string(),
             Record::Config(config) => config.name().to_string(),
             Record::Policy(policy) => policy.name.to_string(),
+            Record::CheckConfig(config) => config.name.to_string(),
             Record::Schedule(schedule) => schedule.name.to_string(),
             Record::Trigger(trigger) => {
                 let comment = if trigger.comment.is_empty() { String::new() } else { format!(" ({})", trigger.comment) };
@@ -215,6 +247,7 @@ impl Record {
             Record::Client(client) => serde_json::to_value(client),
             Record::Config(config) => serde_json::to_value(config),
             Record::Policy(policy) => serde_json::to_value(policy),
+            Record::CheckConfig(config) => serde_json::to_value(config),
             Record::Schedule(schedule) => serde_json::to_value(schedule),
             Record::Trigger(trigger) => serde_json::to_value(trigger),
         };
@@ -229,6 +262,7 @@ impl Record {
             Record::Client(client) => validate::client(client),
             Record::Config(config) => validate::config(config),
             Record::Policy(policy) => policy.check(),
+            Record::CheckConfig(config) => config.check(),
             Record::Schedule(schedule) => schedule.check(),
             Record::Trigger(trigger) => trigger.check(),
         }
@@ -248,6 +282,10 @@ impl Record {
                 });
                 named.collect()
             }
+            Record::CheckConfig(config) => match &config.repositories {
+                Repositories::Named(name) => vec![("repository", Kind::Repository, name.to_string())],
+                Repositories::Matching(_) => vec![],
+            },
             Record::Schedule(schedule) => schedule.actions.iter().flat_map(action).map(|(kind, name)| ("actions", kind, name)).collect(),
             Record::Trigger(trigger) => match &trigger.target {
                 TriggerTarget::Schedule { schedule } => vec![("target", Kind::Schedule, schedule.to_string())],
@@ -270,8 +308,8 @@ impl Record {
 fn action(action: &Action) -> Vec<(Kind, String)> {
     match action {
         Action::RunConfig { config } => vec![(Kind::Config, config.to_string())],
-        // Check configs are no part of the file yet: the server knows whether there is one.
-        Action::RunConfigs { .. } | Action::RestoreTest { .. } | Action::CheckBy { .. } => vec![],
+        Action::RunConfigs { .. } | Action::RestoreTest { .. } => vec![],
+        Action::CheckBy { config } => vec![(Kind::CheckConfig, config.to_string())],
         Action::Check { repository, .. } | Action::Compact { repository } => vec![(Kind::Repository, repository.to_string())],
         Action::Prune { repository, policy, .. } => {
             let repository = repository.iter().map(|name| (Kind::Repository, name.to_string()));

@@ -29,7 +29,7 @@ pub use object::Object;
 pub use parse::{Document, Entry, Mistake, Place, parse};
 pub use plan::{Change, Difference, Obstacle, Plan, Step, Verb, plan};
 
-use crate::{BackupConfig, Client, Policy, Repository, Schedule, Settings, Trigger};
+use crate::{BackupConfig, CheckConfig, Client, Policy, Repository, Schedule, Settings, Trigger};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -45,6 +45,7 @@ pub struct Configuration {
     pub clients: Vec<Client>,
     pub configs: Vec<BackupConfig>,
     pub policies: Vec<Policy>,
+    pub check_configs: Vec<CheckConfig>,
     pub schedules: Vec<Schedule>,
     pub triggers: Vec<Trigger>,
 }
@@ -64,9 +65,10 @@ impl Configuration {
         let clients = self.clients.iter().map(|client| Record::Client(Box::new(client.clone())));
         let configs = self.configs.iter().map(|config| Record::Config(Box::new(config.clone())));
         let policies = self.policies.iter().map(|policy| Record::Policy(Box::new(policy.clone())));
+        let check_configs = self.check_configs.iter().map(|config| Record::CheckConfig(Box::new(config.clone())));
         let schedules = self.schedules.iter().map(|schedule| Record::Schedule(Box::new(schedule.clone())));
         let triggers = self.triggers.iter().map(|trigger| Record::Trigger(Box::new(trigger.clone())));
-        settings.chain(repositories).chain(clients).chain(configs).chain(policies).chain(schedules).chain(triggers)
+        settings.chain(repositories).chain(clients).chain(configs).chain(policies).chain(check_configs).chain(schedules).chain(triggers)
     }
 
     /// Records with their objects, by kind and name.

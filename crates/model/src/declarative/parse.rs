@@ -288,10 +288,25 @@ impl Reader<'_> {
                 Err(wrongs) => self.wrongs(wrongs),
             }
         }
-        let missing: BTreeSet<&str> =
-            kind.fields().iter().filter(|field| field.required && table.get(field.name).is_none()).map(|field| field.name).collect();
-        for field in missing {
-            self.mistake(at.clone(), format!("{} has no {field}: write `{field} = ...`", title(kind, name)));
+        // Of those that say the same thing, the first one speaks for all.
+        let mut said: BTreeSet<&[&str]> = BTreeSet::new();
+        for field in kind.fields().iter().filter(|field| field.required && said.insert(field.path)) {
+            let names: Vec<&str> = std::iter::once(field.name).chain(kind.alternatives(field).map(|other| other.name)).collect();
+            let there: Vec<&&str> = names.iter().filter(|name| table.get(**name).is_some()).collect();
+            match there.as_slice() {
+                [_] => {}
+                [] => {
+                    let wanted: Vec<String> = names.iter().map(|name| format!("`{name} = ...`")).collect();
+                    let message = format!("{} has no {}: write {}", title(kind, name), names.join(" or "), wanted.join(" or "));
+                    self.mistake(at.clone(), message);
+                }
+                [first, more @ ..] => {
+                    for other in more {
+                        let span = table.get(**other).map_or_else(|| at.clone(), Spanned::span);
+                        self.mistake(span, format!("{} has {first} and {other}: take one of them out", title(kind, name)));
+                    }
+                }
+            }
         }
         given.sort_by_key(|(field, ..)| kind.fields().iter().position(|known| known.name == field.name));
         given

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::blackout::Blackout;
+use crate::check::{CheckPlan, Repositories};
 use crate::client::{BinaryUse, Connection, KeyUse, Road, SshConnection};
 use crate::hook::{Commands, Dump, Hook, OnFailure};
 use crate::queue::Limits;
@@ -10,7 +11,7 @@ use crate::schedule::Action;
 use crate::settings::SessionLimits;
 use crate::sshkey::{ClientKey, job_key};
 use crate::trigger::{AccessContext, TriggerId, TriggerTarget};
-use crate::{ConfigName, EncryptionMode, Recurrence, ScheduleName, Timestamp};
+use crate::{CheckName, ConfigName, EncryptionMode, Recurrence, ScheduleName, Timestamp};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
@@ -23,6 +24,7 @@ fn empty() -> Configuration {
         clients: vec![],
         configs: vec![],
         policies: vec![],
+        check_configs: vec![],
         schedules: vec![],
         triggers: vec![],
     }
@@ -176,7 +178,30 @@ fn policy(name: &'static str, configs: Vec<ConfigName>) -> impl Strategy<Value =
     )
 }
 
-fn schedule(name: &'static str, configs: Vec<ConfigName>, policies: Vec<crate::PolicyName>) -> impl Strategy<Value = Schedule> {
+fn check_config(name: &'static str) -> impl Strategy<Value = CheckConfig> {
+    let repositories = prop_oneof![
+        select(vec!["main", "old"]).prop_map(|name| Repositories::Named(name.parse().unwrap())),
+        prop_oneof![regex(), Just(String::new())].prop_map(Repositories::Matching)
+    ];
+    let parts = any::<[bool; 3]>().prop_filter("it checks something", |parts| parts.contains(&true));
+    let times = (select(vec![24_u32, 336, 2160]), 0_u32..24, proptest::option::of(1_u32..9999));
+    (note(), repositories, parts, times).prop_map(
+        move |(description, repositories, [structure, archives, data], (promise_hours, skip_hours, seconds))| CheckConfig {
+            name: name.parse().unwrap(),
+            description,
+            repositories,
+            plan: CheckPlan { structure, archives, data, skip_hours, seconds, promise_hours, since: None },
+            created: NOW,
+        },
+    )
+}
+
+fn schedule(
+    name: &'static str,
+    configs: Vec<ConfigName>,
+    policies: Vec<crate::PolicyName>,
+    checks: Vec<CheckName>,
+) -> impl Strategy<Value = Schedule> {
     let when = select(vec![
         "daily 02:30 Europe/Berlin",
         "weekly sat,sun 03:00 UTC",
@@ -191,6 +216,9 @@ fn schedule(name: &'static str, configs: Vec<ConfigName>, policies: Vec<crate::P
                 actions.push(Action::RunConfig { config: configs[which.index(configs.len())].clone() });
             }
             actions.push(Action::Check { repository: "main".parse().unwrap(), verify_data });
+            if !checks.is_empty() {
+                actions.push(Action::CheckBy { config: checks[which.index(checks.len())].clone() });
+            }
             if compact {
                 actions.push(Action::Compact { repository: "old".parse().unwrap() });
             }
@@ -261,23 +289,33 @@ fn configuration() -> impl Strategy<Value = Configuration> {
             .prop_flat_map(|pairs| all(pairs.into_iter().map(|(client, label)| config(client, label)).collect()));
         (Just(clients), configs)
     });
-    let base =
-        (settings, with_configs, subsequence(vec!["standard", "long"], 0..=2), subsequence(vec!["nightly", "weekly-1", "tidy"], 0..=3));
-    base.prop_flat_map(|(settings, (clients, configs), policies, schedules)| {
+    let checks = subsequence(vec!["quick", "deep.2"], 0..=2);
+    let base = (
+        settings,
+        with_configs,
+        subsequence(vec!["standard", "long"], 0..=2),
+        checks,
+        subsequence(vec!["nightly", "weekly-1", "tidy"], 0..=3),
+    );
+    base.prop_flat_map(|(settings, (clients, configs), policies, checks, schedules)| {
         let names: Vec<ConfigName> = configs.iter().map(BackupConfig::name).collect();
         let policy_names: Vec<crate::PolicyName> = policies.iter().map(|name| name.parse().unwrap()).collect();
+        let check_names: Vec<CheckName> = checks.iter().map(|name| name.parse().unwrap()).collect();
         let schedule_names: Vec<ScheduleName> = schedules.iter().map(|name| name.parse().unwrap()).collect();
         let policies = all(policies.into_iter().map(|name| policy(name, names.clone())).collect());
-        let schedules = all(schedules.into_iter().map(|name| schedule(name, names.clone(), policy_names.clone())).collect());
+        let checks = all(checks.into_iter().map(check_config).collect());
+        let schedule = |name| schedule(name, names.clone(), policy_names.clone(), check_names.clone());
+        let schedules = all(schedules.into_iter().map(schedule).collect());
         let triggers = all((1..5).map(|number| trigger(number, schedule_names.clone(), names.clone())).collect());
-        (Just((settings, clients, configs)), policies, schedules, triggers)
+        (Just((settings, clients, configs)), policies, checks, schedules, triggers)
     })
-    .prop_map(|((settings, clients, configs), policies, schedules, triggers)| Configuration {
+    .prop_map(|((settings, clients, configs), policies, check_configs, schedules, triggers)| Configuration {
         settings,
         repositories: vec![repository("main"), repository("old")],
         clients,
         configs,
         policies,
+        check_configs,
         schedules,
         triggers: triggers.into_iter().flatten().collect(),
     })
@@ -301,6 +339,7 @@ fn apply(configuration: &mut Configuration, steps: &[Step]) {
                 Record::Client(client) => put(&mut configuration.clients, client, |c| c.name.clone()),
                 Record::Config(config) => put(&mut configuration.configs, config, BackupConfig::name),
                 Record::Policy(policy) => put(&mut configuration.policies, policy, |p| p.name.clone()),
+                Record::CheckConfig(config) => put(&mut configuration.check_configs, config, |c| c.name.clone()),
                 Record::Schedule(schedule) => put(&mut configuration.schedules, schedule, |s| s.name.clone()),
                 Record::Trigger(trigger) => {
                     let mut trigger = (**trigger).clone();
@@ -316,6 +355,7 @@ fn apply(configuration: &mut Configuration, steps: &[Step]) {
                 Record::Client(client) => configuration.clients.retain(|other| other.name != client.name),
                 Record::Config(config) => configuration.configs.retain(|other| other.name() != config.name()),
                 Record::Policy(policy) => configuration.policies.retain(|other| other.name != policy.name),
+                Record::CheckConfig(config) => configuration.check_configs.retain(|other| other.name != config.name),
                 Record::Schedule(schedule) => configuration.schedules.retain(|other| other.name != schedule.name),
                 Record::Trigger(trigger) => configuration.triggers.retain(|other| other.id != trigger.id),
             },
@@ -487,6 +527,36 @@ fn each_mistake_has_its_place_and_its_sentence() {
             "4:12: unknown variant `compress`, expected one of `run-config`",
         ),
         (
+            "format = 1\n[schedule.s]\nrecurrence = \"daily 02:30 UTC\"\nactions = [{ kind = \"check-by\", config = \"deep\" }]",
+            "4:11: schedule s names check-config deep, and there is none, neither in this file nor on the server",
+        ),
+        (
+            "format = 1\n[check-config.c]\nseconds = 60",
+            "2:15: check-config c has no repository or matching: write `repository = ...` or `matching = ...`",
+        ),
+        (
+            "format = 1\n[check-config.c]\nmatching = \".*\"\nrepository = \"main\"",
+            "3:12: check-config c has repository and matching: take one of them out",
+        ),
+        ("format = 1\n[check-config.c]\nmatching = \"(\"", "3:12: \"(\" is no usable regular expression for the repository"),
+        ("format = 1\n[check-config.c]\nrepository = \"a b\"", "3:14: repository name \"a b\" is not usable"),
+        (
+            "format = 1\n[check-config.c]\nrepository = \"mian\"",
+            "3:14: check-config c names repository mian, and there is none, neither in this file nor on the server",
+        ),
+        ("format = 1\n[check-config.c]\nrepository = [\"main\"]", "3:14: this is a list, not a text in quotes"),
+        ("format = 1\n[check-config.c]\nmatching = \".*\"\nseconds = -5", "4:11: -5 is out of range here"),
+        ("format = 1\n[check-config.c]\nmatching = \".*\"\nseconds = 0", "4:11: a check with a time limit needs at least a second"),
+        (
+            "format = 1\n[check-config.c]\nmatching = \".*\"\nskip_hours = 336",
+            "4:14: what is left out for 14 days cannot be checked every 14 days",
+        ),
+        (
+            "format = 1\n[check-config.c]\nmatching = \".*\"\nstructure = false\narchives = false",
+            "4:13: a check config checks at least one of structure, archives and data",
+        ),
+        ("format = 1\n[check-configs.c]\nmatching = \".*\"", "2:2: there is no table \"check-configs\"; is check-config meant?"),
+        (
             "format = 1\n[schedule.s]\nrecurrence = \"daily 02:30 UTC\"\nactions = [{ kind = \"check\", repository = \"main\", verify = true }]",
             "4:51: there is no field \"verify\"; is verify_data meant?",
         ),
@@ -604,6 +674,7 @@ fn the_file_can_say_everything_that_people_set() {
         (Kind::Client, &["/name", "/created"]),
         (Kind::Config, &["/client", "/label", "/created"]),
         (Kind::Policy, &["/name", "/confirmed", "/created"]),
+        (Kind::CheckConfig, &["/name", "/created"]),
         (Kind::Schedule, &["/name", "/handled", "/created"]),
         (Kind::Trigger, &["/id", "/created", "/last_used"]),
     ];

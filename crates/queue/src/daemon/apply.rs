@@ -4,11 +4,11 @@
 //! refer to are asked when everything is written, because only then the whole is what it shall be. One refusal, and nothing has happened.
 
 use super::errors::{from_store, refuse, refuse_in};
-use super::{Daemon, keys, policies, records, scheduling};
+use super::{Daemon, checks, keys, policies, records, scheduling};
 use model::declarative::{Change, Configuration, Object, Record};
-use model::{Client, ConfigName, Policy, Repository, Settings, Timestamp, Trigger, TriggerId, validate};
+use model::{CheckConfig, Client, ConfigName, Policy, Repository, Settings, Timestamp, Trigger, TriggerId, validate};
 use std::collections::BTreeMap;
-use store::tables::{Clients, Configs, PolicyTable, Repositories, Schedules, SettingsTable, Triggers};
+use store::tables::{CheckConfigs, Clients, Configs, PolicyTable, Repositories, Schedules, SettingsTable, Triggers};
 use store::{ArchiveFilter, Entry, JobFilter, Key, Read, Result, Table, TransactionNumber, Write};
 use wire::control::{Applied, Changes, Configured, ControlError, ErrorKind, Event};
 
@@ -116,6 +116,7 @@ impl Daemon {
             }
             (Record::Config(config), _) => validate::config(config).map_err(invalid),
             (Record::Policy(policy), _) => policies::check(policy),
+            (Record::CheckConfig(config), _) => checks::check(config),
             (Record::Schedule(schedule), old) => {
                 scheduling::check(schedule)?;
                 match old {
@@ -162,6 +163,7 @@ fn read(r: &Read<'_>) -> Result<Configured> {
         clients: r.clients().list()?,
         configs: r.configs().list()?,
         policies: r.policies().list()?,
+        check_configs: r.check_configs().list()?,
         schedules: r.schedules().list()?,
         triggers: r.triggers().list()?,
     };
@@ -181,6 +183,7 @@ fn stored(r: &Read<'_>, record: &Record) -> Result<Option<Record>> {
         Record::Client(client) => r.clients().get(&client.name)?.map(|found| Record::Client(Box::new(found))),
         Record::Config(config) => r.configs().get(&config.name())?.map(|found| Record::Config(Box::new(found))),
         Record::Policy(policy) => r.policies().get(&policy.name)?.map(|found| Record::Policy(Box::new(found))),
+        Record::CheckConfig(config) => r.check_configs().get(&config.name)?.map(|found| Record::CheckConfig(Box::new(found))),
         Record::Schedule(schedule) => r.schedules().get(&schedule.name)?.map(|found| Record::Schedule(Box::new(found))),
         Record::Trigger(trigger) => r.triggers().get(&trigger.id)?.map(|found| Record::Trigger(Box::new(found))),
     })
@@ -212,6 +215,8 @@ fn complete(
             new.confirmed.clone_from(&old.confirmed);
         }
         (Record::Policy(new), _) => (new.created, new.confirmed) = (now, vec![]),
+        (Record::CheckConfig(new), Some(Record::CheckConfig(old))) => new.created = old.created,
+        (Record::CheckConfig(new), _) => new.created = now,
         (Record::Trigger(new), Some(Record::Trigger(old))) => (new.created, new.last_used) = (old.created, old.last_used),
         (Record::Trigger(new), _) => {
             // Nobody chooses an id.
@@ -258,6 +263,7 @@ fn put(w: &mut Write<'_>, record: &Record, old: Option<&Record>, now: Timestamp,
             warnings.extend(policy.warnings().into_iter().map(|warning| format!("policy {}: {warning}", policy.name)));
             Ok(())
         }
+        (Record::CheckConfig(config), _) => w.check_configs().put(config),
         (Record::Schedule(schedule), Some(Record::Schedule(old))) => {
             let next = model::Schedule { handled: old.handled, ahead: old.ahead, created: old.created, ..(**schedule).clone() };
             w.update_schedule(old, &next, now, actor)
@@ -299,6 +305,7 @@ fn remove(w: &mut Write<'_>, record: &Record) -> Result<()> {
             w.forget_decisions(&policy.name).map(drop)
         }
         // Whether others name it is asked behind all changes.
+        Record::CheckConfig(config) => w.check_configs().remove(&config.name).map(drop),
         Record::Schedule(schedule) => w.schedules().remove(&schedule.name).map(drop),
         Record::Trigger(trigger) => w.triggers().remove(&trigger.id).map(drop),
     }
@@ -312,6 +319,7 @@ fn whole_with(w: &Write<'_>, record: &Record, old: Option<&Record>) -> Result<()
         (Record::Client(client), _) => keys::refuse_shared(&r, client),
         (Record::Config(config), _) => records::check_references(&r, config),
         (Record::Policy(policy), _) => policies::check_references(&r, policy),
+        (Record::CheckConfig(config), _) => checks::check_references(&r, config),
         // What was removed since it was named must not stand in the way of switching a schedule off.
         (Record::Schedule(schedule), Some(Record::Schedule(old))) if old.actions == schedule.actions => Ok(()),
         (Record::Schedule(schedule), _) => scheduling::check_references(&r, schedule),
@@ -324,6 +332,7 @@ fn whole_with(w: &Write<'_>, record: &Record, old: Option<&Record>) -> Result<()
 fn whole_without(w: &Write<'_>, record: &Record) -> Result<()> {
     match record {
         Record::Client(client) => records::refuse_used_client(&w.view(), &client.name),
+        Record::CheckConfig(config) => checks::refuse_named(&w.view(), &config.name),
         Record::Schedule(schedule) => w.refuse_named_schedule(&schedule.name),
         _ => Ok(()),
     }
@@ -380,8 +389,16 @@ fn refuse_changed(r: &Read<'_>, base: TransactionNumber) -> Result<()> {
 }
 
 fn is_configuration(table: &str) -> bool {
-    let tables =
-        [SettingsTable::NAME, Repositories::NAME, Clients::NAME, Configs::NAME, PolicyTable::NAME, Schedules::NAME, Triggers::NAME];
+    let tables = [
+        SettingsTable::NAME,
+        Repositories::NAME,
+        Clients::NAME,
+        Configs::NAME,
+        PolicyTable::NAME,
+        CheckConfigs::NAME,
+        Schedules::NAME,
+        Triggers::NAME,
+    ];
     tables.contains(&table)
 }
 
@@ -395,6 +412,7 @@ fn decode(table: &str, bytes: &[u8]) -> Result<Option<Record>> {
         Clients::NAME => Record::Client(body::<Client>(bytes)?),
         Configs::NAME => Record::Config(body(bytes)?),
         PolicyTable::NAME => Record::Policy(body::<Policy>(bytes)?),
+        CheckConfigs::NAME => Record::CheckConfig(body::<CheckConfig>(bytes)?),
         Schedules::NAME => Record::Schedule(body(bytes)?),
         Triggers::NAME => Record::Trigger(body::<Trigger>(bytes)?),
         _ => return Ok(None),
@@ -408,6 +426,7 @@ fn present(r: &Read<'_>, table: &str, key: &[u8]) -> Result<Option<Record>> {
         Clients::NAME => r.clients().get(&Key::decode(key)?)?.map(|found| Record::Client(Box::new(found))),
         Configs::NAME => r.configs().get(&Key::decode(key)?)?.map(|found| Record::Config(Box::new(found))),
         PolicyTable::NAME => r.policies().get(&Key::decode(key)?)?.map(|found| Record::Policy(Box::new(found))),
+        CheckConfigs::NAME => r.check_configs().get(&Key::decode(key)?)?.map(|found| Record::CheckConfig(Box::new(found))),
         Schedules::NAME => r.schedules().get(&Key::decode(key)?)?.map(|found| Record::Schedule(Box::new(found))),
         Triggers::NAME => r.triggers().get(&Key::decode(key)?)?.map(|found| Record::Trigger(Box::new(found))),
         _ => None,

@@ -13,18 +13,31 @@ fn missing(name: &CheckName) -> store::Error {
     refuse_in(ErrorKind::NotFound, format!("there is no check config {name}; `borgcube check-config list` shows what there is"))
 }
 
-fn check(config: &CheckConfig) -> Answered<()> {
+pub(super) fn check(config: &CheckConfig) -> Answered<()> {
     config.check().map_err(|why| refuse(ErrorKind::InvalidArgument, why))
 }
 
 /// A repository that it names exists.
-fn check_references(r: &Read<'_>, config: &CheckConfig) -> Result<()> {
+pub(super) fn check_references(r: &Read<'_>, config: &CheckConfig) -> Result<()> {
     match &config.repositories {
         Repositories::Named(name) if !r.repositories().exists(name)? => {
             let message = format!("there is no repository {name}; `borgcube repository list` shows what there is");
             Err(refuse_in(ErrorKind::NotFound, message))
         }
         _ => Ok(()),
+    }
+}
+
+/// No schedule checks by it.
+pub(super) fn refuse_named(r: &Read<'_>, name: &CheckName) -> Result<()> {
+    let names = |action: &Action| matches!(action, Action::CheckBy { config } if config == name);
+    let schedules = r.schedules().list()?;
+    match schedules.iter().find(|schedule| schedule.actions.iter().any(names)) {
+        Some(schedule) => {
+            let message = format!("schedule {} checks by config {name}; change or remove that schedule first", schedule.name);
+            Err(refuse_in(ErrorKind::Conflict, message))
+        }
+        None => Ok(()),
     }
 }
 
@@ -76,12 +89,7 @@ impl Daemon {
             if !w.view().check_configs().exists(name)? {
                 return Err(missing(name));
             }
-            let names = |action: &Action| matches!(action, Action::CheckBy { config } if config == name);
-            let schedules = w.view().schedules().list()?;
-            if let Some(schedule) = schedules.iter().find(|schedule| schedule.actions.iter().any(names)) {
-                let message = format!("schedule {} checks by config {name}; change or remove that schedule first", schedule.name);
-                return Err(refuse_in(ErrorKind::Conflict, message));
-            }
+            refuse_named(&w.view(), name)?;
             w.check_configs().remove(name).map(drop)
         });
         written.map(drop).map_err(from_store)

@@ -68,6 +68,17 @@ compression = "zstd,3"
 keep = { daily = 7, weekly = 4, yearly = "all" }
 applies = [{ kind = "config", config = "web1/etc" }, { kind = "configs", client = "web2.*", label = ".*" }]
 
+[check-config.quick]
+matching = ".*"
+promise_hours = 240
+skip_hours = 120
+seconds = 1800
+
+[check-config.deep]
+repository = "main"
+description = "everything"
+data = true
+
 [schedule.first]
 recurrence = "daily 02:30 Europe/Berlin"
 actions = [{ kind = "run-config", config = "web1/etc" }, { kind = "enable-schedule", schedule = "second" }]
@@ -75,7 +86,7 @@ actions = [{ kind = "run-config", config = "web1/etc" }, { kind = "enable-schedu
 [schedule.second]
 recurrence = "weekly sat 20:00 UTC"
 enabled = false
-actions = [{ kind = "prune", policy = "standard" }, { kind = "disable-schedule", schedule = "first" }]
+actions = [{ kind = "prune", policy = "standard" }, { kind = "check-by", config = "quick" }, { kind = "disable-schedule", schedule = "first" }]
 
 [[trigger]]
 target = { kind = "schedule", schedule = "first" }
@@ -101,7 +112,7 @@ fn what_is_exported_here_is_the_same_on_an_empty_server() {
     let transaction = here.applied(&file(&here, MANY), false);
     let last = here.last();
     assert_eq!((last["transaction"].as_u64(), last["actor"].as_str()), (Some(transaction), Some("root")));
-    assert_eq!(last["note"], "apply configuration (9 added, 1 changed, 0 removed): from git");
+    assert_eq!(last["note"], "apply configuration (11 added, 1 changed, 0 removed): from git");
     let text = here.export();
     // Nothing to do the second time, and nothing is done.
     let (base, plan) = here.planned(&text, true);
@@ -118,6 +129,15 @@ fn what_is_exported_here_is_the_same_on_an_empty_server() {
         let id = daemon.ok("ListTriggers", json!({}))["triggers"][0]["id"].as_str().unwrap().to_owned();
         assert!(id.len() == 32 && id != "0".repeat(32) && !text.contains(&id[..8]));
     }
+    // What is not in the file has its default, and the single commands see the same.
+    let checks = there.ok("ListCheckConfigs", json!({}))["configs"].clone();
+    assert_eq!((&checks[0]["name"], &checks[0]["repositories"]), (&json!("deep"), &json!({"named": "main"})));
+    assert_eq!(
+        [&checks[0]["structure"], &checks[0]["archives"], &checks[0]["data"], &checks[0]["promise_hours"], &checks[0]["skip_hours"]],
+        [&json!(true), &json!(true), &json!(true), &json!(336), &json!(0)]
+    );
+    assert_eq!((&checks[1]["name"], &checks[1]["seconds"]), (&json!("quick"), &json!(1800)));
+    assert!(checks[0]["created"].as_i64() > Some(0));
     // The keys of clients are where sshd asks for them.
     let keys = std::fs::read_dir(there.state.join("keys")).unwrap().count();
     assert_eq!(keys, 1);
@@ -165,6 +185,15 @@ fn all_or_nothing() {
     let mut odd = client("odd");
     odd.description = "a\nb".into();
     refused(record("client", json!(odd)), "a description is one line");
+    let check = |name: &str, more: Value| {
+        let mut config = json!({"name": name, "repositories": {"matching": ".*"}, "structure": true, "archives": false, "data": false,
+                                "promise_hours": 24, "created": 0});
+        more.as_object().unwrap().iter().for_each(|(field, value)| config[field] = value.clone());
+        record("check-config", config)
+    };
+    refused(check("c", json!({"structure": false})), "check-config c: a check config checks at least one of");
+    refused(check("c", json!({"skip_hours": 24})), "cannot be checked every 1 day");
+    refused(check("c", json!({"repositories": {"named": "other"}})), "there is no repository other");
     let settings = daemon.ok("GetSettings", json!({}))["settings"].clone();
     refused(json!({"remove": {"kind": "settings", "record": settings}}), "cannot be without settings");
 }
@@ -220,6 +249,39 @@ fn what_runs_goes_on_and_what_it_needs_stays() {
     assert_eq!(daemon.export().matches("\n[").count(), 2, "{}", daemon.export());
     daemon.ok("Undo", json!({"transaction": removed}));
     assert!(daemon.export().contains("/more"));
+}
+
+#[test]
+fn a_check_config_goes_with_or_after_the_schedules_that_check_by_it() {
+    let daemon = Daemon::start();
+    daemon.repository("main");
+    daemon.applied(&file(&daemon, MANY), false);
+    let created = daemon.ok("ListCheckConfigs", json!({}))["configs"][1]["created"].clone();
+    let (base, plan) = daemon.planned(&file(&daemon, ""), true);
+    let removal = plan.changes.iter().find(|step| step.kind == declarative::Kind::CheckConfig && step.name == "quick").unwrap();
+    let (kind, message) = daemon.fails("ApplyConfiguration", json!({"base": base, "changes": [removal.change]}));
+    assert_eq!(kind, ErrorKind::Conflict);
+    assert!(message.contains("check-config quick: schedule second checks by config quick"), "{message}");
+    // A change by the single command makes it another plan; what it says is what the file says.
+    let mut config = daemon.ok("ListCheckConfigs", json!({}))["configs"][1].clone();
+    let previous = config.clone();
+    config["seconds"] = json!(60);
+    let before = daemon.export();
+    daemon.ok("UpdateCheckConfig", json!({"previous": previous, "config": config}));
+    let error = daemon.apply(base, &plan).unwrap_err();
+    assert!(error.message.contains("change check config quick"), "{error}");
+    assert_eq!(daemon.export(), before.replace("seconds = 1800", "seconds = 60"));
+    let repository = "repository = \"main\"\npromise_hours = 240";
+    daemon.applied(&before.replace("matching = \".*\"\npromise_hours = 240", repository), false);
+    let config = daemon.ok("ListCheckConfigs", json!({}))["configs"][1].clone();
+    assert_eq!(
+        config,
+        json!({"repositories": {"named": "main"}, "created": created, "name": "quick", "description": "", "structure": true,
+        "archives": true, "data": false, "skip_hours": 120, "seconds": 1800, "promise_hours": 240})
+    );
+    // With its schedule it goes in one, whichever way round.
+    daemon.applied(&file(&daemon, ""), true);
+    assert_eq!(daemon.ok("ListCheckConfigs", json!({}))["configs"], json!([]));
 }
 
 /// Timers follow, and it is quick enough for a person who waits.
