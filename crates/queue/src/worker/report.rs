@@ -11,10 +11,10 @@ use std::collections::VecDeque;
 use unix::logging::escape;
 use wire::worker::LogLine;
 
-/// Bytes of text that is not borg's and may explain a failing ssh.
 /// Missing paths that are named, at most.
 const MISSING: usize = 1000;
 
+/// Bytes of text that is not borg's and may explain a failing ssh.
 const TEXT_KEPT: usize = 8 * 1024;
 
 /// Bytes of log lines that are passed on at once; far below what `borgcubed` accepts in one message.
