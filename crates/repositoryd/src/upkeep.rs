@@ -278,7 +278,8 @@ fn collect(owner: &Owner, open: &mut Open, ids: &[Id], generation: u64) -> Resul
                 continue;
             }
             let holders = owner.jobs.holders(&open.opening, &HashSet::new(), id)?;
-            if !holders.is_empty() {
+            // Who holds what is damaged has nothing: it is told so, and sends it again.
+            if !holders.is_empty() && !known.spoiled().contains(id) {
                 known.adopt(*id, &holders)?;
                 collected.needed += 1;
                 continue;
