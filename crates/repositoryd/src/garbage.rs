@@ -48,11 +48,12 @@ pub fn collect(owner: &Owner, open: &Open, removed: &[Archive], kept: &[&ViewLis
     let mut known = open.opening.known();
     let mut doomed = vec![];
     for id in candidates {
-        if kept_anyway.contains(&id) || known.is_claimed(&id) || !known.contains(&id).map_err(|e| of_repository(&e))? {
+        if kept_anyway.contains(&id) || known.is_claimed(&id) || !known.is_stored(&id).map_err(|e| of_repository(&e))? {
             continue;
         }
         let holders = owner.jobs.holders(&open.opening, jobs, &id)?;
-        if !holders.is_empty() {
+        // Who holds what is damaged has nothing: it is told so, and sends it again.
+        if !holders.is_empty() && !known.spoiled().contains(&id) {
             known.adopt(id, &holders)?;
             continue;
         }
