@@ -1,6 +1,7 @@
 //! The writer's part of maintenance: one bounded step for each request, so that backups get their turn in between.
 
 use crate::failures::{of_repository, of_store};
+use crate::garbage::roots;
 use crate::open::Open;
 use crate::opening::Opening;
 use crate::owner::Owner;
@@ -260,11 +261,15 @@ fn collect(owner: &Owner, open: &mut Open, ids: &[Id], generation: u64) -> Resul
         return Ok(collected);
     }
     let reader = open.opening.reader();
+    let kept_anyway = roots(&open.manifest);
     let mut doomed = vec![];
     {
         // Whoever sends or proposes one of them later finds it gone here, and sends it again.
         let mut known = open.opening.known();
         for id in ids {
+            if kept_anyway.contains(id) {
+                continue;
+            }
             if known.is_claimed(id) {
                 collected.needed += 1;
                 continue;
@@ -273,7 +278,8 @@ fn collect(owner: &Owner, open: &mut Open, ids: &[Id], generation: u64) -> Resul
                 continue;
             }
             let holders = owner.jobs.holders(&open.opening, &HashSet::new(), id)?;
-            if !holders.is_empty() {
+            // Who holds what is damaged has nothing: it is told so, and sends it again.
+            if !holders.is_empty() && !known.spoiled().contains(id) {
                 known.adopt(*id, &holders)?;
                 collected.needed += 1;
                 continue;

@@ -8,7 +8,7 @@ use model::check::{CheckPlan, Coverage, Damage, DamagedFiles, Health};
 use model::{Cause, EncryptionMode};
 use std::path::PathBuf;
 use wire::maintenance::{Operation, Report};
-use wire::session::Verdict;
+use wire::session::{Reference, Verdict};
 
 struct Checked {
     bytes: u64,
@@ -63,6 +63,10 @@ fn segments(system: &System) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(system.repo().join("data/0")).unwrap().map(|entry| entry.unwrap().path()).collect();
     found.sort_by_key(|path| path.file_name().unwrap().to_str().unwrap().parse::<u32>().unwrap());
     found
+}
+
+fn largest(system: &System) -> PathBuf {
+    segments(system).into_iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap()
 }
 
 /// Flips a byte in the middle of a file, which stays as old as it was.
@@ -145,8 +149,7 @@ fn damage_has_a_name_and_is_sent_again_and_is_over_when_all_is_sound() {
     backup(&system, "second", &[&lost, &other]);
     backup(&system, "third", &[&other]);
     assert!(check(&system, CheckPlan::everything(true)).damage.is_none());
-    let large = segments(&system).into_iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
-    flip(&large);
+    flip(&largest(&system));
     // Lately it was sound, so nobody looks.
     assert!(check(&system, recent(true)).errors.is_empty());
     let found = check(&system, CheckPlan::everything(false));
@@ -236,4 +239,80 @@ fn content_that_is_not_what_its_id_promises_needs_a_check_of_the_content() {
     assert!(check(&system, CheckPlan::everything(false)).damage.is_some());
     let sound = check(&system, CheckPlan::everything(true));
     assert!(sound.damage.is_none(), "{:?}", sound.damage);
+}
+
+/// Waits until everything that a session has sent is stored: it is in the order in which it was sent.
+fn arrived(client: &mut Client) {
+    let last = client.put(b"the last one");
+    assert!(client.read(last.id).is_some());
+}
+
+#[test]
+fn what_was_sent_again_stays_damaged_for_a_check_until_it_is_committed() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    let lost = noise(7, 200_000);
+    backup(&system, "first", &[&lost]);
+    flip(&largest(&system));
+    assert_eq!(check(&system, CheckPlan::everything(true)).chunks.len(), 1);
+    let (worker, mut client) = system.backup("a/x", "broken-off");
+    let job = client.opened.job;
+    client.put(&lost);
+    arrived(&mut client);
+    // What it reads is sound, and goes again if that session breaks off. (One of the segments would wait for that session.)
+    assert_eq!(check(&system, CheckPlan { structure: false, ..CheckPlan::everything(false) }).chunks.len(), 1);
+    // Somebody else's commit makes it durable.
+    let (other, mut another) = system.backup("b/x", "beside");
+    let number = another.opened.job;
+    assert_eq!(another.archive("file", &[&noise(9, 1000)], false), Verdict::Accepted);
+    another.end();
+    assert!(other.finish(number).archive.is_some());
+    drop(client);
+    worker.finish(job);
+    // Closing tidies whatever is to go.
+    system.stop();
+    system.start();
+    let after = check(&system, CheckPlan::everything(true));
+    assert!(after.chunks.is_empty(), "{:?}", after.errors);
+    assert_eq!(system.delete(&["first"]), 2);
+}
+
+#[test]
+fn what_is_damaged_and_in_a_view_is_not_saved_by_a_delete() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    let lost = noise(7, 200_000);
+    backup(&system, "first", &[&lost]);
+    backup(&system, "other", &[&noise(8, 1000)]);
+    let (worker, mut client) = system.backup("a/x", "next");
+    let job = client.opened.job;
+    flip(&largest(&system));
+    let found = check(&system, CheckPlan::everything(true));
+    assert_eq!(found.chunks.len(), 1);
+    // The chunk and its list of files: the session has nothing of it but a damaged copy.
+    assert!(system.delete(&["first"]) >= 1);
+    let chunk = Reference { id: read_id(&found.chunks[0]), size: 200_000, csize: 200_000 };
+    let refused = client.archive_of("file", &[chunk], false);
+    assert!(matches!(&refused, Verdict::Failed(failure) if failure.cause == Cause::ViewStale), "{refused:?}");
+    drop(client);
+    assert!(worker.finish(job).archive.is_none());
+    assert!(check(&system, CheckPlan::everything(true)).chunks.is_empty());
+    backup(&system, "again", &[&lost]);
+    system.stop();
+}
+
+#[test]
+fn what_a_session_has_stored_and_is_damaged_since_is_no_part_of_its_archive() {
+    let system = System::new(EncryptionMode::Repokey);
+    backup(&system, "first", &[&noise(8, 1000)]);
+    let (worker, mut client) = system.backup("a/x", "next");
+    let job = client.opened.job;
+    let chunk = client.put(&noise(7, 200_000));
+    arrived(&mut client);
+    // Somebody else's commit makes it durable.
+    backup(&system, "beside", &[&noise(9, 1000)]);
+    flip(&largest(&system));
+    assert_eq!(check(&system, CheckPlan::everything(true)).chunks.len(), 1);
+    let refused = client.archive_of("file", &[chunk], false);
+    assert!(matches!(&refused, Verdict::Failed(failure) if failure.cause == Cause::ViewStale), "{refused:?}");
+    drop(client);
+    assert!(worker.finish(job).archive.is_none());
 }

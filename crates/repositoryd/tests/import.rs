@@ -11,7 +11,7 @@ use testkit::Borg;
 use wire::frame;
 use wire::importing::{Counted, Take, Use, kind as importing};
 use wire::maintenance::{Operation, Report};
-use wire::session::write_json;
+use wire::session::{Verdict, write_json};
 
 /// An archive of a stock borg in the repository of a system, and what it refers to.
 struct Scene {
@@ -23,7 +23,8 @@ struct Scene {
 
 /// Two files of one chunk each.
 fn scene() -> Scene {
-    let system = System::new(EncryptionMode::RepokeyBlake2);
+    let mut system = System::new(EncryptionMode::RepokeyBlake2);
+    system.stop();
     let borg = Borg::judges().pop().unwrap();
     let source = system.dir.path().join("source");
     fs::create_dir(&source).unwrap();
@@ -43,6 +44,7 @@ fn scene() -> Scene {
         .collect();
     uses.sort_by_key(|one| one.id);
     assert_eq!(uses.len(), 2);
+    system.start();
     let Ok(Report::Foreign { archives, next: None }) = system.maintain(Operation::Foreign { after: None }) else { panic!() };
     assert_eq!((archives.len(), archives[0].name.as_str()), (1, "old"));
     let take = Take { name: "old".into(), id: archives[0].id.clone(), config: "web1/etc".parse().unwrap(), job: 7, by: "somebody".into() };
@@ -113,7 +115,7 @@ fn a_list_that_names_what_is_not_there_is_refused() {
     // The client has it in its view, and may refer to it.
     let (worker, mut client) = scene.system.backup("web1/etc", "new");
     let references: Vec<_> = scene.uses.iter().map(|one| wire::session::Reference { id: one.id, size: one.size, csize: 0 }).collect();
-    assert_eq!(client.archive_of("x", &references, false), wire::session::Verdict::Accepted);
+    assert_eq!(client.archive_of("x", &references, false), Verdict::Accepted);
     client.end();
     drop(worker);
     // What only the old one has goes with it.
@@ -156,7 +158,7 @@ fn what_only_a_running_backup_has_sent_does_not_count() {
     // The answer to a read comes behind the put.
     assert!(client.read(lost.id).is_some());
     scene.refused(&scene.uses, 1, "a backup that runs");
-    assert_eq!(client.archive("x", &[&noise(2, 50_000)], false), wire::session::Verdict::Accepted);
+    assert_eq!(client.archive("x", &[&noise(2, 50_000)], false), Verdict::Accepted);
     client.end();
     drop(worker);
     // Now it stays, and the archive is whole again.
@@ -187,7 +189,7 @@ fn a_crash_between_list_and_record_leaves_nothing() {
 fn what_a_delete_had_to_keep_goes_once_all_archives_have_lists() {
     let scene = scene();
     let (worker, mut client) = scene.system.backup("web1/etc", "ours");
-    assert_eq!(client.archive("x", &[&noise(9, 80_000)], false), wire::session::Verdict::Accepted);
+    assert_eq!(client.archive("x", &[&noise(9, 80_000)], false), Verdict::Accepted);
     client.end();
     drop(worker);
     let delete = Operation::Delete { archives: vec!["ours".into()], dry_run: false };
@@ -202,4 +204,45 @@ fn what_a_delete_had_to_keep_goes_once_all_archives_have_lists() {
     // The file's content and its list of files.
     assert_eq!(compact(), 2);
     let Report::Checked { error_count: 0, .. } = scene.system.maintain(Operation::Check { verify_data: true }).unwrap() else { panic!() };
+}
+
+/// What an archive's metadata are, packed: who made it with a key of its own knows.
+fn packed_metadata(system: &System, id: &str) -> Vec<u8> {
+    let options = repository::OpenOptions { exclusive: true, lock_wait: 5, ..repository::OpenOptions::at(system.repo().to_str().unwrap()) };
+    let mut repository = repository::Repository::open(&options).unwrap();
+    let id = borg::Id::from_hex(id).unwrap();
+    let (blob, envelope) = (repository.load_key().unwrap().unwrap(), repository.get(&id).unwrap());
+    repository.close();
+    let locked = borg::keyblob::LockedKey::parse(std::str::from_utf8(&blob).unwrap()).unwrap();
+    let kind = borg::KeyType::from_byte(envelope[0]).unwrap();
+    let key = locked.unlock(harness::PASSPHRASE.as_bytes(), kind).unwrap().key;
+    let payload = key.open(&envelope).unwrap();
+    borg::compress::decompress(&payload, 1 << 24).unwrap().into_owned()
+}
+
+#[test]
+fn an_archives_metadata_that_a_client_sent_as_a_chunk_stay() {
+    let mut scene = scene();
+    scene.system.stop();
+    let metadata = packed_metadata(&scene.system, &scene.take.id);
+    scene.system.start();
+    assert!(matches!(scene.import(&scene.uses).unwrap(), Report::Imported { .. }));
+    let (worker, mut client) = scene.system.backup("web1/etc", "new");
+    let job = client.opened.job;
+    let chunk = client.put(&metadata);
+    assert_eq!(borg::Id(chunk.id).to_hex(), scene.take.id);
+    // The complete archive does not refer to it any more; what only the checkpoint had goes.
+    assert_eq!(client.archive_of("x", &[chunk], true), Verdict::Accepted);
+    assert_eq!(client.archive("x", &[&noise(9, 1000)], false), Verdict::Accepted);
+    client.end();
+    assert!(worker.finish(job).archive.is_some());
+    let (worker, mut client) = scene.system.backup("web1/etc", "newer");
+    let job = client.opened.job;
+    assert_eq!(client.archive("x", &[&metadata], false), Verdict::Accepted);
+    client.end();
+    assert!(worker.finish(job).archive.is_some());
+    // Its list of files alone.
+    assert_eq!(scene.system.delete(&["newer"]), 1);
+    scene.system.stop();
+    assert_eq!(scene.system.judge(), ["old", "new"]);
 }

@@ -262,6 +262,18 @@ fn archives_of_other_origin_are_deleted_and_keep_chunks() {
 }
 
 #[test]
+fn an_archive_whose_name_is_no_text_is_not_deleted_for_ever() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    system.stop();
+    let borg = Borg::judges().remove(0);
+    // Borg 1.x takes a name's bytes as they are; `\u{fffd}` is how such a name is shown.
+    borg.create(&system.world(), &system.repo(), "sh\u{fffd}wn", &[], &[Path::new("/etc/hostname")]).unwrap();
+    system.start();
+    let refused = system.maintain(Operation::Delete { archives: vec!["sh\u{fffd}wn".into()], dry_run: false }).unwrap_err();
+    assert!(refused.message.contains("not valid UTF-8") && refused.message.contains("borg rename"), "{refused:?}");
+}
+
+#[test]
 fn sessions_wait_while_the_repository_is_lent_and_go_on() {
     let mut system = System::new(EncryptionMode::Repokey);
     let first = backup(&system, "a/x", "one", &[&noise(1, 50_000)]);

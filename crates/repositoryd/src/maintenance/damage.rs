@@ -60,16 +60,19 @@ pub fn health(owner: &Owner) -> Result<Option<Health>, Failure> {
 
 /// Names what is damaged, has it count as absent, and records it, or that it is over. The second part of the answer: all damaged chunks.
 pub fn conclude(run: &mut Run<'_, '_>) -> Result<(Option<Damage>, Vec<Id>), Stop> {
+    let before = run.opening.known().spoiled().ids();
     let mut damaged = lost(run)?;
-    damaged.extend(still_spoiled(run)?);
-    damaged.append(&mut run.found.missing);
+    damaged.extend(still_spoiled(run, &before)?);
+    let missing = still_missing(run)?;
+    let found: Vec<Id> = damaged.iter().copied().collect();
+    damaged.extend(&missing);
     let now = Timestamp::now();
     run.ledger.save()?;
     let spoiled: Vec<Id> = damaged.iter().copied().collect();
     let has_changed = run.opening.known().spoiled().ids() != spoiled;
     if has_changed {
         // Before anybody is told: from now on no backup relies on them.
-        run.opening.known().spoil(spoiled);
+        run.opening.known().spoil(&found, &missing, &before);
         run.opening.save_spoiled()?;
     }
     let earlier = run.health.take().and_then(|health| health.damage);
@@ -126,18 +129,41 @@ fn lost(run: &mut Run<'_, '_>) -> Result<BTreeSet<Id>, Stop> {
     Ok(lost)
 }
 
-/// Those of the objects that were damaged before that still are: somebody may have sent them again.
-fn still_spoiled(run: &Run<'_, '_>) -> Result<Vec<Id>, Stop> {
-    let before = run.opening.known().spoiled().ids();
+/// Those of the objects that were damaged before that still are: somebody may have sent them again. A copy that is not committed yet counts for
+/// nothing, because it may go again.
+fn still_spoiled(run: &Run<'_, '_>, before: &[Id]) -> Result<Vec<Id>, Stop> {
     let mut still = vec![];
+    let look = |id: &Id| {
+        let known = run.opening.known();
+        (known.is_claimed(id), known.epoch().load(Ordering::Acquire))
+    };
     for id in before {
-        match run.reader.get(&id) {
+        let (was_fresh, epoch) = look(id);
+        let read = run.reader.get(id);
+        let (is_fresh, now) = look(id);
+        match read {
+            _ if was_fresh || is_fresh => still.push(*id),
             // Whether anybody needs it, the archives tell.
             Ok(None) if run.found.all_archives => {}
-            Ok(None) => still.push(id),
-            Ok(Some(envelope)) if verify(&run.opening.key, &id, &envelope).is_ok() => {}
-            Ok(Some(_)) | Err(repository::Error::Damaged(_)) => still.push(id),
+            Ok(None) => still.push(*id),
+            // What was read may have been taken back meanwhile: the next check tells.
+            Ok(Some(_)) if now != epoch => still.push(*id),
+            Ok(Some(envelope)) if verify(&run.opening.key, id, &envelope).is_ok() => {}
+            Ok(Some(_)) | Err(repository::Error::Damaged(_)) => still.push(*id),
             Err(e) => return Err(of_repository(&e).into()),
+        }
+    }
+    Ok(still)
+}
+
+/// What was missing when the archives were looked at, unless somebody has sent it and committed it since.
+fn still_missing(run: &mut Run<'_, '_>) -> Result<Vec<Id>, Stop> {
+    let mut still = vec![];
+    for id in std::mem::take(&mut run.found.missing) {
+        // In this order: what is in the index and nobody's is committed.
+        let is_there = run.reader.entry(&id).map_err(|e| of_repository(&e))?.is_some();
+        if !is_there || run.opening.known().is_fresh(&id) {
+            still.push(id);
         }
     }
     Ok(still)

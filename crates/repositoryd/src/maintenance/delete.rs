@@ -20,6 +20,9 @@ const NOTE: usize = 1 << 16;
 /// Names in one sentence.
 const NAMED: usize = 5;
 
+/// So often it is planned anew because archives have changed meanwhile.
+const ATTEMPTS: usize = 20;
+
 /// What is to be done.
 struct Plan {
     attached: Attached,
@@ -47,7 +50,7 @@ pub fn delete_due(work: &Work<'_>, names: &[String]) -> Result<Report, Stop> {
 }
 
 fn carry_out(work: &Work<'_>, dry_run: bool, names: impl Fn() -> Result<Vec<String>, Stop>) -> Result<Report, Stop> {
-    loop {
+    for _ in 0..ATTEMPTS {
         let names = names()?;
         if names.is_empty() {
             return Ok(Report::Deleted { archives: vec![], chunks: 0, bytes: 0, kept_because: None });
@@ -81,6 +84,8 @@ fn carry_out(work: &Work<'_>, dry_run: bool, names: impl Fn() -> Result<Vec<Stri
             kept_because,
         });
     }
+    let message = "the archives that were to be deleted kept changing; nothing was deleted. Try again";
+    Err(Failure::new(Cause::RepositoryError, message).into())
 }
 
 /// Those that are to be deleted by now. Whoever made the list did so a while ago, and somebody may want to keep one since.
@@ -95,6 +100,11 @@ fn plan(work: &Work<'_>, names: &[String], dry_run: bool) -> Result<Plan, Stop> 
     let attached = work.attach()?;
     let mut archives = BTreeMap::new();
     for name in names {
+        if name.contains(char::REPLACEMENT_CHARACTER) {
+            let message =
+                format!("the name of archive {name:?} is not valid UTF-8; nothing was deleted. `borg rename` gives it another one");
+            return Err(Failure::new(Cause::RepositoryError, message).into());
+        }
         match attached.archives.get(name) {
             Some(id) => archives.insert(name.clone(), *id),
             None => {
