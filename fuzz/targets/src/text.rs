@@ -60,6 +60,7 @@ pub fn configuration_file(data: &[u8]) {
         clients: vec![],
         configs: vec![],
         policies: vec![],
+        check_configs: vec![],
         schedules: vec![],
         triggers: vec![],
     };
@@ -80,6 +81,7 @@ pub fn configuration_file(data: &[u8]) {
             Record::Client(client) => there.clients.push(*client),
             Record::Config(config) => there.configs.push(*config),
             Record::Policy(policy) => there.policies.push(*policy),
+            Record::CheckConfig(config) => there.check_configs.push(*config),
             Record::Schedule(schedule) => there.schedules.push(*schedule),
             Record::Trigger(mut trigger) => {
                 trigger.created = Timestamp(number);
