@@ -81,13 +81,16 @@ fn import(system: &System, take: &Take, uses: &[Use]) -> Result<Report, Failure>
     asked.report()
 }
 
+/// Whoever is refused in the middle is not listened to any more: then the rest is not said.
 fn say(asked: &mut Maintenance, uses: &[Use]) {
+    let mut said = Ok(());
     for part in uses.chunks(1) {
         let mut bytes = vec![];
         part.iter().for_each(|one| one.encode(&mut bytes));
-        frame::write(&mut asked.stream, importing::USES, &[&bytes]).unwrap();
+        said = said.and_then(|()| frame::write(&mut asked.stream, importing::USES, &[&bytes]));
     }
-    write_json(&mut asked.stream, importing::COUNTED, &Counted { files: 2, repaired: 0 }).unwrap();
+    let said = said.and_then(|()| write_json(&mut asked.stream, importing::COUNTED, &Counted { files: 2, repaired: 0 }));
+    assert!(matches!(said, Ok(()) | Err(wire::WireError::Closed)), "{said:?}");
 }
 
 #[test]
