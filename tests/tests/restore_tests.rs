@@ -201,6 +201,8 @@ fn the_live_client_is_compared() {
     assert_eq!((of("live"), of("changed"), of("gone"), &good["good"]), (11, 1, 1, &Value::Bool(true)), "{good}");
     let since = number(&scene.known()["last_good"], "job");
 
+    // The client tells whole seconds of status changes.
+    tests::wait_for_another_second();
     change_behind_the_back(&scene.source.join("new\nline"));
     let record = scene.tested(&["--live"]);
     assert_failed(&record, "restore-test-live-differs");
