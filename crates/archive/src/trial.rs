@@ -28,6 +28,8 @@ const COMPLAINTS: usize = 20;
 
 /// Linux: bits that are left out, because they do harm here.
 const SET_ID: u32 = 0o6000;
+/// Its owner may read it. An unreadable file would be in the way of its own test.
+const OWNER_READS: u32 = 0o400;
 
 /// What to try.
 #[derive(Debug, Clone, Default)]
@@ -109,7 +111,7 @@ pub fn run(source: &Source, trial: &Trial, directory: &Path, progress: &mut Prog
         return Err(Error::Output(io::Error::new(io::ErrorKind::StorageFull, why)));
     }
     let (files, total) = (directory.join("files"), items.len() as u64);
-    let plain = items.iter().map(|item| Item::clone(item)).collect();
+    let plain = items.iter().map(|item| readable(item)).collect();
     let results = extract_items(source, plain, &files, tried.bytes, &mut |done| progress("files extracted", done.items, total))?;
     let mut root = Root::open(&files).map_err(Error::Target)?;
     for (at, (item, (damage, note))) in items.iter().zip(results).enumerate() {
@@ -169,6 +171,11 @@ fn last_of_each_path(items: Vec<Arc<Item>>) -> Vec<Arc<Item>> {
     kept
 }
 
+/// It is read back, so its owner has to be allowed to.
+fn readable(item: &Item) -> Item {
+    Item { mode: item.mode.map(|mode| mode | OWNER_READS), ..item.clone() }
+}
+
 fn content_size(item: &Item) -> u64 {
     item.chunks.iter().flatten().map(|chunk| u64::from(stated(chunk))).sum()
 }
@@ -195,7 +202,7 @@ fn read_back(item: &Item, root: &mut Root, damage: Option<String>, note: Option<
         Ok((content, found)) => {
             if found.size != file.size {
                 file.damage = Some(format!("{} bytes of it were read back, and {} were written", found.size, file.size));
-            } else if found.mode != file.mode & 0o7777 & !SET_ID || found.mtime != file.mtime {
+            } else if found.mode != (file.mode | OWNER_READS) & 0o7777 & !SET_ID || found.mtime != file.mtime {
                 file.note.get_or_insert_with(|| "its mode or time is not what the archive says".to_owned());
             }
             file.content = content;

@@ -6,9 +6,9 @@
 use crate::{Error, Result};
 use nix::libc;
 use rustix::fs::{
-    AtFlags, FileType, Gid, IFlags, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmod, chmodat, chownat,
-    fchmod, fchown, fsetxattr, futimens, ioctl_getflags, ioctl_setflags, linkat, lsetxattr, mkdirat, mknodat, openat, openat2, setxattr,
-    statat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Gid, IFlags, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmod, chownat, fchmod,
+    fchown, fsetxattr, futimens, ioctl_getflags, ioctl_setflags, linkat, lsetxattr, mkdirat, mknodat, openat, openat2, setxattr, statat,
+    symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::fs::{self, File};
@@ -243,18 +243,13 @@ impl Place {
         Ok(File::from(file.map_err(|e| Error::io("cannot make the file", e))?))
     }
 
-    /// The regular file that is there, open for reading, and what the system says about it. One that its owner may not read is made readable.
+    /// The regular file that is there, open for reading, and what the system says about it.
     pub fn read_back(&self) -> Result<(File, ReadBack)> {
         let stat = self.stat().map_err(|e| Error::io("cannot look at it", e))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Error::Invalid("what was made is no file".into()));
         }
         let mode = stat.st_mode & 0o7777;
-        if mode & 0o400 == 0 {
-            let readable = Mode::from_raw_mode(mode | 0o400);
-            chmodat(&*self.directory, self.name.as_slice(), readable, AtFlags::empty())
-                .map_err(|e| Error::io("cannot make it readable", e))?;
-        }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file =
             openat(&*self.directory, self.name.as_slice(), flags, Mode::empty()).map_err(|e| Error::io("cannot open the file", e))?;

@@ -89,6 +89,10 @@ const REFUSED: &[libc::c_long] = &[
     // and other processes.
     libc::SYS_kill,
     libc::SYS_tkill,
+    libc::SYS_tgkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_prlimit64,
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
@@ -108,4 +112,20 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_add_key,
     libc::SYS_request_key,
     libc::SYS_mknodat,
+    // What Landlock lets through, in part before its third version: changes of files by their names. Open ones can be changed.
+    libc::SYS_truncate,
+    libc::SYS_fchmodat,
+    libc::SYS_fchownat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chmod,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chown,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_lchown,
+    // Newer than the table of numbers of many systems: fchmodat2 of Linux 6.6, the same number everywhere.
+    452,
 ];

@@ -5,6 +5,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -338,7 +339,12 @@ fn role_confined() {
         assert!(std::net::TcpListener::bind("127.0.0.1:0").is_err() && std::net::UdpSocket::bind("127.0.0.1:0").is_err());
         assert!(UnixStream::connect(directory.join("socket")).is_err());
         assert!(std::process::Command::new("/bin/true").status().is_err());
-        assert!(kill_group(i32::try_from(std::os::unix::process::parent_id()).unwrap(), Signal::SIGTERM).is_err());
+        let parent = i32::try_from(std::os::unix::process::parent_id()).unwrap();
+        assert!(kill_group(parent, Signal::SIGTERM).is_err());
+        let file = directory.join("file");
+        assert!(fs::set_permissions(&file, fs::Permissions::from_mode(0o777)).is_err());
+        assert!(std::os::unix::fs::chown(&file, Some(0), Some(0)).is_err());
+        assert!(nix::unistd::truncate(&file, 0).is_err());
         assert!(thread::spawn(|| std::net::TcpListener::bind("127.0.0.1:0").is_err()).join().unwrap());
     } else {
         eprintln!("NOT RUN: {:?}", confined.lacking());

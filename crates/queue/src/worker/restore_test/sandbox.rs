@@ -2,12 +2,12 @@
 //!
 //! It is this program once more. It parses what clients wrote, so it has no network, starts nothing, sees no file but those below the test's own
 //! directory (where the kernel has Landlock), and its memory, files and time are bounded. Connections to the repository's owner it asks of its worker,
-//! which passes them on as descriptors.
+//! which asks for the archive on each and passes it on as a descriptor: it is of use for nothing else.
 
 use super::super::Event;
 use anyhow::{Context, Result, bail};
 use archive::trial::{self, Trial, Tried, TriedFile};
-use archive::{Error, Source};
+use archive::{Error, Source, source};
 use model::{Cause, Failure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -180,7 +180,8 @@ fn listen(stream: &UnixStream, order: &Order, socket: &Path, events: &Sender<Eve
                 if connections > CONNECTIONS {
                     bail!("it asked for more than {CONNECTIONS} connections");
                 }
-                match unix::socket::connect(socket) {
+                let owner = unix::socket::connect(socket).map_err(Error::Connect).and_then(|owner| source::ask(owner, &order.archive));
+                match owner {
                     Ok(owner) => unix::fdpass::send_fds(stream, &[owner.as_fd()], b"y")?,
                     Err(e) => {
                         log::debug!("{e}");
@@ -226,7 +227,7 @@ pub fn main() -> Result<()> {
 fn tried(order: &Order, talk: &Arc<Mutex<UnixStream>>) -> archive::Result<Tried> {
     let open = || {
         let connection = Arc::clone(talk);
-        Source::open(Arc::new(move || ask(&connection)), &order.archive)
+        Source::of_asked(Arc::new(move || ask(&connection)), &order.archive)
     };
     let source = open()?;
     let trial = Trial {
