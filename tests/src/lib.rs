@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use testkit::retry::retry_until;
 use testkit::system::TestSystem;
 use testkit::tree::Random;
@@ -66,6 +66,12 @@ pub fn wait_for_end(system: &TestSystem, number: u64) -> Value {
 pub fn wait_for_state(system: &TestSystem, number: u64, state: &str) {
     let there = retry_until(PATIENCE, || (text(&job(system, number), "state") == state).then_some(()));
     assert!(there.is_some(), "job {number} never came to {state}: {}\n{}", job(system, number), system.log());
+}
+
+/// Waits for the next second of the clock: two archives of one second are one to a policy, and many programs tell times in whole seconds.
+pub fn wait_for_another_second() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock that is set");
+    std::thread::sleep(Duration::from_secs(now.as_secs() + 1) - now);
 }
 
 /// Asserts that a job failed with this cause, in one sentence that the person at the terminal sees.

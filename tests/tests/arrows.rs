@@ -13,7 +13,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("store", &["model"]),
     ("repository", &["borg", "unix"]),
     ("archive", &["borg", "model", "unix", "wire"]),
-    ("queue", &["model", "store", "unix", "wire"]),
+    ("queue", &["archive", "borg", "model", "store", "unix", "wire"]),
     ("proxy", &["borg", "model", "unix", "wire"]),
     ("repositoryd", &["borg", "model", "repository", "store", "unix", "wire"]),
     ("scheduler", &["model", "store", "unix", "wire"]),

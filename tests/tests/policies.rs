@@ -29,8 +29,9 @@ impl Scene {
         Scene { system, repository, source }
     }
 
-    /// A backup with a file of 1 MiB that no other has; gives the archive's name.
+    /// A backup with a file of 1 MiB that no other has, in a second of its own, as rules count; gives the archive's name.
     fn backup(&self, seed: u64) -> String {
+        tests::wait_for_another_second();
         fs::write(self.source.join("own"), Random::new(seed).bytes(1 << 20)).unwrap();
         self.system.run_ok("host/all");
         text(&tests::newest_archive(&self.system), "name").to_owned()

@@ -122,7 +122,7 @@ fn ours(set: &Set, policy: &Policy, now: i64) -> Kept {
     let candidate = |(name, time): &(String, i64)| {
         let standing = if name.contains(".checkpoint") { Standing::Incomplete } else { Standing::Complete };
         let name: &'static str = name.clone().leak();
-        Candidate { id: name, name, job: 1, time: Timestamp(time * 1_000_000), standing, held: false, going: false }
+        Candidate { id: name, name, job: 1, time: Timestamp(time * 1_000_000), standing, held: false, going: false, imported: false }
     };
     let candidates: Vec<Candidate<'_>> = set.archives.iter().map(candidate).collect();
     // Times of the test's making have nothing to do with its jobs.

@@ -1,6 +1,6 @@
 //! The files in systemd/: clean, and no unit with a larger sandbox than its bar.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -175,6 +175,7 @@ fn users_and_directories() {
         ("var/lib/borgcube/db/data.mdb", 0o660, "borgcube", "borgcube-db"),
         ("var/lib/borgcube/db/lock.mdb", 0o660, "borgcube", "borgcube-db"),
         ("var/lib/borgcube/views", 0o700, "borgcube-repo", "borgcube-repo"),
+        ("var/lib/borgcube/restore-tests", 0o700, "borgcube", "borgcube"),
         ("var/lib/borgcube/keys", 0o2750, "borgcube", "borgcube-keys"),
         ("run/borgcube", 0o755, "root", "root"),
         ("run/borgcube/keys", 0o2750, "borgcube", "borgcube-keys"),
@@ -186,6 +187,21 @@ fn users_and_directories() {
         let number = |table: &str, name: &str| if name == "root" { 0 } else { number(table, name) };
         assert_eq!((meta.uid(), meta.gid()), (number(&passwd, owner), number(&groups, group)), "{path}");
     }
+}
+
+/// The state's directories are made in one place and removed in another.
+#[test]
+fn a_purge_removes_every_directory() {
+    let root = tree();
+    let postrm = fs::read_to_string(root.join("debian/borgcube-server.postrm")).unwrap();
+    let names =
+        postrm.lines().find_map(|line| line.trim().strip_prefix("for name in ")?.strip_suffix("; do")).expect("the line with the names");
+    let tmpfiles = fs::read_to_string(root.join("systemd/tmpfiles.d/borgcube.conf")).unwrap();
+    let made: BTreeSet<&str> =
+        tmpfiles.lines().filter_map(|line| line.split_whitespace().nth(1)?.strip_prefix("/var/lib/borgcube/")?.split('/').next()).collect();
+    assert!(made.len() > 10, "{made:?}");
+    let left: Vec<&&str> = made.iter().filter(|name| !names.split(' ').any(|other| other == **name)).collect();
+    assert!(left.is_empty(), "debian/borgcube-server.postrm leaves {left:?}");
 }
 
 #[test]

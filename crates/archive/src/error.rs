@@ -37,6 +37,12 @@ pub enum Error {
     /// Something in the archive is larger than this program deals with.
     #[error("{0}")]
     TooLarge(String),
+    /// Its list of files is not whole, or has something in it that is not understood.
+    #[error("{0}")]
+    Incomplete(String),
+    /// There is no room, or the disk fails, beside the work.
+    #[error("cannot write what does not fit into memory: {0}")]
+    Scratch(std::io::Error),
     /// A thread cannot be started, or a socket not be doubled.
     #[error("the system refuses: {0}")]
     System(std::io::Error),

@@ -154,6 +154,11 @@ impl Trouble {
         self.first.get_or_insert((at, why));
     }
 
+    /// Whether anything is.
+    pub(crate) fn is_any(&self) -> bool {
+        self.count > 0 || self.sizes
+    }
+
     /// Complains, once for each kind of trouble.
     pub(crate) fn tell(self, item: &Item, complain: &mut Complain<'_>) {
         if let Some((at, why)) = self.first {

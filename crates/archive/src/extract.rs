@@ -87,8 +87,7 @@ pub fn extract(
         let message = format!("{} is not empty; name a new directory, or say --overwrite", target.display());
         return Err(Error::Target(unix::Error::Invalid(message)));
     }
-    let attributes = Attributes::new(options.attributes);
-    let mut extraction = Extraction { root, attributes, options, open: vec![], weight: 0, done: Extracted::default() };
+    let mut extraction = Extraction::new(root, options);
     let mut feed = Feed::open(source, selection, true)?;
     while let Some(chosen) = feed.next(complain)? {
         extraction.leave_directories(&chosen.name, complain);
@@ -106,6 +105,46 @@ pub fn extract(
     let devices = done.left_out.devices;
     done.left_out = LeftOut { devices, ..extraction.attributes.left_out };
     Ok(done)
+}
+
+/// Extracts these items, files with their content, into `target`, and says of each whether it is there and whole: None, or what is wrong with it.
+/// The second sentence is what could not be set of its attributes, if there is one.
+///
+/// # Errors
+/// Also when more than `most` bytes come out, whatever the archive says about their sizes.
+pub fn extract_items(
+    source: &Source,
+    items: Vec<Item>,
+    target: &Path,
+    most: u64,
+    progress: &mut dyn FnMut(&Extracted),
+) -> Result<Vec<(Option<String>, Option<String>)>> {
+    let options = Options { attributes: attributes::Options { numeric_ids: true, privileged: false }, overwrite: false };
+    let mut extraction = Extraction::new(Root::open(target).map_err(Error::Target)?, options);
+    let mut feed = Feed::of(source, items);
+    let mut results = vec![];
+    loop {
+        let mut said: Option<String> = None;
+        let mut complain = |_: Option<&[u8]>, what: &str| {
+            said.get_or_insert_with(|| what.to_owned());
+        };
+        let Some(chosen) = feed.next(&mut complain)? else { break };
+        extraction.is_spoilt = false;
+        let made = extraction.make(chosen, &mut feed, &mut complain);
+        let wrong = match made {
+            Ok(()) if extraction.is_spoilt => said.take().or_else(|| Some("it is not whole".to_owned())),
+            Ok(()) => None,
+            Err(Stop::Item(what)) => Some(what),
+            Err(Stop::All(error)) => return Err(error),
+        };
+        if extraction.done.content > most {
+            return Err(Error::TooLarge(format!("the files have more than the {most} bytes that the archive says")));
+        }
+        extraction.done.items += 1;
+        progress(&extraction.done);
+        results.push((wrong, said));
+    }
+    Ok(results)
 }
 
 /// What ends an item, or everything.
@@ -135,6 +174,8 @@ struct Extraction {
     open: Vec<(Vec<u8>, Item)>,
     weight: usize,
     done: Extracted,
+    /// Something of the content of the last file is lacking, or is not what the archive says.
+    is_spoilt: bool,
 }
 
 fn weight(item: &Item) -> usize {
@@ -148,6 +189,11 @@ fn is_below(name: &[u8], directory: &[u8]) -> bool {
 }
 
 impl Extraction {
+    fn new(root: Root, options: Options) -> Extraction {
+        let attributes = Attributes::new(options.attributes);
+        Extraction { root, attributes, options, open: vec![], weight: 0, done: Extracted::default(), is_spoilt: false }
+    }
+
     /// Directories above which the next item is get what they have yet to get. No name: all of them.
     fn leave_directories(&mut self, next: &[u8], complain: &mut Complain<'_>) {
         while let Some((name, item)) = self.open.pop_if(|(name, _)| next.is_empty() || !is_below(next, name)) {
@@ -211,6 +257,7 @@ impl Extraction {
             }
             (Kind::File, Body::Itself) => {
                 complain(Some(&item.path), "the archive has no content for it");
+                self.is_spoilt = true;
                 Made::File(place.create()?)
             }
             (Kind::File, Body::Chunks(_)) => {
@@ -244,6 +291,7 @@ impl Extraction {
         file.set_len(at).map_err(broken)?;
         self.done.content += at;
         trouble.sizes = item.size.is_some_and(|stated| stated != at);
+        self.is_spoilt = trouble.is_any() || item.chunks_healthy.is_some();
         trouble.tell(item, complain);
         Ok(())
     }

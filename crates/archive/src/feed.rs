@@ -10,6 +10,7 @@ use crate::selection::Selection;
 use crate::source::Source;
 use borg::item::{ChunkRef, Item};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Bytes of content that are on their way, as the items state them.
 const WINDOW: u64 = 24 << 20;
@@ -29,8 +30,7 @@ const MOST_WEIGHT: usize = 32 << 20;
 /// Items of a selection, in the order of the archive.
 pub struct Feed<'a> {
     source: &'a Source,
-    items: Items,
-    selection: &'a mut Selection,
+    input: Input<'a>,
     links: Links,
     /// Made when the first content is asked for.
     content: Option<Channel>,
@@ -44,6 +44,14 @@ pub struct Feed<'a> {
     pending: VecDeque<u64>,
     pending_bytes: u64,
     at_end: bool,
+}
+
+/// Where items come from.
+enum Input<'a> {
+    /// From the archive's list of files.
+    List(Box<Items>, &'a mut Selection),
+    /// From whoever has read that list before; each is wanted, under its own name.
+    Given(VecDeque<Item>),
 }
 
 /// An item with a place in what comes out.
@@ -78,10 +86,19 @@ impl Queued {
 impl<'a> Feed<'a> {
     /// From the beginning of an archive.
     pub fn open(source: &'a Source, selection: &'a mut Selection, with_content: bool) -> Result<Feed<'a>> {
-        Ok(Feed {
+        Ok(Feed::new(source, Input::List(Box::new(Items::open(source)?), selection), with_content))
+    }
+
+    /// Of these items, with their content. None of them is a hard link to something else.
+    #[must_use]
+    pub fn of(source: &'a Source, items: Vec<Item>) -> Feed<'a> {
+        Feed::new(source, Input::Given(items.into()), true)
+    }
+
+    fn new(source: &'a Source, input: Input<'a>, with_content: bool) -> Feed<'a> {
+        Feed {
             source,
-            items: Items::open(source)?,
-            selection,
+            input,
             links: Links::default(),
             content: None,
             with_content,
@@ -91,7 +108,7 @@ impl<'a> Feed<'a> {
             pending: VecDeque::new(),
             pending_bytes: 0,
             at_end: false,
-        })
+        }
     }
 
     /// The next item. What was not taken of the content of the one before is skipped.
@@ -118,7 +135,14 @@ impl<'a> Feed<'a> {
     /// Whether the next item is there already: whoever writes somewhere slow may do that now.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        !self.queue.is_empty() || self.items.is_ready()
+        !self.queue.is_empty() || self.has_ready_input()
+    }
+
+    fn has_ready_input(&self) -> bool {
+        match &self.input {
+            Input::List(items, _) => items.is_ready(),
+            Input::Given(_) => true,
+        }
     }
 
     /// The next chunk of the content of the item that was handed out last, with the size that the item states; None at its end.
@@ -165,7 +189,7 @@ impl<'a> Feed<'a> {
             let is_full = self.queue.len() >= MOST_ITEMS || self.weight >= MOST_WEIGHT || self.is_window_full();
             // With something in hand nobody waits for the owner.
             let has_some = !self.queue.is_empty() || self.current.is_some();
-            if self.at_end || (is_full && has_some) || (has_some && !self.items.is_ready() && self.is_busy()) {
+            if self.at_end || (is_full && has_some) || (has_some && !self.has_ready_input() && self.is_busy()) {
                 return Ok(());
             }
             self.pull(complain)?;
@@ -183,26 +207,42 @@ impl<'a> Feed<'a> {
 
     /// One more item into the queue, or past it.
     fn pull(&mut self, complain: &mut Complain<'_>) -> Result<()> {
-        let Some(mut item) = self.items.next(complain)? else {
+        let (items, selection) = match &mut self.input {
+            Input::List(items, selection) => (items, selection),
+            Input::Given(items) => {
+                match items.pop_front() {
+                    Some(mut item) => {
+                        let body = item.chunks.take().map_or(Body::Itself, |chunks| Body::Chunks(Arc::new(chunks)));
+                        self.enqueue(item.path.clone(), item, body);
+                    }
+                    None => self.at_end = true,
+                }
+                return Ok(());
+            }
+        };
+        let Some(mut item) = items.next(complain)? else {
             self.at_end = true;
             return Ok(());
         };
-        let is_everything = self.selection.is_everything();
-        let name = if is_everything { Some(item.path.clone()) } else { self.selection.choose(&item.path) };
+        let name = if selection.is_everything() { Some(item.path.clone()) } else { selection.choose(&item.path) };
         let Some(name) = name else {
             self.links.pass_by(item);
             return Ok(());
         };
         let body = match Kind::of(&item) {
             Kind::Directory | Kind::Link | Kind::Unknown => Body::Itself,
-            _ => self.links.body(&mut item, &name, |path| self.selection.stripped(path)),
+            _ => self.links.body(&mut item, &name, |path| selection.stripped(path)),
         };
+        self.enqueue(name, item, body);
+        Ok(())
+    }
+
+    fn enqueue(&mut self, name: Vec<u8>, item: Item, body: Body) {
         let weight = weight(&item, &body);
         self.weight += weight;
         let asks = if self.with_content { body.clone() } else { Body::Itself };
         let chosen = Chosen { item, name, body };
         self.queue.push_back(Queued { chosen: Some(chosen), body: asks, weight, asked: 0, taken: 0 });
-        Ok(())
     }
 
     /// Asks for content, in the order of the items.
@@ -242,7 +282,7 @@ pub(crate) fn stated(chunk: &ChunkRef) -> u32 {
 }
 
 /// About what an item takes in memory.
-fn weight(item: &Item, body: &Body) -> usize {
+pub(crate) fn weight(item: &Item, body: &Body) -> usize {
     let chunks = match body {
         Body::Chunks(chunks) => chunks.len() * size_of::<ChunkRef>(),
         Body::LinkTo(path) => path.len(),

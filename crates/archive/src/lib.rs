@@ -6,7 +6,7 @@
 //! *Is*: items and content in order, with bounded memory and as much work beside it as there are processors; selection by Borg's patterns; tar;
 //! extraction that cannot be led out of its target; comparison of two archives.
 //! *Is not*: a user of keys, repositories or the database; a printer of anything.
-//! *May be used by*: programs that people start.
+//! *May be used by*: programs that people start, workers that import, and the confined process of a restore test.
 //!
 //! | module | |
 //! |---|---|
@@ -17,11 +17,15 @@
 //! | [`tar`], [`export`] | as a tar archive |
 //! | [`extract`], [`attributes`], [`acl`] | as files |
 //! | [`tree`], [`mount`] | as a file system |
+//! | [`trial`] | a sample as files, and their hashes |
 //! | [`diff`] | what two archives have not in common |
+//! | [`damaged`] | files with chunks that are damaged |
+//! | [`uses`] | what an archive refers to, whole or not at all |
 
 pub mod acl;
 pub mod attributes;
 pub mod channel;
+pub mod damaged;
 pub mod diff;
 pub mod error;
 pub mod export;
@@ -36,6 +40,8 @@ pub mod selection;
 pub mod source;
 pub mod tar;
 pub mod tree;
+pub mod trial;
+pub mod uses;
 
 pub use error::{Error, Result};
 pub use kind::Kind;

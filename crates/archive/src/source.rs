@@ -16,10 +16,13 @@ use wire::{WireError, frame};
 /// Connects to the owner, which starts it if need be.
 pub type Connect = dyn Fn() -> unix::Result<UnixStream> + Send + Sync;
 
+/// Gives a connection on which the archive was asked for, by what it is called here.
+type Asked = dyn Fn(&str) -> Result<UnixStream> + Send + Sync;
+
 /// An archive that can be read.
 #[derive(Clone)]
 pub struct Source {
-    connect: Arc<Connect>,
+    asked: Arc<Asked>,
     /// What the owner says about it.
     pub readable: Readable,
     /// Borg's metadata of the archive.
@@ -37,23 +40,37 @@ impl fmt::Debug for Source {
 impl Source {
     /// Asks for an archive by name, id, or the beginning of its id. The connection is the first of two or so; others are made as they are needed.
     pub fn open(connect: Arc<Connect>, archive: &str) -> Result<Source> {
-        let (_, readable, packed) = greet(&*connect, archive)?;
+        Source::from(Arc::new(move |archive| ask(connect().map_err(Error::Connect)?, archive)), archive)
+    }
+
+    /// For a process that must not choose what it reads: somebody else [`ask`]s for the archive with this id on each of its connections.
+    pub fn of_asked(connect: Arc<Connect>, id: &str) -> Result<Source> {
+        Source::from(Arc::new(move |_| connect().map_err(Error::Connect)), id)
+    }
+
+    fn from(asked: Arc<Asked>, archive: &str) -> Result<Source> {
+        let (_, readable, packed) = greet(&*asked, archive)?;
         let metadata = Arc::new(Metadata::parse(&packed)?);
         let key = Arc::new(id_key(&readable)?);
-        Ok(Source { connect, readable, metadata, key })
+        Ok(Source { asked, readable, metadata, key })
     }
 
     /// A further connection, to exactly this archive.
     pub(crate) fn connect(&self) -> Result<UnixStream> {
-        greet(&*self.connect, &self.readable.id).map(|(stream, ..)| stream)
+        greet(&*self.asked, &self.readable.id).map(|(stream, ..)| stream)
     }
 }
 
-/// Introduces us; gives what the owner says of the archive.
-fn greet(connect: &Connect, archive: &str) -> Result<(UnixStream, Readable, Vec<u8>)> {
-    let mut stream = connect().map_err(Error::Connect)?;
+/// Asks the owner for an archive on a new connection, which is of use for nothing else from then on.
+pub fn ask(mut stream: UnixStream, archive: &str) -> Result<UnixStream> {
     let request = Maintain { version: VERSION, operation: Operation::Read { archive: archive.to_owned() } };
     write_json(&mut stream, kind::MAINTAIN, &request).map_err(broken)?;
+    Ok(stream)
+}
+
+/// Hears what the owner says of the archive.
+fn greet(asked: &Asked, archive: &str) -> Result<(UnixStream, Readable, Vec<u8>)> {
+    let mut stream = asked(archive)?;
     let readable = read_json(&expect(&mut stream, reading::READABLE)?)?;
     let metadata = expect(&mut stream, reading::METADATA)?;
     Ok((stream, readable, metadata))

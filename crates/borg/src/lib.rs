@@ -21,6 +21,7 @@ pub mod key;
 pub mod keyblob;
 pub mod manifest;
 pub mod msgpack;
+pub mod paperkey;
 pub mod roster;
 pub mod rpc;
 pub mod segment;

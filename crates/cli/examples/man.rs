@@ -41,6 +41,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let help = help(&programs.join(program))?;
         fs::write(out.join(format!("{program}.8")), page(program, &text, &help, &date))?;
     }
+    let configuration = fs::read_to_string(sources.join("borgcube.toml.5.in")).map_err(|e| format!("docs/man/borgcube.toml.5.in: {e}"))?;
+    let configuration = configuration.replace("@FORMAT@", &model::declarative::FORMAT.to_string()).replace("@KINDS@\n", &kinds());
+    fs::write(out.join("borgcube.toml.5"), configuration.replace("@DATE@", &date).replace("@VERSION@", env!("CARGO_PKG_VERSION")))?;
     for entry in fs::read_dir(&sources)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "5" || extension == "8") {
@@ -49,6 +52,32 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
+}
+
+/// What borgcube.toml may have: the definitions by which it is read and written.
+fn kinds() -> String {
+    use model::declarative::Kind;
+    let mut text = String::new();
+    for kind in Kind::ALL {
+        text.push_str(&format!(".SH {}\n{}\n", escaped(kind.heading()), escaped(kind.about())));
+        for field in kind.fields() {
+            let others: String = kind.alternatives(field).map(|other| format!(", or {}", other.name)).collect();
+            let required = if field.required { format!(", required{others}") } else { others };
+            text.push_str(&format!(".TP\n.BR {} \", {}{required}\"\n{}.\n", field.name, quoted(field.form.words()), escaped(field.about)));
+        }
+    }
+    text
+}
+
+/// Text that troff takes as it is.
+fn escaped(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
+}
+
+/// The same within an argument in quotes.
+fn quoted(text: &str) -> String {
+    escaped(text).replace('"', "\"\"")
 }
 
 /// One page for the command and, recursively, for each of its subcommands.

@@ -1,8 +1,8 @@
 //! The global options and the tree of commands. Each command's own options are in its file under [`crate::commands`].
 
 use crate::commands::{
-    archive, binary, client, completions, config, doctor, job, log, policy, prune, repository, restore, run, schedule, settings, setup,
-    status, trigger,
+    archive, binary, check_config, client, completions, config, configuration, doctor, dump, hook, job, keys, log, policy, prune,
+    repository, restore, restore_test, run, schedule, settings, setup, status, trigger,
 };
 use crate::error::EXIT_CODES;
 use crate::up;
@@ -54,10 +54,19 @@ pub enum Command {
     /// Add, list, show, edit and remove backup configs: what to back up on a client
     #[command(subcommand)]
     Config(config::Command),
+    /// Have clients run commands around their backups: add, list, show, edit and remove hooks
+    #[command(subcommand)]
+    Hook(hook::Command),
+    /// Back up what commands write, databases for example: add, list, show, edit and remove dumps
+    #[command(subcommand)]
+    Dump(dump::Command),
     /// Run a backup config now
     Run(run::Args),
     /// Restore an archive, or a part of it, to a client
     Restore(restore::Args),
+    /// Test restores: extract a sample of an archive and compare it; see when that went well last
+    #[command(subcommand)]
+    RestoreTest(restore_test::Command),
     /// List, show, follow and cancel jobs
     #[command(subcommand)]
     Job(job::Command),
@@ -73,8 +82,20 @@ pub enum Command {
     /// Say which archives are kept: add, list, show, edit and preview retention policies
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Say what of which repositories is checked how often: add, list, show, edit and remove check configs
+    #[command(subcommand)]
+    CheckConfig(check_config::Command),
     /// Let policies decide: what goes is marked, and what is due is deleted
     Prune(prune::Prune),
+    /// Write the whole configuration as one file, without secrets
+    Export(configuration::Export),
+    /// Show what applying a file would do
+    Diff(configuration::Diff),
+    /// Make the configuration what a file says: all of it or nothing, after showing the plan
+    Apply(configuration::Apply),
+    /// Print repository keys for a safe place
+    #[command(subcommand)]
+    Keys(keys::Command),
     /// Show who changed what: the transaction log
     Log(log::LogArgs),
     /// Revert one transaction of the log

@@ -1,7 +1,7 @@
 //! Names for the shell's completion, asked for at the running server. Where nothing answers there are no names, and no complaint: the
 //! person is in the middle of typing.
 
-use crate::commands::{binary, client, config, policy, repository, schedule, trigger};
+use crate::commands::{binary, check_config, client, config, policy, repository, schedule, trigger};
 use crate::control::Control;
 use crate::error::Result;
 use clap_complete::CompletionCandidate;
@@ -31,6 +31,24 @@ pub fn configs() -> Vec<CompletionCandidate> {
     names(|c| Ok(config::all(c)?.into_iter().map(|x| (x.name().to_string(), x.paths.join(" "))).collect()))
 }
 
+/// Hooks, of whichever config.
+pub fn hooks() -> Vec<CompletionCandidate> {
+    let of = |c: model::BackupConfig| {
+        let name = c.name().to_string();
+        c.commands.hooks.into_iter().map(move |hook| (hook.name.to_string(), name.clone()))
+    };
+    names(move |c| Ok(config::all(c)?.into_iter().flat_map(of).collect()))
+}
+
+/// Dumps, of whichever config.
+pub fn dumps() -> Vec<CompletionCandidate> {
+    let of = |c: model::BackupConfig| {
+        let name = c.name().to_string();
+        c.commands.dumps.into_iter().map(move |dump| (dump.name.to_string(), name.clone()))
+    };
+    names(move |c| Ok(config::all(c)?.into_iter().flat_map(of).collect()))
+}
+
 /// Schedules.
 pub fn schedules() -> Vec<CompletionCandidate> {
     names(|c| Ok(schedule::all(c)?.into_iter().map(|x| (x.schedule.name.to_string(), x.schedule.recurrence.to_string())).collect()))
@@ -39,6 +57,11 @@ pub fn schedules() -> Vec<CompletionCandidate> {
 /// Retention policies.
 pub fn policies() -> Vec<CompletionCandidate> {
     names(|c| Ok(policy::all(c)?.into_iter().map(|x| (x.name.to_string(), x.description)).collect()))
+}
+
+/// Check configs.
+pub fn check_configs() -> Vec<CompletionCandidate> {
+    names(|c| Ok(check_config::all(c)?.into_iter().map(|x| (x.name.to_string(), x.description)).collect()))
 }
 
 /// Triggers.

@@ -43,7 +43,11 @@ impl Control {
     pub fn call<T: DeserializeOwned>(&mut self, call: Call) -> Result<T> {
         self.send(call, false)?;
         match self.receive(None, Some(self.patience))? {
-            Received::Reply(reply) => parameters(reply),
+            Received::Reply(document) => match json::decode::<Good<T>>(&document) {
+                Ok(Good { parameters, error: None }) => Ok(parameters),
+                // An error, or something that does not fit: who reads it generally can tell which.
+                _ => parameters(json::decode(&document)?),
+            },
             Received::Woken | Received::TimeOver => {
                 Err(Error::new(Kind::Unreachable, format!("borgcubed did not answer within {} seconds", self.patience.as_secs()))
                     .hint("Its log tells what it is doing."))
@@ -71,7 +75,7 @@ impl Control {
         let deadline = timeout.map(|t| Instant::now() + t);
         loop {
             if let Some(document) = self.decoder.next_document()? {
-                return Ok(Received::Reply(json::decode(&document)?));
+                return Ok(Received::Reply(document));
             }
             let mut fds = vec![(self.stream.as_fd(), Interest::Read)];
             fds.extend(wake.map(|fd| (fd, Interest::Read)));
@@ -93,8 +97,17 @@ impl Control {
     }
 }
 
+/// An answer as it mostly is, read without a detour: pages of archives are long.
+#[derive(serde::Deserialize)]
+struct Good<T> {
+    parameters: T,
+    #[serde(default)]
+    error: Option<String>,
+}
+
 enum Received {
-    Reply(Reply),
+    /// One document.
+    Reply(Vec<u8>),
     Woken,
     TimeOver,
 }
@@ -139,7 +152,8 @@ impl<T: DeserializeOwned> Replies<T> {
         Ok(match self.control.receive(wake, timeout)? {
             Received::Woken => Next::Woken,
             Received::TimeOver => Next::TimeOver,
-            Received::Reply(reply) => {
+            Received::Reply(document) => {
+                let reply: Reply = json::decode(&document)?;
                 self.ended = !reply.continues;
                 // A stream may end with an answer that has nothing in it.
                 let empty = reply.parameters.as_object().is_none_or(|p| p.is_empty());

@@ -92,6 +92,7 @@ Exit codes:
     4  conflict: exists already, or something else stands in the way
     5  permission denied
     6  borgcubed is not reachable
+    7  borgcube diff: the server differs from the file
    10  the job that was waited for has failed
    11  the job that was waited for was cancelled
   130  interrupted by Ctrl-C; a job that was waited for goes on";

@@ -40,6 +40,7 @@ fn main() {
             standing: Standing::Complete,
             held: false,
             going: false,
+            imported: false,
         })
         .collect();
     let begin = Instant::now();

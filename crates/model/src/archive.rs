@@ -53,6 +53,20 @@ pub struct Archive {
     /// It will be deleted. Until then it is a restore point like the others.
     #[serde(default)]
     pub pending_deletion: Option<PendingDeletion>,
+    /// Another borg made it. Its times are what that one says, unless the server's clock contradicts them.
+    #[serde(default)]
+    pub imported: Option<Imported>,
+}
+
+/// How an archive of other origin came to have a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// When.
+    pub time: Timestamp,
+    /// Who said whose it is.
+    pub by: String,
+    /// Its metadata bears the signature of the repository's key; archives of older borgs may have none.
+    pub signed: bool,
 }
 
 /// Why an archive is kept, whatever the policies say.

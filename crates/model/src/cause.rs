@@ -65,6 +65,16 @@ pub enum Cause {
     },
     /// A path of the config does not exist on the client, and nothing else was backed up.
     PathMissing,
+    /// A hook of the config failed on the client.
+    HookFailed {
+        /// Its name.
+        hook: String,
+    },
+    /// The command of a dump failed on the client, or its output did not get into the archive as a whole.
+    DumpFailed {
+        /// Its name.
+        dump: String,
+    },
     /// Paths of the config contradict each other.
     PathsOverlap,
     /// The repository has an archive of that name.
@@ -79,6 +89,14 @@ pub enum Cause {
     TargetNotEmpty,
     /// The client's user may not write where the archive was to be restored.
     ClientPermission,
+    /// Files of a restore test could not be extracted whole.
+    RestoreTestDamaged,
+    /// A restore test found another content than was recorded or expected.
+    RestoreTestDiffers,
+    /// A restore test found another content on the client, in a file of the same size and time.
+    RestoreTestLiveDiffers,
+    /// There is no room on this server for what a restore test extracts.
+    RestoreTestEnospc,
     /// The session ended before the archive was complete.
     SessionLost,
     /// The client refers to a chunk that is no longer there.
@@ -166,6 +184,8 @@ impl Cause {
             ClientBorgKilled { .. } => "client-borg-killed",
             ClientBorgFailed { .. } => "client-borg-failed",
             PathMissing => "path-missing",
+            HookFailed { .. } => "hook-failed",
+            DumpFailed { .. } => "dump-failed",
             PathsOverlap => "paths-overlap",
             ArchiveExists => "archive-exists",
             ArchiveMissing => "archive-missing",
@@ -173,6 +193,10 @@ impl Cause {
             PathNotInArchive => "path-not-in-archive",
             TargetNotEmpty => "target-not-empty",
             ClientPermission => "client-permission",
+            RestoreTestDamaged => "restore-test-damaged",
+            RestoreTestDiffers => "restore-test-differs",
+            RestoreTestLiveDiffers => "restore-test-live-differs",
+            RestoreTestEnospc => "restore-test-enospc",
             SessionLost => "session-lost",
             ViewStale => "view-stale",
             BorgcubedRestart => "borgcubed-restart",
@@ -230,6 +254,12 @@ impl Cause {
             ClientBorgKilled { .. } => "Look for the out-of-memory killer or a shutdown in the client's log. The next run resumes.",
             ClientBorgFailed { .. } => "`borgcube job log` has what the client's borg said.",
             PathMissing => "Mend the config's paths with `borgcube config edit`.",
+            HookFailed { .. } => {
+                "`borgcube job log` has what the hook said. Try its command on the client, as the user that the server comes as; `borgcube hook edit` changes it."
+            }
+            DumpFailed { .. } => {
+                "`borgcube job log` has what the command said. Try it on the client, as the user that the server comes as; `borgcube dump edit` changes it."
+            }
             PathsOverlap => "Paths of the config disagree about what a name is; remove one of them with `borgcube config edit`.",
             ArchiveExists => "Choose another name, or none: BorgCube then makes one.",
             ArchiveMissing => {
@@ -241,6 +271,16 @@ impl Cause {
             ClientPermission => {
                 "Name a directory with --into that the client's user may write, or restore as another user by way of --to-client."
             }
+            RestoreTestDamaged => {
+                "`borgcube job log` names the files; `borgcube repository check NAME --verify-data` says what else is damaged. Older archives may have the files whole: test one with --archive."
+            }
+            RestoreTestDiffers => {
+                "`borgcube job log` names the files. If you brought the hashes, see whether they are of that very archive; if an earlier test had recorded them, check the repository with --verify-data, and this server's memory."
+            }
+            RestoreTestLiveDiffers => {
+                "Look at the file on the client: somebody changed it and set its time back, its disk is failing, or the backup does not hold what it should. Backups do not notice such a change, because they go by size and time."
+            }
+            RestoreTestEnospc => "Free space on the file system of the state directory, or test less at a time with --bytes.",
             SessionLost => "The connection or its process ended early; run the config again, it resumes from the last checkpoint.",
             ViewStale => "BorgCube runs it again by itself once, with a fresh view; run the config again only if that failed, too.",
             BorgcubedRestart | WorkerCrashed => "Run the config again; it resumes from the last checkpoint.",

@@ -1,5 +1,6 @@
 //! Backup configs: what to back up on a client.
 
+use crate::hook::{Commands, Stream};
 use crate::names::{ClientName, ConfigName, Label, RepositoryName};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,9 @@ pub struct BackupConfig {
     /// Hours after which a person has to hear that there is no newer good backup. By the end of the backup.
     #[serde(default = "default_target_age")]
     pub target_age_hours: u32,
+    /// What the client runs before, after and during the backup.
+    #[serde(default, flatten)]
+    pub commands: Commands,
     /// When it was added.
     pub created: Timestamp,
 }
@@ -107,8 +111,8 @@ impl BackupConfig {
 
     /// Says what is wrong with a config before it is stored.
     pub fn check(&self) -> Result<(), String> {
-        if self.paths.is_empty() && !self.patterns.iter().any(|p| p.starts_with("R ")) {
-            return Err("a backup config needs at least one path (or a pattern 'R PATH')".into());
+        if self.paths.is_empty() && !self.patterns.iter().any(|p| p.starts_with("R ")) && self.commands.dumps.is_empty() {
+            return Err("a backup config needs at least one path (or a pattern 'R PATH', or a dump)".into());
         }
         for text in self.paths.iter().chain(&self.excludes).chain(&self.patterns).chain(&self.extra_options) {
             if text.is_empty() || text.contains('\0') || text.contains('\n') {
@@ -140,7 +144,7 @@ impl BackupConfig {
                 return Err(format!("extra option {option:?} must begin with '-'; write values as --option=value"));
             }
         }
-        Ok(())
+        self.commands.check(self)
     }
 
     /// The arguments of `borg` for archive `name`; the repository comes by BORG_REPO.
@@ -155,9 +159,16 @@ impl BackupConfig {
         if let Some(seconds) = self.checkpoint_interval {
             args.push(format!("--checkpoint-interval={seconds}"));
         }
-        if self.read_special {
+        if self.read_special || self.commands.stream() == Stream::Pipes {
             args.push("--read-special".into());
         }
+        if let Stream::Input(at) = self.commands.stream()
+            && let Some(dump) = self.commands.dumps.get(at)
+        {
+            args.push(format!("--stdin-name={}", dump.path()));
+        }
+        // The first pattern that matches counts.
+        args.extend(self.commands.dumps.iter().map(|dump| format!("--pattern=+pf:{}", dump.path())));
         if self.ignore_inode {
             args.push("--files-cache=ctime,size".into());
         }
@@ -166,6 +177,10 @@ impl BackupConfig {
         args.extend(self.extra_options.iter().cloned());
         args.push("--".into());
         args.push(format!("::{archive}"));
+        // First: when one of them fails nobody has waited for the paths.
+        for (at, dump) in self.commands.dumps.iter().enumerate() {
+            args.push(if self.commands.stream() == Stream::Input(at) { "-".into() } else { dump.path() });
+        }
         args.extend(self.paths.iter().cloned());
         args
     }
@@ -189,10 +204,11 @@ fn is_compression(words: &[&str]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn config() -> BackupConfig {
+    /// One with everything but commands.
+    pub fn config() -> BackupConfig {
         BackupConfig {
             client: "web1".parse().unwrap(),
             label: "etc".parse().unwrap(),
@@ -207,6 +223,7 @@ mod tests {
             ignore_inode: true,
             extra_options: vec!["--list".into()],
             target_age_hours: BackupConfig::TARGET_AGE_HOURS,
+            commands: Commands::default(),
             created: Timestamp(0),
         }
     }

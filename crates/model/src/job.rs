@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! backup, restore job_created -> client_preparing -> client_prepared -> client_in_progress -> client_done -> client_cleanup -> done
-//! check, compact  job_created -> repository_preparing -> repository_in_progress -> done
+//! check, compact, prune, restore test
+//!                 job_created -> repository_preparing -> repository_in_progress -> done
 //! ```
 //!
 //! [`Job::update_state`] is a compare-and-set along these arrows; [`Job::force_state`] leads from any state that is not final to failed and
 //! cancelled: for failures, cancellation and crashes.
 
 use crate::cause::Failure;
+use crate::hook::CommandResult;
 use crate::names::{ClientName, ConfigName, RepositoryName, ScheduleName};
 use crate::occurrence::Origin;
 use crate::progress::Statistics;
@@ -156,6 +158,9 @@ pub struct Job {
     /// How many warnings there were.
     #[serde(default)]
     pub warning_count: u64,
+    /// What became of the hooks and dumps of a backup, as its client says, in the order in which they ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<CommandResult>,
     /// Totals of the archive it made.
     #[serde(default)]
     pub statistics: Option<Statistics>,
@@ -238,6 +243,7 @@ impl Job {
             failure: None,
             warnings: vec![],
             warning_count: 0,
+            commands: vec![],
             statistics: None,
             archive: None,
             yielded: None,
@@ -294,7 +300,12 @@ impl Job {
     pub fn default_archive_name(&self, now: Timestamp) -> Option<String> {
         match &self.work {
             Work::Backup { client, label } => Some(format!("{client}-{label}-{}-{}", now.to_name(), self.number)),
-            Work::Check { .. } | Work::Compact { .. } | Work::Prune { .. } | Work::Restore { .. } => None,
+            Work::Check { .. }
+            | Work::Compact { .. }
+            | Work::Prune { .. }
+            | Work::Restore { .. }
+            | Work::RestoreTest { .. }
+            | Work::Import { .. } => None,
         }
     }
 
@@ -361,7 +372,7 @@ mod tests {
 
     #[test]
     fn what_needs_no_client_has_a_shorter_road() {
-        for work in [Work::Check { verify_data: true }, Work::Compact { threshold: 10 }] {
+        for work in [Work::Check { verify_data: true, config: None }, Work::Compact { threshold: 10 }] {
             let mut job = Job::new(7, work, "main".parse().unwrap(), "root", Timestamp(0));
             job.update_state(JobState::JobCreated, JobState::RepositoryPreparing, Timestamp(1)).unwrap();
             job.update_state(JobState::RepositoryPreparing, JobState::RepositoryInProgress, Timestamp(2)).unwrap();
@@ -378,7 +389,7 @@ mod tests {
         let json = serde_json::to_value(job()).unwrap();
         assert_eq!((&json["kind"], &json["client"], &json["label"]), (&"backup".into(), &"web1".into(), &"etc".into()));
         assert_eq!(serde_json::from_value::<Job>(json).unwrap(), job());
-        let check = Job::new(8, Work::Check { verify_data: true }, "main".parse().unwrap(), "root", Timestamp(0));
+        let check = Job::new(8, Work::Check { verify_data: true, config: None }, "main".parse().unwrap(), "root", Timestamp(0));
         let json = serde_json::to_value(&check).unwrap();
         assert_eq!((&json["kind"], &json["verify_data"], json.get("client")), (&"check".into(), &true.into(), None));
         assert_eq!(serde_json::from_value::<Job>(json).unwrap(), check);
@@ -387,7 +398,7 @@ mod tests {
 
     #[test]
     fn every_other_step_is_refused() {
-        let check = Job::new(8, Work::Check { verify_data: true }, "main".parse().unwrap(), "root", Timestamp(0));
+        let check = Job::new(8, Work::Check { verify_data: true, config: None }, "main".parse().unwrap(), "root", Timestamp(0));
         for from in JobState::ALL {
             for to in JobState::ALL {
                 for mut job in [job(), check.clone()] {

@@ -97,6 +97,20 @@ name_type!(
     PolicyName, "policy name"
 );
 
+name_type!(
+    /// A check config's name.
+    CheckName, "check config name"
+);
+
+name_type!(
+    /// A hook's name, unique within its backup config.
+    HookName, "hook name"
+);
+name_type!(
+    /// A dump's name, unique within its backup config: the name of a file.
+    DumpName, "dump name"
+);
+
 /// A backup config's full name, `CLIENT/LABEL`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

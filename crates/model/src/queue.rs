@@ -49,6 +49,8 @@ pub enum Blocked {
     Maintenance(RepositoryName, u64),
     /// One restore at a time on a client.
     Restore(u64),
+    /// One restore test at a time of a client.
+    RestoreTest(u64),
     /// The client has enough to do.
     Client(ClientName),
     /// The repository has enough to do.
@@ -63,6 +65,7 @@ impl fmt::Display for Blocked {
             Blocked::SameConfig(job) => write!(f, "waits for job {job} of the same config"),
             Blocked::Maintenance(repository, job) => write!(f, "waits for job {job} on repository {repository}"),
             Blocked::Restore(job) => write!(f, "waits for job {job}, which restores to the same client"),
+            Blocked::RestoreTest(job) => write!(f, "waits for job {job}, which tests a restore of the same client"),
             Blocked::Client(client) => write!(f, "waits for another job of client {client}"),
             Blocked::Repository(repository) => {
                 write!(f, "waits for another job of repository {repository}")
@@ -83,6 +86,13 @@ pub fn blocked(job: &Brief, running: &[Brief], limits: &Limits) -> Option<Blocke
             let same = |r: &&Brief| r.work.kind() == JobKind::Restore && r.work.client() == Some(client);
             if let Some(other) = running.iter().find(same) {
                 return Some(Blocked::Restore(other.number));
+            }
+        }
+        // It has no place on the client, and none among what concerns a whole repository.
+        Some(client) if job.work.kind() == JobKind::RestoreTest => {
+            let same = |r: &&Brief| r.work.kind() == JobKind::RestoreTest && r.work.client() == Some(client);
+            if let Some(other) = running.iter().find(same) {
+                return Some(Blocked::RestoreTest(other.number));
             }
         }
         Some(client) => {
@@ -142,7 +152,7 @@ mod tests {
     }
 
     fn check(number: u64, repository: &str) -> Brief {
-        Brief { number, work: Work::Check { verify_data: false }, repository: Some(repository.parse().unwrap()) }
+        Brief { number, work: Work::Check { verify_data: false, config: None }, repository: Some(repository.parse().unwrap()) }
     }
 
     #[test]

@@ -55,11 +55,17 @@ fn plan(cause: &Cause) -> Option<Plan> {
         | ArchiveInUse
         | PathNotInArchive
         | TargetNotEmpty
+        | RestoreTestDamaged
+        | RestoreTestDiffers
+        | RestoreTestLiveDiffers
+        | RestoreTestEnospc
         | ClientPermission
         | PolicyViolation { .. }
         | QuotaExceeded { .. }
         | Cancelled { .. }
         | ConfigMissing
+        | HookFailed { .. }
+        | DumpFailed { .. }
         | Internal => return None,
     };
     Some(Plan { attempts, first, longest })

@@ -1,6 +1,6 @@
 //! Schedules: when, and which actions.
 
-use crate::names::{ClientName, ConfigName, Label, PolicyName, RepositoryName, ScheduleName};
+use crate::names::{CheckName, ClientName, ConfigName, Label, PolicyName, RepositoryName, ScheduleName};
 use crate::recurrence::Recurrence;
 use crate::time::Timestamp;
 use regex::{Regex, RegexBuilder};
@@ -58,6 +58,11 @@ pub enum Action {
         #[serde(default)]
         verify_data: bool,
     },
+    /// Checks what a check config says.
+    CheckBy {
+        /// The check config.
+        config: CheckName,
+    },
     /// Compacts a repository.
     Compact {
         /// The repository.
@@ -78,6 +83,16 @@ pub enum Action {
         #[serde(default)]
         labels: Option<String>,
     },
+    /// Tests a restore of every backup config whose client and label match.
+    RestoreTest {
+        /// Regular expression for the client's name.
+        client: String,
+        /// Regular expression for the config's label.
+        label: String,
+        /// Compare with what is on the client then.
+        #[serde(default)]
+        live: bool,
+    },
     /// Enables another schedule.
     EnableSchedule {
         /// The schedule.
@@ -97,6 +112,7 @@ impl fmt::Display for Action {
             Action::RunConfigs { client, label } => write!(f, "run all configs of clients /{client}/ with labels /{label}/"),
             Action::Check { repository, verify_data: false } => write!(f, "check repository {repository}"),
             Action::Check { repository, verify_data: true } => write!(f, "check repository {repository} and verify its data"),
+            Action::CheckBy { config } => write!(f, "check by config {config}"),
             Action::Compact { repository } => write!(f, "compact repository {repository}"),
             Action::Prune { repository, policy, clients, labels } => {
                 f.write_str("prune")?;
@@ -104,6 +120,10 @@ impl fmt::Display for Action {
                 policy.as_ref().map_or(Ok(()), |policy| write!(f, " by policy {policy}"))?;
                 clients.as_ref().map_or(Ok(()), |clients| write!(f, " clients /{clients}/"))?;
                 labels.as_ref().map_or(Ok(()), |labels| write!(f, " labels /{labels}/"))
+            }
+            Action::RestoreTest { client, label, live } => {
+                write!(f, "test restores of clients /{client}/ with labels /{label}/")?;
+                f.write_str(if *live { " against the live clients" } else { "" })
             }
             Action::EnableSchedule { schedule } => write!(f, "enable schedule {schedule}"),
             Action::DisableSchedule { schedule } => write!(f, "disable schedule {schedule}"),
@@ -116,6 +136,11 @@ const MAX_PATTERN: usize = 500;
 
 /// Bytes that a compiled regular expression may take: it is matched against names of 64 ASCII characters.
 const PATTERN_SIZE: usize = 1 << 18;
+
+/// Compiles a regular expression that has to match a whole name of `what`; the error is a sentence.
+pub fn whole_name(what: &str, text: &str) -> Result<Regex, String> {
+    pattern(what, text)
+}
 
 /// Compiles a regular expression that has to match a whole name.
 fn pattern(what: &str, text: &str) -> Result<Regex, String> {
@@ -163,7 +188,7 @@ impl Action {
     /// Says what is wrong with an action before it is stored.
     pub fn check(&self) -> Result<(), String> {
         match self {
-            Action::RunConfigs { client, label } => Matcher::new(client, label).map(drop),
+            Action::RunConfigs { client, label } | Action::RestoreTest { client, label, .. } => Matcher::new(client, label).map(drop),
             Action::Prune { clients, labels, .. } => Matcher::maybe(clients.as_deref(), labels.as_deref()).map(drop),
             _ => Ok(()),
         }

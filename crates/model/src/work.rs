@@ -1,7 +1,10 @@
 //! What jobs do, and what came of it.
 
-use crate::names::{ClientName, ConfigName, Label, PolicyName, RepositoryName};
+use crate::check::Coverage;
+use crate::import::Import;
+use crate::names::{CheckName, ClientName, ConfigName, Label, PolicyName, RepositoryName};
 use crate::restore::Restore;
+use crate::restore_test::RestoreTest;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -20,6 +23,9 @@ pub enum Work {
     Check {
         /// Also decrypt each object and recompute its id.
         verify_data: bool,
+        /// What this check config says, as it is when the job begins. None: everything.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        config: Option<CheckName>,
     },
     /// Gives back the space of what was deleted.
     Compact {
@@ -47,6 +53,18 @@ pub enum Work {
         /// What, and where to.
         restore: Box<Restore>,
     },
+    /// Archives of other origin get records, once all that they refer to was verified.
+    Import {
+        /// Which, and whose they are.
+        import: Box<Import>,
+    },
+    /// Extracts a sample of an archive on the server, and compares it.
+    RestoreTest {
+        /// Whose archive it is.
+        client: ClientName,
+        /// What, and with what it is compared.
+        test: Box<RestoreTest>,
+    },
 }
 
 /// A job's kind alone.
@@ -63,11 +81,16 @@ pub enum JobKind {
     Prune,
     /// [`Work::Restore`].
     Restore,
+    /// [`Work::Import`].
+    Import,
+    /// [`Work::RestoreTest`].
+    RestoreTest,
 }
 
 impl JobKind {
     /// All of them.
-    pub const ALL: [JobKind; 5] = [JobKind::Backup, JobKind::Check, JobKind::Compact, JobKind::Prune, JobKind::Restore];
+    pub const ALL: [JobKind; 7] =
+        [JobKind::Backup, JobKind::Check, JobKind::Compact, JobKind::Prune, JobKind::Restore, JobKind::RestoreTest, JobKind::Import];
 
     /// The word in records, JSON and the manual.
     pub fn as_str(self) -> &'static str {
@@ -77,14 +100,16 @@ impl JobKind {
             JobKind::Compact => "compact",
             JobKind::Prune => "prune",
             JobKind::Restore => "restore",
+            JobKind::Import => "import",
+            JobKind::RestoreTest => "restore-test",
         }
     }
 
-    /// It runs on a client; the others are between the server and a repository.
+    /// It runs on a client; the others are between the server and a repository (a restore test may ask a client while it is at work).
     pub fn has_client(self) -> bool {
         match self {
             JobKind::Backup | JobKind::Restore => true,
-            JobKind::Check | JobKind::Compact | JobKind::Prune => false,
+            JobKind::Check | JobKind::Compact | JobKind::Prune | JobKind::RestoreTest | JobKind::Import => false,
         }
     }
 }
@@ -122,14 +147,16 @@ impl Work {
             Work::Compact { .. } => JobKind::Compact,
             Work::Prune { .. } => JobKind::Prune,
             Work::Restore { .. } => JobKind::Restore,
+            Work::Import { .. } => JobKind::Import,
+            Work::RestoreTest { .. } => JobKind::RestoreTest,
         }
     }
 
     /// The client concerned, where there is one.
     pub fn client(&self) -> Option<&ClientName> {
         match self {
-            Work::Backup { client, .. } | Work::Restore { client, .. } => Some(client),
-            Work::Check { .. } | Work::Compact { .. } | Work::Prune { .. } => None,
+            Work::Backup { client, .. } | Work::Restore { client, .. } | Work::RestoreTest { client, .. } => Some(client),
+            Work::Check { .. } | Work::Compact { .. } | Work::Prune { .. } | Work::Import { .. } => None,
         }
     }
 
@@ -137,7 +164,12 @@ impl Work {
     pub fn config(&self) -> Option<ConfigName> {
         match self {
             Work::Backup { client, label } => Some(ConfigName { client: client.clone(), label: label.clone() }),
-            Work::Check { .. } | Work::Compact { .. } | Work::Prune { .. } | Work::Restore { .. } => None,
+            Work::Check { .. }
+            | Work::Compact { .. }
+            | Work::Prune { .. }
+            | Work::Restore { .. }
+            | Work::RestoreTest { .. }
+            | Work::Import { .. } => None,
         }
     }
 
@@ -145,6 +177,12 @@ impl Work {
     pub fn on(&self, repository: Option<&RepositoryName>) -> String {
         if let Work::Restore { client, restore } = self {
             return format!("restore of {} to {client}", restore.archive);
+        }
+        if let Work::RestoreTest { client, test } = self {
+            return match &test.label {
+                Some(label) => format!("restore test of {client}/{label}"),
+                None => format!("restore test of {client}"),
+            };
         }
         match (self.config(), repository) {
             (Some(config), _) => config.to_string(),
@@ -159,6 +197,15 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks this way")]
+fn is_true(flag: &bool) -> bool {
+    *flag
+}
+
 /// What came of a job that makes no archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -171,6 +218,15 @@ pub enum Yield {
         bytes: u64,
         /// How much is wrong.
         error_count: u64,
+        /// Whether all that was due was checked; false if its time was over before.
+        #[serde(default = "yes", skip_serializing_if = "is_true")]
+        complete: bool,
+        /// How much of the segment files was checked lately.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        structure: Option<Coverage>,
+        /// How much of the content was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        data: Option<Coverage>,
     },
     /// Of a compact.
     Compacted {
@@ -197,6 +253,15 @@ pub enum Yield {
         /// Configs of which pruning is stopped.
         stopped: u64,
     },
+    /// Of an import.
+    Imported {
+        /// Archives that have a record now.
+        imported: u64,
+        /// Archives that were refused; the log says why.
+        refused: u64,
+        /// Archives that were asked for and left alone.
+        skipped: u64,
+    },
     /// Of a restore.
     Restored {
         /// The directory, as the client calls it; escaped for printing.
@@ -207,5 +272,34 @@ pub enum Yield {
         of: u64,
         /// Bytes that it has read, compressed.
         bytes: u64,
+    },
+    /// Of a restore test.
+    RestoreTested {
+        /// The archive's name.
+        archive: String,
+        /// What the sample was drawn with.
+        seed: u32,
+        /// Files that were extracted,
+        files: u64,
+        /// and bytes of them.
+        bytes: u64,
+        /// Files in the archive that could have been,
+        of_files: u64,
+        /// and bytes of them.
+        of_bytes: u64,
+        /// Files that are what an earlier test has recorded.
+        recorded: u64,
+        /// Files that are what a person expected.
+        expected: u64,
+        /// Files that are what the client has.
+        live: u64,
+        /// Files that have changed on the client since.
+        changed: u64,
+        /// Files that the client has no more, or does not show.
+        gone: u64,
+        /// Files that no test had seen as they are: recorded.
+        first_seen: u64,
+        /// Something was compared, and nothing was wrong.
+        good: bool,
     },
 }

@@ -440,16 +440,24 @@ fn accuse(path: &Path, payload: &[u8]) -> Result<(), WireError> {
     }
 }
 
-/// The descriptors are the client's side of pipes that others made: they stay blocking, so pieces must be small.
+/// The descriptors are the client's side of pipes that others made: they stay blocking. What fits is written at once, as far as the kernel can
+/// do that; else in small pieces.
 fn write_all(file: &mut File, bytes: &[u8], until: Instant) -> io::Result<()> {
     let mut rest = bytes;
+    let mut in_pieces = false;
     while !rest.is_empty() {
-        let left = until.saturating_duration_since(Instant::now());
-        let ready = poll(&[(file.as_fd(), Interest::Write)], Some(left)).map_err(io::Error::other)?;
-        if !ready.first().is_some_and(|ready| ready.any()) {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        match file.write(&rest[..rest.len().min(PIECE)]) {
+        let at_once = if in_pieces { Ok(None) } else { unix::nowait::write(file.as_fd(), rest) };
+        let written = match at_once {
+            Ok(Some(n)) => Ok(n),
+            Err(e) if e.kind() != ErrorKind::WouldBlock => Err(e),
+            otherwise => {
+                in_pieces |= otherwise.is_ok();
+                wait_for_room(file, until)?;
+                // Nobody else writes, so this does not block, whatever the descriptor is.
+                file.write(&rest[..rest.len().min(PIECE)])
+            }
+        };
+        match written {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(n) => rest = &rest[n..],
             Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
@@ -457,6 +465,12 @@ fn write_all(file: &mut File, bytes: &[u8], until: Instant) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn wait_for_room(file: &File, until: Instant) -> io::Result<()> {
+    let left = until.saturating_duration_since(Instant::now());
+    let ready = poll(&[(file.as_fd(), Interest::Write)], Some(left)).map_err(io::Error::other)?;
+    if ready.first().is_some_and(|ready| ready.any()) { Ok(()) } else { Err(ErrorKind::TimedOut.into()) }
 }
 
 /// Serves the client whose descriptors come over `connection`, and sends the exit code back.

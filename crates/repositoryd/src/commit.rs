@@ -181,11 +181,17 @@ fn still_there(open: &Open, candidate: &Candidate) -> Result<(), Failure> {
 
 /// Their chunks belong to archives now.
 fn settle(open: &Open, staged: &[Staged]) {
+    let damaged = open.opening.known().spoiled().len();
     for one in staged {
         for part in one.waiting.candidate.list.references.chunks(SLICE) {
             let ids: Vec<Id> = part.iter().map(|reference| Id(reference.id)).collect();
             open.opening.known().committed(&ids);
         }
+    }
+    if open.opening.known().spoiled().len() != damaged
+        && let Err(failure) = open.opening.save_spoiled()
+    {
+        log::warn!("what was damaged and is sound now will be sent once more: {}", failure.line());
     }
 }
 
@@ -198,7 +204,7 @@ fn store(owner: &Owner, open: &mut Open, staged: &[Staged], manifest: &[u8]) -> 
     let mut gone: Vec<Id> = vec![];
     for id in staged.iter().flat_map(|one| &one.removed).filter_map(|old| Id::from_hex(&old.id).ok()) {
         let mut known = open.opening.known();
-        if known.contains(&id).map_err(failed)? {
+        if known.is_stored(&id).map_err(failed)? {
             known.remove(&id);
             gone.push(id);
         }
@@ -338,6 +344,7 @@ fn record(owner: &Owner, candidate: &Candidate, id: Id, name: String, view_diges
         warnings: vec![],
         hold: None,
         pending_deletion: None,
+        imported: None,
     }
 }
 

@@ -189,6 +189,7 @@ mod tests {
                 warnings: vec![],
                 hold: None,
                 pending_deletion: None,
+                imported: None,
             };
             clock(&archive)
         };

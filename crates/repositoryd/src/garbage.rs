@@ -12,6 +12,7 @@ use crate::writer::Open;
 use borg::Id;
 use borg::manifest::Manifest;
 use model::{Archive, Failure};
+use repository::IdSet;
 use std::collections::HashSet;
 
 /// The chunks to delete, now forgotten by everybody. `kept` are the archives that are being committed, complete ones by `jobs`. What a
@@ -42,15 +43,17 @@ pub fn collect(owner: &Owner, open: &Open, removed: &[Archive], kept: &[&ViewLis
             return Ok(vec![]);
         }
     };
+    let kept_anyway = roots(&open.manifest);
     // Known before jobs: a session that proposes an archive later looks here and finds them gone.
     let mut known = open.opening.known();
     let mut doomed = vec![];
     for id in candidates {
-        if known.is_claimed(&id) || !known.contains(&id).map_err(|e| of_repository(&e))? {
+        if kept_anyway.contains(&id) || known.is_claimed(&id) || !known.is_stored(&id).map_err(|e| of_repository(&e))? {
             continue;
         }
         let holders = owner.jobs.holders(&open.opening, jobs, &id)?;
-        if !holders.is_empty() {
+        // Who holds what is damaged has nothing: it is told so, and sends it again.
+        if !holders.is_empty() && !known.spoiled().contains(&id) {
             known.adopt(id, &holders)?;
             continue;
         }
@@ -61,6 +64,12 @@ pub fn collect(owner: &Owner, open: &Open, removed: &[Archive], kept: &[&ViewLis
         known.lost();
     }
     Ok(doomed)
+}
+
+/// What is there for its own sake: the manifest, and the metadata of its archives. No view list names it. A client may have sent the same as
+/// a chunk, if it knows the metadata of an archive that another borg made; it is never garbage because that chunk is.
+pub fn roots(manifest: &Manifest) -> IdSet {
+    manifest.archives.values().map(|entry| entry.id).chain([Id::MANIFEST]).collect()
 }
 
 /// Whether the manifest has archives without a record.

@@ -14,6 +14,7 @@
 //! wait until somebody's commit has closed that segment. What a commit makes durable although nobody refers to it is in the journal, see
 //! [`crate::journal`].
 
+use crate::spoiled::Spoiled;
 use crate::spool::Spool;
 use borg::Id;
 use model::Failure;
@@ -55,6 +56,8 @@ struct Fresh {
     stored: bool,
     /// A commit of somebody else has made it durable.
     published: bool,
+    /// What was there before was damaged or missing, and archives may refer to it: it stays, even if nobody claims it any more.
+    resent: bool,
 }
 
 impl Fresh {
@@ -123,6 +126,8 @@ pub struct Known {
     epoch: Arc<AtomicU64>,
     /// Counts removals of what archives or sessions may refer to.
     losses: u64,
+    /// Damaged: stored, and as good as absent.
+    spoiled: Spoiled,
 }
 
 impl Known {
@@ -148,12 +153,61 @@ impl Known {
             going: IdMap::default(),
             epoch: Arc::default(),
             losses: 0,
+            spoiled: Spoiled::default(),
         }
+    }
+
+    /// With what checks have found to be damaged.
+    pub fn without(self, spoiled: Spoiled) -> Known {
+        Known { spoiled, ..self }
+    }
+
+    /// What checks have found to be damaged.
+    pub fn spoiled(&self) -> &Spoiled {
+        &self.spoiled
+    }
+
+    /// A check has found these to be damaged or missing, and no others: from now on they are absent. `before` is what was known to be when it
+    /// looked. What was sent again and is not committed stays, whatever was read of it: only a commit makes it sound, because until then it
+    /// may go again. To be followed by [`Opening::save_spoiled`].
+    ///
+    /// [`Opening::save_spoiled`]: crate::opening::Opening::save_spoiled
+    pub fn spoil(&mut self, damaged: &[Id], missing: &[Id], before: &[Id]) {
+        let mut ids: IdSet = self.spoiled.ids().into_iter().filter(|id| self.fresh.contains_key(id)).collect();
+        for id in missing {
+            if self.is_healed(id, before) {
+                continue;
+            }
+            // Should somebody have sent it meanwhile: archives refer to it.
+            self.durable.remove(id);
+            if let Some(fresh) = self.fresh.get_mut(id) {
+                fresh.resent = true;
+            }
+            ids.insert(*id);
+        }
+        for id in damaged {
+            if self.is_healed(id, before) {
+                continue;
+            }
+            // Whoever relies on it has nothing.
+            if !self.spoiled.contains(id) && self.fresh.get(id).is_some_and(|fresh| fresh.stored) {
+                self.forget(id);
+            }
+            ids.insert(*id);
+        }
+        self.spoiled.replace(ids);
+        self.lost();
+    }
+
+    /// It was damaged, and a commit has made it sound since.
+    fn is_healed(&self, id: &Id, before: &[Id]) -> bool {
+        before.binary_search(id).is_ok() && !self.spoiled.contains(id)
     }
 
     /// The same sessions go on with a repository that was closed and opened again: everything they have was committed before.
     pub fn reopened(&mut self, stored: Known) {
         self.stored = stored.stored;
+        self.spoiled = stored.spoiled;
         self.lost();
     }
 
@@ -191,7 +245,7 @@ impl Known {
         if self.is_fresh(id) {
             return Ok(true);
         }
-        if self.going.contains_key(id) {
+        if self.going.contains_key(id) || self.spoiled.contains(id) {
             return Ok(false);
         }
         match seen {
@@ -200,9 +254,14 @@ impl Known {
         }
     }
 
-    /// Whether it goes unless an archive that refers to it is committed; orphans do.
+    /// Whether the repository has it, damaged or not, so that it can be deleted.
+    pub fn is_stored(&self, id: &Id) -> Result<bool> {
+        Ok(self.contains(id)? || self.spoiled.contains(id) && !self.going.contains_key(id) && self.stored.contains(id)?)
+    }
+
+    /// Whether it goes unless an archive that refers to it is committed; orphans do. A damaged orphan is as good as gone.
     pub fn is_fresh(&self, id: &Id) -> bool {
-        self.fresh.contains_key(id) || self.durable.contains(id)
+        self.fresh.contains_key(id) || self.durable.contains(id) && !self.spoiled.contains(id)
     }
 
     /// Whether a session has it, or has left it in a transaction that is not committed.
@@ -222,8 +281,8 @@ impl Known {
     /// This job relies on an object. If that is fresh and the job did not claim it before, it does now: then this is true, and to be undone
     /// by [`Known::release`].
     pub fn rely(&mut self, id: &Id, job: Claimant) -> bool {
-        if self.durable.remove(id) {
-            self.set(*id, Fresh { first: job, shared: false, stored: true, published: true });
+        if !self.spoiled.contains(id) && self.durable.remove(id) {
+            self.set(*id, Fresh { first: job, shared: false, stored: true, published: true, resent: false });
             return true;
         }
         let Some(fresh) = self.fresh.get_mut(id) else { return false };
@@ -243,7 +302,9 @@ impl Known {
 
     /// A session's object is about to be stored; [`Known::claim`] said false.
     pub fn add_fresh(&mut self, id: Id, job: Claimant) {
-        self.set(id, Fresh { first: job, shared: false, stored: false, published: false });
+        // An orphan that is damaged is nobody's as before.
+        let resent = !self.durable.remove(&id) && self.spoiled.contains(&id);
+        self.set(id, Fresh { first: job, shared: false, stored: false, published: false, resent });
     }
 
     /// An object that is stored and durable, and that no archive refers to any more, belongs to these jobs now. The next commit notes it in
@@ -252,7 +313,7 @@ impl Known {
         self.unpublished.push(id)?;
         // It may be an orphan already, and would go as one while they rely on it.
         self.durable.remove(&id);
-        self.set(id, Fresh { first: Claimant::NOBODY, shared: false, stored: true, published: true });
+        self.set(id, Fresh { first: Claimant::NOBODY, shared: false, stored: true, published: true, resent: false });
         jobs.iter().for_each(|job| {
             self.rely(&id, *job);
         });
@@ -314,7 +375,8 @@ impl Known {
     pub fn remove(&mut self, id: &Id) {
         let fresh = self.forget(id);
         self.durable.remove(id);
-        self.going.insert(*id, fresh.unwrap_or(Fresh { first: Claimant::NOBODY, shared: false, stored: true, published: true }));
+        self.going
+            .insert(*id, fresh.unwrap_or(Fresh { first: Claimant::NOBODY, shared: false, stored: true, published: true, resent: false }));
         self.tick();
     }
 
@@ -355,8 +417,9 @@ impl Known {
             match self.fresh.get_mut(id) {
                 Some(fresh) if fresh.is_claimed() => fresh.published = fresh.stored,
                 Some(fresh) if fresh.stored => {
+                    let resent = fresh.resent;
                     self.forget(id);
-                    self.durable.insert(*id);
+                    self.orphan(*id, resent);
                 }
                 _ => {}
             }
@@ -365,9 +428,15 @@ impl Known {
 
     /// A commit happened, of an archive that refers to these.
     pub fn committed<'a>(&mut self, references: impl IntoIterator<Item = &'a Id>) {
+        let mut healed = 0;
         for id in references {
-            self.forget(id);
+            let sent = self.forget(id).is_some();
             self.durable.remove(id);
+            // One that was found in this moment is not sound by being referred to.
+            healed += usize::from(sent && self.spoiled.remove(id));
+        }
+        if healed > 0 {
+            log::warn!("{healed} damaged chunks were sent again and are sound now; {} are left", self.spoiled.len());
         }
         self.deleted = vec![];
         self.tick();
@@ -388,13 +457,21 @@ impl Known {
             if !fresh.is_claimed() {
                 self.claimed -= 1;
                 if fresh.published {
+                    let resent = fresh.resent;
                     self.forget(id);
-                    self.durable.insert(*id);
+                    self.orphan(*id, resent);
                 }
                 count += 1;
             }
         }
         count
+    }
+
+    /// Durable, and nobody's. What was damaged before, others refer to: it stays, and the next check finds it sound.
+    fn orphan(&mut self, id: Id, resent: bool) {
+        if !resent {
+            self.durable.insert(id);
+        }
     }
 
     /// A job has let go of all that it claimed.
@@ -418,8 +495,13 @@ impl Known {
         self.deleted.extend(&batch);
         if !self.is_listed() && self.fresh.len() > self.claimed {
             // They may be alone in nobody's transaction for a long time.
-            let stored = self.fresh.iter().filter(|(_, fresh)| fresh.stored && !fresh.is_claimed()).map(|(id, _)| *id);
-            batch.extend(stored.take(most.saturating_sub(batch.len())));
+            let is_nobodys = |fresh: &Fresh| fresh.stored && !fresh.is_claimed();
+            let stored: Vec<(Id, bool)> = self.fresh.iter().filter(|(_, f)| is_nobodys(f)).map(|(id, f)| (*id, f.resent)).collect();
+            let (stay, go): (Vec<_>, Vec<_>) = stored.into_iter().partition(|(_, resent)| *resent);
+            for (id, _) in &stay {
+                self.forget(id);
+            }
+            batch.extend(go.into_iter().map(|(id, _)| id).take(most.saturating_sub(batch.len())));
         }
         if !batch.is_empty() {
             batch.iter().for_each(|id| self.remove(id));
@@ -499,7 +581,7 @@ impl Known {
         self.shared.clear();
         let mut fresh = std::mem::take(&mut self.fresh);
         fresh.retain(|id, fresh| {
-            if fresh.published {
+            if fresh.published && !fresh.resent {
                 self.durable.insert(*id);
             }
             !fresh.published
@@ -716,6 +798,81 @@ mod tests {
         assert_eq!(known.release(ME, [&A]), 1);
         assert!(known.claim(&A, ME, None).unwrap());
         assert!(known.store(&A).unwrap() && !known.store(&A).unwrap());
+    }
+
+    /// Of a check that began when nothing was known to be damaged.
+    fn spoiled(known: &mut Known, ids: &[Id]) {
+        let before = known.spoiled().ids();
+        known.spoil(ids, &[], &before);
+    }
+
+    #[test]
+    fn what_was_sent_again_stays_whatever_a_check_reads_before_it_is_committed() {
+        for commit in [false, true] {
+            let mut known = listed(vec![OLD]);
+            spoiled(&mut known, &[OLD]);
+            assert!(!known.claim(&OLD, ME, None).unwrap());
+            known.add_fresh(OLD, ME);
+            assert!(known.store(&OLD).unwrap());
+            // It was sound when the next check read it.
+            spoiled(&mut known, &[]);
+            assert_eq!(known.spoiled().ids(), [OLD]);
+            publish(&mut known);
+            known.committed(if commit { &[OLD][..] } else { &[] });
+            known.release(ME, [&OLD]);
+            assert_eq!(step(&mut known, 9), Tidying::Nothing, "an archive refers to it");
+            assert_eq!(known.spoiled().len(), usize::from(!commit));
+            // Nobody has it, and it was durable: now it may be sound.
+            spoiled(&mut known, &[]);
+            assert!(known.contains(&OLD).unwrap() && !known.is_fresh(&OLD));
+        }
+    }
+
+    #[test]
+    fn what_is_found_damaged_is_nobodys_any_more() {
+        // One that a session has stored, and an orphan.
+        let mut known = stored(&[A]);
+        known.add_orphans([OLD]);
+        spoiled(&mut known, &[A, OLD]);
+        for id in [A, OLD] {
+            assert!(!known.contains(&id).unwrap() && !known.claim(&id, YOU, None).unwrap() && !known.rely(&id, YOU));
+        }
+        // Sent again, it counts again; no archive refers to the orphan, so it goes as others do.
+        for id in [A, OLD] {
+            known.add_fresh(id, YOU);
+            assert!(known.store(&id).unwrap() && known.contains(&id).unwrap());
+        }
+        publish(&mut known);
+        known.committed([&A]);
+        assert_eq!(known.spoiled().ids(), [OLD]);
+        assert_eq!(known.release(YOU, [&A, &OLD]), 1);
+        assert_eq!(step(&mut known, 9), Tidying::Delete(vec![OLD]));
+        // If that is undone, it is back, and damaged.
+        known.discarded();
+        known.done();
+        assert!(!known.contains(&OLD).unwrap() && !known.is_fresh(&OLD));
+        assert_eq!(step(&mut known, 9), Tidying::Delete(vec![OLD]));
+    }
+
+    #[test]
+    fn what_was_sent_while_a_check_looked_is_not_taken_for_damaged() {
+        let mut known = listed(vec![OLD]);
+        spoiled(&mut known, &[A, OLD]);
+        let before = known.spoiled().ids();
+        known.add_fresh(OLD, ME);
+        assert!(known.store(&OLD).unwrap());
+        publish(&mut known);
+        known.committed([&OLD]);
+        // B was missing when the check looked, and is on its way now.
+        known.add_fresh(B, ME);
+        assert!(known.store(&B).unwrap());
+        known.spoil(&[A, OLD], &[B], &before);
+        assert_eq!(known.spoiled().ids(), [A, B]);
+        assert!(known.contains(&OLD).unwrap() && known.contains(&B).unwrap());
+        publish(&mut known);
+        known.committed([]);
+        assert_eq!(known.release(ME, [&B]), 1);
+        assert_eq!(step(&mut known, 9), Tidying::Nothing, "archives refer to it");
     }
 
     #[test]

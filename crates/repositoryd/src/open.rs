@@ -10,6 +10,7 @@ use crate::opening::Opening;
 use crate::owner::Owner;
 use crate::pauses::pause_for_tests;
 use crate::reconcile::reconcile;
+use crate::spoiled::Spoiled;
 use crate::unlock::{Unlocked, unlock};
 use crate::{intents, orphans, tool};
 use borg::manifest::Manifest;
@@ -91,6 +92,7 @@ impl Open {
             Some(reader) => Known::indexed(reader.clone(), &scratch),
             None => Known::listed(repository.list_ids().map_err(|e| of_repository(&e))?, &scratch),
         };
+        known = known.without(Spoiled::open(&views));
         log::info!("the repository is open: {} objects, {} archives", known.count(), manifest.archives.len());
         intents::resolve(owner, &manifest)?;
         reconcile(owner, &manifest)?;
@@ -164,7 +166,7 @@ impl Open {
         for id in &gone {
             let there = {
                 let mut known = self.opening.known();
-                let there = known.contains(id).map_err(|e| of_repository(&e))?;
+                let there = known.is_stored(id).map_err(|e| of_repository(&e))?;
                 if there {
                     known.remove(id);
                 }

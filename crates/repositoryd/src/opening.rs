@@ -1,6 +1,6 @@
 //! What all threads share while the repository is open, from its opening to its closing.
 
-use crate::failures::of_repository;
+use crate::failures::{of_repository, of_state};
 use crate::known::{Known, Seen};
 use crate::nonces::Nonces;
 use borg::{Id, Key, RepositoryId};
@@ -26,6 +26,8 @@ pub struct Opening {
     failure: OnceLock<Failure>,
     /// How to reach the threads of running sessions, by job.
     lines: Mutex<HashMap<u64, Line>>,
+    /// Who writes down what is damaged.
+    saving: Mutex<()>,
 }
 
 /// How many entries of an index are read in order in the time that one is looked up.
@@ -77,7 +79,7 @@ impl Opening {
     pub fn new(id: RepositoryId, key: Key, nonces: Nonces, known: Known, reader: Option<Reader>) -> Opening {
         let epoch = known.epoch();
         let (known, reader) = (Mutex::new(known), RwLock::new(reader));
-        Opening { id, key, nonces, known, epoch, reader, failure: OnceLock::new(), lines: Mutex::default() }
+        Opening { id, key, nonces, known, epoch, reader, failure: OnceLock::new(), lines: Mutex::default(), saving: Mutex::default() }
     }
 
     /// The repository was closed, and is open again.
@@ -127,6 +129,13 @@ impl Opening {
     /// The objects. Locked before the jobs, if both are needed.
     pub fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down which objects are damaged, without keeping anybody from asking meanwhile.
+    pub fn save_spoiled(&self) -> Result<(), Failure> {
+        let _alone = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let spoiled = self.known().spoiled().clone();
+        spoiled.save().map_err(|e| of_state(&e))
     }
 
     /// Why this opening is over, if it is over by a failure.

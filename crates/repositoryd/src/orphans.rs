@@ -4,7 +4,7 @@
 //! journal knows stays in it.
 
 use crate::failures::{of_repository, of_store, stale};
-use crate::garbage::has_foreign;
+use crate::garbage::{has_foreign, roots};
 use crate::jobs::Job;
 use crate::journal::Journal;
 use crate::known::Known;
@@ -44,9 +44,10 @@ pub fn settle(owner: &Owner, known: &mut Known, manifest: &Manifest, journal: &m
         is_sure &= strike_all(owner, &records, pile);
         orphans.append(pile);
     };
+    let kept_anyway = roots(manifest);
     journal.each(|ids| {
         for id in ids {
-            if known.contains(&id).map_err(|e| of_repository(&e))? {
+            if !kept_anyway.contains(&id) && known.contains(&id).map_err(|e| of_repository(&e))? {
                 pile.push(id);
             }
         }

@@ -78,6 +78,8 @@ fn backup(owner: &Owner, request: &Prepare, record: &model::Job) -> Result<Made,
     model::names::check_archive_name(&request.archive_name).map_err(|e| internal(e.to_string()))?;
     let Some(name) = record.config() else { return Err(internal(format!("job {} is no backup", request.job))) };
     let config = owner.store.read(|r| r.configs().get(&name)).map_err(|e| of_store(&e))?;
+    // What the client runs before its borg comes has time limits of its own.
+    let hook_seconds = config.as_ref().map_or(0, |config| config.commands.seconds_before());
     // As borg is told, for compression may also stand among the further options.
     let asks = |argument: &String| ["--compression=obfuscate", "-Cobfuscate"].iter().any(|option| argument.starts_with(option));
     let obfuscate = config.is_some_and(|config| config.borg_arguments(&request.archive_name).iter().any(asks));
@@ -130,15 +132,20 @@ fn backup(owner: &Owner, request: &Prepare, record: &model::Job) -> Result<Made,
         manifest_timestamp,
         view_chunks: job.view.references.len() as u64,
         mark: view::shown(&job.view.mark),
-        kept: job.view.kept.as_ref().map(view::shown),
+        kept: kept(&job).map(view::shown),
         warnings: warning.into_iter().collect(),
     };
-    if let Err(failure) = publish(owner, request.job, &hash) {
+    if let Err(failure) = publish(owner, request.job, &hash, hook_seconds) {
         withdraw(owner, request.job, &hash);
         owner.jobs.remove(request.job);
         return Err(failure);
     }
     Ok(Made { job, prepared, token_hash: hash })
+}
+
+/// The mark of the cache that the client may keep: none, if that has chunks that are damaged here.
+fn kept(job: &Job) -> Option<&[u8; 16]> {
+    job.view.kept.as_ref().filter(|_| !job.opening.known().spoiled().any(|id| job.view.find(id).is_some()))
 }
 
 /// What is made anew for each job.
@@ -215,7 +222,8 @@ pub fn cache(job: &Job) -> Result<(File, u64, u64), Failure> {
                     }
                 }
                 let known = job.opening.known();
-                there.extend(found.into_iter().filter(|reference| !known.is_fresh(&Id(reference.id))));
+                let stays = |id: &Id| !known.is_fresh(id) && !known.spoiled().contains(id);
+                there.extend(found.into_iter().filter(|reference| stays(&Id(reference.id))));
             }
         }
         None => {
@@ -243,15 +251,15 @@ fn chunks_cache(view: &[&Reference]) -> Result<(File, u64, u64), Failure> {
     Ok((file, view.len() as u64, size))
 }
 
-/// Lets the token be found: first in the database, then by name.
-pub fn publish(owner: &Owner, job: u64, hash: &str) -> Result<(), Failure> {
+/// Lets the token be found: first in the database, then by name. It lives `more` seconds longer than usual.
+pub fn publish(owner: &Owner, job: u64, hash: &str, more: u64) -> Result<(), Failure> {
     let now = Timestamp::now();
     let session = PreparedSession {
         token_hash: hash.to_owned(),
         job,
         repository: owner.name.clone(),
         created: now,
-        expires: now.plus_seconds(token_seconds()),
+        expires: now.plus_seconds(token_seconds().saturating_add(i64::try_from(more).unwrap_or(i64::MAX))),
     };
     let note = format!("job {job}: a session is prepared");
     let written = owner.store.write(&note, &owner.actor(), |w| {

@@ -23,7 +23,9 @@ pub fn reconcile(owner: &Owner, manifest: &Manifest) -> Result<(), Failure> {
     });
     let mut kept: HashSet<String> = here.iter().map(|archive| archive.id.clone()).collect();
     // Borg 1.x: a manifest's timestamp only goes forward, so behind our last commit comes no smaller one.
-    let last = here.iter().chain(&gone).map(|archive| archive.end.0).max().unwrap_or(i64::MIN);
+    // Times of imported archives are somebody else's.
+    let made = here.iter().chain(&gone).filter(|archive| archive.imported.is_none());
+    let last = made.map(|archive| archive.end.0).max().unwrap_or(i64::MIN);
     if manifest.timestamp_micros().is_none_or(|time| time < last) && !gone.is_empty() {
         log::warn!("the manifest is older than what was committed; the records of {} archives that it does not have stay", gone.len());
         kept.extend(gone.into_iter().map(|archive| archive.id));

@@ -139,7 +139,7 @@ pub fn prepare(owner: &Owner, request: &Prepare, client: &ClientName, id: &str) 
     let hash = keys.token_hash();
     // From here on the archive is not deleted; whether it was before, the writer knows.
     let ready = find(owner, &archive.name, id)
-        .and_then(|again| if Arc::ptr_eq(&again.opening, &job.opening) { publish(owner, request.job, &hash) } else { Err(ending()) });
+        .and_then(|again| if Arc::ptr_eq(&again.opening, &job.opening) { publish(owner, request.job, &hash, 0) } else { Err(ending()) });
     if let Err(failure) = ready {
         withdraw(owner, request.job, &hash);
         owner.jobs.remove(request.job);
@@ -171,7 +171,7 @@ fn signed_anew(owner: &Owner, opening: &Arc<Opening>, archive: &Archive, id: &Id
     };
     let payload = fetch(owner, opening, id)?.ok_or_else(|| damaged("there is no such object".into()))?;
     let packed = decompress(&payload, MAX_PLAINTEXT).map_err(|e| damaged(e.to_string()))?;
-    verified(&opening.key, id, &packed).map_err(damaged)?;
+    verified(&opening.key, id, &packed, archive.imported.as_ref().is_some_and(|imported| !imported.signed)).map_err(damaged)?;
     let metadata = Metadata::parse(&packed).map_err(|e| damaged(e.to_string()))?;
     if metadata.name != archive.name.as_bytes() {
         return Err(damaged("it is another archive's".into()));
@@ -179,14 +179,15 @@ fn signed_anew(owner: &Owner, opening: &Arc<Opening>, archive: &Archive, id: &Id
     Ok((metadata.pack(&keys.client_key, keys.archive_salt), metadata.time))
 }
 
-/// Before anything of it is looked at: it was written with this key.
-fn verified(key: &Key, id: &Id, packed: &[u8]) -> Result<(), String> {
+/// Before anything of it is looked at: it was written with this key. `unsigned`: it had no signature when it was imported, and its id alone,
+/// which is in its record, tells that it is still the same.
+fn verified(key: &Key, id: &Id, packed: &[u8], unsigned: bool) -> Result<(), String> {
     if key.id_hash(packed) != *id {
         return Err("its content is not what its id promises".into());
     }
     let status = Metadata::verify_tam(packed, key).map_err(|e| e.to_string())?;
     // What BorgCube makes is signed, in every mode; without encryption that says nothing, and costs nothing.
-    if status == Status::Verified { Ok(()) } else { Err("it is not signed (TAM)".into()) }
+    if status == Status::Verified || unsigned { Ok(()) } else { Err("it is not signed (TAM)".into()) }
 }
 
 /// What an honest client may read: each file, and the item stream. As many objects as a backup may have.
@@ -279,9 +280,9 @@ mod tests {
         let archive = Metadata { name: b"a".to_vec(), time: "2026-01-02T03:04:05.000006".into(), ..Metadata::default() };
         let packed = archive.pack(&key(1), [3; 64]);
         let id = key(1).id_hash(&packed);
-        verified(&key(1), &id, &packed).unwrap();
-        assert!(verified(&key(1), &Id([0; 32]), &packed).unwrap_err().contains("its id promises"));
+        verified(&key(1), &id, &packed, false).unwrap();
+        assert!(verified(&key(1), &Id([0; 32]), &packed, true).unwrap_err().contains("its id promises"));
         let foreign = archive.pack(&key(2), [3; 64]);
-        assert!(verified(&key(1), &key(1).id_hash(&foreign), &foreign).unwrap_err().contains("TAM"));
+        assert!(verified(&key(1), &key(1).id_hash(&foreign), &foreign, true).unwrap_err().contains("TAM"));
     }
 }

@@ -1,6 +1,7 @@
 //! The writer's part of maintenance: one bounded step for each request, so that backups get their turn in between.
 
 use crate::failures::{of_repository, of_store};
+use crate::garbage::roots;
 use crate::open::Open;
 use crate::opening::Opening;
 use crate::owner::Owner;
@@ -8,6 +9,7 @@ use crate::pauses::pause_for_tests;
 use crate::restore;
 use crate::tidy;
 use crate::view;
+use crate::viewlist::{self, Staged};
 use crate::writer::{Reply, answer, current, reopen_if_changed};
 use borg::Id;
 use model::{Archive, Failure};
@@ -46,6 +48,26 @@ pub enum Upkeep {
         records: Vec<Archive>,
         /// The answer.
         reply: Reply<Removal>,
+    },
+    /// Give an archive of the manifest a record.
+    Adopt {
+        /// For this opening only.
+        opening: Arc<Opening>,
+        /// The record, but for the digest of its list.
+        archive: Box<Archive>,
+        /// Its list.
+        list: Staged,
+        /// [`crate::known::Known::losses`] when its references were looked at.
+        losses: u64,
+        /// The answer: false if something went meanwhile, or the archive did. Then nothing was done.
+        reply: Reply<bool>,
+    },
+    /// Read the key as the repository keeps it, still locked.
+    LoadKey {
+        /// For this opening only.
+        opening: Arc<Opening>,
+        /// The answer; None where it keeps none.
+        reply: Reply<Option<Vec<u8>>>,
     },
     /// Delete objects that no archive refers to, as far as no session does.
     Collect {
@@ -131,6 +153,13 @@ pub fn serve(owner: &Owner, open: &mut Option<Open>, request: Upkeep) {
         Upkeep::Remove { opening, archives, records, reply } => {
             answer(&reply, step(open, &opening, |open| remove(owner, open, &archives, &records)));
         }
+        Upkeep::Adopt { opening, archive, list, losses, reply } => {
+            // An error leaves everything as it was: the repository is not touched.
+            answer(&reply, current(open, &opening).and_then(|open| adopt(owner, open, *archive, &list, losses)));
+        }
+        Upkeep::LoadKey { opening, reply } => {
+            answer(&reply, current(open, &opening).and_then(|open| open.repository.load_key().map_err(|e| of_repository(&e))));
+        }
         Upkeep::Collect { opening, ids, generation, reply } => {
             answer(&reply, step(open, &opening, |open| collect(owner, open, &ids, generation)));
         }
@@ -197,6 +226,34 @@ fn remove(owner: &Owner, open: &mut Open, archives: &BTreeMap<String, Id>, recor
     Ok(Removal::Done)
 }
 
+/// The list before the record: should it end in between, a file stays behind that nothing names, and the next opening removes it.
+fn adopt(owner: &Owner, open: &mut Open, mut archive: Archive, list: &Staged, losses: u64) -> Result<bool, Failure> {
+    let entry = open.manifest.archives.get(archive.name.as_bytes());
+    let is_there = entry.is_some_and(|entry| Id::from_hex(&archive.id) == Ok(entry.id));
+    let key = ArchiveKey::of(&archive);
+    let has_record = owner.store.read(|r| r.archives().exists(&key)).map_err(|e| of_store(&e))?;
+    if !is_there || has_record || open.opening.known().losses() != losses {
+        return Ok(false);
+    }
+    let path = owner.layout.view(owner.name.as_str(), &archive.id);
+    archive.view_digest = list.publish(&path)?;
+    pause_for_tests("import");
+    let note = format!(
+        "job {}: imported archive {} of repository {} as {}/{}",
+        archive.job,
+        unix::logging::escape(&archive.name),
+        owner.name,
+        archive.client,
+        archive.label
+    );
+    let written = owner.store.write(&note, &owner.actor(), |w| w.archives().put(&archive));
+    written.map_err(|e| of_store(&e)).inspect_err(|_| viewlist::remove(&path))?;
+    // Whoever compares chunks with all lists asks this one as well.
+    open.generation += 1;
+    log::info!("{note}");
+    Ok(true)
+}
+
 fn collect(owner: &Owner, open: &mut Open, ids: &[Id], generation: u64) -> Result<Collected, Failure> {
     let mut collected = Collected::default();
     if open.generation != generation {
@@ -204,20 +261,25 @@ fn collect(owner: &Owner, open: &mut Open, ids: &[Id], generation: u64) -> Resul
         return Ok(collected);
     }
     let reader = open.opening.reader();
+    let kept_anyway = roots(&open.manifest);
     let mut doomed = vec![];
     {
         // Whoever sends or proposes one of them later finds it gone here, and sends it again.
         let mut known = open.opening.known();
         for id in ids {
+            if kept_anyway.contains(id) {
+                continue;
+            }
             if known.is_claimed(id) {
                 collected.needed += 1;
                 continue;
             }
-            if !known.contains(id).map_err(|e| of_repository(&e))? {
+            if !known.is_stored(id).map_err(|e| of_repository(&e))? {
                 continue;
             }
             let holders = owner.jobs.holders(&open.opening, &HashSet::new(), id)?;
-            if !holders.is_empty() {
+            // Who holds what is damaged has nothing: it is told so, and sends it again.
+            if !holders.is_empty() && !known.spoiled().contains(id) {
                 known.adopt(*id, &holders)?;
                 collected.needed += 1;
                 continue;

@@ -262,6 +262,18 @@ fn archives_of_other_origin_are_deleted_and_keep_chunks() {
 }
 
 #[test]
+fn an_archive_whose_name_is_no_text_is_not_deleted_for_ever() {
+    let mut system = System::new(EncryptionMode::Repokey);
+    system.stop();
+    let borg = Borg::judges().remove(0);
+    // Borg 1.x takes a name's bytes as they are; `\u{fffd}` is how such a name is shown.
+    borg.create(&system.world(), &system.repo(), "sh\u{fffd}wn", &[], &[Path::new("/etc/hostname")]).unwrap();
+    system.start();
+    let refused = system.maintain(Operation::Delete { archives: vec!["sh\u{fffd}wn".into()], dry_run: false }).unwrap_err();
+    assert!(refused.message.contains("not valid UTF-8") && refused.message.contains("borg rename"), "{refused:?}");
+}
+
+#[test]
 fn sessions_wait_while_the_repository_is_lent_and_go_on() {
     let mut system = System::new(EncryptionMode::Repokey);
     let first = backup(&system, "a/x", "one", &[&noise(1, 50_000)]);
@@ -647,7 +659,7 @@ fn a_check_beside_backups_finds_nothing_wrong() {
         let checking = Maintenance::begin(&system, Operation::Check { verify_data: n % 2 == 0 });
         chunks.extend((0..50).map(|m| client.put(&noise(100 * n + m, 3000))));
         assert_eq!(client.archive_of("f", &chunks, true), Verdict::Accepted);
-        let Report::Checked { objects, bytes, errors, error_count: 0 } = checking.report().unwrap() else { panic!() };
+        let Report::Checked { objects, bytes, errors, error_count: 0, .. } = checking.report().unwrap() else { panic!() };
         assert!(objects >= 4 && bytes > 50_000 && errors.is_empty(), "{objects} {bytes}");
     }
     assert_eq!(client.archive_of("f", &chunks, false), Verdict::Accepted);

@@ -37,6 +37,7 @@ fn config(client: &str) -> BackupConfig {
         ignore_inode: false,
         extra_options: vec![],
         target_age_hours: 26,
+        commands: Default::default(),
         created: Timestamp(0),
     }
 }

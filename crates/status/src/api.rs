@@ -15,8 +15,9 @@ const LIMIT: Parameter = ("limit", "integer", "At most so many, 1 to 500");
 const CLIENT: Parameter = ("client", "string", "Of this client");
 const REPOSITORY: Parameter = ("repository", "string", "In this repository");
 const CONFIG: Parameter = ("config", "string", "Of this config, CLIENT/LABEL");
+const LABEL: Parameter = ("label", "string", "Of configs with this label");
 const STATE: Parameter = ("state", "string", "In this state, or one of queued, running, done, failed, cancelled");
-const KIND: Parameter = ("kind", "string", "Of this kind: backup, check, compact, prune, restore");
+const KIND: Parameter = ("kind", "string", "Of this kind: backup, check, compact, prune, restore, restore-test, import");
 
 /// The document, OpenAPI 3.1, as JSON.
 #[must_use]
@@ -30,7 +31,7 @@ pub fn document() -> String {
     add::<ClientPage>(&mut paths, g, "/clients/{name}", "One client", &[]);
     add::<RepositoriesPage>(&mut paths, g, "/repositories", "All repositories", &[]);
     add::<RepositoryPage>(&mut paths, g, "/repositories/{name}", "One repository", &[]);
-    add::<JobsPage>(&mut paths, g, "/jobs", "Jobs, the newest first", &[STATE, KIND, CLIENT, REPOSITORY, CONFIG, BEFORE, LIMIT]);
+    add::<JobsPage>(&mut paths, g, "/jobs", "Jobs, the newest first", &[STATE, KIND, CLIENT, REPOSITORY, CONFIG, LABEL, BEFORE, LIMIT]);
     add::<JobPage>(&mut paths, g, "/jobs/{number}", "One job, with its log", &[]);
     add::<ArchivesPage>(&mut paths, g, "/archives", "Archives, the newest first", &[CLIENT, REPOSITORY, CONFIG, BEFORE, LIMIT]);
     add::<ArchivePage>(&mut paths, g, "/archives/{repository}/{id}", "One archive", &[]);

@@ -12,8 +12,6 @@ use store::{ArchiveFilter, ArchiveKey, JobFilter, Read, Result, TransactionNumbe
 const FAR: u64 = 5_000;
 /// Archives that are read at a time.
 const PAGE: usize = 1_000;
-/// Jobs of a repository among which its last check is looked for, when everything is read anew.
-const CHECKS: usize = 10_000;
 
 /// Sums over archives that are restore points.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -101,20 +99,11 @@ fn is_check(job: &Job) -> bool {
     job.kind() == JobKind::Check && matches!(job.state, JobState::Done | JobState::Failed)
 }
 
-/// No index knows the kind of a job.
+/// The newest check that has ended.
 fn last_check(r: &Read<'_>, repository: &RepositoryName) -> Result<Option<Job>> {
     let states = vec![JobState::Done, JobState::Failed];
-    let mut filter = JobFilter { states, repository: Some(repository.clone()), ..JobFilter::default() };
-    for _ in 0..CHECKS / 100 {
-        let page = r.jobs().page(&filter, 100)?;
-        filter.before = page.last().map(|job| job.number);
-        let whole = page.len() == 100;
-        let check = page.into_iter().find(is_check);
-        if check.is_some() || !whole {
-            return Ok(check);
-        }
-    }
-    Ok(None)
+    let filter = JobFilter { states, repository: Some(repository.clone()), kind: Some(JobKind::Check), ..JobFilter::default() };
+    Ok(r.jobs().page(&filter, 1)?.pop())
 }
 
 /// Fails if one of the tables that we read is not there.
@@ -127,6 +116,7 @@ pub fn every_table(r: &Read<'_>) -> Result<()> {
     r.schedules().count()?;
     r.occurrences().count()?;
     r.policies().count()?;
+    r.health().count()?;
     r.settings().map(drop)
 }
 

@@ -35,6 +35,7 @@ fn archive(client: usize, number: usize, each: usize) -> Archive {
         warnings: vec![],
         hold: None,
         pending_deletion: None,
+        imported: None,
     }
 }
 

@@ -74,6 +74,12 @@ pub fn seal(kind: u16, version: u16, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// Reads a record of the present version; None: it is of another one, or something is wrong with it, and [`decode`] tells.
+pub fn decode_present<R: Record>(bytes: &[u8]) -> Option<R> {
+    let (version, body) = open(R::KIND, "", bytes).ok()?;
+    if version == R::VERSION { serde_json::from_slice(body).ok() } else { None }
+}
+
 /// Reads a record of any version that leads to the present one. `what` names the record in errors.
 pub fn decode<R: Record>(what: &str, bytes: &[u8]) -> Result<Decoded<R>> {
     let (version, body) = open(R::KIND, what, bytes)?;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::due::{self, Due, Skipped};
 use model::occurrence::LeftOut;
+use model::restore_test::RestoreTest;
 use model::schedule::Matcher;
 use model::trigger::{AccessContext, TriggerRefusal, TriggerTarget};
 use model::{
@@ -13,6 +14,7 @@ use model::{
 };
 
 use crate::error::{Error, Result};
+use crate::tables::ArchiveFilter;
 use crate::txn::Write;
 
 /// Entries of history that a schedule keeps.
@@ -97,6 +99,12 @@ impl Write<'_> {
 
     /// Removes a schedule; its history stays. Refused while a trigger or another schedule names it.
     pub fn remove_schedule(&mut self, name: &ScheduleName) -> Result<Schedule> {
+        self.refuse_named_schedule(name)?;
+        self.schedules().remove(name)
+    }
+
+    /// Refused while a trigger or another schedule names it.
+    pub fn refuse_named_schedule(&self, name: &ScheduleName) -> Result<()> {
         let target = TriggerTarget::Schedule { schedule: name.clone() };
         if let Some(trigger) = self.view().triggers().list()?.into_iter().find(|trigger| trigger.target == target) {
             return Err(Error::caller(format!("trigger {}… starts schedule {name}: remove the trigger first", trigger.id.short())));
@@ -105,7 +113,7 @@ impl Write<'_> {
         if let Some(other) = self.view().schedules().list()?.into_iter().find(|other| other.actions.iter().any(names)) {
             return Err(Error::caller(format!("schedule {} enables or disables {name}: change that first", other.name)));
         }
-        self.schedules().remove(name)
+        Ok(())
     }
 
     /// Deals with everything of a schedule that is due at `now`: at most one run, and the skips. What it gives is the run, or the newest skip that is now
@@ -299,12 +307,21 @@ impl Write<'_> {
     }
 }
 
-/// What is done for a repository once at a time: each kind, and each prune by itself.
+/// What is done for a repository once at a time: each kind, and each prune and each check config by itself.
 type Upkeep = (JobKind, Option<Work>, RepositoryName);
 
 fn upkeep(work: &Work, repository: &RepositoryName) -> Upkeep {
-    let prune = Some(work.clone()).filter(|work| work.kind() == JobKind::Prune);
-    (work.kind(), prune, repository.clone())
+    let by_itself = |work: &Work| work.kind() == JobKind::Prune || matches!(work, Work::Check { config: Some(_), .. });
+    let itself = Some(work.clone()).filter(by_itself);
+    (work.kind(), itself, repository.clone())
+}
+
+/// The config of which a job tests a restore.
+fn tested(work: &Work) -> Option<ConfigName> {
+    match work {
+        Work::RestoreTest { client, test } => Some(ConfigName { client: client.clone(), label: test.label.clone()? }),
+        _ => None,
+    }
 }
 
 /// One run of a schedule's actions.
@@ -318,6 +335,9 @@ struct Run<'w, 't, 'a> {
     blackouts: BTreeMap<ClientName, Vec<Blackout>>,
     /// What this run has dealt with: two actions may name the same config.
     seen: BTreeSet<ConfigName>,
+    /// The same of restore tests.
+    tests: BTreeMap<ConfigName, u64>,
+    tested: BTreeSet<ConfigName>,
     ran: Ran,
 }
 
@@ -328,9 +348,21 @@ impl<'w, 't, 'a> Run<'w, 't, 'a> {
         let busy = jobs.iter().filter_map(|job| Some((job.config()?, job.number))).collect();
         let of_repository = |job: &Job| Some((upkeep(&job.work, job.repository.as_ref()?), job.number));
         let maintained = jobs.iter().filter(|job| job.client().is_none()).filter_map(of_repository).collect();
+        let tests = jobs.iter().filter_map(|job| Some((tested(&job.work)?, job.number))).collect();
         let clients = view.clients().list()?.into_iter();
         let blackouts = clients.map(|client| (client.name, client.blackouts)).collect();
-        Ok(Run { write, schedule, asked, busy, maintained, blackouts, seen: BTreeSet::new(), ran: Ran::default() })
+        Ok(Run {
+            write,
+            schedule,
+            asked,
+            busy,
+            maintained,
+            blackouts,
+            seen: BTreeSet::new(),
+            tests,
+            tested: BTreeSet::new(),
+            ran: Ran::default(),
+        })
     }
 
     fn action(&mut self, action: &Action) -> Result<()> {
@@ -339,8 +371,26 @@ impl<'w, 't, 'a> Run<'w, 't, 'a> {
             Action::RunConfigs { client, label } => self.configs(client, label, action),
             Action::EnableSchedule { schedule } => self.switch(schedule, true, action),
             Action::DisableSchedule { schedule } => self.switch(schedule, false, action),
-            Action::Check { repository, verify_data } => self.maintain(repository, Work::Check { verify_data: *verify_data }, action),
+            Action::Check { repository, verify_data } => {
+                self.maintain(repository, Work::Check { verify_data: *verify_data, config: None }, action)
+            }
+            Action::CheckBy { config } => {
+                let chosen = match self.write.view().check_configs().get(config)? {
+                    Some(config) => {
+                        let all = self.write.view().repositories().list()?.into_iter().map(|repository| repository.name);
+                        // It was checked at entry, perhaps by another version.
+                        config.repositories.choose(all).unwrap_or_default()
+                    }
+                    None => vec![],
+                };
+                if chosen.is_empty() {
+                    self.leave_out(action.to_string(), SkipReason::NothingToRun, None);
+                }
+                let work = Work::Check { verify_data: false, config: Some(config.clone()) };
+                chosen.iter().try_for_each(|repository| self.maintain(repository, work.clone(), action))
+            }
             Action::Compact { repository } => self.maintain(repository, Work::Compact { threshold: Work::THRESHOLD }, action),
+            Action::RestoreTest { client, label, live } => self.restore_tests(client, label, *live, action),
             Action::Prune { repository, policy, clients, labels } => {
                 let (policy, clients, labels) = (policy.clone(), clients.clone(), labels.clone());
                 let work = Work::Prune { policy, clients, labels, compact: true };
@@ -355,6 +405,10 @@ impl<'w, 't, 'a> Run<'w, 't, 'a> {
     }
 
     fn configs(&mut self, client: &str, label: &str, action: &Action) -> Result<()> {
+        self.matching(client, label, action)?.iter().try_for_each(|config| self.config(config))
+    }
+
+    fn matching(&mut self, client: &str, label: &str, action: &Action) -> Result<Vec<ConfigName>> {
         let matching: Vec<ConfigName> = match Matcher::new(client, label) {
             Ok(matcher) => {
                 let all = self.write.view().configs().list()?.into_iter();
@@ -366,7 +420,30 @@ impl<'w, 't, 'a> Run<'w, 't, 'a> {
         if matching.is_empty() {
             self.leave_out(action.to_string(), SkipReason::NothingToRun, None);
         }
-        matching.iter().try_for_each(|config| self.config(config))
+        Ok(matching)
+    }
+
+    fn restore_tests(&mut self, client: &str, label: &str, live: bool, action: &Action) -> Result<()> {
+        for name in self.matching(client, label, action)? {
+            let Some(config) = self.write.configs().get(&name)? else { continue };
+            if !self.tested.insert(name.clone()) {
+                continue;
+            }
+            let what = format!("restore test of {name}");
+            if let Some(job) = self.tests.get(&name).copied() {
+                self.leave_out(what, SkipReason::StillRunning, Some(job));
+                continue;
+            }
+            // A client that has no archive yet is no failure of a test.
+            let filter = ArchiveFilter { config: Some(name.clone()), repository: Some(config.repository.clone()), ..Default::default() };
+            if self.write.view().archives().newest_whole(&filter)?.is_none() {
+                self.leave_out(what, SkipReason::NothingToRun, None);
+                continue;
+            }
+            let test = RestoreTest { label: Some(name.label), live, ..RestoreTest::new() };
+            self.create(Work::RestoreTest { client: name.client, test: Box::new(test) }, config.repository)?;
+        }
+        Ok(())
     }
 
     fn config(&mut self, name: &ConfigName) -> Result<()> {

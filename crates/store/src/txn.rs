@@ -133,16 +133,22 @@ pub struct Write<'t> {
     before: BTreeMap<(&'static str, Vec<u8>), Option<Vec<u8>>>,
     pub(crate) undoes: Option<TransactionNumber>,
     full: Cell<bool>,
+    witnessed: bool,
 }
 
 impl<'t> Write<'t> {
     pub(crate) fn new(inner: &'t Inner, txn: RwTxn<'t>) -> Write<'t> {
-        Write { inner, txn, before: BTreeMap::new(), undoes: None, full: Cell::new(false) }
+        Write { inner, txn, before: BTreeMap::new(), undoes: None, full: Cell::new(false), witnessed: false }
     }
 
     /// The database as this transaction sees it, its own changes included.
     pub fn view(&self) -> Read<'_> {
         Read::new(self.inner, &self.txn)
+    }
+
+    /// Something happened that changes nothing here, and belongs into the log all the same.
+    pub fn witness(&mut self) {
+        self.witnessed = true;
     }
 
     /// The table `T`.
@@ -215,7 +221,7 @@ impl<'t> Write<'t> {
             let show = self.view().definition(table).map(|def| def.show);
             changes.push(Change { table: table.to_owned(), record: show.map_or_else(String::new, |show| show(&key)), key, before, after });
         }
-        if changes.is_empty() {
+        if changes.is_empty() && !self.witnessed {
             return Ok(TransactionNumber::NONE);
         }
         let last = self.view().log().last()?;

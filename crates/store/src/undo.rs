@@ -171,6 +171,10 @@ impl Store {
 impl Write<'_> {
     fn revert(&mut self, number: TransactionNumber) -> Result<()> {
         let entry = self.view().log().get(number)?;
+        if entry.changes.is_empty() {
+            let reason = "what it tells of happened outside of the database";
+            return Err(Error::NotUndoable { number, record: "nothing here".into(), reason });
+        }
         self.undoes = Some(number);
         for change in entry.changes {
             let refuse = |reason| Error::NotUndoable { number, record: change.record.clone(), reason };

@@ -6,8 +6,10 @@ mod common;
 use std::fmt::Debug;
 use std::path::PathBuf;
 
+use model::check::Health;
+use model::restore_test::TestRecord;
 use model::retention::Jump;
-use model::{Archive, BackupConfig, Client, Job, Occurrence, Policy, Repository, Schedule, Settings, Timestamp, Trigger};
+use model::{Archive, BackupConfig, CheckConfig, Client, Job, Occurrence, Policy, Repository, Schedule, Settings, Timestamp, Trigger};
 use store::record::{decode, encode, seal};
 use store::{Change, Entry, Intent, PreparedSession, Record, TransactionNumber};
 
@@ -128,6 +130,21 @@ fn clock_jump() {
 }
 
 #[test]
+fn restore_tests() {
+    check::<TestRecord>(common::restore_tests());
+}
+
+#[test]
+fn check_config() {
+    check::<CheckConfig>(common::check_config("nightly"));
+}
+
+#[test]
+fn health() {
+    check::<Health>(common::health("main"));
+}
+
+#[test]
 fn archives_from_before_retention_are_neither_held_nor_going() {
     let archive = decode::<Archive>("archive", &fixture(Archive::NAME, 2)).unwrap().record;
     assert_eq!((archive.hold, archive.pending_deletion), (None, None));
@@ -155,10 +172,13 @@ fn kinds_are_unique() {
         Trigger::KIND,
         Policy::KIND,
         Jump::KIND,
+        TestRecord::KIND,
+        CheckConfig::KIND,
+        Health::KIND,
     ];
-    assert_eq!(kinds, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], "a kind's number never changes");
+    assert_eq!(kinds, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 20, 21], "a kind's number never changes");
     kinds.dedup();
-    assert_eq!(kinds.len(), 14);
+    assert_eq!(kinds.len(), 17);
 }
 
 #[test]
@@ -223,5 +243,8 @@ fn write_missing_fixtures() {
     write(&common::trigger());
     write(&common::policy("standard"));
     write(&common::clock_jump());
+    write(&common::restore_tests());
+    write(&common::check_config("nightly"));
+    write(&common::health("main"));
     write(&entry());
 }

@@ -6,7 +6,7 @@ mod common;
 use std::time::Instant;
 
 use common::*;
-use model::{Archive, Job, JobState, Timestamp};
+use model::{Archive, Job, JobKind, JobState, Timestamp, Work};
 use store::{ArchiveFilter, ArchiveKey, JobFilter, Store};
 
 const CLIENTS: [&str; 4] = ["web1", "web10", "web", "db"];
@@ -37,6 +37,11 @@ fn fill_jobs(store: &Store, count: usize) -> Vec<Job> {
         if dice.roll(20) == 0 {
             job.repository = None;
         }
+        match dice.roll(10) {
+            0 => job.work = Work::Check { verify_data: false, config: None },
+            1 => job.work = Work::Compact { threshold: 10 },
+            _ => {}
+        }
         jobs.push(job);
     }
     for some in jobs.chunks(1000) {
@@ -58,6 +63,8 @@ fn plain(jobs: &[Job], filter: &JobFilter, limit: usize) -> Vec<Job> {
             && filter.client.as_ref().is_none_or(|c| Some(c) == job.client())
             && filter.repository.as_ref().is_none_or(|r| Some(r) == job.repository.as_ref())
             && filter.config.as_ref().is_none_or(|c| Some(c) == job.config().as_ref())
+            && filter.kind.is_none_or(|kind| kind == job.kind())
+            && filter.label.as_ref().is_none_or(|label| job.config().is_some_and(|config| config.label == *label))
             && filter.before.is_none_or(|n| job.number < n)
     };
     jobs.iter().rev().filter(fits).take(limit).cloned().collect()
@@ -81,6 +88,12 @@ fn pages_of_jobs_equal_a_plain_search() {
         }
         if dice.roll(3) == 0 {
             filter.config = Some(config_name(&format!("{}/{}", dice.pick(&CLIENTS), dice.pick(&LABELS))));
+        }
+        if dice.roll(3) == 0 {
+            filter.kind = Some(dice.pick(&[JobKind::Backup, JobKind::Check, JobKind::Compact, JobKind::Prune]));
+        }
+        if dice.roll(3) == 0 {
+            filter.label = Some(dice.pick(&LABELS).parse().unwrap());
         }
         if dice.roll(2) == 0 {
             filter.before = Some(dice.roll(2100) as u64);
@@ -129,6 +142,7 @@ fn archives_by_client_config_repository_name_and_time() {
         if dice.roll(10) == 0 {
             archive.start = Timestamp(-(dice.roll(100) as i64));
         }
+        archive.incomplete = dice.roll(7) == 0;
         archives.push(archive);
     }
     store
@@ -168,6 +182,14 @@ fn archives_by_client_config_repository_name_and_time() {
         }
         assert_eq!(seen, wanted, "{filter:?}");
     }
+    let count = || store.read(|r| r.archives().restore_points()).unwrap();
+    assert_eq!(count(), archives.iter().filter(|archive| !archive.incomplete).count() as u64);
+    let odd = archives.iter().find(|archive| archive.incomplete).unwrap();
+    let (before, whole) = (count(), Archive { incomplete: false, ..odd.clone() });
+    store.write_at(T0, "complete", "root", |w| w.archives().put(&whole)).unwrap();
+    assert_eq!(count(), before + 1);
+    store.write_at(T0, "put back", "root", |w| w.archives().put(odd)).unwrap();
+    assert_eq!(count(), before);
     let one = &archives[7];
     store
         .read(|r| {

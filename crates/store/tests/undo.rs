@@ -203,3 +203,21 @@ fn job_numbers_never_repeat() {
     assert!(given_up.is_err());
     assert_eq!(create(&store).0.number, 7, "a number that was never committed was never given");
 }
+
+#[test]
+fn what_was_only_witnessed_is_in_the_log_and_nothing_to_take_back() {
+    let (_dir, store) = common::store();
+    let (_, nothing) = store.write("nothing happened", "root", |_| Ok(())).unwrap();
+    assert_eq!(nothing, store::TransactionNumber::NONE);
+    let (_, number) = store
+        .write("key exported", "root", |w| {
+            w.witness();
+            Ok(())
+        })
+        .unwrap();
+    let entry = store.read(|r| r.log().get(number)).unwrap();
+    assert_eq!((entry.note.as_str(), entry.changes.len()), ("key exported", 0));
+    store.read(|r| r.log().verify_chain()).unwrap();
+    let error = store.undo(number, common::T0, "root").unwrap_err();
+    assert!(error.to_string().contains("outside of the database"), "{error}");
+}

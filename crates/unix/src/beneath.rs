@@ -64,6 +64,17 @@ pub enum Made {
     Special(OwnedFd),
 }
 
+/// What the system says about a file that was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadBack {
+    /// Permissions.
+    pub mode: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Time of modification, nanoseconds since 1970.
+    pub mtime: i128,
+}
+
 /// File flags, those which both Borg and Linux know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flags {
@@ -230,6 +241,20 @@ impl Place {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
         let file = openat(&*self.directory, self.name.as_slice(), flags, Mode::RUSR | Mode::WUSR);
         Ok(File::from(file.map_err(|e| Error::io("cannot make the file", e))?))
+    }
+
+    /// The regular file that is there, open for reading, and what the system says about it.
+    pub fn read_back(&self) -> Result<(File, ReadBack)> {
+        let stat = self.stat().map_err(|e| Error::io("cannot look at it", e))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Error::Invalid("what was made is no file".into()));
+        }
+        let mode = stat.st_mode & 0o7777;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file =
+            openat(&*self.directory, self.name.as_slice(), flags, Mode::empty()).map_err(|e| Error::io("cannot open the file", e))?;
+        let mtime = i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec);
+        Ok((File::from(file), ReadBack { mode, size: u64::try_from(stat.st_size).unwrap_or(0), mtime }))
     }
 
     /// A new directory, of mode 0700, unless there is one.

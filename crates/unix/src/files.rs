@@ -100,6 +100,12 @@ pub fn read_small(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
     Ok(Some(content))
 }
 
+/// Bytes that whoever has no privileges may still write to the file system of `path`.
+pub fn room(path: &Path) -> Result<u64> {
+    let found = rustix::fs::statvfs(path).map_err(|e| Error::io(format!("cannot look how much room there is in {}", path.display()), e))?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// Makes creations, renames and deletions in a directory durable.
 pub fn fsync_dir(directory: &Path) -> Result<()> {
     File::open(directory)

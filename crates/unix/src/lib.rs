@@ -10,6 +10,7 @@
 
 pub mod activation;
 pub mod beneath;
+pub mod confine;
 pub mod credentials;
 mod error;
 pub mod events;
@@ -21,6 +22,7 @@ mod journal;
 pub mod logging;
 pub mod machine;
 pub mod notify;
+pub mod nowait;
 pub mod paths;
 pub mod pidfd;
 pub mod poll;

@@ -199,6 +199,11 @@ impl Layout {
         self.state.join("log/jobs").join(format!("{n}.jsonl"))
     }
 
+    /// Below it, restore tests extract files, each in a directory named by its job.
+    pub fn restore_tests(&self) -> PathBuf {
+        self.state.join("restore-tests")
+    }
+
     /// The file with the `BORG_HOST_ID` of this server.
     pub fn host_id_file(&self) -> PathBuf {
         self.state.join("host-id")
@@ -286,6 +291,7 @@ impl Layout {
             self.state.join("log"),
             self.state.join("log/jobs"),
             self.permanent_keys(),
+            self.restore_tests(),
             self.run.clone(),
             self.run.join("repositories"),
             self.run.join("sessions"),

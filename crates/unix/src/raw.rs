@@ -57,6 +57,107 @@ pub(crate) fn ignore_sigpipe() -> nix::Result<()> {
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) }.map(drop)
 }
 
+/// Ignores SIGXFSZ, so that a file which grows beyond a limit is an error instead of the end.
+pub(crate) fn ignore_sigxfsz() -> nix::Result<()> {
+    // SAFETY: ignoring a signal installs no handler that could run unsafe code.
+    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.map(drop)
+}
+
+/// Linux: what a filter of system calls is told of the machine, and the bit that marks another numbering of the same machine.
+#[cfg(target_arch = "x86_64")]
+const MACHINE: (u32, Option<u32>) = (0xc000_003e, Some(0x4000_0000));
+#[cfg(target_arch = "aarch64")]
+const MACHINE: (u32, Option<u32>) = (0xc000_00b7, None);
+
+/// From now on this thread, and those that it starts, get EPERM from these system calls. Needs no new privileges to be given up before.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) fn refuse_calls(refused: &[libc::c_long]) -> io::Result<()> {
+    // Linux, struct seccomp_data: the number of the call comes first, the machine behind it.
+    let load = |offset: u32| libc::sock_filter { code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, jt: 0, jf: 0, k: offset };
+    let answer = |with: u32| libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: with };
+    let jump = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: (libc::BPF_JMP | code | libc::BPF_K) as u16, jt, jf, k };
+    let too_many = || io::Error::from_raw_os_error(libc::E2BIG);
+    let (machine, other) = MACHINE;
+    let mut filter = vec![load(4), jump(libc::BPF_JEQ, machine, 1, 0), answer(libc::SECCOMP_RET_KILL_PROCESS), load(0)];
+    if let Some(bit) = other {
+        filter.extend([jump(libc::BPF_JGE, bit, 0, 1), answer(libc::SECCOMP_RET_KILL_PROCESS)]);
+    }
+    for (at, number) in refused.iter().enumerate() {
+        // Past the others and the answer to what is allowed.
+        let over = u8::try_from(refused.len() - at).map_err(|_| too_many())?;
+        filter.push(jump(libc::BPF_JEQ, u32::try_from(*number).map_err(|_| too_many())?, over, 0));
+    }
+    filter.extend([answer(libc::SECCOMP_RET_ALLOW), answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32)]);
+    let program = libc::sock_fprog { len: u16::try_from(filter.len()).map_err(|_| too_many())?, filter: filter.as_mut_ptr() };
+    // SAFETY: the pointer is to a program whose length is that of the vector, both of which live until the call has returned; the kernel copies it.
+    let done = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER as libc::c_ulong, &raw const program) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Nobody has tried it on this machine.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(crate) fn refuse_calls(_: &[libc::c_long]) -> io::Result<()> {
+    Err(io::Error::from_raw_os_error(libc::ENOSYS))
+}
+
+/// Linux, struct landlock_ruleset_attr (the first three versions of it).
+#[repr(C)]
+struct LandlockRules {
+    files: u64,
+    network: u64,
+    scoped: u64,
+}
+
+/// Linux, struct landlock_path_beneath_attr.
+#[repr(C, packed)]
+struct LandlockBelow {
+    allowed: u64,
+    directory: i32,
+}
+
+/// From now on this thread, and those that it starts, see no file outside of this directory, and make no devices and run no programs in it
+/// (Landlock). Needs no new privileges to be given up before.
+pub(crate) fn only_below(directory: RawFd) -> io::Result<()> {
+    const EXECUTE: u64 = 1;
+    const MAKE_DEVICES: u64 = 1 << 6 | 1 << 11;
+    // Linux: LANDLOCK_CREATE_RULESET_VERSION, LANDLOCK_RULE_PATH_BENEATH.
+    let (ask_version, rule_below): (libc::c_uint, libc::c_int) = (1, 1);
+    // SAFETY: with this flag there is no structure, and the answer is a number.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<LandlockRules>(), 0_usize, ask_version) };
+    if version < 1 {
+        return Err(io::Error::last_os_error());
+    }
+    // Each version knows more; what one does not know must be zero.
+    let files = match version {
+        1 => (1 << 13) - 1,
+        2 => (1 << 14) - 1,
+        3 | 4 => (1 << 15) - 1,
+        _ => (1 << 16) - 1,
+    };
+    let rules = LandlockRules { files, network: if version >= 4 { 3 } else { 0 }, scoped: if version >= 6 { 3 } else { 0 } };
+    let size = match version {
+        1..=3 => 8,
+        4 | 5 => 16,
+        _ => size_of::<LandlockRules>(),
+    };
+    // SAFETY: the pointer is to a structure of at least `size` bytes, which the kernel only reads.
+    let ruleset = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const rules, size, 0 as libc::c_uint) };
+    if ruleset < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made it, and nothing else knows it.
+    let ruleset = unsafe { OwnedFd::from_raw_fd(ruleset as RawFd) };
+    let below = LandlockBelow { allowed: files & !(EXECUTE | MAKE_DEVICES), directory };
+    // SAFETY: the pointer is to a structure of the kernel's own shape, which it only reads; the descriptors are open.
+    let added = unsafe { libc::syscall(libc::SYS_landlock_add_rule, ruleset.as_raw_fd(), rule_below, &raw const below, 0 as libc::c_uint) };
+    if added < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor and a number.
+    let done = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0 as libc::c_uint) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// The highest signal number of Linux.
 const LAST_SIGNAL: i32 = 64;
 

@@ -5,6 +5,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -60,6 +61,14 @@ fn output(spawn: Spawn<'_>) -> String {
 
 fn ends(pidfd: &PidFd) -> bool {
     poll(&[(pidfd.as_fd(), Interest::Read)], LONG).unwrap()[0].readable
+}
+
+#[test]
+fn a_confined_process_has_its_directory_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    assert_played(&actor("role_confined").env("CONFINED_TO", directory.path()));
+    let names: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(names.len() == 2 && names.iter().all(|name| name == "file" || name == "large"), "{names:?}");
 }
 
 #[test]
@@ -309,6 +318,45 @@ fn is_zombie(pid: i32) -> bool {
 #[test]
 fn privileges_are_given_up_for_good() {
     assert_played(&actor("role_hardens_itself"));
+}
+
+#[test]
+#[ignore = "a role"]
+fn role_confined() {
+    let directory = std::path::PathBuf::from(std::env::var_os("CONFINED_TO").unwrap());
+    let limits = unix::confine::Limits { file_bytes: 1000, memory: 4 << 30, cpu_seconds: 60, files: 100 };
+    let listener = std::os::unix::net::UnixListener::bind(directory.join("socket")).unwrap();
+    let confined = unix::confine::confine(&directory, limits).unwrap();
+    assert!(confined.limits, "{confined:?}");
+    // What it has already, it keeps; what is below its directory, it may use.
+    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+    ours.write_all(b"x").unwrap();
+    theirs.read_exact(&mut [0]).unwrap();
+    fs::write(directory.join("file"), "y").unwrap();
+    let mut large = File::create(directory.join("large")).unwrap();
+    assert!(large.write_all(&[0; 5000]).is_err());
+    if confined.calls {
+        assert!(std::net::TcpListener::bind("127.0.0.1:0").is_err() && std::net::UdpSocket::bind("127.0.0.1:0").is_err());
+        assert!(UnixStream::connect(directory.join("socket")).is_err());
+        assert!(std::process::Command::new("/bin/true").status().is_err());
+        let parent = i32::try_from(std::os::unix::process::parent_id()).unwrap();
+        assert!(kill_group(parent, Signal::SIGTERM).is_err());
+        let file = directory.join("file");
+        assert!(fs::set_permissions(&file, fs::Permissions::from_mode(0o777)).is_err());
+        assert!(std::os::unix::fs::chown(&file, Some(0), Some(0)).is_err());
+        assert!(nix::unistd::truncate(&file, 0).is_err());
+        assert!(thread::spawn(|| std::net::TcpListener::bind("127.0.0.1:0").is_err()).join().unwrap());
+    } else {
+        eprintln!("NOT RUN: {:?}", confined.lacking());
+    }
+    if confined.files {
+        assert!(fs::read("/etc/passwd").is_err() && fs::read_dir("/").is_err() && File::create("/tmp/made-outside").is_err());
+    } else {
+        eprintln!("NOT RUN: {:?}", confined.lacking());
+    }
+    drop(listener);
+    fs::remove_file(directory.join("socket")).unwrap();
+    played();
 }
 
 #[test]

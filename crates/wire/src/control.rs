@@ -3,16 +3,22 @@
 //! A request is `{"method": "org.borgcube.Control.RunConfig", "parameters": {..}, "more": true?}`, a reply
 //! `{"parameters": {..}, "continues": true?}` or `{"error": "org.borgcube.Control.NotFound", "parameters": {"message": ".."}}`.
 
+pub use crate::configuration::{Applied, Changes, Configured};
 pub use crate::retention::{
     ArchiveRef, Confirmed, DueArchives, Policies, Preview, PreviewedArchive, PreviewedGroup, Pruned, RetentionFilter, StoppedGroup,
     StoredPolicy,
 };
 pub use crate::scheduling::{AddedTrigger, Due, History, ListedSchedule, OccurrenceFilter, Ran, Schedules, Triggers, Upcoming};
 use crate::worker::LogLine;
+use model::check::Health;
 use model::progress::Progress;
 use model::restore::Restore;
+use model::restore_test::{RestoreTest, TestResult};
 use model::trigger::{AccessContext, TriggerTarget};
-use model::{Archive, BackupConfig, Client, ClientName, ConfigName, Job, JobKind, JobState, Label, Repository, RepositoryName, Settings};
+use model::{
+    Archive, BackupConfig, CheckConfig, CheckName, Client, ClientName, ConfigName, Job, JobKind, JobState, Label, Repository,
+    RepositoryName, Settings,
+};
 use model::{Policy, PolicyName, Schedule, ScheduleName, Timestamp, Trigger, TriggerId, Work};
 use serde::{Deserialize, Serialize};
 
@@ -165,6 +171,23 @@ pub enum Call {
         /// What, and where to.
         restore: Box<Restore>,
     },
+    /// -> [`JobNumber`]: a sample of an archive is extracted on the server, and compared
+    #[serde(rename = "org.borgcube.Control.RunRestoreTest")]
+    RunRestoreTest {
+        /// Whose archive.
+        client: ClientName,
+        /// Where the archive is. None: where the config's archives go, or where the client's newest one is.
+        #[serde(default)]
+        repository: Option<RepositoryName>,
+        /// What, and with what it is compared.
+        test: Box<RestoreTest>,
+        /// Try it again later when it fails for a cause that deserves it.
+        #[serde(default)]
+        retry: bool,
+    },
+    /// -> [`RestoreTests`]
+    #[serde(rename = "org.borgcube.Control.ListRestoreTests")]
+    ListRestoreTests {},
     /// -> [`Jobs`], newest first
     #[serde(rename = "org.borgcube.Control.ListJobs")]
     ListJobs {
@@ -396,6 +419,38 @@ pub enum Call {
         /// Hold them as well, so that no policy takes them again.
         hold: bool,
     },
+    /// -> [`Configured`]
+    #[serde(rename = "org.borgcube.Control.GetConfiguration")]
+    GetConfiguration {},
+    /// -> [`Applied`]: all of the changes in one transaction, or none.
+    #[serde(rename = "org.borgcube.Control.ApplyConfiguration")]
+    ApplyConfiguration(Box<Changes>),
+    /// -> [`CheckConfigs`]
+    #[serde(rename = "org.borgcube.Control.ListCheckConfigs")]
+    ListCheckConfigs {},
+    /// -> {}
+    #[serde(rename = "org.borgcube.Control.AddCheckConfig")]
+    AddCheckConfig {
+        /// The new record.
+        config: Box<CheckConfig>,
+    },
+    /// -> {}
+    #[serde(rename = "org.borgcube.Control.UpdateCheckConfig")]
+    UpdateCheckConfig {
+        /// As the caller read it.
+        previous: Box<CheckConfig>,
+        /// As it shall be.
+        config: Box<CheckConfig>,
+    },
+    /// -> {}; refused while a schedule names it.
+    #[serde(rename = "org.borgcube.Control.RemoveCheckConfig")]
+    RemoveCheckConfig {
+        /// Its name.
+        name: CheckName,
+    },
+    /// -> [`Healths`]: what checks have found, of repositories that were checked.
+    #[serde(rename = "org.borgcube.Control.ListHealth")]
+    ListHealth {},
     /// -> {}: somebody else committed jobs, and they are not to wait until something else happens.
     #[serde(rename = "org.borgcube.Control.Wake")]
     Wake {},
@@ -552,6 +607,28 @@ pub struct JobDetail {
     #[serde(default)]
     pub cancelled_by: Option<String>,
 }
+/// What restore tests have found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RestoreTests {
+    /// Of every config, by client and label, and of those that were never tested as well.
+    pub tests: Vec<ListedTests>,
+}
+/// What restore tests of one config have found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedTests {
+    /// The client.
+    pub client: ClientName,
+    /// The config's label.
+    pub label: Label,
+    /// The last good test.
+    pub last_good: Option<TestResult>,
+    /// The last one that failed.
+    pub last_failed: Option<TestResult>,
+    /// The last one that could compare nothing.
+    pub last_unproven: Option<TestResult>,
+    /// Files whose hashes are recorded.
+    pub recorded_files: u64,
+}
 /// Part of a job's log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobLog {
@@ -563,6 +640,18 @@ pub struct JobLog {
 pub struct Archives {
     /// Newest first.
     pub archives: Vec<Archive>,
+}
+/// Check configs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckConfigs {
+    /// By name.
+    pub configs: Vec<CheckConfig>,
+}
+/// What is known of repositories' health.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Healths {
+    /// By repository.
+    pub health: Vec<Health>,
 }
 /// The transaction log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -736,6 +825,8 @@ mod tests {
             "RunConfig",
             "RunMaintenance",
             "Restore",
+            "RunRestoreTest",
+            "ListRestoreTests",
             "ListJobs",
             "GetJob",
             "CancelJob",
@@ -769,6 +860,13 @@ mod tests {
             "ReleaseArchives",
             "DeleteArchives",
             "UndeleteArchives",
+            "GetConfiguration",
+            "ApplyConfiguration",
+            "ListCheckConfigs",
+            "AddCheckConfig",
+            "UpdateCheckConfig",
+            "RemoveCheckConfig",
+            "ListHealth",
             "Wake",
         ];
         for call in calls {

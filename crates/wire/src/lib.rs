@@ -11,8 +11,10 @@
 //! *Is not*: sockets or policy. Everything here works on `impl Read` and `impl Write`.
 //! *May be used by*: every program.
 
+pub mod configuration;
 pub mod control;
 pub mod frame;
+pub mod importing;
 pub mod json;
 pub mod maintenance;
 pub mod reading;

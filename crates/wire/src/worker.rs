@@ -3,8 +3,10 @@
 //! A worker outlives an upgrade: the other side may be of the version before. Messages may gain fields that have a default, and nothing else.
 
 use crate::maintenance::Operation;
+use model::hook::CommandResult;
 use model::progress::{Progress, Statistics};
 use model::restore::Restore;
+use model::restore_test::{Ending, Known, RestoreTest};
 use model::{BackupConfig, Client, Failure, Job, JobState, Repository, Timestamp, Yield};
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +72,32 @@ pub enum Errand {
     Prune(Box<Pruning>),
     /// Have a client restore.
     Restore(Box<Restoring>),
+    /// Read archives of other origin, and have the repository's owner give them records.
+    Import(Box<model::import::Import>),
+    /// Extract a sample of an archive here, and compare it.
+    RestoreTest(Box<Testing>),
+}
+
+/// All that a restore test needs beside the repository.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Testing {
+    /// Whose archive it is.
+    pub client: Client,
+    /// Which archive, how much of it, and with what it is compared.
+    pub test: RestoreTest,
+    /// What earlier tests have recorded.
+    pub known: Vec<Known>,
+}
+
+/// What a restore test adds to the record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tested {
+    /// How it ended.
+    pub ending: Ending,
+    /// A sentence.
+    pub what: String,
+    /// Files with their hashes.
+    pub files: Vec<Known>,
 }
 
 /// All that a restore needs beside the repository.
@@ -151,6 +179,12 @@ pub struct Finished {
     /// What came of it, if it was no backup.
     #[serde(default)]
     pub yielded: Option<Yield>,
+    /// What a restore test has found.
+    #[serde(default)]
+    pub tested: Option<Box<Tested>>,
+    /// What became of the hooks and dumps of a backup.
+    #[serde(default)]
+    pub commands: Vec<CommandResult>,
 }
 
 /// A line of a job's log.

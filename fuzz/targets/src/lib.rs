@@ -40,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "chunks-index", run: files::chunks_index, longest: 64 * 1024 },
     Target { name: "compress", run: codecs::compress, longest: 64 * 1024 },
     Target { name: "config", run: text::config, longest: 4096 },
+    Target { name: "configuration-file", run: text::configuration_file, longest: 4096 },
     Target { name: "control", run: control::calls, longest: 8192 },
     Target { name: "envelope", run: keys::envelope, longest: 4096 },
     Target { name: "frame", run: wire::frame, longest: 8192 },

@@ -1,6 +1,7 @@
 //! Lines, paths and configs.
 
 use model::borg_report::{self, Line, MAX_LINE};
+use model::declarative::{self, Configuration, Record};
 use model::token::Token;
 use model::{BackupConfig, Timestamp};
 use queue::worker::report::Report;
@@ -46,6 +47,52 @@ pub fn token(data: &[u8]) {
     if let Some(bytes) = data.first_chunk::<32>() {
         let token = Token::from_random(*bytes);
         assert_eq!(Token::from_open_path(format!("/./{}", token.to_hex()).as_bytes()), Some(token));
+    }
+}
+
+/// A file of `borgcube apply`: whatever it says, each mistake has a place in it; and what is read is written and read again as the same.
+pub fn configuration_file(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let settings = serde_json::json!({"server_id": "x", "limits": {"per_client": 1, "per_repository": 8, "total": 16}});
+    let mut there = Configuration {
+        settings: serde_json::from_value(settings).expect("settings"),
+        repositories: vec![],
+        clients: vec![],
+        configs: vec![],
+        policies: vec![],
+        check_configs: vec![],
+        schedules: vec![],
+        triggers: vec![],
+    };
+    let now = Timestamp(1_795_300_000_000_000);
+    let document = match declarative::parse(text, now, &there) {
+        Ok(document) => document,
+        Err(mistakes) => {
+            assert!(!mistakes.is_empty());
+            let lines = text.matches('\n').count() + 1;
+            return assert!(mistakes.iter().all(|m| (1..=lines).contains(&m.place.line) && m.place.column > 0 && !m.message.is_empty()));
+        }
+    };
+    for (number, entry) in (0..).zip(document.entries) {
+        assert_eq!(entry.record.check(), Ok(()));
+        match entry.record {
+            Record::Settings(settings) => there.settings = *settings,
+            Record::Repository(repository) => there.repositories.push(*repository),
+            Record::Client(client) => there.clients.push(*client),
+            Record::Config(config) => there.configs.push(*config),
+            Record::Policy(policy) => there.policies.push(*policy),
+            Record::CheckConfig(config) => there.check_configs.push(*config),
+            Record::Schedule(schedule) => there.schedules.push(*schedule),
+            Record::Trigger(mut trigger) => {
+                trigger.created = Timestamp(number);
+                there.triggers.push(*trigger);
+            }
+        }
+    }
+    let written = declarative::export(&there);
+    let again = declarative::parse(&written, now, &there).unwrap_or_else(|mistakes| panic!("{mistakes:?}\n{written}"));
+    if let Ok(plan) = declarative::plan(&there, &[], &again, true) {
+        assert!(plan.is_empty(), "{plan:?}\n{written}");
     }
 }
 

@@ -8,3 +8,5 @@ mod floods;
 mod holes;
 mod owner;
 mod trees;
+mod trial;
+mod uses;

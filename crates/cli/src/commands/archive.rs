@@ -9,6 +9,7 @@ mod mount;
 mod reading;
 
 use super::archive_delete::{self, Delete};
+use super::archive_import;
 use super::repository;
 use super::retention::{self, Hold, Named, Undelete};
 use crate::complete;
@@ -43,6 +44,8 @@ pub enum Command {
     Diff(diff::Args),
     /// Mount an archive as a read-only file system, until Ctrl-C
     Mount(mount::Args),
+    /// Give archives that another borg made to a client
+    Import(archive_import::Args),
     /// Delete archives; repository compact gives their space back
     #[command(alias = "rm")]
     Delete(Delete),
@@ -72,6 +75,9 @@ pub struct List {
     /// Show at most so many
     #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 1000)]
     limit: u32,
+    /// Show what is in the repository and has no record, as it says of itself; archive import gives it one
+    #[arg(long, requires = "repository", conflicts_with_all = ["client", "label", "limit"])]
+    foreign: bool,
 }
 
 /// Options of `borgcube archive show`.
@@ -88,6 +94,10 @@ pub struct Show {
 /// Does it.
 pub fn run(command: Command, context: &Context) -> Result<()> {
     match command {
+        Command::List(List { repository: Some(repository), foreign: true, .. }) => {
+            let archives = archive_import::foreign(&repository, context)?;
+            context.list(&archives, archive_import::listing(&archives))
+        }
         Command::List(args) => {
             let filter =
                 ArchiveFilter { repository: args.repository, client: args.client, label: args.label, name: None, limit: args.limit };
@@ -104,6 +114,7 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
         Command::Extract(args) => extract::run(&args, context),
         Command::Diff(args) => diff::run(args, context),
         Command::Mount(args) => mount::run(&args, context),
+        Command::Import(args) => archive_import::run(args, context),
         Command::Delete(args) => archive_delete::run(args, context),
         Command::Undelete(args) => retention::undelete(&args, context),
         Command::Hold(args) => retention::hold(args, context),

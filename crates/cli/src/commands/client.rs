@@ -2,6 +2,7 @@
 
 use super::client_key;
 use super::edit::{put, replace, set, something};
+use super::restore_test;
 use crate::complete;
 use crate::context::{Context, absolute};
 use crate::control::Control;
@@ -190,12 +191,16 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
     match command {
         Command::Add(args) => add(*args, context),
         Command::List => {
-            let clients = all(&mut context.control()?)?;
-            context.list(&clients, lists::clients(&clients))
+            let mut control = context.control()?;
+            let clients = all(&mut control)?;
+            let listed = restore_test::with_clients(clients, &restore_test::all(&mut control)?);
+            context.list(&listed, lists::clients(&listed))
         }
         Command::Show(Name { name }) => {
-            let client = find(&mut context.control()?, &name)?;
-            context.show(&client, &cards::client(&client))
+            let mut control = context.control()?;
+            let client = find(&mut control, &name)?;
+            let listed = restore_test::with_clients(vec![client], &restore_test::all(&mut control)?);
+            listed.iter().try_for_each(|listed| context.show(listed, &cards::client(listed)))
         }
         Command::Edit(args) => edit(*args, context),
         Command::Key(command) => client_key::run(command, context),

@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::output::{cards, lists};
 use clap::{Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
-use model::{BackupConfig, ClientName, ConfigName, Label, RepositoryName, Timestamp};
+use model::hook::Commands;
+use model::{BackupConfig, ClientName, ConfigName, Dump, Label, RepositoryName, Timestamp};
 use wire::control::{Call, Configs};
 
 /// The commands.
@@ -84,7 +85,8 @@ pub struct Options {
 
 Examples:
   borgcube config add etc --client web1 --repository main /etc
-  borgcube config add home --client web1 --repository main --exclude '*/.cache' --one-file-system --compression zstd,3 /home /root")]
+  borgcube config add home --client web1 --repository main --exclude '*/.cache' --one-file-system --compression zstd,3 /home /root
+  borgcube config add db --client web1 --repository main --dump 'wiki.sql=borgcube-dump-postgresql wiki' /etc")]
 pub struct Add {
     /// Label, unique within the client
     #[arg(value_name = "LABEL")]
@@ -97,6 +99,9 @@ pub struct Add {
     repository: RepositoryName,
     #[command(flatten)]
     options: Options,
+    /// Back up what this command on the client writes, as the file borgcube-dumps/NAME; repeatable; borgcube dump edit has more
+    #[arg(long, value_name = "NAME=COMMAND", value_parser = dump)]
+    dump: Vec<Dump>,
     /// Paths on the client, absolute
     #[arg(value_name = "PATH", value_hint = clap::ValueHint::AnyPath)]
     paths: Vec<String>,
@@ -189,8 +194,15 @@ fn added(args: Add) -> Result<BackupConfig> {
         ignore_inode: options.ignore_inode.unwrap_or(false),
         extra_options: options.extra_option,
         target_age_hours: options.target_age_hours.unwrap_or(BackupConfig::TARGET_AGE_HOURS),
+        commands: Commands { hooks: vec![], dumps: args.dump },
         created: Timestamp::now(),
     })
+}
+
+fn dump(text: &str) -> std::result::Result<Dump, String> {
+    let (name, command) = text.split_once('=').ok_or("write NAME=COMMAND")?;
+    let name = name.parse().map_err(|e: model::names::NameError| e.to_string())?;
+    Ok(Dump { name, command: command.to_owned(), seconds: Dump::SECONDS, spool: false })
 }
 
 /// The record after the edit.
@@ -237,9 +249,14 @@ pub fn all(control: &mut Control) -> Result<Vec<BackupConfig>> {
     Ok(control.call::<Configs>(Call::ListConfigs {})?.configs)
 }
 
-fn find(control: &mut Control, name: &ConfigName) -> Result<BackupConfig> {
-    let found = all(control)?.into_iter().find(|c| c.name() == *name);
-    found.ok_or_else(|| Error::not_found(format!("there is no backup config {name}")).hint("borgcube config list shows what there is."))
+/// The config of that name.
+pub fn find(control: &mut Control, name: &ConfigName) -> Result<BackupConfig> {
+    all(control)?.into_iter().find(|c| c.name() == *name).ok_or_else(|| missing(name))
+}
+
+/// There is none of that name.
+pub fn missing(name: &ConfigName) -> Error {
+    Error::not_found(format!("there is no backup config {name}")).hint("borgcube config list shows what there is.")
 }
 
 #[cfg(test)]

@@ -1,14 +1,17 @@
 //! `borgcube repository compact` and `check`.
 
-use super::{run, wait};
+use super::{check_config, repository, run, wait};
 use crate::complete;
 use crate::context::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::output::{bytes, count, shown};
 use crate::owner_link::OwnerLink;
 use clap_complete::ArgValueCandidates;
-use model::{RepositoryName, Work};
+use model::check::{CheckPlan, Coverage, Damage};
+use model::{CheckName, RepositoryName, Work};
 use serde::Serialize;
+use std::sync::Arc;
+use unix::signals::Signals;
 use wire::control::Call;
 use wire::maintenance::{Operation, Report};
 
@@ -44,18 +47,25 @@ pub struct Queue {
 
 /// Options of `borgcube repository check`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Nothing is changed, and backups go on meanwhile. Damage that is found is listed, and the exit code is 1.
+#[command(
+    after_help = "Nothing is changed, and backups go on meanwhile. Damage that is found is listed and stays recorded, and the exit code is 1:
+borgcube repository damage tells which archives, clients and files are concerned.
 
 Examples:
   borgcube repository check main
-  borgcube repository check main --verify-data --json | jq -r '.errors[]'")]
+  borgcube repository check --config nightly
+  borgcube repository check main --verify-data --json | jq -r '.errors[]'"
+)]
 pub struct Check {
-    /// Repository
-    #[arg(value_name = "REPOSITORY", add = ArgValueCandidates::new(complete::repositories))]
-    name: RepositoryName,
+    /// Repository; with --config one of those that it is for, or else all of them
+    #[arg(value_name = "REPOSITORY", required_unless_present = "config", add = ArgValueCandidates::new(complete::repositories))]
+    name: Option<RepositoryName>,
     /// Also decrypt and decompress every object and recompute its id: slower, and finds whatever there is
     #[arg(long)]
     verify_data: bool,
+    /// Check what this check config says, as far as it is due
+    #[arg(long, value_name = "CONFIG", conflicts_with = "verify_data", add = ArgValueCandidates::new(complete::check_configs))]
+    config: Option<CheckName>,
     #[command(flatten)]
     queue: Queue,
 }
@@ -80,6 +90,12 @@ struct Checked<'a> {
     error_count: u64,
     /// What to do about them.
     advice: &'a [String],
+    /// Whether all that was due was checked.
+    complete: bool,
+    structure: &'a Option<Coverage>,
+    data: &'a Option<Coverage>,
+    /// What is known to be damaged, by this check or one before.
+    damage: &'a Option<Damage>,
 }
 
 /// Has it done as a job.
@@ -127,28 +143,119 @@ fn damaged(name: &RepositoryName, skipped: u64) -> String {
     )
 }
 
-/// Reads everything; damage is an error.
+/// Reads what is due; damage is an error.
 pub fn check(args: &Check, context: &Context) -> Result<()> {
-    let name = &args.name;
+    let (names, plan) = chosen(args, context)?;
     if args.queue.job {
-        return queue(name, Work::Check { verify_data: args.verify_data }, &args.queue, context);
+        let work = Work::Check { verify_data: args.verify_data, config: args.config.clone() };
+        return names.iter().try_for_each(|name| queue(name, work.clone(), &args.queue, context));
     }
     let mut interrupts = wait::interrupts()?;
-    let link = OwnerLink::ask(name, Operation::Check { verify_data: args.verify_data }, context)?;
-    match link.report(&format!("check of {name}"), &mut interrupts, context)? {
-        Report::Checked { objects, bytes: read, errors, error_count } => {
+    let operation = match plan {
+        Some(plan) => Operation::CheckBy { plan },
+        None => Operation::Check { verify_data: args.verify_data },
+    };
+    // One that is damaged keeps no other from being checked.
+    let mut damaged = Ok(());
+    for name in &names {
+        match check_one(name, operation.clone(), &mut interrupts, context) {
+            Err(error) if error.kind() == Kind::Interrupted => return Err(error),
+            Err(error) => damaged = damaged.and(Err(error)),
+            Ok(()) => {}
+        }
+    }
+    damaged
+}
+
+/// Which repositories, and by which plan.
+fn chosen(args: &Check, context: &Context) -> Result<(Vec<RepositoryName>, Option<CheckPlan>)> {
+    let Some(config) = &args.config else { return Ok((args.name.iter().cloned().collect(), None)) };
+    let mut control = context.control()?;
+    let found = check_config::find(&mut control, config)?;
+    let all: Vec<RepositoryName> = repository::all(&mut control)?.into_iter().map(|repository| repository.name).collect();
+    let mut meant = found.repositories.choose(all).map_err(Error::usage)?;
+    if let Some(name) = &args.name {
+        repository::find(&mut control, name)?;
+        meant.retain(|one| one == name);
+    }
+    if meant.is_empty() {
+        let what = args.name.as_ref().map_or_else(|| "no repository that there is".to_owned(), |name| format!("not for repository {name}"));
+        return Err(Error::usage(format!("check config {config} is for {}: {what}", found.repositories)));
+    }
+    Ok((meant, Some(found.plan)))
+}
+
+fn check_one(name: &RepositoryName, operation: Operation, interrupts: &mut Signals, context: &Context) -> Result<()> {
+    let link = OwnerLink::ask(name, operation, context)?;
+    match link.report(&format!("check of {name}"), interrupts, context)? {
+        Report::Checked { objects, bytes: read, errors, error_count, complete, structure, data, damage, chunks } => {
+            let mut damage = damage.map(|damage| *damage);
+            if let Some(damage) = &mut damage {
+                name_files(name, damage, &chunks, interrupts, context)?;
+            }
             let error_count = error_count.max(errors.len() as u64);
             let advice = if error_count > 0 { advice(name, &errors) } else { vec![] };
             if context.json {
-                context.print_json(&Checked { repository: name, objects, bytes: read, errors: &errors, error_count, advice: &advice })?;
+                let checked = Checked {
+                    repository: name,
+                    objects,
+                    bytes: read,
+                    errors: &errors,
+                    error_count,
+                    advice: &advice,
+                    complete,
+                    structure: &structure,
+                    data: &data,
+                    damage: &damage,
+                };
+                context.print_json(&checked)?;
             }
             if error_count > 0 {
                 let error = Error::failed(format!("repository {name} is damaged: {}", count(error_count, "error")));
                 // As JSON, the record has said the rest.
-                return Err(if context.json { error } else { in_detail(error, &errors, error_count, advice) });
+                return Err(if context.json { error } else { in_detail(error, &errors, error_count, concerned(name, &damage, advice)) });
             }
-            context.say(&format!("Repository {name} is whole: {}, {} read.", count(objects, "object"), bytes(read)))
+            let read = format!("{}, {} read", count(objects, "object"), bytes(read));
+            context.say(&match (complete, &damage) {
+                (_, Some(damage)) => {
+                    format!("Repository {name}: no further damage found: {read}. It is still damaged: {}.", damage.summary())
+                }
+                (true, None) => format!("Repository {name} is whole: {read}."),
+                (false, None) => format!("Repository {name}: no damage found until the time was over: {read}."),
+            })?;
+            for (part, coverage) in [("structure", structure), ("data", data)] {
+                if let Some(coverage) = coverage {
+                    context.note(&format!("{part}: {coverage}"));
+                }
+            }
+            Ok(())
         }
+        other => Err(senseless(&other)),
+    }
+}
+
+/// Before the general advice: whose files.
+fn concerned(name: &RepositoryName, damage: &Option<Damage>, advice: Vec<String>) -> Vec<String> {
+    let Some(damage) = damage else { return advice };
+    let summary = format!("{}. Which, says: borgcube repository damage {name}", damage.summary());
+    std::iter::once(summary).chain(advice).collect()
+}
+
+/// Looks which files are concerned, and has the owner remember it.
+fn name_files(name: &RepositoryName, damage: &mut Damage, chunks: &[String], interrupts: &mut Signals, context: &Context) -> Result<()> {
+    let socket = context.layout.repository_socket(name.as_str());
+    let connect: Arc<archive::source::Connect> = Arc::new(move || unix::socket::connect(&socket));
+    let files = archive::damaged::look(&connect, damage, chunks, &mut || interrupts.take().is_empty());
+    if files.is_empty() {
+        return Ok(());
+    }
+    for archive in damage.archives.iter_mut().chain(&mut damage.unknown) {
+        if let Some((_, found)) = files.iter().find(|(id, _)| *id == archive.id) {
+            archive.files = Some(found.clone());
+        }
+    }
+    match OwnerLink::ask(name, Operation::NoteFiles { files }, context)?.report("noting the files", interrupts, context)? {
+        Report::Noted => Ok(()),
         other => Err(senseless(&other)),
     }
 }

@@ -2,16 +2,23 @@
 
 pub mod archive;
 pub mod archive_delete;
+pub mod archive_import;
 pub mod binary;
+pub mod check_config;
 pub mod client;
 pub mod client_key;
 pub mod completions;
 pub mod config;
+pub mod configuration;
 pub mod confirm;
+pub mod damage;
 pub mod doctor;
+pub mod dump;
 pub mod edit;
+pub mod hook;
 pub mod job;
 pub mod journal;
+pub mod keys;
 pub mod log;
 pub mod maintenance;
 pub mod owner;
@@ -23,6 +30,7 @@ pub mod repair;
 pub mod repository;
 pub mod repository_edit;
 pub mod restore;
+pub mod restore_test;
 pub mod retention;
 pub mod run;
 pub mod schedule;
@@ -48,14 +56,22 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Client(command) => client::run(command, context),
         Command::Binary(command) => return binary::run(command, context),
         Command::Config(command) => config::run(command, context),
+        Command::Hook(command) => hook::run(command, context),
+        Command::Dump(command) => dump::run(command, context),
         Command::Run(args) => run::run(args, context),
         Command::Restore(args) => restore::run(args, context),
+        Command::RestoreTest(command) => restore_test::run(command, context),
         Command::Job(command) => job::run(command, context),
         Command::Archive(command) => archive::run(command, context),
         Command::Policy(command) => policy::run(command, context),
+        Command::CheckConfig(command) => check_config::run(command, context),
         Command::Prune(args) => return prune::run(&args, context),
         Command::Schedule(command) => schedule::run(command, context),
         Command::Trigger(command) => trigger::run(command, context),
+        Command::Export(args) => configuration::export(&args, context),
+        Command::Diff(args) => return configuration::diff(&args, context),
+        Command::Apply(args) => configuration::apply(&args, context),
+        Command::Keys(command) => keys::run(command, context),
         Command::Log(args) => log::show(&args, context),
         Command::Undo(args) => log::undo(&args, context),
         Command::Settings(command) => settings::run(command, context),

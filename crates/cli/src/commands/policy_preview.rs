@@ -129,10 +129,15 @@ fn freed(groups: &[PreviewedGroup], context: &Context) -> Result<Vec<Freed>> {
     }
     let mut interrupts = wait::interrupts()?;
     let mut freed = vec![];
-    for (repository, names) in by_repository.into_iter().filter(|(_, names)| !names.is_empty()) {
-        let archives = names.len();
-        let report = OwnerLink::ask(repository, Operation::Delete { archives: names, dry_run: true }, context)
-            .and_then(|link| link.report(&format!("what a deletion in {repository} would free"), &mut interrupts, context));
+    // All are asked before anybody is waited for: each repository has an owner of its own.
+    let wanted = by_repository.into_iter().filter(|(_, names)| !names.is_empty());
+    let asked: Vec<_> = wanted
+        .map(|(repository, names)| {
+            (repository, names.len(), OwnerLink::ask(repository, Operation::Delete { archives: names, dry_run: true }, context))
+        })
+        .collect();
+    for (repository, archives, link) in asked {
+        let report = link.and_then(|link| link.report(&format!("what a deletion in {repository} would free"), &mut interrupts, context));
         match report {
             Ok(Report::Deleted { chunks, bytes, kept_because, .. }) => {
                 freed.push(Freed { repository: repository.clone(), archives, chunks, bytes, kept_because });

@@ -1,5 +1,6 @@
 //! `borgcube repository`.
 
+use super::damage;
 use super::maintenance::{self, Check, Compact};
 use super::owner::{self, Place};
 use super::release::{self, Release};
@@ -40,6 +41,8 @@ pub enum Command {
     Compact(Compact),
     /// Read everything and tell whether it is whole, while backups go on
     Check(Check),
+    /// Show what of a repository is damaged: chunks, archives, clients and files
+    Damage(Name),
     /// Run a command, such as stock borg, on a repository that BorgCube leaves alone meanwhile
     Release(Release),
 }
@@ -102,13 +105,16 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode> {
     let done = match command {
         Command::Add(args) => add(*args, context),
         Command::List => {
-            let repositories = all(&mut context.control()?)?;
+            let mut control = context.control()?;
+            let repositories = damage::checked(all(&mut control)?, &mut control)?;
             context.list(&repositories, lists::repositories(&repositories))
         }
         Command::Show(Name { name }) => {
-            let repository = find(&mut context.control()?, &name)?;
-            context.show(&repository, &cards::repository(&repository))
+            let mut control = context.control()?;
+            let found = damage::checked(vec![find(&mut control, &name)?], &mut control)?;
+            found.iter().try_for_each(|checked| context.show(checked, &cards::repository(&checked.repository, checked.health.as_ref())))
         }
+        Command::Damage(Name { name }) => return damage::run(&name, context),
         Command::Edit(args) => repository_edit::run(*args, context),
         Command::Remove(Name { name }) => remove(&name, context),
         Command::Compact(args) => maintenance::compact(&args, context),

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::output::plans;
 use clap::{ArgGroup, Subcommand};
 use clap_complete::ArgValueCandidates;
-use model::{Action, ConfigName, PolicyName, Recurrence, RepositoryName, Schedule, ScheduleName, Timestamp};
+use model::{Action, CheckName, ConfigName, PolicyName, Recurrence, RepositoryName, Schedule, ScheduleName, Timestamp};
 use wire::control::{Call, History, ListedSchedule, OccurrenceFilter, Schedules, Upcoming};
 
 /// The commands.
@@ -63,6 +63,9 @@ pub struct Actions {
     /// Check this repository, and decrypt each object and recompute its id; repeatable
     #[arg(long, value_name = "REPOSITORY", add = ArgValueCandidates::new(complete::repositories))]
     verify_data: Vec<RepositoryName>,
+    /// Check what this check config says; repeatable
+    #[arg(long, value_name = "CONFIG", add = ArgValueCandidates::new(complete::check_configs))]
+    check_config: Vec<CheckName>,
     /// Give back the space of what was deleted from this repository; repeatable
     #[arg(long, value_name = "REPOSITORY", add = ArgValueCandidates::new(complete::repositories))]
     compact: Vec<RepositoryName>,
@@ -73,6 +76,12 @@ pub struct Actions {
     /// Prune what this policy decides about, in all repositories; repeatable
     #[arg(long, value_name = "POLICY", add = ArgValueCandidates::new(complete::policies))]
     prune_by: Vec<PolicyName>,
+    /// Test restores of all configs whose client and label match these regular expressions, such as '.*/.*'; repeatable
+    #[arg(long, value_name = "REGEX/REGEX", value_parser = matching)]
+    restore_test: Vec<Matching>,
+    /// The same, and compare with what is on the clients then; repeatable
+    #[arg(long, value_name = "REGEX/REGEX", value_parser = matching)]
+    restore_test_live: Vec<Matching>,
     /// Enable this other schedule; repeatable
     #[arg(long, value_name = "SCHEDULE", add = ArgValueCandidates::new(complete::schedules))]
     enable: Vec<ScheduleName>,
@@ -112,7 +121,7 @@ Nothing runs more often than once in an hour.";
 /// Options of `borgcube schedule add`.
 #[derive(Debug, clap::Args)]
 #[command(
-    group = ArgGroup::new("actions").required(true).multiple(true).args(["run", "run_matching", "check", "verify_data", "compact", "prune", "prune_by", "enable", "disable"]),
+    group = ArgGroup::new("actions").required(true).multiple(true).args(["run", "run_matching", "check", "verify_data", "check_config", "compact", "prune", "prune_by", "restore_test", "restore_test_live", "enable", "disable"]),
     after_help = format!("{TIMES}
 
 Examples:
@@ -120,6 +129,7 @@ Examples:
   borgcube schedule add everything --at 'weekly sat 20:00 Europe/Berlin' --run-matching '.*/.*'
   borgcube schedule add upkeep --at 'weekly sun 10:00' --compact main --check main
   borgcube schedule add tidy --at 'daily 12:00' --prune all
+  borgcube schedule add proof --at 'weekly sat 12:00' --restore-test '.*/.*'
   borgcube schedule add weekend --at 'weekly fri 18:00' --disable nightly --enable hourly")
 )]
 pub struct Add {
@@ -183,11 +193,24 @@ impl Actions {
         let disable = self.disable.into_iter().map(|schedule| Action::DisableSchedule { schedule });
         let check = self.check.into_iter().map(|repository| Action::Check { repository, verify_data: false });
         let verify = self.verify_data.into_iter().map(|repository| Action::Check { repository, verify_data: true });
+        let check_by = self.check_config.into_iter().map(|config| Action::CheckBy { config });
         let compact = self.compact.into_iter().map(|repository| Action::Compact { repository });
         let prune = |repository, policy| Action::Prune { repository, policy, clients: None, labels: None };
         let pruned = self.prune.into_iter().map(|Where(repository)| prune(repository, None));
         let by = self.prune_by.into_iter().map(|policy| prune(None, Some(policy)));
-        run.chain(matching).chain(pruned).chain(by).chain(compact).chain(check).chain(verify).chain(enable).chain(disable).collect()
+        let test = |live| move |Matching(client, label)| Action::RestoreTest { client, label, live };
+        let tests = self.restore_test.into_iter().map(test(false)).chain(self.restore_test_live.into_iter().map(test(true)));
+        run.chain(matching)
+            .chain(pruned)
+            .chain(by)
+            .chain(compact)
+            .chain(check)
+            .chain(verify)
+            .chain(check_by)
+            .chain(tests)
+            .chain(enable)
+            .chain(disable)
+            .collect()
     }
 }
 

@@ -2,7 +2,9 @@
 
 use super::lists::{length, road};
 use super::{Details, bytes, count, duration, exactly};
+use crate::commands::restore_test::TestedClient;
 use model::archive::PendingDeletion;
+use model::check::Health;
 use model::client::Connection;
 use model::progress::{Progress, Statistics, Steps};
 use model::{Archive, BackupConfig, Client, Job, JobState, Repository, Settings, Yield};
@@ -40,8 +42,8 @@ fn occupied(occupied: &Occupied) -> String {
 }
 
 /// A repository.
-pub fn repository(repository: &Repository) -> String {
-    Details::new()
+pub fn repository(repository: &Repository, health: Option<&Health>) -> String {
+    let details = Details::new()
         .line("Repository", repository.name.as_str())
         .maybe("Description", Some(&repository.description))
         .line("URL", &repository.url)
@@ -49,12 +51,13 @@ pub fn repository(repository: &Repository) -> String {
         .line("Repository id", &repository.repository_id)
         .maybe("Borg program", repository.remote_borg.as_deref())
         .maybe("SSH command", repository.rsh.as_deref())
-        .line("Added", repository.created.to_local())
-        .render()
+        .line("Added", repository.created.to_local());
+    super::checks::health(details, health).render()
 }
 
 /// A client.
-pub fn client(client: &Client) -> String {
+pub fn client(tested: &TestedClient) -> String {
+    let client = &tested.client;
     let details = Details::new()
         .line("Client", client.name.as_str())
         .maybe("Description", Some(&client.description))
@@ -75,6 +78,7 @@ pub fn client(client: &Client) -> String {
         .maybe("Borg's cache", client.connection.remote_cache_dir())
         .many("Permanent keys", client.keys.iter().map(|key| format!("{} {}", key.key.kind(), key.key.fingerprint())))
         .many("Blackouts", client.blackouts.iter().map(ToString::to_string))
+        .line("Restore test", tested.line())
         .line("Added", client.created.to_local())
         .render()
 }
@@ -115,8 +119,42 @@ pub fn config(config: &BackupConfig) -> String {
         .maybe("Ignore inode", yes(config.ignore_inode))
         .many("Extra options", &config.extra_options)
         .line("Target age", format!("{} hours", config.target_age_hours))
+        .many("Hooks", config.commands.hooks.iter().map(|hook| hook.name.as_str()))
+        .many("Dumps", config.commands.dumps.iter().map(model::Dump::path))
         .line("Added", config.created.to_local())
         .render()
+}
+
+/// A hook.
+pub fn hook(listed: &crate::commands::hook::Listed) -> String {
+    let hook = &listed.hook;
+    Details::new()
+        .line("Hook", hook.name.as_str())
+        .line("Config", listed.config.to_string())
+        .many("Before", hook.before.iter().flat_map(|command| command.lines()))
+        .many("After", hook.after.iter().flat_map(|command| command.lines()))
+        .line("Time limit", duration(f64::from(hook.seconds)))
+        .line("On failure", hook.on_failure.word())
+        .render()
+}
+
+/// A dump.
+pub fn dump(listed: &crate::commands::dump::Listed) -> String {
+    let dump = &listed.dump;
+    Details::new()
+        .line("Dump", dump.name.as_str())
+        .line("Config", listed.config.to_string())
+        .line("In the archive", listed.path.as_str())
+        .many("Command", dump.command.lines())
+        .line("Time limit", duration(f64::from(dump.seconds)))
+        .maybe("Spooled", dump.spool.then_some("written to the client's disk first"))
+        .render()
+}
+
+/// How a hook or dump of a job ended.
+fn how_it_ended(result: &model::hook::CommandResult) -> String {
+    let size = result.bytes.map(|n| format!(", {}", bytes(n))).unwrap_or_default();
+    format!("{}, {}{size}", result.sentence(), duration(result.seconds as f64))
 }
 
 /// A job.
@@ -147,6 +185,7 @@ pub fn job(detail: &JobDetail, retried_as: Option<u64>) -> String {
     .line("Asked for by", &job.actor)
     .maybe("Retries", job.retry_of.map(|n| format!("job {n}")))
     .maybe("Retried as", retried_as.map(|n| format!("job {n}")))
+    .many("Hooks and dumps", job.commands.iter().map(how_it_ended))
     .many("History", history)
     .many("Warnings", &job.warnings)
     .maybe("", more_warnings(job))
@@ -156,13 +195,49 @@ pub fn job(detail: &JobDetail, retried_as: Option<u64>) -> String {
 /// What came of a job that makes no archive.
 pub fn yielded(yielded: &Yield) -> String {
     match yielded {
-        Yield::Checked { objects, bytes: read, error_count } => {
+        Yield::Checked { objects, bytes: read, error_count, complete, structure, data } => {
             let errors = if *error_count == 0 { "no damage".to_owned() } else { count(*error_count, "error") };
-            format!("{}, {} read: {errors}", count(*objects, "object"), bytes(*read))
+            let end = if *complete { "" } else { ", and its time was over" };
+            let coverage = [("structure", structure), ("data", data)];
+            let coverage = coverage.iter().filter_map(|(part, coverage)| Some(format!("; {part}: {}", coverage.as_ref()?)));
+            format!("{}, {} read: {errors}{end}{}", count(*objects, "object"), bytes(*read), coverage.collect::<String>())
+        }
+        Yield::Imported { imported, refused, skipped } => {
+            let refused = if *refused == 0 { String::new() } else { format!(", {refused} refused") };
+            let skipped = if *skipped == 0 { String::new() } else { format!(", {skipped} left alone") };
+            format!("{} imported{refused}{skipped}", count(*imported, "archive"))
         }
         Yield::Restored { target, chunks, of, bytes: read } => {
             let into = if target.is_empty() { String::new() } else { format!("into {}: ", super::shown(target)) };
             format!("{into}{chunks} of {} read, {}", count(*of, "chunk"), bytes(*read))
+        }
+        Yield::RestoreTested {
+            archive,
+            seed,
+            files,
+            bytes: size,
+            of_files,
+            recorded,
+            expected,
+            live,
+            changed,
+            gone,
+            first_seen,
+            good,
+            ..
+        } => {
+            let proven = if *good { "good" } else { "NOT a good test" };
+            let parts = [
+                (*recorded, "as recorded before"),
+                (*expected, "as expected"),
+                (*live, "as on the client"),
+                (*changed, "changed there since"),
+                (*gone, "gone there"),
+                (*first_seen, "recorded for next time"),
+            ];
+            let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+            let parts = if parts.is_empty() { "nothing to compare".to_owned() } else { parts.join(", ") };
+            format!("{proven}: {} of {of_files} extracted from {archive}, {}: {parts}; seed {seed}", count(*files, "file"), bytes(*size))
         }
         Yield::Pruned { marked, deleted, bytes: size, freed, stopped } => {
             let marked = if *marked == 0 { String::new() } else { format!(", {} to be deleted", count(*marked, "more archive")) };
@@ -196,6 +271,9 @@ fn with_statistics(details: Details, statistics: Option<&Statistics>) -> Details
 /// An archive.
 pub fn archive(archive: &Archive) -> String {
     let counters = &archive.counters;
+    let sent = archive.imported.is_none().then(|| format!("{}, {}", count(counters.puts, "object"), bytes(counters.put_bytes)));
+    let imported =
+        archive.imported.as_ref().map(|imported| format!("at {} by {}; its times are what it says", imported.time.to_local(), imported.by));
     with_statistics(
         Details::new()
             .line("Archive", &archive.name)
@@ -208,11 +286,12 @@ pub fn archive(archive: &Archive) -> String {
             .maybe("Incomplete", archive.incomplete.then_some("a checkpoint of a broken job; no restore point")),
         Some(&archive.statistics),
     )
-    .line("Sent by client", format!("{}, {}", count(counters.puts, "object"), bytes(counters.put_bytes)))
+    .maybe("Sent by client", sent)
+    .maybe("Imported", imported)
     .line("Start", archive.start.to_local())
     .line("End", archive.end.to_local())
     .line("Time", duration(archive.end.seconds_since(archive.start)))
-    .many("Client's claims", &archive.claims)
+    .many(if archive.imported.is_some() { "It says" } else { "Client's claims" }, &archive.claims)
     .maybe("Suspicious", archive.suspicious.then_some("look at it before anything relies on it"))
     .many("Warnings", &archive.warnings)
     .maybe("Held", archive.hold.as_ref().map(|hold| format!("by {} since {} {}", hold.by, hold.since.to_local(), hold.reason)))
@@ -365,6 +444,7 @@ Warnings:     one
             warnings: vec!["odd".into()],
             hold: None,
             pending_deletion: None,
+            imported: None,
         };
         let text = archive(&record);
         assert!(text.contains("x\\u{1b}]0;gone\\u{7}") && text.contains("host \\u{202e}live"), "{text}");

@@ -2,22 +2,28 @@
 
 use super::tables::Column::{Number, Text, Whole};
 use super::{Table, bytes, count, duration};
+use crate::commands::damage::Checked;
+use crate::commands::restore_test::TestedClient;
 use model::client::Connection;
 use model::progress::Statistics;
-use model::{Archive, BackupConfig, Client, Job, Repository};
+use model::{Archive, BackupConfig, Job};
 use wire::control::{ListedJob, LogEntry};
 
 /// Repositories.
-pub fn repositories(records: &[Repository]) -> Table {
-    Table::new(&[Whole("NAME"), Whole("ENCRYPTION"), Text("URL"), Text("DESCRIPTION")], records, |r| {
-        vec![r.name.to_string(), r.encryption.to_string(), r.url.clone(), r.description.clone()]
+pub fn repositories(records: &[Checked]) -> Table {
+    Table::new(&[Whole("NAME"), Whole("ENCRYPTION"), Whole("CHECKED"), Text("URL"), Text("DESCRIPTION")], records, |checked| {
+        let r = &checked.repository;
+        let health = super::checks::health_in_short(checked.health.as_ref());
+        vec![r.name.to_string(), r.encryption.to_string(), health, r.url.clone(), r.description.clone()]
     })
 }
 
 /// Clients.
-pub fn clients(records: &[Client]) -> Table {
-    Table::new(&[Whole("NAME"), Text("CONNECTION"), Text("DESCRIPTION")], records, |c| {
-        vec![c.name.to_string(), road(&c.connection), c.description.clone()]
+pub fn clients(records: &[TestedClient]) -> Table {
+    Table::new(&[Whole("NAME"), Text("CONNECTION"), Whole("RESTORE TESTED"), Text("DESCRIPTION")], records, |tested| {
+        let c = &tested.client;
+        let age = tested.age().map_or_else(|| "never".to_owned(), |age| format!("{age} ago"));
+        vec![c.name.to_string(), road(&c.connection), age, c.description.clone()]
     })
 }
 
@@ -34,8 +40,48 @@ pub fn configs(records: &[BackupConfig]) -> Table {
     Table::new(&[Whole("CONFIG"), Whole("REPOSITORY"), Text("PATHS"), Text("EXCLUDES")], records, |c| {
         let rules = c.excludes.len() + c.patterns.len();
         let excludes = if rules == 0 { String::new() } else { count(rules as u64, "pattern") };
-        vec![c.name().to_string(), c.repository.to_string(), c.paths.join(" "), excludes]
+        let paths: Vec<String> = c.paths.iter().cloned().chain(c.commands.dumps.iter().map(model::Dump::path)).collect();
+        vec![c.name().to_string(), c.repository.to_string(), paths.join(" "), excludes]
     })
+}
+
+/// Hooks.
+pub fn hooks(records: &[crate::commands::hook::Listed]) -> Table {
+    let columns = [Whole("CONFIG"), Whole("HOOK"), Number("LIMIT"), Whole("ON FAILURE"), Text("BEFORE"), Text("AFTER")];
+    Table::new(&columns, records, |listed| {
+        let hook = &listed.hook;
+        vec![
+            listed.config.to_string(),
+            hook.name.to_string(),
+            duration(f64::from(hook.seconds)),
+            hook.on_failure.word().to_owned(),
+            one_line(hook.before.as_deref()),
+            one_line(hook.after.as_deref()),
+        ]
+    })
+}
+
+/// Dumps.
+pub fn dumps(records: &[crate::commands::dump::Listed]) -> Table {
+    let columns = [Whole("CONFIG"), Whole("DUMP"), Number("LIMIT"), Whole("HOW"), Text("COMMAND")];
+    Table::new(&columns, records, |listed| {
+        let dump = &listed.dump;
+        let how = if dump.spool { "spooled" } else { "streamed" };
+        vec![
+            listed.config.to_string(),
+            dump.name.to_string(),
+            duration(f64::from(dump.seconds)),
+            how.to_owned(),
+            one_line(Some(&dump.command)),
+        ]
+    })
+}
+
+/// The first line of a command.
+fn one_line(command: Option<&str>) -> String {
+    let mut lines = command.unwrap_or_default().lines();
+    let first = lines.next().unwrap_or_default().to_owned();
+    if lines.next().is_some() { format!("{first} ...") } else { first }
 }
 
 /// Jobs.
@@ -113,9 +159,10 @@ pub fn archives(records: &[Archive]) -> Table {
 fn archive_remark(archive: &Archive) -> String {
     let going = archive.pending_deletion.as_ref().map(|pending| format!("goes at {}", pending.due.to_local()));
     let marks = [archive.incomplete.then(|| "incomplete".to_owned()), archive.suspicious.then(|| "suspicious".into()), going];
+    let imported = archive.imported.as_ref().map(|_| "imported".to_owned());
     let held = archive.hold.as_ref().map(|_| "held".to_owned());
     let comment = Some(archive.comment.clone()).filter(|comment| !comment.is_empty() && !archive.incomplete);
-    marks.into_iter().chain([held, comment]).flatten().collect::<Vec<_>>().join(", ")
+    marks.into_iter().chain([imported, held, comment]).flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// The transaction log.

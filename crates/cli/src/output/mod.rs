@@ -2,6 +2,8 @@
 
 pub mod calendar;
 pub mod cards;
+pub mod changes;
+pub mod checks;
 pub mod details;
 pub mod lists;
 pub mod live;

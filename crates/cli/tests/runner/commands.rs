@@ -13,6 +13,11 @@ fn client(name: &str) -> Value {
 fn clients() -> Fake {
     Fake::start(|method, _, _| match method {
         "ListClients" => ok(json!({"clients": [client("nas"), client("web1")]})),
+        "ListRestoreTests" => {
+            let good = json!({"time": 0, "job": 7, "archive": "a", "what": "x"});
+            let tests = |label: &str, good: Value| json!({"client": "web1", "label": label, "last_good": good, "last_failed": null, "last_unproven": null, "recorded_files": 1});
+            ok(json!({"tests": [tests("etc", good), tests("home", Value::Null)]}))
+        }
         _ => ok(json!({})),
     })
 }
@@ -67,11 +72,18 @@ fn a_server_that_makes_no_sense_or_goes_away() {
 fn lists_are_tables_or_arrays_of_records() {
     let fake = clients();
     let (code, out, _) = fake.run(&["client", "list"]);
-    assert_eq!((code, out.as_str()), (0, "NAME\tCONNECTION\tDESCRIPTION\nnas\tlocal\t\nweb1\tlocal\t\n"));
+    assert_eq!((code, out.as_str()), (0, out.as_str()));
+    assert!(out.starts_with("NAME\tCONNECTION\tRESTORE TESTED\tDESCRIPTION\nnas\tlocal\tnever\t\nweb1\tlocal\t"), "{out}");
     let (_, out, _) = fake.run(&["client", "list", "--json"]);
-    assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), json!([client("nas"), client("web1")]));
+    let listed: Value = serde_json::from_str(&out).unwrap();
     let (_, out, _) = fake.run(&["client", "show", "web1", "--json"]);
-    assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), client("web1"));
+    assert_eq!(listed[1]["name"], serde_json::from_str::<Value>(&out).unwrap()["name"]);
+    for (record, name, job, without) in [(&listed[0], "nas", Value::Null, 0), (&listed[1], "web1", json!(7), 1)] {
+        for (field, value) in client(name).as_object().unwrap() {
+            assert_eq!(record[field], *value, "{record}");
+        }
+        assert_eq!((&record["last_good_restore_test"]["job"], &record["configs_without_restore_test"]), (&job, &json!(without)));
+    }
 }
 
 #[test]
@@ -142,7 +154,7 @@ fn records_arrive_as_they_were_typed() {
 #[test]
 fn a_reader_that_went_away_is_no_failure() {
     let many: Vec<Value> = (0..20_000).map(|n| client(&format!("client-{n}"))).collect();
-    let fake = Fake::start(move |_, _, _| ok(json!({ "clients": many })));
+    let fake = Fake::start(move |_, _, _| ok(json!({ "clients": many, "tests": [] })));
     let mut child = fake.command(&["client", "list"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();

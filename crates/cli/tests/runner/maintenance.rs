@@ -202,7 +202,9 @@ fn damage_is_an_error_with_exit_code_1_and_in_json_a_report() {
     let owner = Owner::start(|operation| {
         let Operation::Check { verify_data } = operation else { panic!("{operation:?}") };
         let errors = if *verify_data { vec!["object 00ff: wrong id".to_owned()] } else { vec![] };
-        vec![Say::Report(Report::Checked { objects: 9, bytes: 1000, error_count: errors.len() as u64, errors })]
+        let (structure, data, damage, chunks) = (None, None, None, vec![]);
+        let error_count = errors.len() as u64;
+        vec![Say::Report(Report::Checked { objects: 9, bytes: 1000, error_count, errors, complete: true, structure, data, damage, chunks })]
     });
     let (code, out, _) = owner.run(&["repository", "check", "main"]);
     assert_eq!((code, out.as_str()), (0, "Repository main is whole: 9 objects, 1.00 kB read.\n"));

@@ -146,7 +146,7 @@ pub(super) fn doubts(candidates: &[Candidate<'_>], policy: &Policy, situation: &
     }
     reasons.extend(suspicious(&new));
     new.sort_by_key(|candidate| (candidate.job, candidate.time));
-    reasons.extend(disorder(&new));
+    reasons.extend(disorder(new.iter().filter(|candidate| !candidate.imported)));
     new.sort_by_key(|candidate| candidate.time);
     reasons.extend(future(&new, situation.now));
     reasons.extend(burst(&new, policy.most_per_day));
@@ -159,8 +159,8 @@ fn suspicious(new: &[&Candidate<'_>]) -> Option<Reason> {
     Some(Reason::Suspicious { count: suspicious().count() as u64, newest: newest.name.to_owned() })
 }
 
-/// `new` by job.
-fn disorder(new: &[&Candidate<'_>]) -> Option<Reason> {
+/// `new` by job, and made here: what was imported is older than the import.
+fn disorder<'a>(new: impl Iterator<Item = &'a &'a Candidate<'a>>) -> Option<Reason> {
     let mut latest = Timestamp(i64::MIN);
     for candidate in new {
         if candidate.time.plus_seconds(ORDER) < latest {

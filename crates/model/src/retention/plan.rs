@@ -5,6 +5,7 @@ use super::{Count, Period, Policy};
 use crate::archive::Archive;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// What an archive is worth.
@@ -36,6 +37,8 @@ pub struct Candidate<'a> {
     pub held: bool,
     /// It was decided before that it goes; for the rules it is gone.
     pub going: bool,
+    /// Another borg made it, and says when.
+    pub imported: bool,
 }
 
 impl<'a> From<&'a Archive> for Candidate<'a> {
@@ -53,6 +56,7 @@ impl<'a> From<&'a Archive> for Candidate<'a> {
             standing,
             held: archive.hold.is_some(),
             going: archive.pending_deletion.is_some(),
+            imported: archive.imported.is_some(),
         }
     }
 }
@@ -145,9 +149,25 @@ pub struct Verdict<'a> {
 ///
 /// Borg 1.2 and 1.4, `helpers.misc.prune_within` and `prune_split`: the rules go from fine to coarse; each takes the newest archive of as
 /// many periods as it is given, leaving out those that a rule before it keeps; and a rule that finds fewer periods takes the oldest archive.
+///
+/// What another borg says about the time of archives that were imported takes nothing from those that were made here: of these, also those
+/// stay that the rules would keep if nothing had been imported.
 pub fn plan<'a>(candidates: &[Candidate<'a>], policy: &Policy, situation: &Situation<'_>) -> Result<Vec<Verdict<'a>>, Stop> {
     doubts(candidates, policy, situation)?;
-    let mut archives = candidates.to_vec();
+    let mut verdicts = ruled(candidates.to_vec(), policy, situation);
+    if candidates.iter().any(|archive| archive.imported) {
+        let own: Vec<Candidate<'a>> = candidates.iter().filter(|archive| !archive.imported).copied().collect();
+        let own: BTreeMap<&str, Fate> = ruled(own, policy, situation).into_iter().map(|v| (v.archive.id, v.fate)).collect();
+        for verdict in verdicts.iter_mut().filter(|verdict| matches!(verdict.fate, Fate::Goes { .. })) {
+            if let Some(fate @ Fate::Kept { .. }) = own.get(verdict.archive.id) {
+                verdict.fate = fate.clone();
+            }
+        }
+    }
+    Ok(verdicts)
+}
+
+fn ruled<'a>(mut archives: Vec<Candidate<'a>>, policy: &Policy, situation: &Situation<'_>) -> Vec<Verdict<'a>> {
     // Borg takes archives of one time in the reverse order of their names.
     archives.sort_by(|a, b| (b.time, b.name, b.id).cmp(&(a.time, a.name, a.id)));
     let now = situation.now;
@@ -178,7 +198,7 @@ pub fn plan<'a>(candidates: &[Candidate<'a>], policy: &Policy, situation: &Situa
             verdict.fate = Fate::Kept { by: Rule::Hold, number: 1 };
         }
     }
-    Ok(verdicts)
+    verdicts
 }
 
 /// What the rules do not look at.

@@ -20,11 +20,21 @@ struct Made {
     standing: Standing,
     held: bool,
     going: bool,
+    imported: bool,
 }
 
 fn made(job: u64, age: i64) -> Made {
     let id = format!("{job:064x}");
-    Made { name: format!("web1-etc-{job}"), id, job, time: NOW.plus_seconds(-age), standing: Standing::Complete, held: false, going: false }
+    Made {
+        name: format!("web1-etc-{job}"),
+        id,
+        job,
+        time: NOW.plus_seconds(-age),
+        standing: Standing::Complete,
+        held: false,
+        going: false,
+        imported: false,
+    }
 }
 
 /// Archives of these ages in seconds, the oldest made first.
@@ -35,8 +45,8 @@ fn ages(ages: impl IntoIterator<Item = i64>) -> Vec<Made> {
 }
 
 fn candidate(made: &Made) -> Candidate<'_> {
-    let Made { id, name, job, time, standing, held, going } = made;
-    Candidate { id, name, job: *job, time: *time, standing: *standing, held: *held, going: *going }
+    let Made { id, name, job, time, standing, held, going, imported } = made;
+    Candidate { id, name, job: *job, time: *time, standing: *standing, held: *held, going: *going, imported: *imported }
 }
 
 fn policy(keep: &[(Period, i64)]) -> Policy {
@@ -392,5 +402,41 @@ proptest! {
         let kept_alone = alone.iter().filter(|v| matches!(v.fate, Fate::Kept { .. })).count();
         // Its archives of a day may lie on two days of the calendar.
         prop_assert!(kept + days as usize + 1 >= kept_alone.min(wanted as usize), "{} of {} are left after {} days", kept, kept_alone, days);
+    }
+}
+
+fn imported(job: u64, age: i64) -> Made {
+    Made { imported: true, name: format!("old-{job}"), ..made(job, age) }
+}
+
+#[test]
+fn what_was_imported_counts_like_the_others_and_its_order_of_jobs_means_nothing() {
+    // All of one job, behind two that were made here.
+    let mut archives = ages([0, DAY]);
+    archives.extend((2..6).map(|day| Made { id: format!("{:064x}", 100 + day), ..imported(3, day * DAY) }));
+    let told = told(&archives, &policy(&[(Period::Daily, 3)]));
+    assert_eq!(told[..3], ["2 kept by daily #1", "1 kept by daily #2", "3 kept by daily #3"]);
+    assert!(told[3..].iter().all(|line| line.starts_with("3 goes")), "{told:?}");
+}
+
+proptest! {
+    /// Whatever times the maker of imported archives has chosen.
+    #[test]
+    fn no_imported_archive_makes_one_go_that_was_made_here(
+        own in prop::collection::btree_set(0_i64..2000, 0..20),
+        foreign in prop::collection::vec(0_i64..3000, 0..30),
+        daily in 0_i64..6,
+        monthly in 0_i64..4,
+        minimum in 0_u32..4,
+    ) {
+        let own = ages(own.into_iter().map(|age| age * HOUR));
+        let mut rules = policy(&[(Period::Daily, daily), (Period::Monthly, monthly)]);
+        rules.minimum = minimum;
+        rules.most_per_day = 1000;
+        let alone = gone(&own, &rules, &calm());
+        let mut all = own.clone();
+        all.extend((1000..).zip(foreign).map(|(job, age)| imported(job, age * HOUR)));
+        let together = gone(&all, &rules, &calm());
+        prop_assert!(together.iter().filter(|job| **job < 1000).all(|job| alone.contains(job)), "{alone:?} {together:?}");
     }
 }

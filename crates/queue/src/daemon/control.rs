@@ -8,8 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 use wire::control::{Call, ControlError, ErrorKind, Event, EventReply, JobLog, Reply};
 
-/// Longest call: a change of the largest config that there may be, before and after, has room.
-const MAX_CALL: usize = 4 * 1024 * 1024;
+/// Longest call: a change of the largest config that there may be, before and after, has room; so has a configuration of many thousands.
+const MAX_CALL: usize = wire::json::MAX_DOCUMENT;
 /// The same of those who may not call anything.
 const MAX_STRANGE_CALL: usize = 64 * 1024;
 /// As much may wait for a reader before the next answer to it is prepared.

@@ -331,6 +331,7 @@ impl Daemon {
 
     fn keep_house(&mut self) {
         self.sweep_job_keys();
+        self.sweep_restore_tests();
         // A scheduler that died between its commit and its call leaves jobs that nobody has told us of.
         self.queue_changed = true;
         let now = model::Timestamp::now();

@@ -32,21 +32,20 @@ fn limit(wanted: u32, default: usize, max: usize) -> usize {
 }
 
 impl Daemon {
-    pub(super) fn status(&mut self) -> Listed<Status> {
-        let restore_points = self.count_restore_points().map_err(from_store)?;
+    pub(super) fn status(&self) -> Listed<Status> {
         let read = self.store.read(|r| {
             let queued = r.jobs().in_state(JobState::JobCreated)?.len() as u32;
-            let counts = [r.repositories().count()?, r.clients().count()?, r.configs().count()?];
+            let counts = [r.repositories().count()?, r.clients().count()?, r.configs().count()?, r.archives().restore_points()?];
             Ok((queued, r.jobs().running()?, counts))
         });
-        let (queued, running, [repositories, clients, configs]) = read.map_err(from_store)?;
+        let (queued, running, [repositories, clients, configs, archives]) = read.map_err(from_store)?;
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             since: self.since,
             queued,
             running: running.into_iter().map(|job| self.detail(job)).collect(),
-            archives: restore_points,
+            archives,
             repositories: repositories as u32,
             clients: clients as u32,
             configs: configs as u32,
@@ -60,21 +59,6 @@ impl Daemon {
     fn occupied(&self) -> Listed<Vec<Occupied>> {
         let repositories = self.store.read(|r| r.repositories().list()).map_err(from_store)?;
         Ok(repositories.into_iter().filter_map(|repository| occupied(&self.layout, repository.name)).collect())
-    }
-
-    /// Counted again only when something was written since.
-    fn count_restore_points(&mut self) -> store::Result<u64> {
-        let known = self.restore_points;
-        let counted = self.store.read(|r| {
-            let last = r.log().last()?.map_or(0, |entry| entry.number.0);
-            if let Some(known) = known.filter(|(at, _)| *at == last) {
-                return Ok(known);
-            }
-            let archives = r.archives().list()?;
-            Ok((last, archives.iter().filter(|archive| !archive.incomplete).count() as u64))
-        })?;
-        self.restore_points = Some(counted);
-        Ok(counted.1)
     }
 
     pub(super) fn list_repositories(&self) -> Listed<Repositories> {
@@ -128,31 +112,16 @@ fn config_of(client: Option<&model::ClientName>, label: Option<&model::Label>) -
 
 fn jobs(r: &Read<'_>, filter: &JobFilter, limit: usize) -> store::Result<Vec<Job>> {
     let config = config_of(filter.client.as_ref(), filter.label.as_ref());
-    let by_label = filter.label.as_ref().filter(|_| config.is_none());
-    let mut page_filter = store::JobFilter {
+    let page_filter = store::JobFilter {
         states: filter.state.into_iter().collect(),
         client: filter.client.clone().filter(|_| config.is_none()),
         repository: filter.repository.clone(),
+        label: filter.label.clone().filter(|_| config.is_none()),
         config,
+        kind: filter.kind,
         before: filter.before,
     };
-    let mut jobs = vec![];
-    loop {
-        let page = r.jobs().page(&page_filter, limit)?;
-        let Some(last) = page.last().map(|job| job.number) else { break };
-        let whole = page.len() == limit;
-        let fits = |job: &Job| {
-            filter.kind.is_none_or(|kind| kind == job.kind())
-                && by_label.is_none_or(|label| job.config().is_some_and(|config| config.label == *label))
-        };
-        jobs.extend(page.into_iter().filter(fits));
-        if jobs.len() >= limit || !whole {
-            break;
-        }
-        page_filter.before = Some(last);
-    }
-    jobs.truncate(limit);
-    Ok(jobs)
+    r.jobs().page(&page_filter, limit)
 }
 
 fn archives(r: &Read<'_>, filter: &ArchiveFilter, limit: usize) -> store::Result<Vec<Archive>> {

@@ -103,6 +103,10 @@ impl Daemon {
             Call::RunConfig { config, archive_name, retry } => one(&self.run_config(&config, archive_name, retry, actor)?),
             Call::RunMaintenance { repository, work, retry } => one(&self.run_maintenance(&repository, work, retry, actor)?),
             Call::Restore { repository, client, restore } => one(&self.restore(&repository, &client, *restore, actor)?),
+            Call::RunRestoreTest { client, repository, test, retry } => {
+                one(&self.run_restore_test(&client, repository, *test, retry, actor)?)
+            }
+            Call::ListRestoreTests {} => one(&self.list_restore_tests()?),
             Call::ListJobs { filter } => one(&self.list_jobs(&filter)?),
             Call::GetJob { job } => {
                 let job = self.job(job)?;
@@ -140,6 +144,13 @@ impl Daemon {
             Call::ReleaseArchives { archives } => one(&self.release_archives(&archives, actor)?),
             Call::DeleteArchives { archives, grace_hours } => one(&self.delete_archives(&archives, grace_hours, actor)?),
             Call::UndeleteArchives { archives, hold } => one(&self.undelete_archives(&archives, hold, actor)?),
+            Call::GetConfiguration {} => one(&self.configuration()?),
+            Call::ApplyConfiguration(changes) => one(&self.apply_configuration(*changes, actor)?),
+            Call::ListCheckConfigs {} => one(&self.list_check_configs()?),
+            Call::AddCheckConfig { config } => self.add_check_config(*config, actor).and_then(|()| nothing()),
+            Call::UpdateCheckConfig { previous, config } => self.update_check_config(&previous, *config, actor).and_then(|()| nothing()),
+            Call::RemoveCheckConfig { name } => self.remove_check_config(&name, actor).and_then(|()| nothing()),
+            Call::ListHealth {} => one(&self.list_health()?),
             Call::Wake {} => self.wake().and_then(|()| nothing()),
         }
     }
@@ -185,8 +196,14 @@ impl Daemon {
 
     fn run_maintenance(&mut self, name: &RepositoryName, work: Work, retry: bool, actor: &str) -> Result<JobNumber, ControlError> {
         self.takes_jobs()?;
-        if work.kind().has_client() {
-            return Err(refuse(ErrorKind::InvalidArgument, "backups are started with RunConfig"));
+        if work.client().is_some() {
+            return Err(refuse(
+                ErrorKind::InvalidArgument,
+                "backups are started with RunConfig, restores with Restore, and tests of them with RunRestoreTest",
+            ));
+        }
+        if let Work::Import { import } = &work {
+            import.check().map_err(|why| refuse(ErrorKind::InvalidArgument, why))?;
         }
         let now = Timestamp::now();
         let note = format!("{} repository {name}", work.kind());

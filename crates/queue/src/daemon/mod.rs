@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `event_loop` | waits for descriptors and deadlines, deals out events |
 //! | `control`, `request`, `channel` | connections, calls, bytes |
-//! | `methods`, `records`, `lists`, `undo` | what people may ask for |
+//! | `methods`, `records`, `lists`, `undo`, `apply` | what people may ask for |
 //! | `queue` | from `job_created` to a worker |
 //! | `outcomes` | from a worker's end to the job's record |
 //! | `retries` | jobs that wait for a moment |
@@ -14,7 +14,9 @@
 //!
 //! The database is written here and by the owners (archives); nobody polls it: who commits tells the watchers.
 
+mod apply;
 mod channel;
+mod checks;
 mod control;
 mod ending;
 mod errors;
@@ -30,13 +32,13 @@ mod queue;
 mod rates;
 mod records;
 pub mod request;
+mod restore_tests;
 mod restores;
 mod retries;
 mod scheduling;
 mod settings;
 mod timers;
 mod undo;
-mod validate;
 mod workers;
 
 use anyhow::Context;
@@ -103,7 +105,6 @@ struct Daemon {
     stop: Stop,
     watchdog: Option<(Duration, Instant)>,
     status: String,
-    restore_points: Option<(u64, u64)>,
     housekeeping_at: Instant,
     complained_at: Option<Instant>,
     /// Held as long as the process lives: one daemon for one state directory.
@@ -203,7 +204,6 @@ fn start() -> anyhow::Result<Daemon> {
         stop: Stop::No,
         watchdog,
         status: String::new(),
-        restore_points: None,
         housekeeping_at: Instant::now() + HOUSEKEEPING,
         complained_at: None,
         _lock: lock,
@@ -211,6 +211,7 @@ fn start() -> anyhow::Result<Daemon> {
     daemon.recover(kept)?;
     daemon.write_permanent_keys();
     daemon.sweep_job_keys();
+    daemon.sweep_restore_tests();
     unix::notify::ready()?;
     Ok(daemon)
 }

@@ -10,7 +10,7 @@ use model::{Cause, Failure, Job, JobState, Timestamp};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
-use store::Write;
+use store::{ArchiveKey, Write};
 use wire::control::Event;
 use wire::worker::Finished;
 
@@ -41,7 +41,9 @@ impl Daemon {
                 }
             }
             let mut message = format!("borgcubed ended while the job was in state {}", job.state);
-            if let Some(archive) = self.store.read(|r| r.archives().of_job(number))?.iter().find(|archive| !archive.incomplete) {
+            if let Some(archive) =
+                self.store.read(|r| r.archives().of_job(number))?.iter().find(|archive| !archive.incomplete && archive.imported.is_none())
+            {
                 message.push_str(&format!("; its archive {} is complete", archive.name));
             }
             log::warn!(job = number; "job {number}: {message}");
@@ -137,6 +139,7 @@ impl Daemon {
         log::debug!(job = number; "job {number}: its worker {status}");
         self.leftovers.extend(leftovers);
         self.sweep_job_keys();
+        self.sweep_restore_tests();
         self.queue_changed = true;
         if !worker.finished {
             let (to, failure) = worker.end_without_result(&status);
@@ -246,14 +249,41 @@ fn end(w: &mut Write<'_>, number: u64, outcome: &Outcome) -> store::Result<(Job,
             job.archive = finished.archive.clone();
             job.warnings = finished.warnings.clone();
             job.warning_count = finished.warning_count.max(finished.warnings.len() as u64);
+            job.commands = finished.commands.clone();
             job.client_borg = finished.client_borg.clone();
             job.yielded = finished.yielded.clone();
         }
         apply(job, outcome)?;
         Ok(job.clone())
     })?;
+    let tested = outcome.finished.as_ref().and_then(|finished| finished.tested.as_deref());
+    super::restore_tests::record(w, &job, tested, outcome.time)?;
+    doubt_archive(w, &job, outcome.finished.is_some())?;
     let again = super::retries::after(w, &job, outcome.time)?;
     Ok((job, again))
+}
+
+/// An archive whose dumps nobody has vouched for is not one that others are measured by, or make way for. borg's script ends it before there is an archive;
+/// this is for scripts that could not.
+fn doubt_archive(w: &mut Write<'_>, job: &Job, is_reported: bool) -> store::Result<()> {
+    let Some(failure) = &job.failure else { return Ok(()) };
+    let has_dumps =
+        |name| -> store::Result<bool> { Ok(w.view().configs().get(&name)?.is_some_and(|config| !config.commands.dumps.is_empty())) };
+    let is_in_doubt = match job.config() {
+        Some(name) if !is_reported => has_dumps(name)?,
+        _ => matches!(failure.cause, Cause::DumpFailed { .. }),
+    };
+    if !is_in_doubt {
+        return Ok(());
+    }
+    for archive in w.view().archives().of_job(job.number)?.into_iter().filter(|archive| !archive.incomplete) {
+        w.archives().update(&ArchiveKey::of(&archive), |archive| {
+            archive.suspicious = true;
+            archive.warnings.push(format!("its dumps may not be whole: job {} failed: {}", job.number, failure.message));
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 fn apply(job: &mut Job, outcome: &Outcome) -> Result<(), model::job::StateError> {

@@ -30,12 +30,12 @@ fn missing(name: &PolicyName) -> store::Error {
     refuse_in(ErrorKind::NotFound, format!("there is no policy {name}; `borgcube policy list` shows what there is"))
 }
 
-fn check(policy: &Policy) -> Answered<()> {
+pub(super) fn check(policy: &Policy) -> Answered<()> {
     policy.check().map_err(|why| refuse(ErrorKind::InvalidArgument, why))
 }
 
 /// Configs that it names exist.
-fn check_references(r: &Read<'_>, policy: &Policy) -> Result<()> {
+pub(super) fn check_references(r: &Read<'_>, policy: &Policy) -> Result<()> {
     for scope in &policy.applies {
         if let Scope::Config { config } = scope
             && !r.configs().exists(config)?
@@ -49,7 +49,7 @@ fn check_references(r: &Read<'_>, policy: &Policy) -> Result<()> {
 }
 
 /// Configs that two policies claim from now on.
-fn conflicts(r: &Read<'_>) -> Result<Vec<String>> {
+pub(super) fn conflicts(r: &Read<'_>) -> Result<Vec<String>> {
     let policies = r.policies().list()?;
     let deciding = Deciding::new(&policies).map_err(store::Error::caller)?;
     let mut warnings = vec![];
@@ -67,7 +67,7 @@ fn conflicts(r: &Read<'_>) -> Result<Vec<String>> {
 }
 
 /// Whether archives may meet another fate.
-fn decides_otherwise(a: &Policy, b: &Policy) -> bool {
+pub(super) fn decides_otherwise(a: &Policy, b: &Policy) -> bool {
     (&a.within, &a.keep, a.minimum, a.zone, &a.applies, a.grace_hours) != (&b.within, &b.keep, b.minimum, b.zone, &b.applies, b.grace_hours)
 }
 

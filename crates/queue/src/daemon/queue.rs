@@ -2,7 +2,8 @@
 
 use super::errors::{is_disk_full, is_final};
 use super::workers::Worker;
-use super::{ACTOR, Daemon, RETRY, Stop, policies};
+use super::{ACTOR, Daemon, RETRY, Stop, checks, policies};
+use model::import::Attribution;
 use model::progress::Statistics;
 use model::queue::{Blocked, Brief, blocked, startable};
 use model::settings::SessionLimits;
@@ -142,6 +143,9 @@ fn prepare(w: &mut Write<'_>, number: u64, settings: &Settings, now: Timestamp) 
         if job.archive_name.is_none() {
             job.archive_name = job.default_archive_name(now);
         }
+        if let (Work::RestoreTest { test, .. }, Errand::RestoreTest(testing)) = (&mut job.work, &errand) {
+            **test = testing.test.clone();
+        }
         Ok(job.clone())
     })?;
     if let Errand::Prune(pruning) = &mut errand {
@@ -170,8 +174,23 @@ fn gather(r: &Read<'_>, job: &Job) -> Result<std::result::Result<(Errand, Reposi
             let archive = key.map(|key| r.archives().get(&key)).transpose()?.flatten().map(|archive| archive.statistics);
             Errand::Restore(Box::new(Restoring { client, restore: (**restore).clone(), archive }))
         }
-        Work::Check { verify_data } => Errand::Maintenance(Operation::Check { verify_data: *verify_data }),
+        Work::Check { verify_data, config } => match checks::plan(r, job, *verify_data, config.as_ref())? {
+            Ok(plan) => Errand::Maintenance(Operation::CheckBy { plan }),
+            Err(missing) => return Ok(Err(missing)),
+        },
+        Work::RestoreTest { client, test } => match super::restore_tests::gather(r, job, client, test)? {
+            Ok(testing) => Errand::RestoreTest(Box::new(testing)),
+            Err(missing) => return Ok(Err(missing)),
+        },
         Work::Prune { .. } => Errand::Prune(Box::default()),
+        Work::Import { import } => {
+            if let Attribution::Config(config) = &import.attribution
+                && !r.clients().exists(&config.client)?
+            {
+                return Ok(Err(format!("client {} was removed", config.client)));
+            }
+            Errand::Import(import.clone())
+        }
         Work::Compact { threshold } => Errand::Maintenance(Operation::Compact { threshold: *threshold }),
     };
     Ok(match repository {

@@ -1,9 +1,11 @@
 //! Adding, changing and removing records. Each verb is one transaction that checks what stands in its way.
 
 use super::errors::{from_store, refuse, refuse_in};
-use super::{Daemon, control, keys, validate};
+use super::{Daemon, control, keys};
+use model::import::Attribution;
 use model::{
-    BackupConfig, Client, ClientName, ConfigName, Connection, Job, JobState, Origin, Repository, RepositoryName, Settings, Timestamp, Work,
+    BackupConfig, Client, ClientName, ConfigName, Connection, Job, JobKind, JobState, Origin, Repository, RepositoryName, Settings,
+    Timestamp, Work, validate,
 };
 use store::{ArchiveFilter, ArchiveKey, IntentKey, JobFilter, Read, Result, Write};
 use wire::control::{ControlError, ErrorKind, Event};
@@ -43,7 +45,7 @@ fn live_jobs(r: &Read<'_>, filter: JobFilter) -> Result<Vec<Job>> {
     r.jobs().page(&JobFilter { states, ..filter }, 5)
 }
 
-fn refuse_live_jobs(r: &Read<'_>, filter: JobFilter, what: &str) -> Result<()> {
+pub(super) fn refuse_live_jobs(r: &Read<'_>, filter: JobFilter, what: &str) -> Result<()> {
     match live_jobs(r, filter)?.first() {
         None => Ok(()),
         Some(job) => {
@@ -61,9 +63,7 @@ fn listed<T: ToString>(names: impl Iterator<Item = T>) -> String {
 
 impl Daemon {
     pub(super) fn add_repository(&mut self, mut repository: Repository, actor: &str) -> Done {
-        validate::repository(&repository).map_err(invalid)?;
-        // Otherwise removing and adding would be a way to change it.
-        self.need_root(&format!("add repository {}", repository.name), actor)?;
+        self.judge_repository(None, &repository, actor)?;
         repository.created = Timestamp::now();
         let note = format!("add repository {}", repository.name);
         let written = self.store.write(&note, actor, |w| {
@@ -80,19 +80,13 @@ impl Daemon {
 
     pub(super) fn update_repository(&mut self, previous: &Repository, mut repository: Repository, actor: &str) -> Done {
         same_name("repository", &previous.name, &repository.name)?;
-        validate::repository(&repository).map_err(invalid)?;
         repository.created = previous.created;
-        if !same_place(previous, &repository) {
-            self.need_root(&format!("change url, rsh or remote_borg of repository {}", repository.name), actor)?;
-        }
+        self.judge_repository(Some(previous), &repository, actor)?;
         let note = format!("change repository {}", repository.name);
         let written = self.store.write(&note, actor, |w| {
             let stored = w.view().repositories().get(&repository.name)?.ok_or_else(|| missing("repository", &repository.name))?;
             compare(&stored, previous, "repository", &repository.name)?;
-            if stored.repository_id != repository.repository_id {
-                let message = "another repository id means another repository: remove this one and add the other";
-                return Err(refuse_in(ErrorKind::InvalidArgument, message));
-            }
+            refuse_other(&stored, &repository)?;
             refuse_move(&w.view(), &stored, &repository)?;
             w.repositories().put(&repository)
         });
@@ -104,6 +98,31 @@ impl Daemon {
     /// On an installed server these records name programs that run here, and places that a unit opens: operators may not choose them.
     pub(super) fn need_root(&self, what: &str, actor: &str) -> Done {
         only_root(what, actor, self.layout.is_installed())
+    }
+
+    /// What needs no look at the other records.
+    pub(super) fn judge_repository(&self, previous: Option<&Repository>, repository: &Repository, actor: &str) -> Done {
+        validate::repository(repository).map_err(invalid)?;
+        match previous {
+            // Otherwise removing and adding would be a way to change it.
+            None => self.need_root(&format!("add repository {}", repository.name), actor),
+            Some(previous) if same_place(previous, repository) => Ok(()),
+            Some(_) => self.need_root(&format!("change url, rsh or remote_borg of repository {}", repository.name), actor),
+        }
+    }
+
+    /// What needs no look at the other records.
+    pub(super) fn judge_client(&self, previous: Option<&Client>, client: &Client, actor: &str) -> Done {
+        validate::client(client).map_err(invalid)?;
+        // One that is there already may be changed all the same.
+        if !previous.is_some_and(|previous| matches!(previous.connection, Connection::Local { .. })) {
+            has_road(client, self.layout.is_installed())?;
+        }
+        match programs(client).filter(|chosen| previous.and_then(programs).as_ref() != Some(chosen)) {
+            None => Ok(()),
+            Some(chosen) if previous.is_none() => self.need_root(&format!("add client {} with {}", client.name, chosen.what), actor),
+            Some(chosen) => self.need_root(&format!("change client {} to {}", client.name, chosen.what), actor),
+        }
     }
 
     pub(super) fn remove_repository(&mut self, name: &RepositoryName, actor: &str) -> Done {
@@ -128,11 +147,7 @@ impl Daemon {
     }
 
     pub(super) fn add_client(&mut self, mut client: Client, actor: &str) -> Done {
-        validate::client(&client).map_err(invalid)?;
-        has_road(&client, self.layout.is_installed())?;
-        if let Some(programs) = programs(&client) {
-            self.need_root(&format!("add client {} with {}", client.name, programs.what), actor)?;
-        }
+        self.judge_client(None, &client, actor)?;
         client.created = Timestamp::now();
         let note = format!("add client {}", client.name);
         let written = self.store.write(&note, actor, |w| {
@@ -149,13 +164,7 @@ impl Daemon {
 
     pub(super) fn update_client(&mut self, previous: &Client, mut client: Client, actor: &str) -> Done {
         same_name("client", &previous.name, &client.name)?;
-        validate::client(&client).map_err(invalid)?;
-        if !matches!(previous.connection, Connection::Local { .. }) {
-            has_road(&client, self.layout.is_installed())?;
-        }
-        if let Some(chosen) = programs(&client).filter(|chosen| programs(previous).as_ref() != Some(chosen)) {
-            self.need_root(&format!("change client {} to {}", client.name, chosen.what), actor)?;
-        }
+        self.judge_client(Some(previous), &client, actor)?;
         client.created = previous.created;
         let note = format!("change client {}", client.name);
         let written = self.store.write(&note, actor, |w| {
@@ -176,11 +185,7 @@ impl Daemon {
             if !r.clients().exists(name)? {
                 return Err(missing("client", name));
             }
-            let configs = r.configs().of_client(name)?;
-            if !configs.is_empty() {
-                let configs = listed(configs.iter().take(10).map(BackupConfig::name));
-                return Err(in_the_way(format!("client {name} has these configs: {configs}; remove them first")));
-            }
+            refuse_used_client(&r, name)?;
             refuse_live_jobs(&r, JobFilter { client: Some(name.clone()), ..Default::default() }, &format!("client {name}"))?;
             w.clients().remove(name).map(drop)
         });
@@ -313,8 +318,31 @@ fn same_name<N: PartialEq + std::fmt::Display>(what: &str, previous: &N, next: &
     ))
 }
 
+/// Its configs go first.
+pub(super) fn refuse_used_client(r: &Read<'_>, name: &ClientName) -> Result<()> {
+    let configs = r.configs().of_client(name)?;
+    if configs.is_empty() {
+        return Ok(());
+    }
+    let configs = listed(configs.iter().take(10).map(BackupConfig::name));
+    Err(in_the_way(format!("client {name} has these configs: {configs}; remove them first")))
+}
+
+/// Id and encryption are made with a repository, and stay.
+pub(super) fn refuse_other(stored: &Repository, next: &Repository) -> Result<()> {
+    if stored.repository_id != next.repository_id {
+        let message = "another repository id means another repository: remove this one and add the other";
+        return Err(refuse_in(ErrorKind::InvalidArgument, message));
+    }
+    if stored.encryption != next.encryption {
+        let message = format!("repository {} is encrypted with {}, and that cannot be changed", stored.name, stored.encryption);
+        return Err(refuse_in(ErrorKind::InvalidArgument, message));
+    }
+    Ok(())
+}
+
 /// Nobody moves a repository away under a running job.
-fn refuse_move(r: &Read<'_>, stored: &Repository, next: &Repository) -> Result<()> {
+pub(super) fn refuse_move(r: &Read<'_>, stored: &Repository, next: &Repository) -> Result<()> {
     let same = Repository { description: next.description.clone(), ..stored.clone() } == *next;
     let running = if same { vec![] } else { r.jobs().running()? };
     match running.iter().find(|job| job.repository.as_ref() == Some(&stored.name)) {
@@ -339,7 +367,7 @@ fn refuse_twin(r: &Read<'_>, repository: &Repository) -> Result<()> {
     }
 }
 
-fn check_references(r: &Read<'_>, config: &BackupConfig) -> Result<()> {
+pub(super) fn check_references(r: &Read<'_>, config: &BackupConfig) -> Result<()> {
     if !r.clients().exists(&config.client)? {
         return Err(missing("client", &config.client));
     }
@@ -357,6 +385,9 @@ fn remove_contents(w: &mut Write<'_>, name: &RepositoryName) -> Result<()> {
     }
     for intent in w.view().intents().of_repository(name)? {
         w.intents().remove(&IntentKey { repository: name.clone(), job: intent.archive.job })?;
+    }
+    if w.view().health().exists(name)? {
+        w.health().remove(name)?;
     }
     Ok(())
 }
@@ -386,7 +417,15 @@ pub(super) fn create_maintenance(w: &mut Write<'_>, repository: &RepositoryName,
         return Err(missing("repository", repository));
     }
     let queued = r.jobs().in_state(JobState::JobCreated)?;
-    let same = |job: &&Job| job.kind() == work.kind() && job.repository.as_ref() == Some(repository);
+    if let Work::Import { import } = &work
+        && let Attribution::Config(config) = &import.attribution
+        && !r.clients().exists(&config.client)?
+    {
+        return Err(missing("client", &config.client));
+    }
+    // Imports of different archives are different jobs.
+    let is_same = |job: &Job| if work.kind() == JobKind::Import { job.work == work } else { job.kind() == work.kind() };
+    let same = |job: &&Job| is_same(job) && job.repository.as_ref() == Some(repository);
     if let Some(job) = queued.iter().find(same) {
         let (kind, number) = (work.kind(), job.number);
         return Err(in_the_way(format!(

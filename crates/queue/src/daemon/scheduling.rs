@@ -28,17 +28,17 @@ fn limit(wanted: u32, default: u32) -> usize {
 }
 
 /// What a new recurrence must be like. The caller may not be our own command line.
-fn check_recurrence(recurrence: &Recurrence, now: Timestamp) -> Answered<()> {
+pub(super) fn check_recurrence(recurrence: &Recurrence, now: Timestamp) -> Answered<()> {
     let lines = recurrence.lines().join(" ");
     Recurrence::parse(&lines, recurrence.zone(), now).map(drop).map_err(|e| refuse(ErrorKind::InvalidArgument, e.to_string()))
 }
 
-fn check(schedule: &Schedule) -> Answered<()> {
+pub(super) fn check(schedule: &Schedule) -> Answered<()> {
     schedule.check().map_err(|why| refuse(ErrorKind::InvalidArgument, why))
 }
 
 /// Names that actions refer to exist.
-fn check_references(r: &Read<'_>, schedule: &Schedule) -> Result<()> {
+pub(super) fn check_references(r: &Read<'_>, schedule: &Schedule) -> Result<()> {
     for action in &schedule.actions {
         match action {
             Action::RunConfig { config } if !r.configs().exists(config)? => return Err(missing("config", config)),
@@ -49,6 +49,7 @@ fn check_references(r: &Read<'_>, schedule: &Schedule) -> Result<()> {
             Action::Prune { repository: Some(repository), .. } if !r.repositories().exists(repository)? => {
                 return Err(missing("repository", repository));
             }
+            Action::CheckBy { config } if !r.check_configs().exists(config)? => return Err(missing("check config", config)),
             Action::Check { repository, .. } | Action::Compact { repository } if !r.repositories().exists(repository)? => {
                 return Err(missing("repository", repository));
             }
@@ -360,7 +361,7 @@ fn no_trigger() -> store::Error {
     refuse_in(ErrorKind::NotFound, "there is no such trigger; `borgcube trigger list` shows what there is")
 }
 
-fn check_target(r: &Read<'_>, target: &TriggerTarget) -> Result<()> {
+pub(super) fn check_target(r: &Read<'_>, target: &TriggerTarget) -> Result<()> {
     match target {
         TriggerTarget::Schedule { schedule } if !r.schedules().exists(schedule)? => Err(missing("schedule", schedule)),
         TriggerTarget::Config { config } if !r.configs().exists(config)? => Err(missing("config", config)),

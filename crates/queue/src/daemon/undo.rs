@@ -83,7 +83,12 @@ struct Effect {
 fn check(r: &Read<'_>, entry: &Entry) -> Result<()> {
     let number = entry.number;
     let refuse = |why: String| refuse_in(ErrorKind::Conflict, format!("transaction {number} cannot be undone: {why}"));
+    // Records go and come back with their repository; what was made or deleted in one is made or deleted.
+    let whole_repository = entry.changes.iter().any(|change| change.table == Repositories::NAME);
     for change in &entry.changes {
+        if change.table == Archives::NAME && !whole_repository && (change.before.is_none() || change.after.is_none()) {
+            return Err(refuse(format!("it is about {}, and what was made or deleted in a repository stays so", change.record)));
+        }
         if change.table == Jobs::NAME {
             return Err(refuse(format!(
                 "it is about {}, and what a job did stays done (a queued or running one can be cancelled)",

@@ -59,6 +59,8 @@ pub struct Worker {
     fault: Option<String>,
     /// How long it may take to end when it is cancelled.
     patience: Duration,
+    /// What hooks after the backup may take besides.
+    beyond: Duration,
 }
 
 /// A worker's process: our child, or that of a daemon before us.
@@ -164,8 +166,11 @@ impl Worker {
         worker.expected = match &task.errand {
             Errand::Backup(backup) => backup.expected,
             Errand::Restore(restoring) => restoring.archive,
-            Errand::Maintenance(_) | Errand::Prune(_) => None,
+            Errand::Maintenance(_) | Errand::Prune(_) | Errand::RestoreTest(_) | Errand::Import(_) => None,
         };
+        if let Errand::Backup(backup) = &task.errand {
+            worker.beyond = Duration::from_secs(backup.config.commands.seconds_after());
+        }
         worker.send(&ToWorker::Start(Box::new(task)));
         Ok(worker)
     }
@@ -213,6 +218,7 @@ impl Worker {
             finished: false,
             fault: None,
             patience: GRACE,
+            beyond: Duration::ZERO,
         }
     }
 
@@ -273,7 +279,7 @@ impl Worker {
             self.send(&ToWorker::Cancel { by: by.to_owned() });
             self.note(&joblog::line("info", format!("cancelled by {by}")));
         }
-        self.ending.expect_by(now + patience);
+        self.ending.expect_by(now + patience + self.beyond);
     }
 
     /// Its program breaks the protocol: it is ended without further words.
@@ -493,6 +499,12 @@ pub fn bounded(mut finished: Finished) -> Finished {
         joblog::cut(borg, 100);
     }
     finished.archive = finished.archive.filter(|id| id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()));
+    if let Some(tested) = &mut finished.tested {
+        joblog::cut(&mut tested.what, 1000);
+        tested.files.truncate(model::restore_test::TestRecord::MOST);
+        let is_hash = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        tested.files.retain(|known| [&known.path, &known.item, &known.content, &known.archive].into_iter().all(|text| is_hash(text)));
+    }
     finished.failure = finished.failure.map(|failure| Failure::new(failure.cause, failure.message));
     finished
 }
@@ -521,6 +533,8 @@ mod tests {
             warning_count: 100,
             client_borg: Some("borg 1.4.5".repeat(1000)),
             yielded: None,
+            tested: None,
+            commands: vec![],
         };
         let finished = bounded(finished);
         assert_eq!(finished.archive, None);

@@ -1,23 +1,26 @@
-# One backup. What comes before this line is in begin.sh.
+# One backup. What comes before this line is in begin.sh and hooks.sh.
 
 # One at a time on this host and repository, whatever became of the last one: they share a cache. The lock is inherited by borg and ends
 # with it.
 lock "lock-$repository_id" backup || :
 find_borg
 
-missing=0
-for path in $literal_paths; do
-    eval "path=\$path_$path"
-    [ -e "$path" ] || [ -L "$path" ] || { say "missing $path"; missing=$((missing + 1)); }
-done
-if [ "$missing" -gt 0 ] && [ "$missing" -eq "$path_count" ]; then
-    fail path-missing "no path of the config exists on the client"
-fi
+look_for_paths() {
+    missing=0
+    for path in $literal_paths; do
+        eval "path=\$path_$path"
+        [ -e "$path" ] || [ -L "$path" ] || { say "missing $path"; missing=$((missing + 1)); }
+    done
+    if [ "$missing" -gt 0 ] && [ "$missing" -eq "$path_count" ] && [ "$dump_count" -eq 0 ]; then
+        fail path-missing "no path of the config exists on the client"
+    fi
+}
+# Hooks may bring paths into being.
+[ "$hook_count" -gt 0 ] || look_for_paths
 
 job_dir=$base/job-$repository_id-$job
 rm -rf "$base/job-$repository_id"-*
 error=$(mkdir "$job_dir" 2>&1) || fail client-cache "$error"
-make_roads
 
 BORG_BASE_DIR=$base
 BORG_CACHE_DIR=$base/cache
@@ -60,12 +63,11 @@ error=$({
     printf '%s\n' '[cache]' 'version = 1' "repository = $repository_id" "manifest = $manifest_id" >"$cache/config" &&
         : >"$cache/chunks.archive.d" && : >>"$cache/files.$BORG_FILES_CACHE_SUFFIX"
 } 2>&1) || fail client-cache "$error"
-say prepared
-
 # The worker holds our standard input open as long as it wants the backup. At its end borg gets the chance to write a checkpoint.
 exec 3<&0
 (
     cat <&3 >/dev/null
+    : >"$job_dir/stop"
     waited=0
     until [ -s "$job_dir/pid" ] || [ "$waited" -ge 10 ]; do
         sleep 1
@@ -90,14 +92,40 @@ exec 3<&0
 ) >/dev/null 2>&1 9>&- &
 watcher=$!
 
+finally() { after_hooks; }
+before_hooks
+[ "$hook_count" -eq 0 ] || look_for_paths
+if [ "$dump_count" -gt 0 ]; then
+    error=$(make_dumps 2>&1) || fail dump-failed "- $error"
+    spool_dumps
+fi
+[ ! -e "$job_dir/stop" ] || exit 0
+# Not before: the key of this job is not for the commands of others.
+make_roads
+say prepared
+
+# With dumps in the directory that has them: their paths are those of the archive.
+input=/dev/null
+feeding=
+if [ "$dump_count" -gt 0 ]; then
+    cd "$job_dir" || exit 1
+    [ -z "$stdin_dump" ] || eval "input=\$job_dir/borgcube-dumps/\$dump_name_$stdin_dump"
+    if [ -n "$streamed" ]; then
+        feed_dumps 3<&- 9>&- &
+        feeding=$!
+    fi
+fi
+
 say started
 # A borg of our own shell's background would ignore SIGINT; in the foreground it has its default.
-sh -c 'echo $$ >"$0"; exec "$@"' "$job_dir/pid" "$borg" "$@" </dev/null >&2 3<&-
+sh -c 'echo $$ >"$0"; exec "$@"' "$job_dir/pid" "$borg" "$@" <"$input" >&2 3<&-
 code=$?
 kill "$watcher" 2>/dev/null
+[ -z "$feeding" ] || let_dumps_go
 # For the next job. Whether this one ended well in the end, the server remembers.
 case "$code" in
 0 | 1 | 10[0-9] | 11[0-9] | 12[0-7])
+    result=success
     [ -e "$cache/txn.active" ] || ! stat -c %i "$cache/chunks" >/dev/null 2>&1 ||
         { printf '%s\n' "$mark" "$(looks)" >"$cache/borgcube-mark.new" && mv -f "$cache/borgcube-mark.new" "$cache/borgcube-mark"; } 2>/dev/null
     ;;

@@ -3,6 +3,7 @@
 # carrier's road; stat, or the chunks cache is sent with each backup; df, or a restore does not look whether there is room.
 # Standard output carries one line a step to the worker, standard error is borg's.
 set -u
+login_umask=$(umask)
 umask 077
 LC_ALL=${LC_ALL:-C.UTF-8}
 export LC_ALL
@@ -32,8 +33,11 @@ let_go() {
         [ ! -p "$job_dir/$pipe" ] || true <>"$job_dir/$pipe"
     done
 }
+# What is to be done before the job's files go.
+finally() { :; }
 cleanup() {
     [ -n "$job_dir" ] || return 0
+    finally
     let_go
     rm -rf "$job_dir"
 }

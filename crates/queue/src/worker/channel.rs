@@ -296,6 +296,8 @@ mod tests {
             warnings: vec![],
             warning_count: 0,
             yielded: None,
+            tested: None,
+            commands: vec![],
             client_borg: None,
         };
         outbox.finished = Some(Box::new(finished));

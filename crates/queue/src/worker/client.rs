@@ -21,6 +21,9 @@ const LINE: u64 = model::borg_report::MAX_LINE as u64 + 1;
 /// Bytes of lines that may wait to be looked at; a client that writes faster has to wait.
 const WAITING: usize = 4 * 1024 * 1024;
 
+/// What a line takes beside its bytes: empty ones would wait in any number.
+const EVENT: usize = 128;
+
 /// Keeps what waits below [`WAITING`] bytes.
 #[derive(Debug, Default)]
 pub struct Gate {
@@ -30,6 +33,7 @@ pub struct Gate {
 
 impl Gate {
     fn enter(&self, bytes: usize) {
+        let bytes = bytes + EVENT;
         let mut waiting = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         while *waiting > WAITING {
             waiting = self.room.wait(waiting).unwrap_or_else(PoisonError::into_inner);
@@ -39,6 +43,7 @@ impl Gate {
 
     /// A line of so many bytes was looked at.
     pub fn leave(&self, bytes: usize) {
+        let bytes = bytes + EVENT;
         let mut waiting = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         *waiting = waiting.saturating_sub(bytes);
         self.room.notify_all();

@@ -2,9 +2,11 @@
 
 use super::{Event, Stop, TICK, Worker};
 use anyhow::{Context, bail};
+use model::check::Damage;
 use model::{Cause, Failure, JobState, Timestamp, Yield};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::time::Instant;
 use unix::paths::Layout;
@@ -32,10 +34,51 @@ pub enum Said {
 /// Has the owner do it, and follows it.
 pub fn run(worker: &mut Worker, layout: &Layout, task: &Task, operation: &Operation, events: Sender<Event>) -> Result<Finished, Stop> {
     let report = done(worker, layout, task, operation, &events)?;
+    if let Report::Checked { damage: Some(damage), chunks, .. } = &report {
+        name_files(worker, layout, task, damage, chunks, &events)?;
+    }
     let (yielded, failure) = judged(worker, report)?;
     let mut finished = worker.finished(failure);
     finished.yielded = Some(yielded);
     Ok(finished)
+}
+
+/// Looks which files damage concerns, and has the owner remember it. The check is done, whatever comes of this.
+fn name_files(
+    worker: &mut Worker,
+    layout: &Layout,
+    task: &Task,
+    damage: &Damage,
+    chunks: &[String],
+    events: &Sender<Event>,
+) -> Result<(), Stop> {
+    worker.note(&format!("repository {} is damaged: {}", task.repository.name, damage.summary()));
+    worker.flush()?;
+    let socket = layout.repository_socket(task.repository.name.as_str());
+    let connect: Arc<archive::source::Connect> = Arc::new(move || unix::socket::connect(&socket));
+    let files = archive::damaged::look(&connect, damage, chunks, &mut || worker.goes_on());
+    if files.is_empty() {
+        return Ok(());
+    }
+    for (id, found) in &files {
+        let archive = damage.archives.iter().chain(&damage.unknown).find(|archive| archive.id == *id);
+        let Some(archive) = archive else { continue };
+        found.paths.iter().for_each(|path| worker.note(&format!("archive {}: damaged: {path}", archive.name)));
+        if found.more > 0 {
+            worker.note(&format!("archive {}: and {} more", archive.name, found.more));
+        }
+        if let Some(why) = &found.incomplete {
+            worker.note(&format!("archive {}: there may be more: {why}", archive.name));
+        }
+    }
+    match done(worker, layout, task, &Operation::NoteFiles { files }, events) {
+        Ok(_) => Ok(()),
+        Err(Stop::Failed(failure)) => {
+            worker.note(&format!("which files are concerned was not recorded: {}", failure.message));
+            Ok(())
+        }
+        Err(stop) => Err(stop),
+    }
 }
 
 /// Has the owner delete what is due, if anything is.
@@ -176,7 +219,7 @@ fn unexpected(event: &Event) -> anyhow::Error {
 /// What the report means for the job: damage that a check finds makes it fail.
 fn judged(worker: &mut Worker, report: Report) -> anyhow::Result<(Yield, Option<Failure>)> {
     Ok(match report {
-        Report::Checked { objects, bytes, errors, error_count } => {
+        Report::Checked { objects, bytes, errors, error_count, complete, structure, data, damage, .. } => {
             let error_count = error_count.max(errors.len() as u64);
             let now = Timestamp::now();
             errors.iter().for_each(|error| worker.report.log(now, "error", "borgcube", error));
@@ -190,9 +233,19 @@ fn judged(worker: &mut Worker, report: Report) -> anyhow::Result<(Yield, Option<
                 Failure::new(Cause::RepositoryCheckNeeded, message)
             });
             if failure.is_none() {
-                worker.note(&format!("the repository is whole: {objects} objects, {bytes} bytes read"));
+                let what = if complete { "all that was due" } else { "as far as the time went" };
+                worker.note(&format!("no damage was found: {objects} objects, {bytes} bytes read, {what}"));
+                if let Some(damage) = damage {
+                    let message = format!("the repository is still damaged, as an earlier check has found: {}", damage.summary());
+                    worker.report.warn(message, now);
+                }
             }
-            (Yield::Checked { objects, bytes, error_count }, failure)
+            for (part, coverage) in [("structure", &structure), ("data", &data)] {
+                if let Some(coverage) = coverage {
+                    worker.note(&format!("{part}: {coverage}"));
+                }
+            }
+            (Yield::Checked { objects, bytes, error_count, complete, structure, data }, failure)
         }
         Report::Compacted { segments, freed, orphans, skipped } => {
             worker.note(&format!("{segments} segment files gone, {freed} bytes freed, {orphans} objects of broken sessions deleted"));
@@ -202,6 +255,6 @@ fn judged(worker: &mut Worker, report: Report) -> anyhow::Result<(Yield, Option<
             }
             (Yield::Compacted { segments, freed, orphans, skipped }, None)
         }
-        Report::Deleted { .. } | Report::Pruned { .. } => bail!("the owner reports a deletion that nobody asked for"),
+        other => bail!("the owner reports something else than what was asked for: {other:?}"),
     })
 }

@@ -8,13 +8,18 @@ mod binary;
 mod carrier;
 mod channel;
 mod client;
+mod commands;
+mod import;
 mod keys;
 mod maintenance;
 mod owner;
 mod patience;
 pub mod report;
 mod restore;
+mod restore_test;
 mod script;
+#[cfg(test)]
+mod script_hooks;
 mod verdict;
 
 use about::About;
@@ -23,6 +28,7 @@ use binary::{Shelf, Wanted};
 use carrier::Carrier;
 use channel::Channel;
 use client::{Answer, Client, Gate};
+use commands::Results;
 use keys::JobKey;
 use model::client::{BinaryUse, Connection, KeyUse, Road};
 use model::progress::Statistics;
@@ -65,10 +71,17 @@ enum Event {
     CarrierLost(String),
     /// The owner says something about an operation on its repository.
     Owner(maintenance::Said),
+    /// The thread that imports archives says something.
+    Import(import::Said),
+    /// The confined process of a restore test says something.
+    Sandbox(restore_test::sandbox::Word),
 }
 
 /// The whole life of a worker.
 pub fn run() -> Result<()> {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == restore_test::sandbox::ARGUMENT) {
+        return restore_test::sandbox::main();
+    }
     unix::logging::init("borgcube-worker");
     unix::signals::ignore_sigpipe()?;
     let (sender, events) = channel();
@@ -96,6 +109,8 @@ pub fn run() -> Result<()> {
         Errand::Maintenance(operation) => maintenance::run(&mut worker, &layout, &task, operation, sender),
         Errand::Prune(pruning) => maintenance::prune(&mut worker, &layout, &task, pruning, sender),
         Errand::Restore(errand) => restore::run(&mut worker, &layout, &task, errand, sender),
+        Errand::Import(errand) => import::run(&mut worker, &layout, &task, errand, sender),
+        Errand::RestoreTest(errand) => restore_test::run(&mut worker, &layout, &task, errand, sender),
     };
     let finished = match result {
         Ok(finished) => finished,
@@ -118,7 +133,7 @@ fn expected(errand: &Errand) -> Option<Statistics> {
     match errand {
         Errand::Backup(backup) => backup.expected,
         Errand::Restore(restoring) => restoring.archive,
-        Errand::Maintenance(_) | Errand::Prune(_) => None,
+        Errand::Maintenance(_) | Errand::Prune(_) | Errand::RestoreTest(_) | Errand::Import(_) => None,
     }
 }
 
@@ -127,7 +142,7 @@ fn shelf(errand: &Errand, layout: &Layout) -> Option<Shelf> {
     let client = match errand {
         Errand::Backup(backup) => Some(&backup.client),
         Errand::Restore(restoring) => Some(&restoring.client),
-        Errand::Maintenance(_) | Errand::Prune(_) => None,
+        Errand::Maintenance(_) | Errand::Prune(_) | Errand::RestoreTest(_) | Errand::Import(_) => None,
     };
     client.filter(|client| client.binary_use() != BinaryUse::Never).map(|_| Shelf::of(layout))
 }
@@ -154,6 +169,9 @@ impl From<anyhow::Error> for Stop {
 
 fn backup(worker: &mut Worker, layout: &Layout, task: &Task, backup: &Backup, sender: Sender<Event>) -> Result<Finished, Stop> {
     let job = &task.job;
+    worker.report.commands = Results::of(&backup.config);
+    let commands = &backup.config.commands;
+    worker.patience.allow(commands.seconds_before(), commands.seconds_after());
     let start = job.started().unwrap_or_else(Timestamp::now);
     let archive_name = job.archive_name.clone().or_else(|| job.default_archive_name(start)).context("the job makes no archive")?;
     let arguments = backup.config.borg_arguments(&archive_name);
@@ -329,7 +347,9 @@ impl Worker {
                     client.ask_to_stop();
                 }
                 Some(Event::Control(other)) => bail!("borgcubed sent {other:?} out of turn"),
+                Some(Event::Import(other)) => bail!("{other:?} in a backup"),
                 Some(Event::Owner(other)) => bail!("the owner said {other:?} in a backup"),
+                Some(Event::Sandbox(other)) => bail!("a confined process said {other:?}, and none was started"),
                 Some(Event::ControlLost) => {
                     client.ask_to_stop();
                     if !self.outlives {
@@ -351,7 +371,7 @@ impl Worker {
                 self.note(&why);
                 self.report.script_failure.get_or_insert(Failure::new(Cause::TooSlow, why));
                 client.ask_to_stop();
-                asked = Some(Instant::now() + to_end());
+                asked = Some(Instant::now() + to_end() + self.patience.beyond());
             }
             if Instant::now() >= next_flush || self.report.is_heavy() {
                 self.flush()?;
@@ -362,6 +382,17 @@ impl Worker {
             Some(carrier) => carrier.end(),
             None => Ok(()),
         }
+    }
+
+    /// Whether nobody has it cancelled, for whoever works and does not listen.
+    fn goes_on(&mut self) -> bool {
+        while let Ok(event) = self.events.try_recv() {
+            match event {
+                Event::Control(ToWorker::Cancel { by }) => self.cancelled = Some(by),
+                other => self.waiting.push_back(other),
+            }
+        }
+        self.cancelled.is_none() && !self.waiting.iter().any(|event| matches!(event, Event::ControlLost))
     }
 
     /// The client has no borg that will do. It is told once.
@@ -423,7 +454,7 @@ impl Worker {
         // What was seen before a step is told before it.
         self.flush()?;
         match step {
-            Step::Binary(_) | Step::Cache(_) => Ok(()),
+            Step::Binary(_) | Step::Cache(_) | Step::Command => Ok(()),
             Step::Prepared => self.advance(JobState::ClientPrepared),
             Step::Started => {
                 if let Some(version) = self.report.version.clone() {
@@ -486,6 +517,8 @@ impl Worker {
             warning_count: self.report.warning_count,
             client_borg: self.report.version.clone(),
             yielded: None,
+            tested: None,
+            commands: self.report.commands.take_results(),
         }
     }
 }

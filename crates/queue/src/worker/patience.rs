@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 /// What a job allows its client, and since when it is where it is.
 pub struct Patience {
     start: Duration,
+    /// What commands of the config may take before borg's begin and after its end.
+    more: (Duration, Duration),
     total: Duration,
     began: Instant,
     state: (JobState, Instant),
@@ -16,7 +18,17 @@ impl Patience {
     /// `start`: until borg has begun, and from its end to the client's; `total`: for everything.
     pub fn new(start: u64, total: u64, now: Instant) -> Patience {
         let (start, total) = (Duration::from_secs(start), Duration::from_secs(total));
-        Patience { start, total, began: now, state: (JobState::JobCreated, now) }
+        Patience { start, more: (Duration::ZERO, Duration::ZERO), total, began: now, state: (JobState::JobCreated, now) }
+    }
+
+    /// Commands of the config have limits of their own: so many seconds before borg's begin, and after its end.
+    pub fn allow(&mut self, before: u64, after: u64) {
+        self.more = (Duration::from_secs(before), Duration::from_secs(after));
+    }
+
+    /// What a client that was asked to end needs for its commands.
+    pub fn beyond(&self) -> Duration {
+        self.more.1
     }
 
     /// A sentence, when the client has taken too long. To be asked now and then.
@@ -28,10 +40,11 @@ impl Patience {
         }
         let since = now.saturating_duration_since(self.state.1);
         match phase(state) {
-            Phase::Before if since >= self.start => {
-                Some(format!("borg has not begun on the client after {} seconds (start-seconds)", self.start.as_secs()))
+            Phase::Before if since >= self.start.saturating_add(self.more.0) => {
+                let hooks = if self.more.0.is_zero() { "" } else { ", besides its hooks" };
+                Some(format!("borg has not begun on the client after {} seconds (start-seconds){hooks}", self.start.as_secs()))
             }
-            Phase::After if since >= self.start => {
+            Phase::After if since >= self.start.saturating_add(self.more.1) => {
                 Some(format!("the client goes on {} seconds after the end of its borg (start-seconds)", self.start.as_secs()))
             }
             _ if now.saturating_duration_since(self.began) >= self.total.saturating_add(self.start) => {

@@ -3,12 +3,16 @@
 //! The client is not trusted. Lines are bounded, escaped and counted; what they say shapes progress and wording, never whether there is an archive.
 
 use super::binary::Wanted;
+use super::commands::Results;
 use model::borg_report::{self, Line, MAX_LINE};
 use model::progress::{Progress, Statistics, Steps};
 use model::{Cause, Failure, Job, Timestamp};
 use std::collections::VecDeque;
 use unix::logging::escape;
 use wire::worker::LogLine;
+
+/// Missing paths that are named, at most.
+const MISSING: usize = 1000;
 
 /// Bytes of text that is not borg's and may explain a failing ssh.
 const TEXT_KEPT: usize = 8 * 1024;
@@ -36,6 +40,8 @@ pub enum Step {
     Clean,
     /// The script gave up.
     Failed(Failure),
+    /// A hook or dump began, said something or ended.
+    Command,
 }
 
 /// What is known of the client so far.
@@ -51,6 +57,8 @@ pub struct Report {
     pub target: Option<String>,
     /// What a restore's warnings come down to.
     pub troubles: Troubles,
+    /// What became of hooks and dumps.
+    pub commands: Results,
     /// Why the script gave up.
     pub script_failure: Option<Failure>,
     /// First warnings.
@@ -105,7 +113,10 @@ impl Report {
                 None
             }
             "missing" => {
-                self.missing.push(bounded(rest, 500));
+                // A config has no more paths, and the script says each once.
+                if self.missing.len() < MISSING {
+                    self.missing.push(bounded(rest, 500));
+                }
                 None
             }
             "binary" => Some(Step::Binary(Wanted::parse(&bounded(rest, 500)))),
@@ -124,11 +135,20 @@ impl Report {
             "clean" => Some(Step::Clean),
             "failed" => {
                 let (word, message) = rest.split_once(' ').unwrap_or((rest, ""));
-                let failure = script_failure(word, &bounded(message, 800));
+                let message = bounded(message, 800);
+                let failure = self.commands.failure(word, &message).unwrap_or_else(|| script_failure(word, &message));
                 self.script_failure = Some(failure.clone());
                 Some(Step::Failed(failure))
             }
-            _ => None,
+            _ => {
+                let (level, source, line) = self.commands.line(word, rest)?;
+                match level {
+                    // Ours, and bounded by what the config has.
+                    "warning" => self.warn(bounded(&line, 500), now),
+                    level => self.log(now, level, &source, &line),
+                }
+                Some(Step::Command)
+            }
         }
     }
 

@@ -6,15 +6,18 @@
 use super::carrier;
 use super::keys::JobKey;
 use model::client::Connection;
+use model::hook::{Commands, Stream};
 use model::restore::Target;
-use model::{Client, JobKind};
+use model::{BackupConfig, Client, JobKind};
 use std::fmt::Write;
 use wire::session::Prepared;
 use wire::worker::{Backup, Restoring, Task};
 
-const SCRIPT: &str = concat!(include_str!("binary.sh"), include_str!("begin.sh"), include_str!("backup.sh"));
+const SCRIPT: &str = concat!(include_str!("binary.sh"), include_str!("begin.sh"), include_str!("hooks.sh"), include_str!("backup.sh"));
 
 const RESTORE: &str = concat!(include_str!("binary.sh"), include_str!("begin.sh"), include_str!("restore.sh"));
+
+const LIVE: &str = concat!(include_str!("binary.sh"), include_str!("restore_test/live.sh"));
 
 /// The parts of a client's standard input, in order. The answer about its chunks cache follows them.
 pub struct Input {
@@ -36,7 +39,13 @@ pub enum Way {
 
 /// Builds the client's side of a backup.
 pub fn build(task: &Task, backup: &Backup, prepared: &Prepared, borg_arguments: &[String], way: &Way) -> Input {
-    input(SCRIPT, &settings(task, backup, prepared, borg_arguments, way), way)
+    let mut input = input(SCRIPT, &settings(task, backup, prepared, borg_arguments, way), way);
+    if matches!(backup.client.connection, Connection::Local { .. }) && !backup.config.commands.hooks.is_empty() {
+        // A hook after the backup may take longer than borgcubed leaves the processes of a worker that is gone.
+        let command = input.command.strip_prefix("exec ").unwrap_or(&input.command);
+        input.command = format!("command -v setsid >/dev/null 2>&1 && exec setsid {command}; exec {command}");
+    }
+    input
 }
 
 /// Builds the client's side of a restore.
@@ -57,6 +66,13 @@ pub fn restore(task: &Task, errand: &Restoring, prepared: &Prepared, borg_argume
     assign(&mut settings, "needed", &needed.to_string());
     finish(&mut settings, borg_arguments);
     input(RESTORE, &settings, way)
+}
+
+/// Has a client hash its files; `lines` name them.
+pub fn live(lines: &[u8]) -> Input {
+    let mut input = input(LIVE, "", &Way::Carrier);
+    input.head.extend_from_slice(lines);
+    input
 }
 
 /// Where the job's files are on the client, as a word for its shell.
@@ -155,9 +171,45 @@ fn settings(task: &Task, backup: &Backup, prepared: &Prepared, borg_arguments: &
     // Roots in patterns are Borg's to judge.
     let roots = config.patterns.iter().filter(|p| p.starts_with('R')).count();
     assign("path_count", &(literal.len() + roots).to_string());
+    let archive = borg_arguments.iter().find_map(|argument| argument.strip_prefix("::")).unwrap_or_default();
+    commands(&mut text, archive, config);
     text.push_str("export BORG_FILES_CACHE_SUFFIX\n");
     finish(&mut text, borg_arguments);
     text
+}
+
+/// What the administrator has the client run.
+fn commands(text: &mut String, archive: &str, config: &BackupConfig) {
+    let Commands { hooks, dumps } = &config.commands;
+    let mut assign = |name: &str, value: &str| assign(text, name, value);
+    assign("client_name", config.client.as_str());
+    assign("config_name", &config.name().to_string());
+    assign("archive_name", archive);
+    assign("hook_count", &hooks.len().to_string());
+    assign("dump_count", &dumps.len().to_string());
+    for (n, hook) in hooks.iter().enumerate() {
+        assign(&format!("hook_{n}"), hook.name.as_str());
+        assign(&format!("before_{n}"), hook.before.as_deref().unwrap_or_default());
+        assign(&format!("after_{n}"), hook.after.as_deref().unwrap_or_default());
+        assign(&format!("limit_{n}"), &hook.seconds.to_string());
+        assign(&format!("policy_{n}"), hook.on_failure.word());
+    }
+    for (n, dump) in dumps.iter().enumerate() {
+        assign(&format!("dump_name_{n}"), dump.name.as_str());
+        assign(&format!("dump_{n}"), &dump.command);
+        assign(&format!("dump_limit_{n}"), &dump.seconds.to_string());
+    }
+    let numbers = |spool: bool| {
+        let those = dumps.iter().enumerate().filter(|(_, dump)| dump.spool == spool);
+        those.map(|(n, _)| n.to_string()).collect::<Vec<_>>().join(" ")
+    };
+    assign("spooled", &numbers(true));
+    assign("streamed", &numbers(false));
+    let input = match config.commands.stream() {
+        Stream::Input(n) => n.to_string(),
+        Stream::Nothing | Stream::Pipes => String::new(),
+    };
+    assign("stdin_dump", &input);
 }
 
 /// Quotes for a POSIX shell: nothing inside single quotes has a meaning.
@@ -190,7 +242,7 @@ pub(super) mod tests {
     }
 
     /// The same in a home of before, with this answer about the chunks cache.
-    fn run_in(home: &std::path::Path, fake: &str, answer: &[u8], close: bool, change: impl Fn(&mut Backup)) -> (String, String) {
+    pub fn run_in(home: &std::path::Path, fake: &str, answer: &[u8], close: bool, change: impl Fn(&mut Backup)) -> (String, String) {
         use std::io::{Read, Write};
         use std::os::unix::fs::PermissionsExt;
         let borg = home.join("borg it's");
@@ -207,7 +259,7 @@ pub(super) mod tests {
         let mut child = Command::new("sh")
             .args(["-c", &input.command])
             .env_clear()
-            .env("PATH", std::env::var("PATH").unwrap())
+            .env("PATH", if home.join("bin").is_dir() { home.join("bin").into_os_string() } else { std::env::var_os("PATH").unwrap() })
             .env("HOME", home)
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
@@ -277,6 +329,7 @@ pub(super) mod tests {
             ignore_inode: false,
             extra_options: vec![],
             target_age_hours: 26,
+            commands: Default::default(),
             created: now,
         };
         let repository = Repository {

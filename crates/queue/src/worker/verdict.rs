@@ -2,6 +2,7 @@
 //!
 //! Whether there is an archive, only the owner knows. The client's exit code is a vote on why there is none.
 
+use super::commands::failure;
 use super::report::Report;
 use model::borg_report::{Ending, cause_of, ending, ssh_failure};
 use model::{Cause, Failure};
@@ -26,6 +27,10 @@ pub struct Evidence<'a> {
 pub fn judge(evidence: &Evidence<'_>) -> (Option<Failure>, Option<String>) {
     let Evidence { outcome, report, .. } = evidence;
     if let Some(archive) = outcome.and_then(|o| o.archive.as_ref()) {
+        // Whatever the client says now, borg has read less than there was, or nobody knows. Before all else: it casts doubt on the archive.
+        if let Some(failure) = report.commands.dump_missing(archive) {
+            return (Some(failure), None);
+        }
         if !report.missing.is_empty() {
             let message = format!("not on the client: {}; the other paths are in archive {}", report.missing.join(", "), archive.name);
             return (Some(Failure::new(Cause::PathMissing, message)), None);
@@ -34,6 +39,9 @@ pub fn judge(evidence: &Evidence<'_>) -> (Option<Failure>, Option<String>) {
         let told = outcome.and_then(|o| o.failure.as_ref()).filter(|f| matches!(f.cause, Cause::PolicyViolation { .. }));
         if let Some(violation) = told {
             return (Some(violation.clone()), None);
+        }
+        if let Some(after) = report.commands.after_failed() {
+            return (Some(failure(after, &format!("; archive {} is complete", archive.name))), None);
         }
         let clean = matches!(report.exit.map(ending), Some(Ending::Good { .. }));
         let warning =
@@ -68,6 +76,10 @@ pub fn trouble(evidence: &Evidence<'_>) -> Option<Failure> {
     }
     if let Some(failure) = &report.script_failure {
         return Some(failure.clone());
+    }
+    // borg was ended for it.
+    if let Some(failure) = report.commands.dump_failed() {
+        return Some(failure);
     }
     if outcome.is_none() {
         return Some(Failure::new(Cause::OwnerLost, "the repository's owner process ended during the job"));
@@ -190,6 +202,7 @@ mod tests {
             warnings: vec![],
             hold: None,
             pending_deletion: None,
+            imported: None,
         };
         let with = |cause| Outcome { archive: Some(archive.clone()), ..outcome(cause) };
         let (ok, good) = (ExitStatus::Exited(0), report(&["borgcube exit 0"], &[]));

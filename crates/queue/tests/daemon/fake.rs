@@ -30,8 +30,16 @@ fn fake_worker() {
     let how = match &fake.task.errand {
         Errand::Backup(backup) => backup.config.paths[0].trim_start_matches('/').to_owned(),
         Errand::Restore(restoring) => restoring.restore.archive.clone(),
+        Errand::RestoreTest(testing) => {
+            fake.mark(&format!("{:?}", testing.test));
+            "maintain".to_owned()
+        }
         Errand::Prune(pruning) => {
             fake.mark(&format!("{pruning:?}"));
+            "maintain".to_owned()
+        }
+        Errand::Import(import) => {
+            fake.mark(&format!("{import:?}"));
             "maintain".to_owned()
         }
         Errand::Maintenance(operation) => {
@@ -93,6 +101,8 @@ impl Fake {
             warning_count: 1,
             client_borg: Some("1.4.5".into()),
             yielded: None,
+            tested: None,
+            commands: vec![],
         })));
     }
 
@@ -176,7 +186,7 @@ impl Fake {
                 if let Some(by) = self.hold(&state, true) {
                     return self.finish(Some(Failure::new(Cause::Cancelled { by }, "what was done by then stays")));
                 }
-                let yielded = Some(Yield::Checked { objects: 5, bytes: 50, error_count: 0 });
+                let yielded = Some(Yield::Checked { objects: 5, bytes: 50, error_count: 0, complete: true, structure: None, data: None });
                 let last = Finished {
                     failure: None,
                     statistics: None,
@@ -185,6 +195,8 @@ impl Fake {
                     warning_count: 0,
                     client_borg: None,
                     yielded,
+                    tested: None,
+                    commands: vec![],
                 };
                 self.send(&FromWorker::Finished(Box::new(last)));
             }

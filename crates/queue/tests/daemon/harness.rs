@@ -350,6 +350,7 @@ pub fn config(name: &str, repository: &str, how: &str) -> BackupConfig {
         ignore_inode: false,
         extra_options: vec![],
         target_age_hours: 26,
+        commands: Default::default(),
         created: Timestamp(0),
     }
 }

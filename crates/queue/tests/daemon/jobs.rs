@@ -50,12 +50,17 @@ fn a_repository_is_checked_and_compacted_by_jobs_that_need_no_client() {
     let job = daemon.reaches(first, JobState::Done);
     let states: Vec<_> = job.history.iter().map(|step| step.state).collect();
     assert_eq!(states, [JobState::JobCreated, JobState::RepositoryPreparing, JobState::RepositoryInProgress, JobState::Done]);
-    assert_eq!(job.yielded, Some(model::Yield::Checked { objects: 5, bytes: 50, error_count: 0 }));
+    let checked = model::Yield::Checked { objects: 5, bytes: 50, error_count: 0, complete: true, structure: None, data: None };
+    assert_eq!(job.yielded, Some(checked));
     daemon.reaches(second, JobState::RepositoryInProgress);
     daemon.ok("CancelJob", json!({ "job": second }));
     assert!(matches!(daemon.reaches(second, JobState::Cancelled).failure.unwrap().cause, Cause::Cancelled { .. }));
     let marks = daemon.marks().join("\n");
-    assert!(marks.contains("Check { verify_data: true }") && marks.contains("Compact { threshold: 10 }"), "{marks}");
+    assert!(
+        marks.contains("CheckBy { plan: CheckPlan { structure: true, archives: true, data: true, skip_hours: 0")
+            && marks.contains("Compact { threshold: 10 }"),
+        "{marks}"
+    );
     let of_kind = |kind: &str| daemon.ok("ListJobs", json!({ "filter": { "kind": kind } }))["jobs"].as_array().unwrap().len();
     assert_eq!(["backup", "check", "compact"].map(of_kind), [1, 1, 1]);
 

@@ -5,6 +5,7 @@
 mod fake;
 mod harness;
 
+mod applying;
 mod cancelling;
 mod jobs;
 mod people;

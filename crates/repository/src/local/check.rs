@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::index::{self, Index, SegmentState};
 use borg::Id;
 use borg::segment::{PUT_HEADER, Tag, verify};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -85,11 +85,16 @@ pub struct CheckReport {
     pub unjudged: u64,
     /// It was ended before it was done.
     pub stopped: bool,
+    /// Segments that were read from beginning to end, and how many live objects each has.
+    pub segments: BTreeMap<u32, u64>,
+    /// Segments in which something is wrong, or that are gone.
+    pub damaged: BTreeSet<u32>,
 }
 
 impl CheckReport {
-    fn add(&mut self, segment: Option<u32>, offset: Option<u32>, id: Option<Id>, what: impl std::fmt::Display) {
+    pub(super) fn add(&mut self, segment: Option<u32>, offset: Option<u32>, id: Option<Id>, what: impl std::fmt::Display) {
         self.count += 1;
+        self.damaged.extend(segment);
         if self.findings.len() < DESCRIBED {
             self.findings.push(Finding { segment, offset, id, what: what.to_string() });
         }
@@ -123,6 +128,11 @@ struct Moment {
 }
 
 impl Published {
+    pub(super) fn statistics(&self) -> (Option<u32>, Statistics) {
+        let state = self.state();
+        (state.transaction, state.statistics.clone())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -206,24 +216,34 @@ impl Reader {
         let segments = shared.committed(transaction)?;
         let total: u64 = segments.iter().map(|(_, stamp)| stamp.size).sum();
         let mut report = read_all(&shared, &segments, options, &mut |done| progress(done, total));
-        if report.stopped {
-            return Ok(report);
+        if !report.stopped {
+            compare_all(&shared, &mut report, &mut || progress(total, total))?;
         }
-        for _ in 0..3 {
-            let Some(moment) = shared.moment(&mut || progress(total, total))? else {
-                report.stopped = true;
-                return Ok(report);
-            };
-            if compare(&shared, moment, &mut report, &mut || progress(total, total))? {
-                return Ok(report);
-            }
-        }
-        Err(Error::Unsupported("segments are removed faster than they can be checked; check again when nothing is compacted".into()))
+        Ok(report)
     }
 }
 
+/// Compares what the log says with index and statistics, of one moment.
+pub(super) fn compare_all(shared: &Shared, report: &mut CheckReport, go_on: &mut dyn FnMut() -> bool) -> Result<()> {
+    for _ in 0..3 {
+        let Some(moment) = shared.moment(go_on)? else {
+            report.stopped = true;
+            return Ok(());
+        };
+        if compare(shared, moment, report, go_on)? {
+            return Ok(());
+        }
+    }
+    Err(Error::Unsupported("segments are removed faster than they can be checked; check again when nothing is compacted".into()))
+}
+
 /// Reads all segments.
-fn read_all(shared: &Shared, segments: &[(u32, Stamp)], options: &CheckOptions<'_>, progress: &mut dyn FnMut(u64) -> bool) -> CheckReport {
+pub(super) fn read_all(
+    shared: &Shared,
+    segments: &[(u32, Stamp)],
+    options: &CheckOptions<'_>,
+    progress: &mut dyn FnMut(u64) -> bool,
+) -> CheckReport {
     let threads = match options.threads {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         threads => threads,
@@ -300,10 +320,11 @@ impl Work<'_> {
         // Gone: compacted meanwhile, or missed when the index is compared. Empty: a removal that was cut short (Borg 1.x).
         let Some(file) = self.shared.storage.open(segment)? else { return Ok(()) };
         if stamp.size == 0 {
+            self.report().segments.insert(segment, 0);
             return Ok(());
         }
         let mut entries = Entries::new(&file, segment, stamp.size);
-        let (mut objects, mut at) = (0, 0);
+        let (mut objects, mut at, mut is_whole) = (0, 0, true);
         loop {
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(());
@@ -313,7 +334,10 @@ impl Work<'_> {
                 Some(Ok(found)) => found,
                 Some(Err(error)) => {
                     // It says where.
-                    self.report().add(None, None, None, error);
+                    let mut report = self.report();
+                    report.add(None, None, None, error);
+                    report.damaged.insert(segment);
+                    is_whole = false;
                     break;
                 }
             };
@@ -325,7 +349,11 @@ impl Work<'_> {
             at = entries.position();
         }
         self.done.fetch_add(stamp.size - at, Ordering::Relaxed);
-        self.report().objects += objects;
+        let mut report = self.report();
+        report.objects += objects;
+        if is_whole {
+            report.segments.insert(segment, objects);
+        }
         Ok(())
     }
 
@@ -390,6 +418,7 @@ fn compare(shared: &Shared, moment: Moment, report: &mut CheckReport, go_on: &mu
         }
     }
     report.count += found.count;
+    report.damaged.append(&mut found.damaged);
     report.unjudged = found.unjudged;
     report.findings.extend(found.findings);
     report.findings.truncate(DESCRIBED);

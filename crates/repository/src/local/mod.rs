@@ -10,6 +10,7 @@ mod reader;
 mod removal;
 mod replay;
 mod shared;
+mod slices;
 mod space;
 mod storage;
 
@@ -24,9 +25,10 @@ use crate::index::Checkpoint;
 use borg::config::{Config, Settings};
 use borg::segment::{PUT_HEADER, delete, put_header};
 use borg::{Id, MAX_OBJECT, RepositoryId};
-pub use check::{CheckOptions, CheckReport, Finding};
+pub use check::{CheckOptions, CheckReport, Finding, Verify};
 pub use compact::{Compaction, Step};
 pub use reader::Reader;
+pub use slices::{Segment, Slice};
 use std::sync::Arc;
 use std::time::Duration;
 

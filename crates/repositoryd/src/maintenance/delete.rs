@@ -8,7 +8,7 @@ use crate::orphans;
 use crate::restore;
 use crate::upkeep::{Attached, Removal, Upkeep};
 use crate::view;
-use crate::viewlist::Named;
+use crate::viewlist::{Named, ViewListError};
 use borg::Id;
 use model::{Archive, Cause, Failure, Timestamp};
 use std::collections::{BTreeMap, HashSet};
@@ -19,6 +19,9 @@ const NOTE: usize = 1 << 16;
 
 /// Names in one sentence.
 const NAMED: usize = 5;
+
+/// So often it is planned anew because archives have changed meanwhile.
+const ATTEMPTS: usize = 20;
 
 /// What is to be done.
 struct Plan {
@@ -31,6 +34,8 @@ struct Plan {
     others: Vec<Archive>,
     /// Chunks that no archive refers to afterwards.
     chunks: Vec<Id>,
+    /// Chunks that no archive with a list refers to afterwards; those without may.
+    doubtful: Vec<Id>,
     kept_because: Option<String>,
 }
 
@@ -45,19 +50,19 @@ pub fn delete_due(work: &Work<'_>, names: &[String]) -> Result<Report, Stop> {
 }
 
 fn carry_out(work: &Work<'_>, dry_run: bool, names: impl Fn() -> Result<Vec<String>, Stop>) -> Result<Report, Stop> {
-    loop {
+    for _ in 0..ATTEMPTS {
         let names = names()?;
         if names.is_empty() {
             return Ok(Report::Deleted { archives: vec![], chunks: 0, bytes: 0, kept_because: None });
         }
-        let plan = plan(work, &names)?;
+        let plan = plan(work, &names, dry_run)?;
         if dry_run {
             return count(work, plan);
         }
-        for part in plan.chunks.chunks(NOTE) {
+        for part in [&plan.chunks, &plan.doubtful].into_iter().flat_map(|ids| ids.chunks(NOTE)) {
             work.ask(|reply| Upkeep::Note { opening: plan.attached.opening.clone(), ids: part.to_vec(), reply })?;
         }
-        let Plan { attached, archives, records, others, chunks, kept_because } = plan;
+        let Plan { attached, archives, records, others, chunks, doubtful, kept_because } = plan;
         let done = work.ask(|reply| Upkeep::Remove {
             opening: attached.opening.clone(),
             archives: archives.clone(),
@@ -69,6 +74,8 @@ fn carry_out(work: &Work<'_>, dry_run: bool, names: impl Fn() -> Result<Vec<Stri
             Removal::Changed => continue,
             Removal::InUse(jobs) => return Err(restore::in_use(&jobs).into()),
         }
+        // What is doubtful stays in the journal: a compact looks at it again when all archives have lists.
+        let attached = Attached { is_noted: attached.is_noted || !doubtful.is_empty(), ..attached };
         let collected = work.collect(&attached, &others, chunks)?;
         return Ok(Report::Deleted {
             archives: archives.into_keys().collect(),
@@ -77,6 +84,8 @@ fn carry_out(work: &Work<'_>, dry_run: bool, names: impl Fn() -> Result<Vec<Stri
             kept_because,
         });
     }
+    let message = "the archives that were to be deleted kept changing; nothing was deleted. Try again";
+    Err(Failure::new(Cause::RepositoryError, message).into())
 }
 
 /// Those that are to be deleted by now. Whoever made the list did so a while ago, and somebody may want to keep one since.
@@ -87,10 +96,15 @@ fn due(work: &Work<'_>, names: &[String]) -> Result<Vec<String>, Stop> {
     Ok(names.iter().filter(|name| due.contains(*name)).cloned().collect())
 }
 
-fn plan(work: &Work<'_>, names: &[String]) -> Result<Plan, Stop> {
+fn plan(work: &Work<'_>, names: &[String], dry_run: bool) -> Result<Plan, Stop> {
     let attached = work.attach()?;
     let mut archives = BTreeMap::new();
     for name in names {
+        if name.contains(char::REPLACEMENT_CHARACTER) {
+            let message =
+                format!("the name of archive {name:?} is not valid UTF-8; nothing was deleted. `borg rename` gives it another one");
+            return Err(Failure::new(Cause::RepositoryError, message).into());
+        }
         match attached.archives.get(name) {
             Some(id) => archives.insert(name.clone(), *id),
             None => {
@@ -114,22 +128,27 @@ fn plan(work: &Work<'_>, names: &[String]) -> Result<Plan, Stop> {
     }
     let (records, others): (Vec<Archive>, Vec<Archive>) =
         all.into_iter().partition(|archive| archives.get(&archive.name).is_some_and(|id| Id::from_hex(&archive.id) == Ok(*id)));
-    let mut plan = Plan { attached, archives, records, others, chunks: vec![], kept_because: None };
-    plan.kept_because = find_chunks(work, &mut plan)?;
+    let mut plan = Plan { attached, archives, records, others, chunks: vec![], doubtful: vec![], kept_because: None };
+    plan.kept_because = find_chunks(work, &mut plan, dry_run)?;
     Ok(plan)
 }
 
 /// Says why chunks stay, if they do.
-fn find_chunks(work: &Work<'_>, plan: &mut Plan) -> Result<Option<String>, Stop> {
+fn find_chunks(work: &Work<'_>, plan: &mut Plan, dry_run: bool) -> Result<Option<String>, Stop> {
     let foreign = |name: &&String| {
         let id = plan.attached.archives.get(*name).map(|id| id.to_hex()).unwrap_or_default();
         plan.records.iter().chain(&plan.others).all(|archive| archive.id != id)
     };
     let staying: Vec<&String> = plan.attached.archives.keys().filter(|name| !plan.archives.contains_key(*name)).filter(foreign).collect();
     if !staying.is_empty() {
+        let because = shown(&staying);
+        match unreferenced(work, plan, dry_run) {
+            Ok(ids) => plan.doubtful = ids,
+            Err(e) => log::warn!("{e}; what only its archive has is not freed later"),
+        }
         return Ok(Some(format!(
-            "archives that were not made by BorgCube may refer to them, and it has no list of their chunks: {}",
-            shown(&staying)
+            "archives that were not made by BorgCube may refer to them, and it has no list of their chunks (borgcube archive import makes one): {}",
+            because
         )));
     }
     let mut because = None;
@@ -138,12 +157,20 @@ fn find_chunks(work: &Work<'_>, plan: &mut Plan) -> Result<Option<String>, Stop>
         because = Some(format!("BorgCube did not make them and has no list of their chunks: {}", shown(&unlisted)));
     }
     work.progress("archives", 0, 0)?;
-    let named = |archives: &[Archive]| archives.iter().map(Named::of).collect::<Vec<_>>();
-    match view::lists(work.owner).unreferenced(&named(&plan.records), &named(&plan.others)) {
+    match unreferenced(work, plan, dry_run) {
         Ok(ids) => plan.chunks = ids,
         Err(e) => because = Some(format!("{e}, so nobody knows what its archive refers to")),
     }
     Ok(because)
+}
+
+/// What only the lists of archives that go have.
+fn unreferenced(work: &Work<'_>, plan: &Plan, dry_run: bool) -> Result<Vec<Id>, ViewListError> {
+    let named = |archives: &[Archive]| archives.iter().map(Named::of).collect::<Vec<_>>();
+    let lists = view::lists(work.owner);
+    // Nothing is deleted on trust.
+    let lists = if dry_run { lists.trusting() } else { lists };
+    lists.unreferenced(&named(&plan.records), &named(&plan.others))
 }
 
 fn shown(names: &[&String]) -> String {

@@ -5,9 +5,14 @@
 
 mod check;
 mod compact;
+mod damage;
 mod delete;
+mod export_key;
+mod foreign;
+mod import;
 mod prune;
 mod read;
+mod verify;
 
 use crate::failures::{ending, internal};
 use crate::lending::{self, is_gone};
@@ -16,6 +21,7 @@ use crate::owner::Owner;
 use crate::upkeep::{Attached, Collected, Upkeep};
 use crate::writer::{Reply, Request};
 use borg::Id;
+use model::check::CheckPlan;
 use model::{Archive, Failure};
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -46,10 +52,15 @@ pub fn run(owner: &Owner, mut stream: UnixStream, payload: &[u8]) -> Result<(), 
     let done = match operation {
         Operation::Release { wait_seconds } => return lending::run(owner, &mut stream, Duration::from_secs(wait_seconds)),
         Operation::Compact { threshold } => work.alone("a compact", || compact::compact(&work, threshold)),
-        Operation::Check { verify_data } => work.alone("a check", || check::check(&work, verify_data)),
+        Operation::Check { verify_data } => work.alone("a check", || check::check(&work, &CheckPlan::everything(verify_data))),
+        Operation::CheckBy { plan } => work.alone("a check", || check::check(&work, &plan)),
+        Operation::NoteFiles { files } => damage::note_files(owner, files),
         Operation::Delete { archives, dry_run } => work.alone("a delete", || delete::delete(&work, &archives, dry_run)),
         Operation::DeleteDue { archives, compact } => work.alone("a prune", || prune::prune(&work, &archives, compact)),
         Operation::Read { archive } => return read::run(&work, &archive),
+        Operation::Foreign { after } => foreign::foreign(&work, after.as_deref()),
+        Operation::Import(take) => import::run(&work, &take),
+        Operation::ExportKey => export_key::export(&work),
     };
     match done {
         Ok(report) => write_json(&mut stream, kind::REPORT, &report),

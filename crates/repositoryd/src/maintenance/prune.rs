@@ -1,11 +1,21 @@
 //! What policies and people have chosen goes, and its space comes back.
 
-use super::{Stop, Work, compact, delete};
+use super::{Stop, Work, compact, damage, delete};
 use crate::failures::internal;
+use model::{Cause, Failure};
 use wire::maintenance::Report;
 
 /// Deletes those of the archives whose grace period is over, then compacts with this threshold.
 pub fn prune(work: &Work<'_>, names: &[String], threshold: Option<u8>) -> Result<Report, Stop> {
+    // What is old may be all that is sound.
+    if let Some(damage) = damage::health(work.owner)?.and_then(|health| health.damage) {
+        let message = format!(
+            "nothing is pruned while repository {} is damaged ({}): `borgcube repository damage {0}` says more",
+            work.owner.name,
+            damage.summary()
+        );
+        return Err(Failure::new(Cause::RepositoryCheckNeeded, message).into());
+    }
     let Report::Deleted { archives, chunks, bytes, kept_because } = delete::delete_due(work, names)? else {
         return Err(internal("a deletion reports something else").into());
     };

@@ -78,7 +78,7 @@ enum Scope {
 }
 
 /// An answer that was looked up and not sent yet.
-enum Answer {
+pub(super) enum Answer {
     Object(Id, Vec<u8>),
     Lacking(Id, Reason, String),
 }
@@ -89,17 +89,7 @@ fn begin(work: &Work<'_>, wanted: &str) -> Result<(Reading, Readable, Vec<u8>), 
     let (name, id) = find_archive(work, &attached, wanted)?;
     let opening = &attached.opening;
     let damaged = |why: String| Stop::from(Failure::new(Cause::RepositoryIntegrity, format!("the metadata of archive {name}: {why}")));
-    let payload = match look_up(work, opening, &id)? {
-        Answer::Object(_, payload) => payload,
-        Answer::Lacking(_, _, why) => return Err(damaged(why)),
-    };
-    let packed = borg::compress::decompress(&payload, MAX_PLAINTEXT).map_err(|e| damaged(e.to_string()))?.into_owned();
-    if opening.key.id_hash(&packed) != id {
-        return Err(damaged("its content is not what its id promises".into()));
-    }
-    let parsed = Metadata::parse(&packed).map_err(|e| damaged(e.to_string()))?;
-    // Archives of old borgs have no signature; a wrong one is wrong in any case.
-    let status = Metadata::verify_tam(&packed, &opening.key).map_err(|e| damaged(e.to_string()))?;
+    let Genuine { packed, metadata: parsed, is_signed } = metadata(work, opening, &id)?.map_err(damaged)?;
     let key = ArchiveKey { repository: work.owner.name.clone(), id: id.to_hex() };
     let record = work.owner.store.read(|r| r.archives().get(&key)).map_err(|e| Stop::from(of_store(&e)))?;
     let scope = match record {
@@ -110,12 +100,42 @@ fn begin(work: &Work<'_>, wanted: &str) -> Result<(Reading, Readable, Vec<u8>), 
         name: name.clone(),
         id: id.to_hex(),
         repository_id: opening.id.to_hex(),
-        is_signed: status == Status::Verified,
+        is_signed,
         key_type: opening.key.key_type().byte(),
         id_key: crate::viewlist::hex(opening.key.id_key()),
     };
     log::info!("archive {} is being read", unix::logging::escape(&name));
     Ok((Reading { id, name, opening: Arc::downgrade(opening), scope }, readable, packed))
+}
+
+/// An archive's metadata that were written with the repository's key.
+pub(super) struct Genuine {
+    /// As Borg packed them.
+    pub packed: Vec<u8>,
+    /// What they say.
+    pub metadata: Metadata,
+    /// Whether they bear a signature as well; archives of older borgs may not.
+    pub is_signed: bool,
+}
+
+/// Reads an archive's metadata, or says what is wrong with them.
+pub(super) fn metadata(work: &Work<'_>, opening: &Arc<Opening>, id: &Id) -> Result<Result<Genuine, String>, Stop> {
+    let payload = match look_up(work, opening, id)? {
+        Answer::Object(_, payload) => payload,
+        Answer::Lacking(_, _, why) => return Ok(Err(why)),
+    };
+    Ok(genuine(opening, id, &payload))
+}
+
+fn genuine(opening: &Opening, id: &Id, payload: &[u8]) -> Result<Genuine, String> {
+    let packed = borg::compress::decompress(payload, MAX_PLAINTEXT).map_err(|e| e.to_string())?.into_owned();
+    if opening.key.id_hash(&packed) != *id {
+        return Err("its content is not what its id promises".into());
+    }
+    let metadata = Metadata::parse(&packed).map_err(|e| e.to_string())?;
+    // Archives of old borgs have no signature; a wrong one is wrong in any case.
+    let status = Metadata::verify_tam(&packed, &opening.key).map_err(|e| e.to_string())?;
+    Ok(Genuine { packed, metadata, is_signed: status == Status::Verified })
 }
 
 /// By its name, its id or the beginning of its id.
@@ -145,7 +165,7 @@ fn pass<'a>(work: &Work<'a>) -> Result<std::sync::RwLockReadGuard<'a, ()>, Stop>
 }
 
 /// An object's payload, or why there is none.
-fn look_up(work: &Work<'_>, opening: &Arc<Opening>, id: &Id) -> Result<Answer, Stop> {
+pub(super) fn look_up(work: &Work<'_>, opening: &Arc<Opening>, id: &Id) -> Result<Answer, Stop> {
     let lacking = |reason, why: String| Ok(Answer::Lacking(*id, reason, unix::logging::escape(&why)));
     let envelope = match opening.reader() {
         Some(reader) => match reader.get(id) {

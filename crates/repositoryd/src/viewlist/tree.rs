@@ -17,11 +17,34 @@ pub struct Union {
 }
 
 /// A file in a tree.
-struct Node {
-    file: Verified,
-    parent: Option<usize>,
-    /// Where its archive stands among those that are asked for.
-    rank: Option<usize>,
+pub(super) struct Node {
+    pub file: Verified,
+    pub parent: Option<usize>,
+    /// Where its archive stands among those that are asked for: first, and for the last time.
+    pub rank: Option<usize>,
+    pub last: Option<usize>,
+}
+
+/// A whole list and what builds on it; each behind the one that it builds on.
+pub(super) type Tree = Vec<Node>;
+
+/// Files that are opened one after the other by one thread, at least.
+const WORTH_A_THREAD: usize = 64;
+
+/// Does the same with all of them, on all processors; the results have their order.
+pub(super) fn in_parallel<T: Sync, R: Send>(all: &[T], at_least: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = processors.min(all.len() / at_least.max(1)).max(1);
+    let work = &work;
+    if threads == 1 {
+        return all.iter().map(work).collect();
+    }
+    std::thread::scope(|scope| {
+        let parts: Vec<_> =
+            all.chunks(all.len().div_ceil(threads)).map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<R>>())).collect();
+        let ended = parts.into_iter().map(std::thread::ScopedJoinHandle::join);
+        ended.flat_map(|part| part.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    })
 }
 
 impl Lists {
@@ -36,7 +59,7 @@ impl Lists {
 
     /// What one archive's job was the first to store, as far as the archive does not refer to it (or all of it).
     pub fn others(&self, list: &Named) -> Result<Vec<Id>, ViewListError> {
-        let mut stream = Verified::open(&self.path(&list.id), &list.digest)?.others()?;
+        let mut stream = self.open(list)?.others()?;
         let mut ids = vec![];
         while let Some(entry) = stream.next()? {
             ids.push(Id(entry.id));
@@ -100,18 +123,7 @@ impl Lists {
     /// Calls `each` for every reference of every list, tree by tree: within a tree sorted, each id once. Says which lists are lost; then
     /// nobody knows what their archives refer to.
     pub fn scan(&self, lists: &[Named], each: &mut dyn FnMut(Event)) -> Result<Vec<ViewListError>, ViewListError> {
-        let mut trees: Vec<Vec<Node>> = vec![];
-        let mut places: HashMap<Named, (usize, usize)> = HashMap::new();
-        let mut lost = vec![];
-        for (rank, list) in lists.iter().enumerate() {
-            if let Err(e) = self.plant(list, &mut trees, &mut places) {
-                lost.push(e);
-                continue;
-            }
-            if let Some(node) = places.get(list).and_then(|(tree, node)| trees.get_mut(*tree)?.get_mut(*node)) {
-                node.rank.get_or_insert(rank);
-            }
-        }
+        let (trees, lost) = self.forest(lists);
         for tree in &trees {
             let newest = tree.iter().filter(|node| node.rank.is_some()).min_by_key(|node| node.rank);
             // Bases of lists that turned out to be lost.
@@ -122,8 +134,36 @@ impl Lists {
         Ok(lost)
     }
 
+    /// The lists with all that they build on, each file once; and which of them are lost.
+    pub(super) fn forest(&self, lists: &[Named]) -> (Vec<Tree>, Vec<ViewListError>) {
+        let open = |list: &Named| self.open(list);
+        let mut opened: HashMap<&Named, Result<Verified, ViewListError>> =
+            lists.iter().zip(in_parallel(lists, WORTH_A_THREAD, open)).collect();
+        let mut take = |list: &Named| opened.remove(list).unwrap_or_else(|| open(list));
+        let mut trees: Vec<Tree> = vec![];
+        let mut places: HashMap<Named, (usize, usize)> = HashMap::new();
+        let mut lost = vec![];
+        for (rank, list) in lists.iter().enumerate() {
+            if let Err(e) = self.plant(list, &mut take, &mut trees, &mut places) {
+                lost.push(e);
+                continue;
+            }
+            if let Some(node) = places.get(list).and_then(|(tree, node)| trees.get_mut(*tree)?.get_mut(*node)) {
+                node.rank.get_or_insert(rank);
+                node.last = Some(rank);
+            }
+        }
+        (trees, lost)
+    }
+
     /// Adds a list and what it builds on, parents first.
-    fn plant(&self, list: &Named, trees: &mut Vec<Vec<Node>>, places: &mut HashMap<Named, (usize, usize)>) -> Result<(), ViewListError> {
+    fn plant(
+        &self,
+        list: &Named,
+        open: &mut impl FnMut(&Named) -> Result<Verified, ViewListError>,
+        trees: &mut Vec<Tree>,
+        places: &mut HashMap<Named, (usize, usize)>,
+    ) -> Result<(), ViewListError> {
         let mut path: Vec<(Named, Verified)> = vec![];
         let mut next = Some(list.clone());
         let mut place = None;
@@ -132,7 +172,7 @@ impl Lists {
             if place.is_some() {
                 break;
             }
-            let file = Verified::open(&self.path(&list.id), &list.digest)?;
+            let file = open(&list)?;
             if path.len() as u32 > MAX_DEPTH {
                 return Err(ViewListError::Damaged(self.path(&list.id).display().to_string()));
             }
@@ -149,7 +189,7 @@ impl Lists {
         let mut parent = place.map(|(_, node)| node);
         for (list, file) in path.into_iter().rev() {
             let nodes = &mut trees[tree];
-            nodes.push(Node { file, parent, rank: None });
+            nodes.push(Node { file, parent, rank: None, last: None });
             parent = Some(nodes.len() - 1);
             places.insert(list, (tree, nodes.len() - 1));
         }
@@ -186,7 +226,7 @@ struct Source {
     next: Reference,
 }
 
-fn walk(tree: &[Node], each: &mut dyn FnMut(Event)) -> Result<(), ViewListError> {
+pub(super) fn walk(tree: &[Node], each: &mut dyn FnMut(Event)) -> Result<(), ViewListError> {
     let mut sources = vec![];
     let mut heap: Heap = BinaryHeap::new();
     for (node, Node { file, .. }) in tree.iter().enumerate() {
@@ -249,52 +289,4 @@ fn choose(tree: &[Node], words: &[Word]) -> Option<(u32, u32)> {
         }
     }
     best.map(|(_, _, value)| value)
-}
-
-impl Lists {
-    /// What only `gone` lists name, and none of the `others`; sorted. All of it may be deleted when the archives of `gone` are.
-    ///
-    /// # Errors
-    /// When a list is lost: then nobody knows what its archive refers to, and everything has to stay.
-    pub fn unreferenced(&self, gone: &[Named], others: &[Named]) -> Result<Vec<Id>, ViewListError> {
-        let first_lost = |lost: Vec<ViewListError>| lost.into_iter().next().map_or(Ok(()), Err);
-        let mut ids: Vec<Id> = vec![];
-        let lost = self.scan(gone, &mut |event| {
-            if let Event::Reference(reference) = event {
-                ids.push(Id(reference.id));
-            }
-        })?;
-        first_lost(lost)?;
-        for list in gone {
-            ids.extend(self.others(list)?);
-        }
-        ids.sort_unstable();
-        ids.dedup();
-        self.subtract(&mut ids, others)?;
-        Ok(ids)
-    }
-
-    /// Takes what these lists refer to out of `ids`, which are sorted.
-    pub fn subtract(&self, ids: &mut Vec<Id>, lists: &[Named]) -> Result<(), ViewListError> {
-        if ids.is_empty() || lists.is_empty() {
-            return Ok(());
-        }
-        let mut needed = vec![false; ids.len()];
-        let mut at = 0;
-        let lost = self.scan(lists, &mut |event| match event {
-            Event::Tree { .. } => at = 0,
-            Event::Reference(reference) => {
-                while ids.get(at).is_some_and(|id| id.0 < reference.id) {
-                    at += 1;
-                }
-                if ids.get(at).is_some_and(|id| id.0 == reference.id) {
-                    needed[at] = true;
-                }
-            }
-        })?;
-        lost.into_iter().next().map_or(Ok(()), Err)?;
-        let mut needed = needed.into_iter();
-        ids.retain(|_| !needed.next().unwrap_or(false));
-        Ok(())
-    }
 }

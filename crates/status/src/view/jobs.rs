@@ -6,7 +6,7 @@ use crate::query::{Query, Unanswered};
 use crate::text;
 use askama::Template;
 use model::progress::Progress;
-use model::{ClientName, ConfigName, Job, JobKind, JobState, RepositoryName, Timestamp, Yield};
+use model::{ClientName, ConfigName, Job, JobKind, JobState, Label, RepositoryName, Timestamp, Yield};
 use schemars::JsonSchema;
 use serde::Serialize;
 use store::JobFilter;
@@ -15,15 +15,13 @@ use store::JobFilter;
 const PAGE: usize = 50;
 /// At most.
 const MAX_PAGE: usize = 500;
-/// Jobs that are looked at for one page of a kind, which no index knows: then the page ends, and the next one goes on.
-const MAX_LOOKED_AT: usize = 5_000;
 
 /// A job in a list.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct JobRow {
     /// Never repeats.
     pub number: u64,
-    /// `backup`, `check`, `compact`, `prune` or `restore`.
+    /// `backup`, `check`, `compact`, `prune`, `restore`, `restore-test` or `import`.
     pub kind: &'static str,
     /// What it does, for people: `web1/etc`, `check of main`.
     pub subject: String,
@@ -217,6 +215,9 @@ pub struct JobsPage {
     pub kind: Option<String>,
     #[serde(skip)]
     #[schemars(skip)]
+    pub(crate) kinds: Vec<&'static str>,
+    #[serde(skip)]
+    #[schemars(skip)]
     pub(crate) clients: Vec<String>,
     #[serde(skip)]
     #[schemars(skip)]
@@ -227,38 +228,20 @@ impl JobsPage {
     /// By what the query asks for.
     pub fn new(c: &Context<'_>, query: &Query) -> Result<JobsPage, Unanswered> {
         let limit = query.limit(PAGE, MAX_PAGE)?;
-        let kind = query.get::<JobKind>("kind")?;
-        let mut filter = JobFilter {
+        let filter = JobFilter {
             states: query.text("state").map(states_of).transpose()?.unwrap_or_default(),
             client: query.get::<ClientName>("client")?,
             repository: query.get::<RepositoryName>("repository")?,
             config: query.get::<ConfigName>("config")?,
+            kind: query.get::<JobKind>("kind")?,
+            label: query.get::<Label>("label")?,
             before: query.get("before")?,
         };
-        let mut jobs = vec![];
-        let mut looked_at = 0;
-        let mut last = None;
-        let more = loop {
-            let page = c.read.jobs().page(&filter, limit)?;
-            let whole = page.len() == limit;
-            looked_at += page.len();
-            for job in page {
-                last = Some(job.number);
-                if kind.is_none_or(|kind| kind == job.kind()) {
-                    jobs.push(job);
-                    if jobs.len() == limit {
-                        break;
-                    }
-                }
-            }
-            filter.before = last;
-            if !whole && jobs.len() < limit {
-                break false;
-            }
-            if jobs.len() == limit || looked_at >= MAX_LOOKED_AT {
-                break !c.read.jobs().page(&filter, 1)?.is_empty();
-            }
-        };
+        // One more shows whether there is another page.
+        let mut jobs = c.read.jobs().page(&filter, limit + 1)?;
+        let more = jobs.len() > limit;
+        jobs.truncate(limit);
+        let last = jobs.last().map(|job| job.number);
         let next = last.filter(|_| more).map(|last| query.with("before", &last.to_string()));
         let text = |name| query.text(name).map(str::to_owned);
         Ok(JobsPage {
@@ -269,6 +252,7 @@ impl JobsPage {
             client: text("client"),
             repository: text("repository"),
             kind: text("kind"),
+            kinds: JobKind::ALL.into_iter().map(JobKind::as_str).collect(),
             clients: c.read.clients().list()?.iter().map(|client| client.name.to_string()).collect(),
             repositories: c.read.repositories().list()?.iter().map(|repository| repository.name.to_string()).collect(),
         })
@@ -380,17 +364,31 @@ impl JobPage {
 fn result(yielded: &Yield) -> String {
     use text::{bytes, count};
     match yielded {
-        Yield::Checked { objects, bytes: read, error_count } => {
+        Yield::Checked { objects, bytes: read, error_count, complete, structure, data } => {
             let found = if *error_count == 0 { "nothing is wrong".to_owned() } else { count(error_count, "error") };
-            format!("{found}; {} read, {}", count(objects, "object"), bytes(read))
+            let end = if *complete { "" } else { ", and its time was over" };
+            let coverage = [("structure", structure), ("data", data)];
+            let coverage = coverage.iter().filter_map(|(part, coverage)| Some(format!("; {part}: {}", coverage.as_ref()?)));
+            format!("{found}; {} read, {}{end}{}", count(objects, "object"), bytes(read), coverage.collect::<String>())
         }
-        Yield::Compacted { segments, freed, .. } => format!("{} freed in {}", bytes(freed), count(segments, "segment")),
+        Yield::Compacted { segments, freed, skipped, .. } => {
+            let skipped = if *skipped > 0 { format!("; {} damaged and left alone", count(skipped, "segment")) } else { String::new() };
+            format!("{} freed in {}{skipped}", bytes(freed), count(segments, "segment"))
+        }
         Yield::Pruned { marked, deleted, freed, stopped, .. } => {
             let stopped = if *stopped > 0 { format!("; pruning is stopped for {}", count(stopped, "config")) } else { String::new() };
             format!("{} deleted, {} marked, {} freed{stopped}", count(deleted, "archive"), count(marked, "archive"), bytes(freed))
         }
-        Yield::Restored { target, chunks, bytes: read, .. } => {
-            format!("restored to {target}: {} read, {}", count(chunks, "chunk"), bytes(read))
+        Yield::Imported { imported, refused, skipped } => {
+            format!("{} imported, {refused} refused, {skipped} left alone", count(imported, "archive"))
+        }
+        Yield::Restored { target, chunks, of, bytes: read } => {
+            let into = if target.is_empty() { String::new() } else { format!(" to {target}") };
+            format!("restored{into}: {} of {} read, {}", text::number(chunks), count(of, "chunk"), bytes(read))
+        }
+        Yield::RestoreTested { archive, files, bytes: size, of_files, good, .. } => {
+            let proven = if *good { "good" } else { "not a good test" };
+            format!("{proven}: {} of {} extracted from {archive}, {}", count(files, "file"), text::number(of_files), bytes(size))
         }
     }
 }

@@ -66,8 +66,13 @@ fn they_follow_the_log() {
     compare(&store, &mut figures, "an incomplete one becomes whole");
     assert_eq!(figures.last_ended(&"db1/data".parse().unwrap()).unwrap().number, 20);
 
-    let mut check =
-        model::Job::new(21, model::Work::Check { verify_data: false }, "main".parse().unwrap(), "root", model::Timestamp::now());
+    let mut check = model::Job::new(
+        21,
+        model::Work::Check { verify_data: false, config: None },
+        "main".parse().unwrap(),
+        "root",
+        model::Timestamp::now(),
+    );
     store.write("check", "root", |w| w.jobs().insert(&check)).unwrap();
     compare(&store, &mut figures, "a check waits");
     check

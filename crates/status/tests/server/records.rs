@@ -54,6 +54,7 @@ pub fn config(name: &str) -> BackupConfig {
         ignore_inode: false,
         extra_options: vec![],
         target_age_hours: 26,
+        commands: model::hook::Commands::default(),
         created: now(),
     }
 }
@@ -109,6 +110,7 @@ pub fn archive(number: u64, config: &str, hours: i64) -> Archive {
         warnings: vec![],
         hold: None,
         pending_deletion: None,
+        imported: None,
     }
 }
 

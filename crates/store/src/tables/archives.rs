@@ -13,15 +13,18 @@ use crate::table::{Index, Table};
 impl Record for Archive {
     const KIND: u16 = kind::ARCHIVE;
     const NAME: &'static str = "archive";
-    const VERSION: u16 = 3;
+    const VERSION: u16 = 4;
     fn evolutions() -> &'static [Evolution] {
         EVOLUTIONS
     }
 }
 
-/// Version 1 knew no doubts about an archive, version 2 neither holds nor grace periods.
-pub(super) const EVOLUTIONS: &[Evolution] =
-    &[Evolution { from: 1, to: 2, apply: add_nothing }, Evolution { from: 2, to: 3, apply: add_nothing }];
+/// Version 1 knew no doubts about an archive, version 2 neither holds nor grace periods, version 3 no imports.
+pub(super) const EVOLUTIONS: &[Evolution] = &[
+    Evolution { from: 1, to: 2, apply: add_nothing },
+    Evolution { from: 2, to: 3, apply: add_nothing },
+    Evolution { from: 3, to: 4, apply: add_nothing },
+];
 
 /// What is new may be absent.
 #[expect(clippy::unnecessary_wraps, reason = "what an evolution looks like")]
@@ -70,6 +73,7 @@ const BY_CONFIG: &str = "archives-by-config";
 const BY_REPOSITORY: &str = "archives-by-repository";
 const BY_NAME: &str = "archives-by-name";
 const BY_JOB: &str = "archives-by-job";
+const INCOMPLETE: &str = "archives-incomplete";
 
 /// `front` and the archive's time, which is when its job began to read.
 fn timed(front: KeyBytes, archive: &Archive) -> Result<Vec<Vec<u8>>> {
@@ -99,6 +103,8 @@ impl Table for Archives {
             Index { name: BY_REPOSITORY, fronts: |a| timed(KeyBytes::new().text(a.repository.as_str())?, a) },
             Index { name: BY_NAME, fronts: |a| Ok(vec![KeyBytes::new().text(&a.name)?.finish()]) },
             Index { name: BY_JOB, fronts: |a| Ok(vec![KeyBytes::new().number(a.job).finish()]) },
+            // The few that are no restore points.
+            Index { name: INCOMPLETE, fronts: |a| Ok(if a.incomplete { vec![vec![]] } else { vec![] }) },
         ]
     }
 }
@@ -164,6 +170,23 @@ impl TableRef<'_, Archives> {
         Ok(archives)
     }
 
+    /// The newest one that is whole and not suspicious. Looks at the thousand newest.
+    pub fn newest_whole(&self, filter: &ArchiveFilter) -> Result<Option<Archive>> {
+        const STEP: usize = 20;
+        let mut filter = filter.clone();
+        for _ in 0..50 {
+            let page = self.page(&filter, STEP)?;
+            if let Some(whole) = page.iter().find(|archive| !archive.incomplete && !archive.suspicious) {
+                return Ok(Some(whole.clone()));
+            }
+            match page.last().filter(|_| page.len() == STEP) {
+                Some(last) => filter.before = Some((last.start, ArchiveKey::of(last))),
+                None => break,
+            }
+        }
+        Ok(None)
+    }
+
     /// The archives with this name; one at most in each repository.
     pub fn by_name(&self, name: &str) -> Result<Vec<Archive>> {
         let entries = self.read.scan(BY_NAME, &KeyBytes::new().text(name)?.finish())?;
@@ -173,6 +196,11 @@ impl TableRef<'_, Archives> {
     /// The archive with this name in one repository.
     pub fn named(&self, repository: &RepositoryName, name: &str) -> Result<Option<Archive>> {
         Ok(self.by_name(name)?.into_iter().find(|archive| archive.repository == *repository))
+    }
+
+    /// How many archives can be restored from: all but the incomplete ones. Reads none of them.
+    pub fn restore_points(&self) -> Result<u64> {
+        Ok(self.count()?.saturating_sub(self.read.count(INCOMPLETE)?))
     }
 
     /// The archives that a job made (checkpoints among them).

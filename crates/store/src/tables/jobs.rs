@@ -2,7 +2,7 @@
 
 use model::cause::Failure;
 use model::retention::{Jump, jump};
-use model::{ClientName, ConfigName, Job, JobState, RepositoryName, Timestamp};
+use model::{ClientName, ConfigName, Job, JobKind, JobState, Label, RepositoryName, Timestamp};
 
 use super::kind;
 use crate::error::Result;
@@ -33,9 +33,19 @@ const BY_STATE: &str = "jobs-by-state";
 const BY_CLIENT: &str = "jobs-by-client";
 const BY_REPOSITORY: &str = "jobs-by-repository";
 const BY_CONFIG: &str = "jobs-by-config";
+const BY_KIND: &str = "jobs-by-kind";
+const BY_LABEL: &str = "jobs-by-label";
 
 fn state_front(state: JobState) -> Result<Vec<u8>> {
     Ok(KeyBytes::new().text(state.as_str())?.finish())
+}
+
+fn kind_front(kind: JobKind) -> Result<Vec<u8>> {
+    Ok(KeyBytes::new().text(kind.as_str())?.finish())
+}
+
+fn label_front(label: &Label) -> Result<Vec<u8>> {
+    Ok(KeyBytes::new().text(label.as_str())?.finish())
 }
 
 impl Table for Jobs {
@@ -51,6 +61,8 @@ impl Table for Jobs {
             Index { name: BY_CLIENT, fronts: |job| job.client().into_iter().map(Key::encode).collect() },
             Index { name: BY_REPOSITORY, fronts: |job| job.repository.iter().map(Key::encode).collect() },
             Index { name: BY_CONFIG, fronts: |job| job.config().iter().map(Key::encode).collect() },
+            Index { name: BY_KIND, fronts: |job| Ok(vec![kind_front(job.kind())?]) },
+            Index { name: BY_LABEL, fronts: |job| job.config().iter().map(|config| label_front(&config.label)).collect() },
         ]
     }
 }
@@ -66,6 +78,10 @@ pub struct JobFilter {
     pub repository: Option<RepositoryName>,
     /// Of this config.
     pub config: Option<ConfigName>,
+    /// Of this kind.
+    pub kind: Option<JobKind>,
+    /// Of configs with this label.
+    pub label: Option<Label>,
     /// Older than this number: the last one of the page before.
     pub before: Option<u64>,
 }
@@ -83,6 +99,8 @@ impl JobFilter {
         narrow(BY_CLIENT, self.client.as_ref().map(Key::encode).transpose()?);
         narrow(BY_REPOSITORY, self.repository.as_ref().map(Key::encode).transpose()?);
         narrow(BY_CONFIG, self.config.as_ref().map(Key::encode).transpose()?);
+        narrow(BY_KIND, self.kind.map(kind_front).transpose()?);
+        narrow(BY_LABEL, self.label.as_ref().map(label_front).transpose()?);
         if unions.is_empty() {
             unions.push(Union { index: Jobs::NAME, fronts: vec![Vec::new()] });
         }

@@ -5,8 +5,8 @@
 //! | `repositories` | name                    |                                                |
 //! | `clients`      | name                    |                                                |
 //! | `configs`      | client, label           | repository                                     |
-//! | `jobs`         | number                  | state; client; repository; config              |
-//! | `archives`     | repository, archive id  | time; client; config; repository; name; job    |
+//! | `jobs`         | number                  | state; client; repository; config; kind; label |
+//! | `archives`     | repository, archive id  | time; client; config; repository; name; job; incomplete |
 //! | `settings`     | the only one            |                                                |
 //! | `sessions`     | hash of the token       | job                                            |
 //! | `intents`      | repository, job         |                                                |
@@ -15,18 +15,25 @@
 //! | `triggers`     | id                      |                                                |
 //! | `policies`     | name                    |                                                |
 //! | `clock-jumps`  | job                     |                                                |
+//! | `restore-tests`| client, label           |                                                |
+//! | `check-configs`| name                    |                                                |
+//! | `health`       | repository              |                                                |
 
 mod archives;
 mod basics;
+mod checks;
 mod jobs;
 mod owner;
+mod restore_tests;
 mod retention;
 mod schedules;
 
 pub use archives::{ArchiveFilter, ArchiveKey, Archives};
 pub use basics::{Clients, Configs, Repositories, SettingsTable};
+pub use checks::{CheckConfigs, HealthTable};
 pub use jobs::{JobFilter, Jobs};
 pub use owner::{Intent, IntentKey, Intents, PreparedSession, Sessions};
+pub use restore_tests::RestoreTests;
 pub use retention::{ClockJumps, PolicyTable};
 pub use schedules::{OccurrenceFilter, Occurrences, Schedules, Triggers};
 
@@ -51,6 +58,9 @@ mod kind {
     pub const TRIGGER: u16 = 12;
     pub const POLICY: u16 = 13;
     pub const CLOCK_JUMP: u16 = 14;
+    pub const RESTORE_TESTS: u16 = 15;
+    pub const CHECK_CONFIG: u16 = 20;
+    pub const HEALTH: u16 = 21;
 }
 
 /// All tables.
@@ -69,6 +79,9 @@ pub(crate) fn all() -> Vec<TableDef> {
         TableDef::of::<Triggers>(),
         TableDef::of::<PolicyTable>(),
         TableDef::of::<ClockJumps>(),
+        TableDef::of::<RestoreTests>(),
+        TableDef::of::<CheckConfigs>(),
+        TableDef::of::<HealthTable>(),
     ]
 }
 
@@ -137,6 +150,21 @@ impl<'t> Read<'t> {
     pub fn clock_jumps(&self) -> TableRef<'t, ClockJumps> {
         self.table()
     }
+
+    /// What restore tests have found, by client and label.
+    pub fn restore_tests(&self) -> TableRef<'t, RestoreTests> {
+        self.table()
+    }
+
+    /// The check configs by name.
+    pub fn check_configs(&self) -> TableRef<'t, CheckConfigs> {
+        self.table()
+    }
+
+    /// What checks have found, by repository.
+    pub fn health(&self) -> TableRef<'t, HealthTable> {
+        self.table()
+    }
 }
 
 impl<'t> Write<'t> {
@@ -202,6 +230,21 @@ impl<'t> Write<'t> {
 
     /// Where the server's clock jumped, by the job before which it was noticed.
     pub fn clock_jumps(&mut self) -> TableMut<'_, 't, ClockJumps> {
+        self.table()
+    }
+
+    /// What restore tests have found, by client and label.
+    pub fn restore_tests(&mut self) -> TableMut<'_, 't, RestoreTests> {
+        self.table()
+    }
+
+    /// The check configs by name.
+    pub fn check_configs(&mut self) -> TableMut<'_, 't, CheckConfigs> {
+        self.table()
+    }
+
+    /// What checks have found, by repository.
+    pub fn health(&mut self) -> TableMut<'_, 't, HealthTable> {
         self.table()
     }
 }

@@ -108,7 +108,7 @@ impl Record for Intent {
     const KIND: u16 = kind::INTENT;
     const NAME: &'static str = "intent";
     // It contains an archive's record, and goes where that goes.
-    const VERSION: u16 = 3;
+    const VERSION: u16 = 4;
     fn evolutions() -> &'static [Evolution] {
         super::archives::EVOLUTIONS
     }

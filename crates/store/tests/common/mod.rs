@@ -1,10 +1,13 @@
 //! Records to test with.
 #![allow(dead_code, missing_docs, reason = "each test file uses a part of it")]
 
+use model::CheckConfig;
 use model::cause::{Cause, Failure};
+use model::check::{CheckPlan, Coverage, Damage, DamagedArchive, DamagedFiles, Health, Promise, Repositories};
 use model::occurrence::LeftOut;
 use model::progress::{SessionCounters, Statistics};
 use model::queue::Limits;
+use model::restore_test::{Known, TestRecord, TestResult};
 use model::retention::{Confirmation, Count, Jump, Period, Scope};
 use model::trigger::{AccessContext, TriggerTarget};
 use model::{
@@ -81,6 +84,7 @@ pub fn config(name: &str, repository: &str) -> BackupConfig {
         ignore_inode: true,
         extra_options: vec!["--list".into()],
         target_age_hours: 26,
+        commands: Default::default(),
         created: T0,
     }
 }
@@ -119,6 +123,7 @@ pub fn archive(repository: &str, config: &str, id: u64, seconds: i64) -> Archive
         warnings: vec![],
         hold: None,
         pending_deletion: None,
+        imported: None,
     }
 }
 
@@ -197,4 +202,71 @@ pub fn policy(name: &str) -> Policy {
 
 pub fn clock_jump() -> Jump {
     Jump { job: 7, from: T0, to: T0.plus_seconds(-7200) }
+}
+
+pub fn check_config(name: &str) -> CheckConfig {
+    CheckConfig {
+        name: name.parse().unwrap(),
+        description: "every night".into(),
+        repositories: Repositories::Matching("m.*".into()),
+        plan: CheckPlan { skip_hours: 168, seconds: Some(1800), ..CheckPlan::everything(true) },
+        created: T0,
+    }
+}
+
+pub fn health(repository: &str) -> Health {
+    let archive = DamagedArchive {
+        name: "web1-etc".into(),
+        id: "ab".repeat(32),
+        client: Some("web1".parse().unwrap()),
+        label: Some("etc".parse().unwrap()),
+        chunks: 2,
+        error: Some("its metadata: wrong checksum".into()),
+        files: Some(DamagedFiles { paths: vec!["etc/passwd".into()], more: 1, incomplete: Some("a hole".into()) }),
+    };
+    let damage = Damage {
+        since: T0,
+        found: T0.plus_seconds(60),
+        needs_data: true,
+        errors: vec!["segment 5 at 8: wrong checksum".into()],
+        error_count: 1,
+        chunks: 2,
+        unknown: vec![DamagedArchive { name: "other".into(), client: None, label: None, error: None, files: None, ..archive.clone() }],
+        archives: vec![archive],
+        more_archives: 3,
+        more_unknown: 4,
+    };
+    let coverage = Coverage { at: T0, bytes: 100, checked: 90, never: 5, oldest: Some(T0), promise_hours: 336, promise: Promise::TooSlow };
+    Health {
+        repository: repository.parse().unwrap(),
+        checked: T0,
+        structure: Some(coverage),
+        data: None,
+        archives: Some(T0),
+        index: None,
+        damage: Some(damage),
+    }
+}
+
+pub fn restore_tests() -> TestRecord {
+    let result = |job: u64, what: &str| Some(TestResult { time: T0, job, archive: "web1-etc-1".into(), what: what.into() });
+    TestRecord {
+        client: "web1".parse().unwrap(),
+        label: "etc".parse().unwrap(),
+        last_good: result(7, "20 files compared"),
+        last_failed: result(5, "1 file differs"),
+        last_unproven: result(3, "20 files recorded"),
+        files: vec![Known {
+            path: "0a".repeat(32),
+            item: "0b".repeat(32),
+            content: "0c".repeat(32),
+            archive: "0d".repeat(32),
+            mode: 0o100_644,
+            uid: 0,
+            gid: -1,
+            size: 5,
+            mtime: 1_700_000_000_123_456_789,
+            time: T0,
+        }],
+    }
 }

@@ -2,12 +2,9 @@
 //! copy of the same repository, once as somebody who never saw it (its cache has to be built from all archives), once with that cache.
 
 use crate::Sizes;
-use crate::figures::{Figures, head, measured, row, seconds};
-use crate::scenes::{MODE, PASSPHRASE, all_at_once};
+use crate::figures::{Figures, alone, head, measured, row, seconds};
+use crate::scenes::{MODE, PASSPHRASE, all_at_once, copy_tree, run_ok};
 use crate::sources;
-use std::fs;
-use std::path::Path;
-use std::process::Command;
 use testkit::{Borg, BorgWorld, TestSystem};
 
 /// Each archive has so much of its own: every so many files differ.
@@ -57,27 +54,4 @@ pub fn run(borg: &Borg, sizes: &Sizes) {
 fn show(name: &str, (delete, compact): (Figures, Figures)) {
     let both = seconds(delete.wall + compact.wall);
     row(&[name.to_owned(), seconds(delete.wall), seconds(compact.wall), both, seconds(delete.server + compact.server)]);
-}
-
-/// Work of children of this process.
-fn alone(work: impl FnOnce()) -> Figures {
-    let me = i32::try_from(std::process::id()).expect("a process number");
-    measured(&[], &[me], work)
-}
-
-fn run_ok(command: &mut Command) {
-    let output = command.output().expect("borg starts");
-    assert!(output.status.success(), "borg failed:\n{}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a directory can be made");
-    for entry in fs::read_dir(from).expect("it can be listed").flatten() {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_tree(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), &target).expect("it can be copied");
-        }
-    }
 }

@@ -10,20 +10,26 @@
 //! | [`clients`] | several clients into one repository |
 //! | [`delete`] | one archive of many is deleted, and the repository compacted |
 //! | [`puts`] | small objects through session and owner |
+//! | [`restore`] | an archive is restored to its client |
+//! | [`prune`] | 30 of 365 archives go, and the repository is compacted |
+//! | [`verify`] | everything is read and proved |
 
 mod backup;
 mod clients;
 mod delete;
 mod figures;
+mod prune;
 mod puts;
+mod restore;
 mod scenes;
 mod sources;
+mod verify;
 mod watch;
 
 use std::process::ExitCode;
 use testkit::Borg;
 
-const PARTS: [&str; 5] = ["big", "small", "clients", "delete", "puts"];
+const PARTS: [&str; 8] = ["big", "small", "clients", "delete", "puts", "restore", "prune", "verify"];
 
 /// What is measured, and how large it is.
 pub struct Sizes {
@@ -39,6 +45,10 @@ pub struct Sizes {
     pub archive_files: usize,
     /// Objects that are put.
     pub puts: usize,
+    /// Archives in the repository that is pruned.
+    pub prune_archives: usize,
+    /// Files in each of them.
+    pub prune_files: usize,
     /// Runs of which the median is told.
     pub rounds: usize,
     /// Seconds of `--lock-wait` of stock clients.
@@ -62,6 +72,8 @@ fn main() -> ExitCode {
         archives: number("ARCHIVES", 20),
         archive_files: number("ARCHIVE_FILES", 20_000),
         puts: number("PUTS", 500_000),
+        prune_archives: number("PRUNE_ARCHIVES", 365),
+        prune_files: number("PRUNE_FILES", 4000),
         rounds: number("ROUNDS", 3),
         lock_wait: number("LOCK_WAIT", 120),
     };
@@ -81,6 +93,15 @@ fn main() -> ExitCode {
     }
     if wanted("puts") {
         puts::run(&sizes);
+    }
+    if wanted("restore") {
+        restore::run(&borg, &sizes);
+    }
+    if wanted("prune") {
+        prune::run(&borg, &sizes);
+    }
+    if wanted("verify") {
+        verify::run(&borg, &sizes);
     }
     ExitCode::SUCCESS
 }

@@ -30,19 +30,28 @@ impl Stock {
 
     /// `borg create` of one client, which has a home of its own; not started yet.
     pub fn create(&self, client: usize, archive: &str, options: &str, source: &Path) -> Command {
+        self.borg(client, "", &format!("{options} create --compression lz4"), archive, &source.display().to_string())
+    }
+
+    /// `borg extract` on one client, into a new directory; not started yet.
+    pub fn extract(&self, client: usize, archive: &str, target: &Path) -> Command {
+        let begin = format!("mkdir -p {target} && cd {target} && ", target = target.display());
+        self.borg(client, &begin, "extract", archive, "")
+    }
+
+    fn borg(&self, client: usize, begin: &str, words: &str, archive: &str, rest: &str) -> Command {
         let base = self.world.join(format!("client-{client}"));
         fs::create_dir_all(&base).expect("a directory can be made");
         let script = format!(
-            "BORG_BASE_DIR={base} BORG_PASSPHRASE='{PASSPHRASE}' BORG_SELFTEST=disabled BORG_RSH='{rsh}' \
-             BORG_RELOCATED_REPO_ACCESS_IS_OK=yes {program} {options} create --compression lz4 \
-             'ssh://{destination}:{port}{repository}::{archive}' {source}",
+            "{begin}BORG_BASE_DIR={base} BORG_PASSPHRASE='{PASSPHRASE}' BORG_SELFTEST=disabled BORG_RSH='{rsh}' \
+             BORG_RELOCATED_REPO_ACCESS_IS_OK=yes {program} {words} \
+             'ssh://{destination}:{port}{repository}::{archive}' {rest}",
             base = base.display(),
             rsh = self.here.rsh(&self.back),
             program = self.program.display(),
             destination = self.here.destination(),
             port = self.here.port(),
             repository = self.world.join("repository").display(),
-            source = source.display(),
         );
         let mut command = self.there.ssh(&self.out);
         command.arg(script);
@@ -99,5 +108,24 @@ pub fn all_at_once(commands: impl IntoIterator<Item = Command>) {
         let output = child.wait_with_output().expect("it can be waited for");
         let said = [output.stdout, output.stderr].concat();
         assert!(output.status.success(), "a backup failed:\n{}", String::from_utf8_lossy(&said));
+    }
+}
+
+/// Runs a stock borg, which must succeed.
+pub fn run_ok(command: &mut Command) {
+    let output = command.output().expect("borg starts");
+    assert!(output.status.success(), "borg failed:\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A copy that can be changed without the first one.
+pub fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory can be made");
+    for entry in fs::read_dir(from).expect("it can be listed").flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), &target).expect("it can be copied");
+        }
     }
 }

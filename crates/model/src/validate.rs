@@ -1,6 +1,6 @@
 //! What a record must be like before it is stored. Pure; the sentences say what to write instead.
 
-use model::{BackupConfig, Blackout, Client, Repository, Settings};
+use crate::{BackupConfig, Blackout, Client, Repository, Settings};
 
 /// Longest description.
 const DESCRIPTION: usize = 1000;
@@ -12,7 +12,7 @@ type Checked = Result<(), String>;
 
 /// A repository.
 pub fn repository(repository: &Repository) -> Checked {
-    model::repository::check_url(&repository.url)?;
+    crate::repository::check_url(&repository.url)?;
     description(&repository.description)?;
     let id = &repository.repository_id;
     if id.len() != 64 || !id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
@@ -83,8 +83,8 @@ fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::queue::Limits;
-    use model::{EncryptionMode, Timestamp};
+    use crate::queue::Limits;
+    use crate::{EncryptionMode, Timestamp};
 
     fn good() -> Repository {
         Repository {

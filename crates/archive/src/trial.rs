@@ -1,0 +1,291 @@
+//! A sample of an archive, extracted, read back and hashed: the part of a restore test that sees what clients wrote.
+
+use crate::error::{Error, Result};
+use crate::extract::extract_items;
+use crate::feed::{Chosen, Feed, stated, weight};
+use crate::kind::Kind;
+use crate::links::Body;
+use crate::selection::Selection;
+use crate::source::Source;
+use borg::item::Item;
+use model::restore_test::{Candidate, RestoreTest, Sample, Sampler};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+use unix::beneath::Root;
+use unix::logging::escape_bytes;
+
+/// What is left free of a file system besides what the sample takes.
+const SPARE: u64 = 16 << 20;
+
+/// About what a file takes besides its content.
+const FILE: u64 = 8 << 10;
+
+/// Complaints about the archive as such that are passed on.
+const COMPLAINTS: usize = 20;
+
+/// Linux: bits that are left out, because they do harm here.
+const SET_ID: u32 = 0o6000;
+/// Its owner may read it. An unreadable file would be in the way of its own test.
+const OWNER_READS: u32 = 0o400;
+
+/// What to try.
+#[derive(Debug, Clone, Default)]
+pub struct Trial {
+    /// Files at most, and bytes of them.
+    pub files: u32,
+    /// See above.
+    pub bytes: u64,
+    /// Everything that the selection takes has to fit: it is what a person asked for, and nothing is drawn from it.
+    pub is_whole: bool,
+    /// Patterns with their style; none: everything.
+    pub take: Vec<String>,
+    /// What the sample is drawn with.
+    pub seed: u32,
+    /// Files that are recorded: the hash of the path, and that of the item.
+    pub known: BTreeMap<String, String>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tried {
+    /// The sample, in the order of the archive.
+    pub files: Vec<TriedFile>,
+    /// Bytes of it.
+    pub bytes: u64,
+    /// Files of the selection that could have been in it, bytes of them, and those of them that are larger than a sample may be.
+    pub seen: u64,
+    /// See above.
+    pub seen_bytes: u64,
+    /// See above.
+    pub too_large: u64,
+    /// What was asked for and is not in the archive: patterns.
+    pub unmatched: Vec<String>,
+    /// What is wrong with the archive's list of files, escaped for printing.
+    pub complaints: Vec<String>,
+}
+
+/// One file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TriedFile {
+    /// Its path in the archive.
+    pub path: Vec<u8>,
+    /// SHA-256 of the path.
+    pub path_hash: String,
+    /// SHA-256 of what must be the same for the content to be.
+    pub item_hash: String,
+    /// SHA-256 of the content, as it was read back. Empty if it is damaged.
+    pub content: String,
+    /// As the archive has it: type and permissions,
+    pub mode: u32,
+    /// owner,
+    pub uid: i64,
+    /// group,
+    pub gid: i64,
+    /// bytes,
+    pub size: u64,
+    /// time of modification, nanoseconds since 1970,
+    pub mtime: i128,
+    /// time of status change.
+    pub ctime: Option<i128>,
+    /// Why it is not there as a whole.
+    pub damage: Option<String>,
+    /// What it has not got of its attributes.
+    pub note: Option<String>,
+}
+
+/// How far it is: a word, how many are done, and of how many (0: unknown).
+pub type Progress<'a> = dyn FnMut(&str, u64, u64) + 'a;
+
+/// Draws the sample, extracts it below `directory`, and reads it back.
+pub fn run(source: &Source, trial: &Trial, directory: &Path, progress: &mut Progress<'_>) -> Result<Tried> {
+    let (sample, mut tried) = draw(source, trial, progress)?;
+    let items = last_of_each_path(sample.files);
+    tried.bytes = items.iter().map(|item| content_size(item)).sum();
+    let needed = tried.bytes + items.len() as u64 * FILE + SPARE;
+    let room = unix::files::room(directory).map_err(Error::Target)?;
+    if room < needed {
+        let why = format!("the sample needs {needed} bytes, and the file system of {} has {room}", directory.display());
+        return Err(Error::Output(io::Error::new(io::ErrorKind::StorageFull, why)));
+    }
+    let (files, total) = (directory.join("files"), items.len() as u64);
+    let plain = items.iter().map(|item| readable(item)).collect();
+    let results = extract_items(source, plain, &files, tried.bytes, &mut |done| progress("files extracted", done.items, total))?;
+    let mut root = Root::open(&files).map_err(Error::Target)?;
+    for (at, (item, (damage, note))) in items.iter().zip(results).enumerate() {
+        tried.files.push(read_back(item, &mut root, damage, note));
+        progress("files compared", at as u64 + 1, total);
+    }
+    Ok(tried)
+}
+
+fn draw(source: &Source, trial: &Trial, progress: &mut Progress<'_>) -> Result<(Sample<Arc<Item>>, Tried)> {
+    let nothing: [&str; 0] = [];
+    let mut selection = Selection::new(&trial.take, &nothing, 0)?;
+    let mut sampler = Sampler::new(trial.seed, trial.files, trial.bytes);
+    let (mut complaints, mut looked) = (vec![], 0_u64);
+    let mut complain = |path: Option<&[u8]>, what: &str| {
+        if complaints.len() < COMPLAINTS {
+            let shown = path.map(|path| format!("{}: ", escape_bytes(path))).unwrap_or_default();
+            complaints.push(format!("{shown}{}", unix::logging::escape(what)));
+        }
+    };
+    let mut feed = Feed::open(source, &mut selection, false)?;
+    while let Some(Chosen { mut item, body, .. }) = feed.next(&mut complain)? {
+        looked += 1;
+        if looked.is_multiple_of(1000) {
+            progress("items", looked, 0);
+        }
+        // Another name of a file is tested with that file, and what is no file has no content.
+        if Kind::of(&item) != Kind::File || matches!(body, Body::LinkTo(_)) {
+            continue;
+        }
+        let weight = weight(&item, &body);
+        if let Body::Chunks(chunks) = body {
+            item.chunks = Some(Arc::unwrap_or_clone(chunks));
+        }
+        item.source = None;
+        let is_known = !trial.known.is_empty() && trial.known.get(&hash(&item.path)).is_some_and(|known| *known == item_hash(&item));
+        sampler.offer(&Candidate { size: content_size(&item), is_known, weight, file: Arc::new(item) });
+    }
+    let unmatched = selection.unmatched().map(str::to_owned).collect();
+    let sample = sampler.draw();
+    let Sample { seen, seen_bytes, too_large, .. } = sample;
+    if trial.is_whole && (seen > u64::from(trial.files) || seen_bytes > trial.bytes || sample.files.len() as u64 != seen) {
+        return Err(Error::TooLarge(format!(
+            "the paths have {seen} files of {seen_bytes} bytes, more than the {} files or {} bytes of one restore test: name fewer, raise --bytes, or let --files draw some of them",
+            trial.files.min(RestoreTest::MAX_FILES),
+            trial.bytes
+        )));
+    }
+    Ok((sample, Tried { seen, seen_bytes, too_large, unmatched, complaints, ..Tried::default() }))
+}
+
+/// Borg stores a path twice if paths of a backup overlap; what comes later is what an extraction leaves.
+fn last_of_each_path(items: Vec<Arc<Item>>) -> Vec<Arc<Item>> {
+    let mut seen = BTreeSet::new();
+    let mut kept: Vec<_> = items.into_iter().rev().filter(|item| seen.insert(item.path.clone())).collect();
+    kept.reverse();
+    kept
+}
+
+/// It is read back, so its owner has to be allowed to.
+fn readable(item: &Item) -> Item {
+    Item { mode: item.mode.map(|mode| mode | OWNER_READS), ..item.clone() }
+}
+
+fn content_size(item: &Item) -> u64 {
+    item.chunks.iter().flatten().map(|chunk| u64::from(stated(chunk))).sum()
+}
+
+fn read_back(item: &Item, root: &mut Root, damage: Option<String>, note: Option<String>) -> TriedFile {
+    let mut file = TriedFile {
+        path: item.path.clone(),
+        path_hash: hash(&item.path),
+        item_hash: item_hash(item),
+        content: String::new(),
+        mode: item.mode.unwrap_or(0),
+        uid: item.uid.unwrap_or(-1),
+        gid: item.gid.unwrap_or(-1),
+        size: content_size(item),
+        mtime: item.mtime,
+        ctime: item.ctime,
+        damage,
+        note,
+    };
+    if file.damage.is_some() {
+        return file;
+    }
+    match hashed(&item.path, root) {
+        Ok((content, found)) => {
+            if found.size != file.size {
+                file.damage = Some(format!("{} bytes of it were read back, and {} were written", found.size, file.size));
+            } else if found.mode != (file.mode | OWNER_READS) & 0o7777 & !SET_ID || found.mtime != file.mtime {
+                file.note.get_or_insert_with(|| "its mode or time is not what the archive says".to_owned());
+            }
+            file.content = content;
+        }
+        Err(e) => file.damage = Some(format!("it cannot be read back: {e}")),
+    }
+    file
+}
+
+fn hashed(path: &[u8], root: &mut Root) -> unix::Result<(String, unix::beneath::ReadBack)> {
+    let (mut file, found) = root.existing_place(path)?.read_back()?;
+    let (mut digest, mut buffer) = (Sha256::new(), vec![0; 256 << 10]);
+    loop {
+        match file.read(&mut buffer).map_err(|e| unix::Error::Invalid(e.to_string()))? {
+            0 => break,
+            n => digest.update(&buffer[..n]),
+        }
+    }
+    Ok((hex(&digest.finalize()), found))
+}
+
+/// SHA-256, in hex digits.
+fn hash(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// SHA-256 of everything that a file's content follows from, and of its time.
+fn item_hash(item: &Item) -> String {
+    let mut digest = Sha256::new();
+    digest.update(b"borgcube restore test 1\0");
+    digest.update(item.mtime.to_le_bytes());
+    digest.update(item.size.unwrap_or(u64::MAX).to_le_bytes());
+    for chunk in item.chunks.iter().flatten() {
+        digest.update(chunk.id.0);
+        digest.update(chunk.size.to_le_bytes());
+    }
+    hex(&digest.finalize())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Whether it is that the server has no room.
+#[must_use]
+pub fn is_no_room(error: &Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error, Error::Output(e) if matches!(e.kind(), StorageFull | QuotaExceeded))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use borg::Id;
+    use borg::item::ChunkRef;
+
+    fn item(path: &str, id: u8, mtime: i128) -> Item {
+        let chunks = Some(vec![ChunkRef { id: Id([id; 32]), size: 5, csize: 9 }]);
+        Item { path: path.into(), mode: Some(0o100_644), mtime, size: Some(5), chunks, ..Item::default() }
+    }
+
+    #[test]
+    fn an_item_is_the_same_if_content_and_time_must_be() {
+        let first = item_hash(&item("a", 1, 7));
+        // Other names, owners and stored sizes change nothing.
+        assert_eq!(first, item_hash(&Item { uid: Some(5), ..item("b", 1, 7) }));
+        for other in [item("a", 2, 7), item("a", 1, 8), Item { size: Some(6), ..item("a", 1, 7) }, Item { chunks: None, ..item("a", 1, 7) }]
+        {
+            assert_ne!(first, item_hash(&other));
+        }
+    }
+
+    #[test]
+    fn of_one_path_the_last_one_counts() {
+        let items: Vec<_> = [item("a", 1, 1), item("b", 2, 1), item("a", 3, 1)].into_iter().map(Arc::new).collect();
+        let kept: Vec<u8> = last_of_each_path(items).iter().map(|item| item.chunks.as_ref().unwrap()[0].id.0[0]).collect();
+        assert_eq!(kept, [2, 3]);
+    }
+
+    #[test]
+    fn no_room_has_a_name() {
+        assert!(is_no_room(&Error::Output(io::Error::from(io::ErrorKind::StorageFull))));
+        assert!(!is_no_room(&Error::Output(io::Error::from(io::ErrorKind::PermissionDenied))));
+        assert!(!is_no_room(&Error::TooLarge(String::new())));
+    }
+}

@@ -1,0 +1,213 @@
+//! What nobody refers to once some archives are gone.
+//!
+//! There may be millions of references in tens of thousands of lists. What goes with some lists of a tree is named by a difference between one
+//! that goes and one that stays, or between those that go: no other file is looked at for it. What comes out is looked for in all other lists: each
+//! file is read once, past a filter that lets hardly anything else through, by all processors.
+
+use super::tree::{Event, Node, Tree, in_parallel, walk};
+use super::{Lists, Named, ViewListError};
+use borg::Id;
+
+/// Bits of the filter for each id.
+const BITS: usize = 16;
+
+/// That a file has an id, or says that it has it no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Word {
+    /// The id's place among those that are looked for.
+    key: usize,
+    node: usize,
+    has: bool,
+}
+
+impl Lists {
+    /// What only `gone` lists name, and none of the `others`; sorted. All of it may be deleted when the archives of `gone` are.
+    ///
+    /// # Errors
+    /// When a list is lost: then nobody knows what its archive refers to, and everything has to stay.
+    pub fn unreferenced(&self, gone: &[Named], others: &[Named]) -> Result<Vec<Id>, ViewListError> {
+        let all: Vec<Named> = gone.iter().chain(others).cloned().collect();
+        let trees = self.whole_forest(&all)?;
+        let mut ids = vec![];
+        for found in in_parallel(&trees, 1, |tree| own(tree, gone.len())) {
+            ids.append(&mut found?);
+        }
+        for list in gone {
+            ids.extend(self.others(list)?);
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        strike(&mut ids, &trees, gone.len())?;
+        Ok(ids)
+    }
+
+    /// Takes what these lists refer to out of `ids`, which are sorted.
+    pub fn subtract(&self, ids: &mut Vec<Id>, lists: &[Named]) -> Result<(), ViewListError> {
+        if ids.is_empty() || lists.is_empty() {
+            return Ok(());
+        }
+        strike(ids, &self.whole_forest(lists)?, 0)
+    }
+
+    fn whole_forest(&self, lists: &[Named]) -> Result<Vec<Tree>, ViewListError> {
+        let (trees, lost) = self.forest(lists);
+        lost.into_iter().next().map_or(Ok(trees), Err)
+    }
+}
+
+/// One of the first `gone` lists.
+fn is_gone(node: &Node, gone: usize) -> bool {
+    node.rank.is_some_and(|rank| rank < gone)
+}
+
+/// One of those behind them.
+fn stays(node: &Node, gone: usize) -> bool {
+    node.last.is_some_and(|rank| rank >= gone)
+}
+
+/// What lists of this tree have that are gone, and not all of its other lists: everything that only they have is among it.
+fn own(tree: &[Node], gone: usize) -> Result<Vec<Id>, ViewListError> {
+    let mut ids = vec![];
+    if !tree.iter().any(|node| is_gone(node, gone)) {
+        return Ok(ids);
+    }
+    if !tree.iter().any(|node| stays(node, gone)) {
+        walk(tree, &mut |event| {
+            if let Event::Reference(reference) = event {
+                ids.push(Id(reference.id));
+            }
+        })?;
+        return Ok(ids);
+    }
+    // On the way from a list that goes and has an id to one that stays and has not, there is a first list without it. It, or the one before it,
+    // builds on the other; so its file names the id, and nothing before it stays.
+    let may_stay = |at: usize| tree.get(at).is_some_and(|node| stays(node, gone));
+    let tells = |at: usize, node: &Node| node.parent.is_some_and(|parent| !may_stay(at) || !may_stay(parent));
+    let mut touched = vec![];
+    for (_, Node { file, .. }) in tree.iter().enumerate().filter(|(at, node)| tells(*at, node)) {
+        for mut stream in [file.references()?, file.removed()?] {
+            while let Some(entry) = stream.next()? {
+                touched.push(Id(entry.id));
+            }
+        }
+    }
+    touched.sort_unstable();
+    touched.dedup();
+    let mut counts = vec![false; tree.len()];
+    for mut at in (0..tree.len()).filter(|at| tree.get(*at).is_some_and(|node| is_gone(node, gone))) {
+        while let Some(parent) = counts.get_mut(at).filter(|counts| !**counts).and_then(|counts| {
+            *counts = true;
+            tree.get(at)?.parent
+        }) {
+            at = parent;
+        }
+    }
+    let mut words = vec![];
+    for (node, Node { file, .. }) in tree.iter().enumerate().filter(|(at, _)| counts.get(*at) == Some(&true)) {
+        for (has, mut stream) in [(true, file.references()?), (false, file.removed()?)] {
+            // Both are sorted.
+            let mut left = touched.iter().enumerate().peekable();
+            while let Some(entry) = stream.next()? {
+                while left.next_if(|(_, id)| id.0 < entry.id).is_some() {}
+                if let Some((key, _)) = left.next_if(|(_, id)| id.0 == entry.id) {
+                    words.push(Word { key, node, has });
+                }
+            }
+        }
+    }
+    words.sort_unstable();
+    let mut here = vec![];
+    for words in words.chunk_by(|a, b| a.key == b.key) {
+        tell(tree, words, &mut here);
+        if tree.iter().zip(&here).any(|(node, here)| *here && is_gone(node, gone)) {
+            ids.extend(words.first().and_then(|word| touched.get(word.key)));
+        }
+    }
+    Ok(ids)
+}
+
+/// Which lists of a tree have an id, from all that its files say about it, in their order.
+fn tell(tree: &[Node], words: &[Word], here: &mut Vec<bool>) {
+    here.clear();
+    let mut words = words.iter().peekable();
+    for (at, node) in tree.iter().enumerate() {
+        let word = words.next_if(|word| word.node == at).map(|word| word.has);
+        let has = word.unwrap_or_else(|| node.parent.and_then(|parent| here.get(parent).copied()).unwrap_or(false));
+        here.push(has);
+    }
+}
+
+/// Takes out of `ids`, which are sorted, what the lists behind the first `gone` refer to.
+fn strike(ids: &mut Vec<Id>, trees: &[Tree], gone: usize) -> Result<(), ViewListError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let filter = Filter::of(ids);
+    let mut needed = vec![false; ids.len()];
+    for found in in_parallel(trees, 1, |tree| referred(ids, &filter, tree, gone)) {
+        found?.into_iter().filter_map(|at| needed.get_mut(at).map(|needed| *needed = true)).for_each(drop);
+    }
+    let mut needed = needed.into_iter();
+    ids.retain(|_| !needed.next().unwrap_or(false));
+    Ok(())
+}
+
+/// The places in `ids` of what the lists behind the first `gone` of a tree refer to.
+fn referred(ids: &[Id], filter: &Filter, tree: &[Node], gone: usize) -> Result<Vec<usize>, ViewListError> {
+    if !tree.iter().any(|node| stays(node, gone)) {
+        return Ok(vec![]);
+    }
+    let mut words = vec![];
+    for (node, Node { file, .. }) in tree.iter().enumerate() {
+        for (has, mut stream) in [(true, file.references()?), (false, file.removed()?)] {
+            while let Some(entry) = stream.next()? {
+                let id = Id(entry.id);
+                if filter.may_have(&id)
+                    && let Ok(key) = ids.binary_search(&id)
+                {
+                    words.push(Word { key, node, has });
+                }
+            }
+        }
+    }
+    words.sort_unstable();
+    let mut here = vec![];
+    let mut found = vec![];
+    for words in words.chunk_by(|a, b| a.key == b.key) {
+        tell(tree, words, &mut here);
+        if tree.iter().zip(&here).any(|(node, here)| *here && stays(node, gone)) {
+            found.extend(words.first().map(|word| word.key));
+        }
+    }
+    Ok(found)
+}
+
+/// Says of most ids that they are not among some others. Ids are as good as random: a part of one is its hash.
+struct Filter {
+    bits: Vec<u64>,
+    mask: u64,
+}
+
+impl Filter {
+    fn of(ids: &[Id]) -> Filter {
+        let words = (ids.len().saturating_mul(BITS) / 64).max(64).next_power_of_two();
+        let mut filter = Filter { bits: vec![0; words], mask: words as u64 * 64 - 1 };
+        for id in ids {
+            let (word, bit) = filter.place(id);
+            if let Some(word) = filter.bits.get_mut(word) {
+                *word |= bit;
+            }
+        }
+        filter
+    }
+
+    fn place(&self, id: &Id) -> (usize, u64) {
+        let number = id.0.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes)) & self.mask;
+        ((number / 64) as usize, 1 << (number % 64))
+    }
+
+    fn may_have(&self, id: &Id) -> bool {
+        let (word, bit) = self.place(id);
+        self.bits.get(word).is_some_and(|word| word & bit != 0)
+    }
+}
