@@ -1,7 +1,7 @@
 //! `/metrics`: OpenMetrics text (openmetrics.io, version 1.0.0).
 
 use crate::query::Unanswered;
-use crate::view::{ConfigRow, Context};
+use crate::view::{ConfigRow, Context, CoverageView, RepositoryRow};
 use model::JobState;
 use std::fmt::{Display, Write};
 use store::Stat;
@@ -42,6 +42,11 @@ fn escape(text: &str) -> String {
 
 fn seconds(moment: model::Timestamp) -> f64 {
     moment.0 as f64 / 1_000_000.0
+}
+
+/// None: there is nothing to check.
+fn ratio(coverage: &CoverageView) -> Option<f64> {
+    (coverage.bytes > 0).then(|| coverage.checked as f64 / coverage.bytes as f64)
 }
 
 /// All metrics.
@@ -116,6 +121,34 @@ pub fn text(c: &Context<'_>, stat: &Stat, viewers: usize) -> Result<String, Unan
         for repository in &repositories {
             let sums = c.figures.repositories.get(&repository.name).map(|figures| figures.sums).unwrap_or_default();
             family.sample(&[("repository", repository.name.as_str())], value(&sums));
+        }
+    }
+    let rows = RepositoryRow::all(c)?;
+    type OfRepository = fn(&RepositoryRow) -> Option<f64>;
+    let health: [(&str, &str, OfRepository); 6] = [
+        ("borgcube_repository_damaged", "Whether something of the repository is known to be damaged.", |r| {
+            Some(f64::from(u8::from(r.damage.is_some())))
+        }),
+        ("borgcube_repository_last_check_timestamp_seconds", "End of the newest check job.", |r| r.last_check.map(seconds)),
+        ("borgcube_repository_structure_checked_ratio", "Part of the segment files that was checked within the promised time.", |r| {
+            ratio(r.structure.as_ref()?)
+        }),
+        ("borgcube_repository_data_checked_ratio", "Part of the content that was verified within the promised time.", |r| {
+            ratio(r.data.as_ref()?)
+        }),
+        ("borgcube_repository_structure_check_late", "Whether the structure is not checked as often as promised.", |r| {
+            Some(f64::from(u8::from(r.structure.as_ref()?.is_late())))
+        }),
+        ("borgcube_repository_data_check_late", "Whether the content is not verified as often as promised.", |r| {
+            Some(f64::from(u8::from(r.data.as_ref()?.is_late())))
+        }),
+    ];
+    for (name, help, value) in health {
+        let mut family = Family::gauge(out, name, help);
+        for row in &rows {
+            if let Some(value) = value(row) {
+                family.sample(&[("repository", row.name.as_str())], value);
+            }
         }
     }
     out.push_str("# EOF\n");

@@ -2,6 +2,7 @@
 
 use super::clients::ConfigRow;
 use super::jobs::JobRow;
+use super::repositories::RepositoryRow;
 use super::{Context, Frame};
 use crate::query::Unanswered;
 use crate::text;
@@ -32,6 +33,8 @@ pub struct Dashboard {
     pub overdue: Vec<ConfigRow>,
     /// Configs whose newest backup job failed, although the target is still kept.
     pub failing: Vec<ConfigRow>,
+    /// Repositories that are damaged, or not checked as often as promised.
+    pub unsound: Vec<RepositoryRow>,
     /// What runs.
     pub running: Vec<JobRow>,
     /// What waits, the first in the queue first; at most 20.
@@ -105,6 +108,7 @@ impl Dashboard {
             totals,
             overdue,
             failing: rest.into_iter().filter(|config| config.last_phase == Some("failed")).collect(),
+            unsound: RepositoryRow::all(c)?.into_iter().filter(RepositoryRow::needs_attention).collect(),
             running: c.rows(&running),
             queued: c.rows(queue.iter().take(SHOWN)),
             failed: c.rows(&failed),
@@ -115,7 +119,7 @@ impl Dashboard {
     /// Nothing asks for attention.
     #[must_use]
     pub fn is_well(&self) -> bool {
-        self.overdue.is_empty() && self.failing.is_empty()
+        self.overdue.is_empty() && self.failing.is_empty() && self.unsound.is_empty()
     }
 }
 

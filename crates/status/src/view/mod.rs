@@ -21,7 +21,7 @@ pub use dashboard::{Dashboard, Totals, Upcoming};
 pub use jobs::{FailureView, JobPage, JobRow, JobsPage, Line, ProgressView, StepView, Window};
 pub use log::{LogPage, LogRow};
 pub use policies::{PoliciesPage, PolicyPage, PolicyRow, PreviewGroup, PreviewRow};
-pub use repositories::{RepositoriesPage, RepositoryPage, RepositoryRow};
+pub use repositories::{CoverageView, DamageView, DamagedRow, RepositoriesPage, RepositoryPage, RepositoryRow};
 pub use schedules::{Day, OccurrenceRow, ScheduleRow, SchedulesPage};
 
 use crate::figures::{Figures, Sums};

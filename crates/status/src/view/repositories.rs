@@ -6,6 +6,7 @@ use super::{Context, Frame, Sizes};
 use crate::query::Unanswered;
 use crate::text;
 use askama::Template;
+use model::check::{Coverage, Damage, DamagedArchive, Health, Promise};
 use model::{JobState, Repository, RepositoryName, Timestamp, Yield};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -38,10 +39,154 @@ pub struct RepositoryRow {
     pub last_check_good: Option<bool>,
     /// That check's job.
     pub last_check_job: Option<u64>,
+    /// How much of the segment files was checked lately, as the last check left it. None: they never were.
+    pub structure: Option<CoverageView>,
+    /// The same of the content of all objects.
+    pub data: Option<CoverageView>,
+    /// When all archives were last found sound.
+    #[schemars(with = "Option<i64>")]
+    pub archives_sound: Option<Timestamp>,
+    /// When the index was last compared with all segments.
+    #[schemars(with = "Option<i64>")]
+    pub index_compared: Option<Timestamp>,
+    /// What is damaged, in one sentence. None: nothing is known to be.
+    pub damage: Option<String>,
+}
+
+/// How much of a repository was found sound, and how long ago.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct CoverageView {
+    /// When this was so.
+    #[schemars(with = "i64")]
+    pub at: Timestamp,
+    /// Bytes there were,
+    pub bytes: u64,
+    /// of them checked within the promised time,
+    pub checked: u64,
+    /// of them never checked.
+    pub never: u64,
+    /// The same in hundredths, rounded down.
+    pub per_cent: u64,
+    /// Everything is to be checked once in so many hours.
+    pub promise_hours: u32,
+    /// Whether it is: `unknown`, `holds`, `too-slow` or `broken`.
+    pub promise: &'static str,
+    /// All of it in a sentence.
+    pub text: String,
+}
+
+impl CoverageView {
+    fn of(coverage: &Coverage) -> CoverageView {
+        CoverageView {
+            at: coverage.at,
+            bytes: coverage.bytes,
+            checked: coverage.checked,
+            never: coverage.never,
+            per_cent: coverage.per_cent(),
+            promise_hours: coverage.promise_hours,
+            promise: match coverage.promise {
+                Promise::Unknown => "unknown",
+                Promise::Holds => "holds",
+                Promise::TooSlow => "too-slow",
+                Promise::Broken => "broken",
+            },
+            text: coverage.to_string(),
+        }
+    }
+
+    /// Not everything is checked as often as promised.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        matches!(self.promise, "too-slow" | "broken")
+    }
+}
+
+/// An archive with damage.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct DamagedRow {
+    /// Its name, escaped for printing.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// `CLIENT/LABEL`. None: BorgCube did not make it.
+    pub config: Option<String>,
+    /// Chunks of it that are damaged or missing.
+    pub chunks: u64,
+    /// What else is wrong with it.
+    pub error: Option<String>,
+    /// Files that cannot be restored whole, escaped for printing. None: nobody has looked yet.
+    pub files: Option<Vec<String>>,
+    /// Files that are not named here.
+    pub more_files: u64,
+    /// Why there may be more.
+    pub incomplete: Option<String>,
+}
+
+impl DamagedRow {
+    fn of(archive: &DamagedArchive) -> DamagedRow {
+        let files = archive.files.as_ref();
+        DamagedRow {
+            name: archive.name.clone(),
+            id: archive.id.clone(),
+            config: archive.client.as_ref().zip(archive.label.as_ref()).map(|(client, label)| format!("{client}/{label}")),
+            chunks: archive.chunks,
+            error: archive.error.clone(),
+            files: files.map(|files| files.paths.clone()),
+            more_files: files.map_or(0, |files| files.more),
+            incomplete: files.and_then(|files| files.incomplete.clone()),
+        }
+    }
+}
+
+/// What is damaged: it stays until a complete check finds everything sound.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct DamageView {
+    /// In one sentence.
+    pub summary: String,
+    /// When it was found first.
+    #[schemars(with = "i64")]
+    pub since: Timestamp,
+    /// When it was found last.
+    #[schemars(with = "i64")]
+    pub found: Timestamp,
+    /// The clients concerned.
+    pub clients: Vec<String>,
+    /// Chunks that are damaged or missing.
+    pub chunks: u64,
+    /// What was found, in sentences; not all of it.
+    pub errors: Vec<String>,
+    /// How much was found.
+    pub error_count: u64,
+    /// Archives concerned; not all of them.
+    pub archives: Vec<DamagedRow>,
+    /// Those that are not named.
+    pub more_archives: u64,
+    /// Archives of other origin, of which nobody can tell; not all of them.
+    pub unknown: Vec<String>,
+    /// Those that are not named.
+    pub more_unknown: u64,
+}
+
+impl DamageView {
+    fn of(damage: &Damage) -> DamageView {
+        DamageView {
+            summary: damage.summary(),
+            since: damage.since,
+            found: damage.found,
+            clients: damage.clients().into_iter().map(ToString::to_string).collect(),
+            chunks: damage.chunks,
+            errors: damage.errors.clone(),
+            error_count: damage.error_count,
+            archives: damage.archives.iter().map(DamagedRow::of).collect(),
+            more_archives: damage.more_archives,
+            unknown: damage.unknown.iter().map(|archive| archive.name.clone()).collect(),
+            more_unknown: damage.more_unknown,
+        }
+    }
 }
 
 impl RepositoryRow {
-    fn of(c: &Context<'_>, repository: &Repository) -> RepositoryRow {
+    fn of(c: &Context<'_>, repository: &Repository, health: Option<&Health>) -> RepositoryRow {
         let figures = c.figures.repositories.get(&repository.name);
         let check = figures.and_then(|figures| figures.last_check.as_ref());
         let good = |job: &model::Job| job.state == JobState::Done && matches!(job.yielded, Some(Yield::Checked { error_count: 0, .. }));
@@ -56,7 +201,24 @@ impl RepositoryRow {
             last_check: check.and_then(model::Job::ended),
             last_check_good: check.map(good),
             last_check_job: check.map(|job| job.number),
+            structure: health.and_then(|health| health.structure.as_ref()).map(CoverageView::of),
+            data: health.and_then(|health| health.data.as_ref()).map(CoverageView::of),
+            archives_sound: health.and_then(|health| health.archives),
+            index_compared: health.and_then(|health| health.index),
+            damage: health.and_then(|health| health.damage.as_ref()).map(Damage::summary),
         }
+    }
+
+    /// Of all repositories, by name.
+    pub fn all(c: &Context<'_>) -> Result<Vec<RepositoryRow>, Unanswered> {
+        let of = |repository: &Repository| Ok(RepositoryRow::of(c, repository, c.read.health().get(&repository.name)?.as_ref()));
+        c.read.repositories().list()?.iter().map(of).collect()
+    }
+
+    /// Something of it is damaged, or not checked as often as promised.
+    #[must_use]
+    pub fn needs_attention(&self) -> bool {
+        self.damage.is_some() || [&self.structure, &self.data].into_iter().flatten().any(CoverageView::is_late)
     }
 }
 
@@ -74,9 +236,7 @@ pub struct RepositoriesPage {
 impl RepositoriesPage {
     /// All of them.
     pub fn new(c: &Context<'_>) -> Result<RepositoriesPage, Unanswered> {
-        let rows = c.read.repositories().list()?;
-        let rows = rows.iter().map(|repository| RepositoryRow::of(c, repository)).collect();
-        Ok(RepositoriesPage { frame: c.frame("repositories"), repositories: rows })
+        Ok(RepositoriesPage { frame: c.frame("repositories"), repositories: RepositoryRow::all(c)? })
     }
 }
 
@@ -89,6 +249,8 @@ pub struct RepositoryPage {
     pub(crate) frame: Frame,
     /// As in the list.
     pub repository: RepositoryRow,
+    /// What is damaged.
+    pub damage: Option<DamageView>,
     /// Configs that write into it.
     pub configs: Vec<String>,
     /// Its newest jobs, at most 10.
@@ -103,10 +265,12 @@ impl RepositoryPage {
     pub fn new(c: &Context<'_>, name: &RepositoryName) -> Result<RepositoryPage, Unanswered> {
         let repository = c.read.repositories().get(name)?;
         let repository = repository.ok_or_else(|| Unanswered::NotFound(format!("there is no repository {name}")))?;
+        let health = c.read.health().get(name)?;
         let jobs = c.read.jobs().page(&JobFilter { repository: Some(name.clone()), ..JobFilter::default() }, JOBS)?;
         Ok(RepositoryPage {
             frame: c.frame("repositories"),
-            repository: RepositoryRow::of(c, &repository),
+            repository: RepositoryRow::of(c, &repository, health.as_ref()),
+            damage: health.as_ref().and_then(|health| health.damage.as_ref()).map(DamageView::of),
             configs: c.read.configs().of_repository(name)?.iter().map(|config| config.name().to_string()).collect(),
             jobs: c.rows(&jobs),
             charts: c.figures.repositories.get(name).map(Chart::space).unwrap_or_default(),
