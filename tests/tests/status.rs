@@ -137,6 +137,40 @@ fn a_backup_is_watched_and_its_figures_are_those_of_stock_borg() {
 }
 
 #[test]
+fn a_trigger_is_used_over_the_web() {
+    let system = TestSystem::start();
+    system.add_repository("main", "none", None);
+    system.add_local_client("host");
+    let source = system.join("source");
+    make(&source, Spec::default());
+    system.add_config("host", "all", "main", &[], &[&source]);
+    let add = |access: &str| text(&system.cli_json(&["trigger", "add", "--config", "host/all", "--access", access]), "id").to_owned();
+    let (web, here) = (add("anonymous-web"), add("local-cli"));
+    let post = |id: &str| {
+        let address = address(&system);
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "POST /trigger/{id} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n").unwrap();
+        let mut whole = String::new();
+        stream.read_to_string(&mut whole).unwrap();
+        let (head, body) = whole.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse::<u16>().unwrap(), serde_json::from_str::<Value>(body).unwrap())
+    };
+    let (status, refused) = post(&here);
+    assert_eq!((status, &post("nonsense")), (404, &(404, refused.clone())), "{refused}");
+    assert_eq!(get(&system, &format!("/trigger/{web}")).0, 405);
+    assert!(system.cli_json(&["job", "list"]).as_array().unwrap().is_empty(), "nothing was started yet");
+    let (status, ran) = post(&web);
+    assert_eq!(status, 200, "{ran}");
+    let job = ran["jobs"][0].as_u64().unwrap();
+    wait_for_end(&system, job);
+    assert_eq!(api(&system, &format!("/jobs/{job}"))["job"]["state"], "done");
+    let note = format!("trigger {}… used from anonymous-web", &web[..8]);
+    let log = api(&system, "/log");
+    assert!(log["entries"].as_array().unwrap().iter().any(|entry| entry["note"] == note), "{log}");
+}
+
+#[test]
 fn daemons_come_and_go() {
     let mut system = TestSystem::start();
     let healthy = |system: &TestSystem| retry_until(PATIENCE, || (get(system, "/healthz").0 == 200).then_some(())).is_some();

@@ -14,7 +14,7 @@ pub struct Peer {
 pub enum Rights {
     /// Ask what this service is.
     None,
-    /// See what happens and what jobs wrote, and change nothing: the status daemon.
+    /// See what happens and what jobs wrote, and use triggers that anybody may use who knows their id: the status daemon.
     Watch,
     /// Everything.
     Control,

@@ -12,7 +12,7 @@ use unix::paths::Layout;
 #[command(
     name = "borgcube-statusd",
     version,
-    about = "Shows what BorgCube does: pages, a JSON API, metrics and live events over HTTP. Changes nothing.",
+    about = "Shows what BorgCube does: pages, a JSON API, metrics and live events over HTTP. Changes no record.",
     after_help = "Started by systemd with its sockets (borgcube-statusd.socket), or by `borgcube up`. Only this machine is answered unless \
                   --expose and --host say otherwise."
 )]

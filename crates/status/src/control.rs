@@ -1,15 +1,20 @@
-//! The control socket of `borgcubed`, of which this program may hear what happens, how one job is, and what it wrote.
+//! The control socket of `borgcubed`, of which this program may hear what happens, how one job is, and what it wrote; and to which it hands on
+//! the ids of triggers.
 
-use std::path::{Path, PathBuf};
+use model::trigger::{AccessContext, TriggerId};
+use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use wire::control::{Call, ControlError, JobDetail, JobLog, Reply, Request};
+use tokio::sync::Semaphore;
+use wire::control::{Call, ControlError, JobDetail, JobLog, Ran, Reply, Request};
 use wire::json::{self, Decoder};
 use wire::worker::LogLine;
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Questions at a time: `borgcubed` gives the status daemon so many connections and no more, and one of them is for what happens.
+pub const QUESTIONS: usize = 16;
 /// Lines of a job's log that are shown: its newest.
 pub const LOG_LINES: usize = 1_000;
 
@@ -86,11 +91,26 @@ pub struct Told {
     pub trouble: Option<String>,
 }
 
+/// Uses a trigger, for somebody who knows its id. Gives the jobs that were created.
+pub async fn fire(socket: &Path, questions: &Semaphore, id: &TriggerId) -> Result<Vec<u64>, Trouble> {
+    let asked = async {
+        let _place = questions.acquire().await.map_err(unreachable)?;
+        let mut connection = Connection::open(socket).await?;
+        connection.send(Call::FireTrigger { id: id.to_string(), context: AccessContext::AnonymousWeb }, false).await?;
+        let reply = connection.reply().await?;
+        let ran: Ran = serde_json::from_value(reply.parameters).map_err(unreachable)?;
+        Ok(ran.jobs)
+    };
+    let in_time = tokio::time::timeout(PATIENCE, asked).await;
+    in_time.unwrap_or_else(|_| Err(unreachable("it took too long, and may have started something all the same")))
+}
+
 /// Asks about one job. Trouble is part of the answer: the rest of a page does not depend on it.
-pub async fn about_job(socket: PathBuf, job: u64) -> Told {
+pub async fn about_job(socket: &Path, questions: &Semaphore, job: u64) -> Told {
     let mut told = Told::default();
     let asked = async {
-        let mut connection = Connection::open(&socket).await?;
+        let _place = questions.acquire().await.map_err(unreachable)?;
+        let mut connection = Connection::open(socket).await?;
         connection.send(Call::GetJob { job }, false).await?;
         let reply = connection.reply().await?;
         let detail: JobDetail = serde_json::from_value(reply.parameters).map_err(unreachable)?;

@@ -7,6 +7,9 @@ use std::collections::BTreeSet;
 /// Names that always mean this machine.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
+/// What is behind it is the id of a trigger. Nothing else may be anything but looked at.
+pub const TRIGGER: &str = "/trigger/";
+
 /// The longest path with its query.
 const MAX_URI: usize = 4096;
 
@@ -49,8 +52,13 @@ impl Hosts {
 /// Why a request is not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// It would change something.
-    Method,
+    /// It would change something, or start something by looking.
+    Method {
+        /// What the Allow header says.
+        allowed: &'static str,
+        /// What people read.
+        sentence: &'static str,
+    },
     /// The name it calls this server by is not one of ours.
     Host,
     /// It is too long.
@@ -66,8 +74,14 @@ pub fn check(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> 
     if another.is_some() || !host.is_some_and(|host| hosts.allows(host)) {
         return Err(Refused::Host);
     }
-    if method != Method::GET && method != Method::HEAD {
-        return Err(Refused::Method);
+    let is_looking = method == Method::GET || method == Method::HEAD;
+    // A preview of a link must not start anything.
+    if uri.path().starts_with(TRIGGER) {
+        if method != Method::POST {
+            return Err(Refused::Method { allowed: "POST", sentence: "a trigger is used by POST" });
+        }
+    } else if !is_looking {
+        return Err(Refused::Method { allowed: "GET, HEAD", sentence: "nothing can be changed here; `borgcube` changes things" });
     }
     if uri.path_and_query().is_some_and(|path| path.as_str().len() > MAX_URI) {
         return Err(Refused::Uri);
@@ -118,7 +132,10 @@ mod tests {
         assert_eq!(check(&hosts, &Method::GET, &uri, &headers), Err(Refused::Host));
         headers.append(header::HOST, HeaderValue::from_static("localhost"));
         assert_eq!(check(&hosts, &Method::GET, &uri, &headers), Ok(()));
-        assert_eq!(check(&hosts, &Method::POST, &uri, &headers), Err(Refused::Method));
+        assert!(matches!(check(&hosts, &Method::POST, &uri, &headers), Err(Refused::Method { allowed: "GET, HEAD", .. })));
+        let trigger: Uri = "/trigger/x".parse().unwrap();
+        assert_eq!(check(&hosts, &Method::POST, &trigger, &headers), Ok(()));
+        assert!(matches!(check(&hosts, &Method::GET, &trigger, &headers), Err(Refused::Method { allowed: "POST", .. })));
         assert_eq!(check(&hosts, &Method::GET, &"http://evil.example/".parse().unwrap(), &headers), Err(Refused::Host));
         headers.append(header::HOST, HeaderValue::from_static("evil.example"));
         assert_eq!(check(&hosts, &Method::GET, &uri, &headers), Err(Refused::Host));

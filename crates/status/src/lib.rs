@@ -1,8 +1,8 @@
 //! The program `borgcube-statusd`: pages, a JSON API, metrics and live events about what BorgCube does, over HTTP.
 //!
 //! *Is*: a reader. One figure has one source: the structs in [`view`] are what a page shows and what the API answers.
-//! *Is not*: able to change anything. It reads the database, and of `borgcubed` it may only hear what happens and what jobs wrote.
-//! It has no keys, no repositories, and runs as a user of its own.
+//! *Is not*: able to change anything. It reads the database, and of `borgcubed` it may only hear what happens and what jobs wrote, and hand on
+//! the ids of triggers that are meant for the web. It has no keys, no repositories, and runs as a user of its own.
 //! *May be used by*: its own program only.
 //!
 //! ```text

@@ -1,6 +1,6 @@
 //! Which request gets which answer: one table on one screen.
 
-use crate::control::{Told, about_job};
+use crate::control::{Told, Trouble, about_job, fire};
 use crate::guard::{self, Hosts, Refused};
 use crate::hub::{Hub, resync};
 use crate::query::{Query, Unanswered, named};
@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, watch};
+use wire::control::ErrorKind;
 
 /// Files that do not change while we run.
 const STATIC: [(&str, &str, &str); 3] = [
@@ -44,6 +45,8 @@ pub struct App {
     pub limits: Limits,
     /// Places for viewers.
     pub viewers: Arc<Semaphore>,
+    /// Places for questions to borgcubed.
+    pub questions: Semaphore,
     /// Places for readers of the database.
     pub readers: Arc<Semaphore>,
     /// Since when we run.
@@ -56,7 +59,7 @@ impl App {
     /// The answer to any request.
     pub async fn answer(self: Arc<App>, request: Request<Incoming>) -> Answer {
         let path = request.uri().path().to_owned();
-        let form = if path.starts_with("/api/") { Form::Json } else { Form::Html };
+        let form = if path.starts_with("/api/") || path.starts_with(guard::TRIGGER) { Form::Json } else { Form::Html };
         let head = request.method() == Method::HEAD;
         let mut answer = match guard::check(&self.hosts, request.method(), request.uri(), request.headers()) {
             Ok(()) => match Arc::clone(&self).route(&path, form, &request, head).await {
@@ -79,6 +82,7 @@ impl App {
         let segments = match (form, segments.as_slice()) {
             (Form::Json, ["api", "v1", "events"]) => return self.events(request, head),
             (Form::Json, ["api", "v1", "openapi.json"]) => return Ok(render::whole(StatusCode::OK, JSON, api::document())),
+            (Form::Json, ["trigger", id]) => return self.trigger(id).await,
             (Form::Json, ["api", "v1", rest @ ..]) => rest.to_vec(),
             (Form::Html, ["static", name]) => return file(name),
             (Form::Html, ["healthz"]) => return Ok(self.healthz().await),
@@ -88,7 +92,10 @@ impl App {
             (Form::Json, _) => return Err(nothing_there()),
         };
         let told = match segments.as_slice() {
-            ["jobs", number] => about_job(self.control.clone(), number.parse().map_err(|_| nothing_there())?).await,
+            ["jobs", number] => {
+                let number = number.parse().map_err(|_| nothing_there())?;
+                about_job(&self.control, &self.questions, number).await
+            }
             _ => Told::default(),
         };
         let segments: Vec<String> = segments.iter().map(|segment| (*segment).to_owned()).collect();
@@ -152,6 +159,18 @@ impl App {
             app.source.read(|read, figures, now| metrics::text(&Context { read, figures, live: &live, now }, &stat, viewers))
         });
         Ok(render::whole(StatusCode::OK, metrics::KIND, text.await?))
+    }
+
+    /// `POST /trigger/ID`: whoever knows the id of a trigger for `anonymous-web` may use it. Which ids there are nobody is told, and borgcubed
+    /// bears only so many attempts.
+    async fn trigger(self: Arc<App>, id: &str) -> Result<Answer, Unanswered> {
+        let unknown = || Unanswered::NotFound("there is no such trigger, or it cannot be used from here".into());
+        let id = id.parse().map_err(|_| unknown())?;
+        match fire(&self.control, &self.questions, &id).await {
+            Ok(jobs) => Ok(render::whole(StatusCode::OK, JSON, serde_json::json!({ "jobs": jobs }).to_string())),
+            Err(Trouble::Refused(error)) if error.kind == ErrorKind::NotFound => Err(unknown()),
+            Err(trouble) => Err(Unanswered::Unavailable(trouble.to_string())),
+        }
     }
 
     /// For whoever watches us: 200 when everything is well, 503 otherwise, with what is wrong.
@@ -231,9 +250,9 @@ fn file(name: &str) -> Result<Answer, Unanswered> {
 
 fn refuse(form: Form, refused: Refused) -> Answer {
     match refused {
-        Refused::Method => {
-            let mut answer = render::error(form, StatusCode::METHOD_NOT_ALLOWED, "nothing can be changed here; `borgcube` changes things");
-            answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        Refused::Method { allowed, sentence } => {
+            let mut answer = render::error(form, StatusCode::METHOD_NOT_ALLOWED, sentence);
+            answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
             answer
         }
         Refused::Host => {

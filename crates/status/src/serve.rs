@@ -55,6 +55,7 @@ pub async fn serve(layout: &Layout, listeners: Vec<Listener>, hosts: Hosts, limi
         hosts,
         limits,
         viewers: Arc::new(Semaphore::new(limits.viewers)),
+        questions: Semaphore::new(crate::control::QUESTIONS),
         readers: Arc::new(Semaphore::new(limits.readers)),
         started: model::Timestamp::now(),
         stopping: stopping.clone(),

@@ -3,6 +3,7 @@
 use super::channel::Channel;
 use super::joblog::LogReader;
 use model::access::{Peer, Rights, rights};
+use model::trigger::AccessContext;
 use serde_json::json;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ const CHUNKS: usize = 4;
 pub const MAX_CONNECTIONS: usize = 256;
 /// Of people without permission, for the time they need to read that.
 pub const MAX_STRANGERS: usize = 16;
+/// And of the status daemon.
+pub const MAX_WATCHERS: usize = 64;
 /// How long a stranger, or one that is being closed, may keep a connection.
 const STRANGER: Duration = Duration::from_secs(10);
 
@@ -219,9 +222,13 @@ impl Connection {
     }
 }
 
-/// Whether a call only tells what goes on: what the status daemon may ask for.
-pub fn only_watches(call: &Call) -> bool {
-    matches!(call, Call::GetStatus {} | Call::GetJob { .. } | Call::GetJobLog { .. } | Call::Watch { .. })
+/// What the status daemon may ask for: what goes on, and what a trigger starts that anybody may use who knows its id.
+pub fn for_watchers(call: &Call) -> bool {
+    match call {
+        Call::GetStatus {} | Call::GetJob { .. } | Call::GetJobLog { .. } | Call::Watch { .. } => true,
+        Call::FireTrigger { context, .. } => *context == AccessContext::AnonymousWeb,
+        _ => false,
+    }
 }
 
 /// What a stranger gets.
@@ -263,22 +270,25 @@ mod tests {
 
     #[test]
     fn who_watches_changes_nothing_and_lists_nothing() {
-        for call in [Call::GetStatus {}, Call::GetJob { job: 1 }, Call::GetJobLog { job: 1, follow: true }, Call::Watch { job: None }] {
-            assert!(only_watches(&call), "{call:?}");
+        let anonymous = Call::FireTrigger { id: String::new(), context: AccessContext::AnonymousWeb };
+        for call in
+            [Call::GetStatus {}, Call::GetJob { job: 1 }, Call::GetJobLog { job: 1, follow: true }, Call::Watch { job: None }, anonymous]
+        {
+            assert!(for_watchers(&call), "{call:?}");
         }
         let name = "main".parse().unwrap();
         let others = [
             Call::CancelJob { job: 1 },
             Call::Wake {},
             Call::ListTriggers {},
-            Call::FireTrigger { id: String::new(), context: model::trigger::AccessContext::AnonymousWeb },
+            Call::FireTrigger { id: String::new(), context: AccessContext::LocalCli },
             Call::Undo { transaction: 1 },
             Call::RemoveRepository { name },
             Call::GetSettings {},
             Call::ListClients {},
         ];
         for call in others {
-            assert!(!only_watches(&call), "{call:?}");
+            assert!(!for_watchers(&call), "{call:?}");
         }
     }
 

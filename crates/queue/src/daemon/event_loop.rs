@@ -1,6 +1,6 @@
 //! The loop: wait for descriptors and deadlines, deal out what happened.
 
-use super::control::{self, Connection, MAX_CONNECTIONS, MAX_STRANGERS};
+use super::control::{self, Connection, MAX_CONNECTIONS, MAX_STRANGERS, MAX_WATCHERS};
 use super::{ACTOR, COMPLAIN, Daemon, HOUSEKEEPING, Stop, settings};
 use model::access::Rights;
 use std::io::ErrorKind;
@@ -215,10 +215,13 @@ impl Daemon {
             Ok(who) => who,
             Err(e) => return log::warn!(event = "connection-refused"; "a connection is refused: {e}"),
         };
-        let strangers = self.connections.values().filter(|c| c.rights == Rights::None).count();
         // Those who may control the server never have to wait for those who may not.
-        let full = if rights > Rights::None { self.connections.len() - strangers >= MAX_CONNECTIONS } else { strangers >= MAX_STRANGERS };
-        if full {
+        let most = match rights {
+            Rights::Control => MAX_CONNECTIONS,
+            Rights::Watch => MAX_WATCHERS,
+            Rights::None => MAX_STRANGERS,
+        };
+        if self.connections.values().filter(|c| c.rights == rights).count() >= most {
             return self.complain(&format!("a connection of {actor} is refused: there are too many"));
         }
         match Connection::new(stream, actor, rights, now) {

@@ -1,7 +1,7 @@
 //! The table of methods: who asks, what for, and which answer.
 
 use super::Daemon;
-use super::control::{LogStream, Stream, only_watches, stranger};
+use super::control::{LogStream, Stream, for_watchers, stranger};
 use super::errors::{from_store, refuse};
 use super::joblog::LogReader;
 use super::request::{Asked, SERVICE, SERVICE_DESCRIPTION, Unusable, parse, service_error};
@@ -55,7 +55,7 @@ impl Daemon {
         };
         let permitted = match connection.rights {
             Rights::Control => true,
-            Rights::Watch => only_watches(&asked.call),
+            Rights::Watch => for_watchers(&asked.call),
             Rights::None => false,
         };
         if !permitted && !matches!(asked.call, Call::GetInfo {} | Call::GetInterfaceDescription { .. }) {

@@ -4,6 +4,7 @@ use crate::pages::PAGES;
 use crate::records::{self, some};
 use crate::world::{Control, World};
 use model::archive::{Hold, PendingDeletion};
+use model::check::DamagedFiles;
 use model::progress::Progress;
 use model::{Cause, Connection, Failure, JobState, Timestamp};
 use wire::control::Event;
@@ -53,6 +54,17 @@ fn fill(store: &store::Store, evil: &str) {
                 schedule.actions = vec![model::Action::RunConfigs { client: text.clone(), label: text.clone() }];
                 Ok(())
             })?;
+            let mut health = records::health("main", true);
+            if let Some(damage) = &mut health.damage {
+                damage.errors = vec![text.clone()];
+                damage.unknown = damage.archives.clone();
+                for archive in damage.archives.iter_mut().chain(&mut damage.unknown) {
+                    archive.name = text.clone();
+                    archive.error = Some(text.clone());
+                    archive.files = Some(DamagedFiles { paths: vec![text.clone()], more: 1, incomplete: Some(text.clone()) });
+                }
+            }
+            w.health().put(&health)?;
             w.policies().update(&"standard".parse().unwrap(), |policy| {
                 policy.description = text.clone();
                 Ok(())

@@ -1,7 +1,7 @@
 //! What is refused, and what every answer says to browsers.
 
 use crate::records::some;
-use crate::world::{World, run};
+use crate::world::{Control, TRIGGER, World, run};
 use std::io::Write;
 
 #[test]
@@ -37,6 +37,33 @@ fn only_looking_is_allowed() {
     assert_eq!(head.header("content-length"), world.get("/static/style.css").body.len().to_string());
     assert!(!whole.body.is_empty());
     assert_eq!(world.raw(b"HEAD /api/v1/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").status, 200);
+}
+
+#[test]
+fn triggers_are_handed_on_and_nothing_is_told_of_them() {
+    let world = World::filled(some);
+    // Nobody is there to start anything: that is said, and it is no secret.
+    assert_eq!(world.post(&format!("/trigger/{TRIGGER}")).status, 503);
+    let control = Control::listen(&world, vec![]);
+    control.wait();
+    let used = world.post(&format!("/trigger/{TRIGGER}"));
+    assert_eq!((used.status, used.header("content-type")), (200, "application/json"), "{}", used.text());
+    assert_eq!(used.text(), r#"{"jobs":[9,10]}"#);
+    // One that there is not, and what is no id at all, get the same answer.
+    let answers: Vec<_> =
+        ["f".repeat(32).as_str(), "x", "%3Cscript%3E", &TRIGGER[1..]].map(|id| world.post(&format!("/trigger/{id}"))).into();
+    for answer in &answers {
+        assert_eq!((answer.status, answer.text()), (404, answers[0].text()));
+        assert!(answer.text().contains("there is no such trigger"), "{}", answer.text());
+    }
+    // A look at the address starts nothing.
+    let looked = world.get(&format!("/trigger/{TRIGGER}"));
+    assert_eq!((looked.status, looked.header("allow")), (405, "POST"));
+    for path in ["/trigger/", "/trigger", &format!("/trigger/{TRIGGER}/x"), &format!("/api/v1/trigger/{TRIGGER}")] {
+        assert!([404, 405].contains(&world.post(path).status), "{path}");
+    }
+    let elsewhere = format!("POST /trigger/{TRIGGER} HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    assert_eq!(world.raw(elsewhere.as_bytes()).status, 421);
 }
 
 #[test]

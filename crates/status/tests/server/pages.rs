@@ -82,6 +82,47 @@ fn a_target_is_a_configs_own() {
 }
 
 #[test]
+fn repositories_say_how_much_was_checked_and_what_is_damaged() {
+    let world = World::filled(some);
+    let store = |damaged| world.store.write("check", "owner", |w| w.health().put(&records::health("main", damaged))).unwrap();
+    assert!(world.page("/repositories").contains("never checked"));
+    assert!(world.api("/dashboard")["unsound"].as_array().unwrap().is_empty());
+    store(false);
+    let main = &world.api("/repositories/main")["repository"];
+    assert_eq!((main["structure"]["per_cent"].as_u64(), main["structure"]["promise"].as_str()), (Some(100), Some("holds")), "{main}");
+    // Half of it was never verified, and is older than the promise.
+    assert_eq!((main["data"]["per_cent"].as_u64(), main["data"]["promise"].as_str()), (Some(50), Some("broken")), "{main}");
+    assert_eq!((main["data"]["never"].as_u64(), main["data"]["bytes"].as_u64(), main["damage"].is_null()), (Some(500), Some(1000), true));
+    let page = world.page("/repositories/main");
+    assert!(page.contains(main["data"]["text"].as_str().unwrap()) && page.contains("late"), "{page}");
+    assert!(!page.contains("<h2>Damage"), "{page}");
+    assert_eq!(world.api("/dashboard")["unsound"][0]["name"], "main");
+    assert!(world.page("/").contains("is not checked as often as promised"));
+
+    store(true);
+    let detail = world.api("/repositories/main");
+    let damage = &detail["damage"];
+    assert_eq!(detail["repository"]["damage"], damage["summary"]);
+    assert_eq!((damage["error_count"].as_u64(), damage["clients"][0].as_str()), (Some(9), Some("web1")), "{damage}");
+    let page = world.page("/repositories/main");
+    for text in [damage["summary"].as_str().unwrap(), "etc/passwd", "3 more files", "1 more archive", "segment 12: an object", "9 errors"] {
+        assert!(page.contains(text), "{text} is not on\n{page}");
+    }
+    assert!(page.contains(&format!("/archives/main/{:064x}", 2)));
+    assert!(world.page("/").contains("is damaged:"), "{}", world.page("/"));
+    assert!(!world.page("/").contains("All is well"));
+    let metrics = world.get("/metrics").text();
+    for sample in [
+        "borgcube_repository_damaged{repository=\"main\"} 1",
+        "borgcube_repository_data_checked_ratio{repository=\"main\"} 0.5",
+        "borgcube_repository_data_check_late{repository=\"main\"} 1",
+        "borgcube_repository_structure_check_late{repository=\"main\"} 0",
+    ] {
+        assert!(metrics.lines().any(|line| line == sample), "{sample} is not in\n{metrics}");
+    }
+}
+
+#[test]
 fn every_page_is_a_page() {
     let world = World::filled(some);
     for path in PAGES {

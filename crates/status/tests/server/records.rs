@@ -1,5 +1,6 @@
 //! Records to fill a database with.
 
+use model::check::{CheckPlan, Coverage, Damage, DamagedArchive, DamagedFiles, Health, Piece};
 use model::client::BinaryUse;
 use model::progress::{SessionCounters, Statistics};
 use model::retention::{Count, Period, Scope};
@@ -173,4 +174,45 @@ pub fn some(store: &Store) {
             w.jobs().insert(&job(7, "new1/all"))
         })
         .unwrap();
+}
+
+/// What checks have found: half of the content was never looked at, and an archive is damaged if `damaged`.
+pub fn health(repository: &str, damaged: bool) -> Health {
+    let piece = |checked: Option<i64>| Piece {
+        bytes: 500,
+        written: now().plus_seconds(-30 * 86_400),
+        checked: checked.map(|hours| now().plus_seconds(-hours * 3600)),
+    };
+    let began = Some(now().plus_seconds(-20 * 86_400));
+    let coverage = |pieces: [Piece; 2]| Some(Coverage::of(pieces, CheckPlan::PROMISE_HOURS, began, now()));
+    let archive = DamagedArchive {
+        name: "web1-etc-2".into(),
+        id: format!("{:064x}", 2),
+        client: Some("web1".parse().unwrap()),
+        label: Some("etc".parse().unwrap()),
+        chunks: 7,
+        error: None,
+        files: Some(DamagedFiles { paths: vec!["etc/passwd".into()], more: 3, incomplete: None }),
+    };
+    let damage = Damage {
+        since: now().plus_seconds(-7200),
+        found: now().plus_seconds(-3600),
+        needs_data: true,
+        errors: vec!["segment 12: an object is not whole".into()],
+        error_count: 9,
+        chunks: 7,
+        archives: vec![archive],
+        more_archives: 1,
+        unknown: vec![],
+        more_unknown: 0,
+    };
+    Health {
+        repository: repository.parse().unwrap(),
+        checked: now(),
+        structure: coverage([piece(Some(1)), piece(Some(2))]),
+        data: coverage([piece(Some(1)), piece(None)]),
+        archives: Some(now().plus_seconds(-3600)),
+        index: None,
+        damage: damaged.then_some(damage),
+    }
 }

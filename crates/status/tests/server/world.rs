@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use store::Store;
 use tempfile::TempDir;
 use unix::paths::Layout;
-use wire::control::{Event, EventReply, JobDetail, JobLog, Reply};
+use wire::control::{ControlError, ErrorKind, Event, EventReply, JobDetail, JobLog, Ran, Reply};
 use wire::json;
 use wire::worker::LogLine;
 
@@ -97,6 +97,11 @@ impl World {
 
     pub fn get(&self, path: &str) -> Answer {
         self.raw(format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.host()).as_bytes())
+    }
+
+    /// Sends a form with nothing in it.
+    pub fn post(&self, path: &str) -> Answer {
+        self.raw(format!("POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", self.host()).as_bytes())
     }
 
     /// A page that is there.
@@ -241,6 +246,9 @@ impl Events {
     }
 }
 
+/// The id of the only trigger there is.
+pub const TRIGGER: &str = "0123456789abcdef0123456789abcdef";
+
 /// Speaks as borgcubed does: one watcher, job details, logs. What whole systems say is tested with whole systems.
 pub struct Control {
     path: PathBuf,
@@ -313,6 +321,11 @@ fn converse(stream: UnixStream, log: &[LogLine]) -> Option<UnixStream> {
                 let job = crate::records::job(number, "web1/etc");
                 Reply::new(&JobDetail { job, progress: None, waits: Some("<i>for the lock</i>".into()), cancelled_by: None })
             }
+            // A trigger is told from none by its id, and from where it is used.
+            "FireTrigger" if asked["parameters"] == serde_json::json!({ "id": TRIGGER, "context": "anonymous-web" }) => {
+                Reply::new(&Ran { jobs: vec![9, 10], ..Ran::default() })
+            }
+            "FireTrigger" => ControlError::new(ErrorKind::NotFound, "<b>nothing</b> of that name").to_reply(),
             "GetJobLog" => Reply::new(&JobLog { lines: log.to_vec() }),
             _ => Reply::new(&serde_json::json!({})),
         };
