@@ -289,18 +289,7 @@ fn metrics_have_the_form_and_the_figures() {
 fn large_databases() {
     const NUMBER: u64 = 100_000;
     let world = World::filled(|store| {
-        some(store);
-        for batch in (1000..1000 + NUMBER).collect::<Vec<_>>().chunks(5000) {
-            let written = store.write("many", "root", |w| {
-                for number in batch {
-                    let config = format!("web{}/etc", number % 200);
-                    w.jobs().insert(&records::ended(*number, &config, 5, None))?;
-                    w.archives().insert(&archive(*number, &config, (*number % 8000) as i64))?;
-                }
-                Ok(())
-            });
-            written.unwrap();
-        }
+        records::many(store, NUMBER);
     });
     let took = |path: &str| {
         let began = std::time::Instant::now();
@@ -329,4 +318,29 @@ fn without_a_database_it_says_so_and_waits() {
     assert!(!db.exists(), "it makes nothing");
     std::fs::rename(&away, &db).unwrap();
     assert!(world.page("/").contains("Nothing is backed up yet"));
+}
+
+/// What the dashboard for Grafana asks for is there, under that name and with those labels.
+#[test]
+fn grafana_asks_for_metrics_that_there_are() {
+    let dashboard: Value = serde_json::from_str(include_str!("../../../../packaging/grafana/borgcube.json")).unwrap();
+    let world = World::filled(some);
+    world.store.write("check", "owner", |w| w.health().put(&records::health("main", true))).unwrap();
+    let metrics = world.get("/metrics").text();
+    let name = regex::Regex::new("borgcube_[a-z_]+").unwrap();
+    let label = regex::Regex::new(r"\{\{([a-z]+)\}\}").unwrap();
+    let mut asked = 0;
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            for found in name.find_iter(target["expr"].as_str().unwrap()) {
+                let samples: Vec<_> = metrics.lines().filter(|line| line.split(['{', ' ']).next() == Some(found.as_str())).collect();
+                assert!(!samples.is_empty(), "{} of panel {}", found.as_str(), panel["title"]);
+                for label in label.captures_iter(target["legendFormat"].as_str().unwrap()) {
+                    assert!(samples[0].contains(&format!("{}=\"", &label[1])), "{} has no {}", samples[0], &label[1]);
+                }
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked > 15, "{asked}");
 }
