@@ -4,6 +4,7 @@
 //! So the figures are those of the snapshot they are shown with, and a page costs the same with a hundred archives and a hundred thousand.
 
 use model::{Archive, ConfigName, Job, JobKind, JobState, RepositoryName, Timestamp};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use store::tables::{Archives, Jobs};
 use store::{ArchiveFilter, ArchiveKey, JobFilter, Read, Result, TransactionNumber};
@@ -179,8 +180,8 @@ impl Figures {
         let mut jobs: BTreeSet<ConfigName> = BTreeSet::new();
         for change in entries.iter().flat_map(|entry| &entry.changes) {
             if let Some(key) = change.key_as::<Archives>()? {
-                if !archives.contains_key(&key) {
-                    archives.insert(key, change.before_as::<Archives>()?);
+                if let Entry::Vacant(place) = archives.entry(key) {
+                    place.insert(change.before_as::<Archives>()?);
                 }
             } else if let Some(number) = change.key_as::<Jobs>()? {
                 let job = r.jobs().get(&number)?.map_or_else(|| change.before_as::<Jobs>(), |job| Ok(Some(job)))?;

@@ -39,7 +39,7 @@ impl Hosts {
     pub fn allows(&self, host: &str) -> bool {
         let name = match host.rsplit_once(':') {
             Some((name, port))
-                if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) && !(name.contains(':') && !name.ends_with(']')) =>
+                if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) =>
             {
                 name
             }
