@@ -295,6 +295,13 @@ fn whoever_dies_ends_the_restore_with_a_cause() {
 fn a_backup_a_compact_and_a_delete_beside_it() {
     let halted = Halted::new();
     let (system, archive) = (&halted.scene.system, halted.scene.archive.clone());
+    // How far it is, the owner has counted.
+    let steps = retry_until(PATIENCE, || {
+        let steps = &system.cli_json(&["job", "show", &halted.number.to_string()])["progress"]["steps"];
+        (steps["unit"] == "chunks").then(|| (number(steps, "done"), number(steps, "total")))
+    });
+    let (done, total) = steps.expect("progress");
+    assert!(done <= total && total > 40, "{done} of {total}");
     // The same client, the same repository: neither waits for the other.
     system.run_ok("web1/all");
     let other = text(&newest_archive(system), "name").to_owned();

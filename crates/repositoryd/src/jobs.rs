@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use wire::session::{Opened, Outcome, Reference};
+use wire::session::{Opened, Outcome, Reference, Served};
 
 /// Where a session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -263,8 +263,13 @@ impl Job {
             checkpoint,
             failure: progress.failure.clone(),
             counters: progress.counters,
-            served: self.source.as_ref().map(|source| source.served(self.view.references.len())),
+            served: self.served(),
         }
+    }
+
+    /// What the client of a restore has read by now.
+    pub fn served(&self) -> Option<Served> {
+        self.source.as_ref().map(|source| source.served(self.view.references.len()))
     }
 }
 

@@ -77,6 +77,10 @@ fn attend(
                 Some((job, _)) => cache(owner, &stream, job),
                 None => Err(WireError::Malformed("a worker asked for the cache of a job that it did not prepare".into())),
             },
+            kind::HOW_FAR => {
+                let served = prepared.as_ref().and_then(|(job, _)| job.served()).unwrap_or_default();
+                write_json(&mut stream, kind::SERVED, &served).map(|()| Done::Yes)
+            }
             other => Err(WireError::Malformed(format!("a worker sent a frame of type {other}"))),
         };
         match handled {

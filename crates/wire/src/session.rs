@@ -75,6 +75,8 @@ pub mod kind {
     pub const FINISH: u8 = 33;
     /// Worker: the client's chunks cache, of the job that this connection has prepared.
     pub const CACHE: u8 = 34;
+    /// The worker wants to know how much the client of its restore has read so far; nothing is in it.
+    pub const HOW_FAR: u8 = 35;
     /// Person: [`crate::maintenance::Maintain`].
     pub const MAINTAIN: u8 = 64;
     /// Owner: [`super::Opened`].
@@ -97,6 +99,8 @@ pub mod kind {
     pub const OUTCOME: u8 = 0xa2;
     /// Owner: [`super::Cached`]; one byte with a descriptor follows.
     pub const CACHED: u8 = 0xa3;
+    /// [`super::Served`], so far.
+    pub const SERVED: u8 = 0xa4;
     /// Owner: [`crate::maintenance::Progress`].
     pub const PROGRESS: u8 = 0xc0;
     /// Owner: [`crate::maintenance::Report`]; the operation is over.

@@ -129,6 +129,7 @@ case "$code" in
     [ -e "$cache/txn.active" ] || ! stat -c %i "$cache/chunks" >/dev/null 2>&1 ||
         { printf '%s\n' "$mark" "$(looks)" >"$cache/borgcube-mark.new" && mv -f "$cache/borgcube-mark.new" "$cache/borgcube-mark"; } 2>/dev/null
     ;;
+*) forget ;;
 esac
 say "exit $code"
 cleanup

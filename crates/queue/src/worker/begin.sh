@@ -1,6 +1,7 @@
 # Runs on the client, at the beginning of a backup or a restore. What precedes this line was assigned by the worker: the size of what follows
 # on standard input, no secrets (everybody on the host can read the arguments of a process). Needs: sh, dd, mkdir, mv, rm, cat, kill, sleep; mkfifo on the
-# carrier's road; stat, or the chunks cache is sent with each backup; df, or a restore does not look whether there is room.
+# carrier's road; stat, or the chunks cache is sent with each backup; date and stat, or borg is asked for its version
+# each time; df, or a restore does not look whether there is room.
 # Standard output carries one line a step to the worker, standard error is borg's.
 set -u
 login_umask=$(umask)

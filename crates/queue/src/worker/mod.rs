@@ -31,7 +31,7 @@ use client::{Answer, Client, Gate};
 use commands::Results;
 use keys::JobKey;
 use model::client::{BinaryUse, Connection, KeyUse, Road};
-use model::progress::Statistics;
+use model::progress::{Statistics, Steps};
 use model::{Cause, Failure, JobKind, JobState, Timestamp};
 use owner::Owner;
 use patience::Patience;
@@ -44,7 +44,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 use unix::paths::{Layout, sibling_program};
 use verdict::Evidence;
-use wire::session::{self, Prepare, Prepared, Purpose};
+use wire::session::{self, Prepare, Prepared, Purpose, Served};
 use wire::worker::{Backup, Errand, Finished, Task, ToWorker};
 
 /// How often progress and log lines are passed on.
@@ -195,7 +195,7 @@ fn backup(worker: &mut Worker, layout: &Layout, task: &Task, backup: &Backup, se
     // After a view that was stale, nothing on the client counts.
     let kept = prepared.kept.as_deref().filter(|_| job.retry_of.is_none());
     let carrier = Carriage::of(sender, connection, script::directory(task, connection, &prepared), layout);
-    worker.attend(&mut client, &mut Caches { owner: &mut owner, prepared: &prepared, kept, carrier })?;
+    worker.attend(&mut client, &mut Caches { owner: &mut owner, prepared: &prepared, kept, counts: false, carrier })?;
     let ended = client.wait()?;
     // From now on sshd knows the job's key no more.
     drop(way);
@@ -262,6 +262,8 @@ struct Caches<'a> {
     prepared: &'a Prepared,
     /// The mark of a cache that the client may keep.
     kept: Option<&'a str>,
+    /// How far the client is, the owner says: it counts what the client reads.
+    counts: bool,
     /// On the road of the carrier.
     carrier: Option<Carriage<'a>>,
 }
@@ -374,6 +376,11 @@ impl Worker {
                 asked = Some(Instant::now() + to_end() + self.patience.beyond());
             }
             if Instant::now() >= next_flush || self.report.is_heavy() {
+                if caches.counts
+                    && let Some(Served { chunks, of, .. }) = caches.owner.how_far()
+                {
+                    self.report.steps(Steps { unit: "chunks".into(), done: chunks, total: of }, Timestamp::now());
+                }
                 self.flush()?;
                 next_flush = Instant::now() + TICK;
             }

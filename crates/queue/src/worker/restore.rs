@@ -38,7 +38,7 @@ pub fn run(worker: &mut Worker, layout: &Layout, task: &Task, errand: &Restoring
     // The threads have their own; the channel must end with them.
     let sender = matches!(way, Way::Carrier).then_some(sender);
     let carrier = Carriage::of(sender, connection, script::directory(task, connection, &prepared), layout);
-    worker.attend(&mut client, &mut Caches { owner: &mut owner, prepared: &prepared, kept: None, carrier })?;
+    worker.attend(&mut client, &mut Caches { owner: &mut owner, prepared: &prepared, kept: None, counts: restore.is_whole(), carrier })?;
     let ended = client.wait()?;
     // From now on sshd knows the job's key no more.
     drop(way);

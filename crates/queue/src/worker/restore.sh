@@ -75,6 +75,10 @@ say started
 sh -c 'echo $$ >"$0"; exec "$@"' "$job_dir/pid" "$borg" "$@" </dev/null >&2 3<&-
 code=$?
 kill "$watcher" 2>/dev/null
+case "$code" in
+0 | 1 | 10[0-9] | 11[0-9] | 12[0-7]) ;;
+*) forget ;;
+esac
 # An archive may have a mode for the directory it was made in.
 [ "$place" = in-place ] || chmod 700 . 2>/dev/null
 say "exit $code"

@@ -246,12 +246,12 @@ pub(super) mod tests {
         use std::io::{Read, Write};
         use std::os::unix::fs::PermissionsExt;
         let borg = home.join("borg it's");
-        std::fs::write(
-            &borg,
-            format!("#!/bin/sh\n[ \"$1\" != --version ] || {{ cat $HOME/version 2>/dev/null || echo borg 1.2.4; exit; }}\n{fake}\n"),
-        )
-        .unwrap();
-        std::fs::set_permissions(&borg, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let text = format!("#!/bin/sh\n[ \"$1\" != --version ] || {{ cat $HOME/version 2>/dev/null || echo borg 1.2.4; exit; }}\n{fake}\n");
+        // The same program stays as it is.
+        if std::fs::read(&borg).ok().as_deref() != Some(text.as_bytes()) {
+            std::fs::write(&borg, text).unwrap();
+            std::fs::set_permissions(&borg, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
         let connection = Connection::Local { remote_borg: Some(borg.to_str().unwrap().into()), remote_cache_dir: None };
         let (task, mut backup) = task(connection);
         change(&mut backup);
@@ -416,6 +416,7 @@ pub(super) mod tests {
         std::fs::write(cache.join("chunks"), copy).unwrap();
         assert_eq!(found(home, &full, 0), "-");
         std::fs::write(home.join("version"), "borg 1.4.5\n").unwrap();
+        std::fs::remove_file(home.join("borg it's")).unwrap();
         assert_eq!(found(home, &full, 0), "-");
         assert_eq!(found(home, &full, 2), MARK);
         assert_eq!(found(home, &full, 107), "-");
@@ -428,6 +429,28 @@ pub(super) mod tests {
         assert_eq!(found(home, &full, 0), "-");
         std::fs::write(cache.join("borgcube-mark"), "").unwrap();
         assert_eq!(found(home, &full, 0), "-");
+    }
+
+    #[test]
+    fn a_version_is_asked_for_once_a_day() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path();
+        let version = |fake: &str, now: &str| {
+            std::fs::write(home.join("version"), now).unwrap();
+            let (out, err) = run_in(home, fake, &[answer_line("0"), vec![]].concat(), false, |_| {});
+            out.lines().find_map(|line| line.strip_prefix("borgcube version ")).unwrap_or_else(|| panic!("{out}{err}")).to_owned()
+        };
+        assert_eq!(version("exit 0", "borg 1.2.4"), "borg 1.2.4");
+        assert_eq!(version("exit 0", "borg 1.4.0"), "borg 1.2.4", "the same program");
+        assert_eq!(version("exit 2", "borg 1.4.1"), "borg 1.4.1", "another one");
+        assert_eq!(version("exit 2", "borg 1.4.2"), "borg 1.4.2", "one that failed");
+        let kept = home.join(".cache/borgcube/sid/borg-version");
+        assert_eq!(version("exit 0", "borg 1.4.3"), "borg 1.4.3");
+        let yesterday = std::fs::read_to_string(&kept).unwrap().replacen("-", "_", 1);
+        std::fs::write(&kept, yesterday).unwrap();
+        assert_eq!(version("exit 0", "borg 1.4.4"), "borg 1.4.4", "another day");
+        std::fs::write(&kept, std::fs::read_to_string(&kept).unwrap().lines().next().unwrap()).unwrap();
+        assert_eq!(version("exit 0", "borg 1.4.5"), "borg 1.4.5", "half written");
     }
 
     #[test]
