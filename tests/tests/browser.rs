@@ -190,6 +190,7 @@ const BASICS: &str = r#"[
 ]"#;
 
 #[test]
+#[ignore = "written, and not yet run against a whole system: run it before it counts"]
 fn pages_in_a_browser_while_a_backup_runs() {
     let Some(mut browser) = Browser::start() else {
         return println!("NOT RUN: there is no Chromium (apt-get install chromium)");
