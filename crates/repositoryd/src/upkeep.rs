@@ -271,6 +271,7 @@ fn collect(owner: &Owner, open: &mut Open, ids: &[Id], generation: u64) -> Resul
                 continue;
             }
             if known.is_claimed(id) {
+                known.abandon(id)?;
                 collected.needed += 1;
                 continue;
             }
