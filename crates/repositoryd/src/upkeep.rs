@@ -9,7 +9,7 @@ use crate::pauses::pause_for_tests;
 use crate::restore;
 use crate::tidy;
 use crate::view;
-use crate::viewlist::{self, Staged};
+use crate::viewlist::Staged;
 use crate::writer::{Reply, answer, current, reopen_if_changed};
 use borg::Id;
 use model::{Archive, Failure};
@@ -232,7 +232,7 @@ fn adopt(owner: &Owner, open: &mut Open, mut archive: Archive, list: &Staged, lo
     let is_there = entry.is_some_and(|entry| Id::from_hex(&archive.id) == Ok(entry.id));
     let key = ArchiveKey::of(&archive);
     let has_record = owner.store.read(|r| r.archives().exists(&key)).map_err(|e| of_store(&e))?;
-    if !is_there || has_record || open.opening.known().losses() != losses {
+    if !is_there || has_record || list.is_gone() || open.opening.known().losses() != losses {
         return Ok(false);
     }
     let path = owner.layout.view(owner.name.as_str(), &archive.id);
@@ -247,7 +247,7 @@ fn adopt(owner: &Owner, open: &mut Open, mut archive: Archive, list: &Staged, lo
         archive.label
     );
     let written = owner.store.write(&note, &owner.actor(), |w| w.archives().put(&archive));
-    written.map_err(|e| of_store(&e)).inspect_err(|_| viewlist::remove(&path))?;
+    written.map_err(|e| of_store(&e)).inspect_err(|_| list.withdraw(&path))?;
     // Whoever compares chunks with all lists asks this one as well.
     open.generation += 1;
     log::info!("{note}");
