@@ -13,19 +13,18 @@ make_roads
 BORG_BASE_DIR=$job_dir
 BORG_CACHE_DIR=$job_dir/cache
 BORG_SECURITY_DIR=$job_dir/security
-export BORG_BASE_DIR BORG_CACHE_DIR BORG_SECURITY_DIR
 
 # Where to. Not into anything that is there already, unless that is what was asked for; and nobody else looks into it.
 case "$place" in
 new)
     [ -n "${HOME:-}" ] || fail client-permission "the client's user has no home directory"
     target=$HOME/$new_directory
-    error=$(mkdir -m 700 "$target" 2>&1) || fail client-permission "$error"
+    [ -n "$again" ] && [ -d "$target" ] && [ ! -L "$target" ] || error=$(mkdir -m 700 "$target" 2>&1) || fail client-permission "$error"
     ;;
 directory)
     if [ -d "$target" ]; then
         found=$(ls -A "$target" 2>&1) || fail client-permission "$found"
-        [ -z "$found" ] || fail target-not-empty "$target on the client is not empty"
+        [ -z "$found" ] || [ -n "$again" ] || fail target-not-empty "$target on the client is not empty"
     elif [ -e "$target" ] || [ -L "$target" ]; then
         fail target-not-empty "$target on the client is no directory"
     fi
@@ -71,8 +70,7 @@ exec 3<&0
 watcher=$!
 
 say started
-# A borg of our own shell's background would ignore SIGINT; in the foreground it has its default.
-sh -c 'echo $$ >"$0"; exec "$@"' "$job_dir/pid" "$borg" "$@" </dev/null >&2 3<&-
+run_borg "$@" </dev/null
 code=$?
 kill "$watcher" 2>/dev/null
 # An archive may have a mode for the directory it was made in.

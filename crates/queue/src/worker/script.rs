@@ -145,8 +145,12 @@ fn common(task: &Task, client: &Client, prepared: &Prepared, way: &Way) -> Strin
 
 /// What follows everything else: what borg gets of it, and its arguments.
 fn finish(text: &mut String, borg_arguments: &[String]) {
-    text.push_str("export BORG_REPO BORG_RSH BORG_PASSPHRASE BORG_RELOCATED_REPO_ACCESS_IS_OK BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK BORG_EXIT_CODES BORG_SELFTEST\n");
-    text.push_str("unset BORG_PASSCOMMAND BORG_PASSPHRASE_FD BORG_KEY_FILE BORG_KEYS_DIR BORG_CONFIG_DIR BORG_REMOTE_PATH BORG_FILES_CACHE_TTL BORG_HOST_ID BORG_WORKAROUNDS BORG_LOGGING_CONF BORG_USE_CHUNKS_ARCHIVE BORG_HOSTNAME_IS_UNIQUE\n");
+    assign(
+        text,
+        "borg_variables",
+        "BORG_REPO BORG_RSH BORG_PASSPHRASE BORG_RELOCATED_REPO_ACCESS_IS_OK BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK BORG_EXIT_CODES \
+         BORG_SELFTEST BORG_BASE_DIR BORG_CACHE_DIR BORG_SECURITY_DIR BORG_FILES_CACHE_SUFFIX",
+    );
     text.push_str("set --");
     for argument in borg_arguments {
         text.push(' ');
@@ -173,7 +177,6 @@ fn settings(task: &Task, backup: &Backup, prepared: &Prepared, borg_arguments: &
     assign("path_count", &(literal.len() + roots).to_string());
     let archive = borg_arguments.iter().find_map(|argument| argument.strip_prefix("::")).unwrap_or_default();
     commands(&mut text, archive, config);
-    text.push_str("export BORG_FILES_CACHE_SUFFIX\n");
     finish(&mut text, borg_arguments);
     text
 }
@@ -261,6 +264,8 @@ pub(super) mod tests {
             .env_clear()
             .env("PATH", if home.join("bin").is_dir() { home.join("bin").into_os_string() } else { std::env::var_os("PATH").unwrap() })
             .env("HOME", home)
+            // A login has variables of its own.
+            .envs([("BORG_PASSPHRASE", "theirs"), ("BORG_REMOTE_PATH", "theirs"), ("key", "theirs"), ("TMPDIR", "/var/tmp")])
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::piped())
