@@ -172,7 +172,9 @@ fn gather(r: &Read<'_>, job: &Job) -> Result<std::result::Result<(Errand, Reposi
             let Some(client) = r.clients().get(client)? else { return Ok(Err(format!("client {client} was removed"))) };
             let key = job.repository.clone().map(|repository| ArchiveKey { repository, id: restore.id.clone() });
             let archive = key.map(|key| r.archives().get(&key)).transpose()?.flatten().map(|archive| archive.statistics);
-            Errand::Restore(Box::new(Restoring { client, restore: (**restore).clone(), archive }))
+            let health = job.repository.as_ref().map(|name| r.health().get(name)).transpose()?.flatten();
+            let damaged = health.and_then(|health| health.damage).is_some_and(|damage| damage.concerns(&restore.id));
+            Errand::Restore(Box::new(Restoring { client, restore: (**restore).clone(), archive, damaged }))
         }
         Work::Check { verify_data, config } => match checks::plan(r, job, *verify_data, config.as_ref())? {
             Ok(plan) => Errand::Maintenance(Operation::CheckBy { plan }),

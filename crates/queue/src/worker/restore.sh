@@ -38,6 +38,31 @@ error=$({ [ -w "$target" ] && cd "$target"; } 2>&1) || fail client-permission "$
 cd "$target" || exit 1
 say "target $(pwd)"
 
+# discard PATH: what this job has written of a file before; never by way of a symbolic link.
+discard() (
+    rest=$1
+    while :; do
+        part=${rest%%/*}
+        if [ -z "$part" ] || [ "$part" = .. ] || [ -L "$part" ]; then return 0; fi
+        [ "$part" != "$rest" ] || break
+        cd "./$part" 2>/dev/null || return 0
+        rest=${rest#*/}
+    done
+    [ ! -f "$rest" ] || rm -f "./$rest"
+)
+# Begun before: everything that is there this job has made. What is left out this time must not stay there half written, and whoever is not root
+# needs the right to write over the rest.
+if [ -n "$again" ] && [ "$place" != in-place ]; then
+    find . -type d ! -perm -700 -exec chmod u+rwx {} \; 2>/dev/null
+    half=0
+    while [ "$half" -lt "$half_count" ]; do
+        eval "coded=\$half_$half"
+        path=$(printf '%b.' "$coded")
+        error=$(discard "${path%.}" 2>&1) || fail client-permission "what is incomplete cannot be removed: $error"
+        half=$((half + 1))
+    done
+fi
+
 # A directory of its own takes what the files have in all.
 if [ "$needed" -gt 0 ]; then
     free=$(df -Pk . 2>/dev/null | { read -r _; read -r _ _ _ free _ && printf %s "$free"; })

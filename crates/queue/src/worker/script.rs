@@ -7,7 +7,7 @@ use super::carrier;
 use super::keys::JobKey;
 use model::client::Connection;
 use model::hook::{Commands, Stream};
-use model::restore::Target;
+use model::restore::{Restore, Target};
 use model::{BackupConfig, Client, JobKind};
 use std::fmt::Write;
 use wire::session::Prepared;
@@ -48,9 +48,9 @@ pub fn build(task: &Task, backup: &Backup, prepared: &Prepared, borg_arguments: 
     input
 }
 
-/// Builds the client's side of a restore.
-pub fn restore(task: &Task, errand: &Restoring, prepared: &Prepared, borg_arguments: &[String], way: &Way) -> Input {
-    let Restoring { client, restore, archive } = errand;
+/// Builds the client's side of a restore. `again`: it has begun before, and may have left these files half written.
+pub fn restore(task: &Task, errand: &Restoring, restore: &Restore, again: Option<&[Vec<u8>]>, prepared: &Prepared, way: &Way) -> Input {
+    let Restoring { client, archive, .. } = errand;
     let mut settings = common(task, client, prepared, way);
     let (place, directory) = match &restore.target {
         Target::New => ("new", ""),
@@ -64,7 +64,15 @@ pub fn restore(task: &Task, errand: &Restoring, prepared: &Prepared, borg_argume
     assign(&mut settings, "target", directory);
     assign(&mut settings, "new_directory", &Target::new_directory(task.job.number));
     assign(&mut settings, "needed", &needed.to_string());
-    finish(&mut settings, borg_arguments);
+    assign(&mut settings, "again", if again.is_some() { "yes" } else { "" });
+    let halves = again.unwrap_or_default();
+    assign(&mut settings, "half_count", &halves.len().to_string());
+    for (n, path) in halves.iter().enumerate() {
+        // For %b: names may have bytes that are no text.
+        let coded: String = path.iter().map(|byte| format!("\\0{byte:03o}")).collect();
+        assign(&mut settings, &format!("half_{n}"), &coded);
+    }
+    finish(&mut settings, &restore.borg_arguments());
     input(RESTORE, &settings, way)
 }
 
