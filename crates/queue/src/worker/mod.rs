@@ -38,6 +38,8 @@ use patience::Patience;
 use report::{Report, Step};
 use script::Way;
 pub(crate) use script::quote;
+#[cfg(test)]
+pub(crate) use script::tests::task as test_task;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
