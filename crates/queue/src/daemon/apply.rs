@@ -320,7 +320,7 @@ fn whole_with(w: &Write<'_>, record: &Record, old: Option<&Record>, installed: b
         (Record::Client(client), _) => keys::refuse_shared(&r, client),
         (Record::Config(config), old) => {
             records::check_references(&r, config)?;
-            let previous = old.and_then(|old| if let Record::Config(previous) = old { Some(previous) } else { None });
+            let previous = old.and_then(|old| if let Record::Config(previous) = old { Some(&**previous) } else { None });
             records::refuse_commands(&r, previous, config, installed)
         }
         (Record::Policy(policy), _) => policies::check_references(&r, policy),

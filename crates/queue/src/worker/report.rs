@@ -336,7 +336,7 @@ mod tests {
         assert_eq!(report.version.as_deref(), Some("borg 1.2.4"));
         assert_eq!(report.step(b"borgcube prepared", Timestamp(0)), Some(Step::Prepared));
         assert_eq!(report.step(b"borgcube exit 137", Timestamp(0)), Some(Step::Exit(137)));
-        assert_eq!(report.step(b"borgcube exit", Timestamp(0)), Some(Step::Exit(-1)));
+        assert_eq!((report.step(b"borgcube exit", Timestamp(0)), report.exit), (None, Some(-1)));
         let Some(Step::Failed(f)) = report.step(b"borgcube failed client-cache mkdir: No space left on device", Timestamp(0)) else {
             panic!()
         };
