@@ -1,7 +1,10 @@
 //! Which files cannot be restored whole, when some chunks of a repository are damaged.
 
 use crate::Result;
+use crate::feed::{Chosen, Feed};
 use crate::items::Items;
+use crate::links::Body;
+use crate::selection::Selection;
 use crate::source::{Connect, Source};
 use borg::Id;
 use model::check::{Damage, DamagedFiles};
@@ -75,5 +78,63 @@ pub fn files(source: &Source, damaged: &HashSet<Id>, go_on: &mut dyn FnMut() -> 
         }
     }
     found.incomplete = incomplete.map(|why| unix::logging::escape(&why));
+    Ok(Some(found))
+}
+
+/// What reading everything of a selection has shown.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Unreadable {
+    /// Paths of what is not whole, with all its names; at most [`Unreadable::MAX`].
+    pub paths: Vec<Vec<u8>>,
+    /// More of them.
+    pub more: u64,
+    /// Items that are whole.
+    pub whole: u64,
+    /// What of the list of files could not be read.
+    pub incomplete: Option<String>,
+}
+
+impl Unreadable {
+    /// Paths that are kept.
+    pub const MAX: usize = 10_000;
+}
+
+/// Reads the content of everything that is selected. None: `go_on` said no.
+///
+/// # Errors
+/// When the owner has gone for good.
+pub fn unreadable(source: &Source, selection: &mut Selection, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Unreadable>> {
+    let mut incomplete: Option<String> = None;
+    let mut complain = |_: Option<&[u8]>, why: &str| {
+        incomplete.get_or_insert_with(|| unix::logging::escape(why));
+    };
+    let mut found = Unreadable::default();
+    let mut links: HashSet<Vec<u8>> = HashSet::new();
+    let mut feed = Feed::open(source, selection, true)?;
+    while let Some(Chosen { item, name, body }) = feed.next(&mut complain)? {
+        let mut is_damaged = matches!(&body, Body::LinkTo(first) if links.contains(first));
+        while let Some((_, chunk)) = feed.chunk(&mut complain)? {
+            is_damaged |= chunk.is_err();
+            if !go_on() {
+                return Ok(None);
+            }
+        }
+        if !go_on() {
+            return Ok(None);
+        }
+        if !is_damaged {
+            found.whole += 1;
+            continue;
+        }
+        if links.len() < MOST_LINKS {
+            links.insert(name);
+        }
+        if found.paths.len() < Unreadable::MAX {
+            found.paths.push(item.path);
+        } else {
+            found.more += 1;
+        }
+    }
+    found.incomplete = incomplete;
     Ok(Some(found))
 }

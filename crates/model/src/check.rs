@@ -381,6 +381,12 @@ impl Damage {
     /// Archives that are named.
     pub const MAX_ARCHIVES: usize = 500;
 
+    /// Whether the archive with this id is concerned, or may be.
+    #[must_use]
+    pub fn concerns(&self, id: &str) -> bool {
+        self.more_archives > 0 || self.archives.iter().chain(&self.unknown).any(|archive| archive.id == id)
+    }
+
     /// The clients concerned.
     #[must_use]
     pub fn clients(&self) -> BTreeSet<&ClientName> {

@@ -109,6 +109,9 @@ pub struct Restoring {
     pub restore: Restore,
     /// What the archive holds, if it is still there.
     pub archive: Option<Statistics>,
+    /// A check has found chunks of it damaged or missing, or cannot tell that there are none.
+    #[serde(default)]
+    pub damaged: bool,
 }
 
 /// What was decided about a repository's archives when the job began.

@@ -1,6 +1,6 @@
 //! `borgcube restore`.
 
-use super::{archive, client, confirm, wait};
+use super::{archive, client, confirm, damage, wait};
 use crate::complete;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
@@ -8,6 +8,7 @@ use crate::output::lists::road;
 use crate::output::{Details, bytes, count, shown};
 use clap::ValueHint;
 use clap_complete::ArgValueCandidates;
+use model::check::Damage;
 use model::restore::{Restore, Target};
 use model::{Archive, Client, ClientName, RepositoryName};
 use serde::Serialize;
@@ -112,6 +113,9 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
         (Kind::NotFound, None) => error.hint("The archive's client is gone; --to-client names another one."),
         _ => error,
     })?;
+    let mut warnings = warnings(&archive, &client, &restore);
+    let health = damage::all(&mut context.control()?)?.into_iter().find(|health| health.repository == archive.repository);
+    warnings.extend(health.and_then(|health| health.damage).and_then(|damage| damaged(&damage, &archive)));
     let plan = Plan {
         repository: &archive.repository,
         client: &client.name,
@@ -120,7 +124,7 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
         archive_files: archive.statistics.nfiles,
         archive_bytes: archive.statistics.original_size,
         time: archive.start,
-        warnings: warnings(&archive, &client, &restore),
+        warnings,
         dry_run: args.dry_run,
     };
     let text = card(&plan, &archive, &client);
@@ -191,6 +195,25 @@ fn warnings(archive: &Archive, client: &Client, restore: &Restore) -> Vec<String
         warnings.push("files that are there now are written over; what is not in the archive stays".into());
     }
     warnings
+}
+
+/// What checks have found of this archive.
+fn damaged(damage: &Damage, archive: &Archive) -> Option<String> {
+    if !damage.concerns(&archive.id) {
+        return None;
+    }
+    let files = damage.archives.iter().find(|found| found.id == archive.id).and_then(|found| found.files.as_ref());
+    let named = match files {
+        Some(files) if !files.paths.is_empty() => {
+            let more = files.paths.len().saturating_sub(5) as u64 + files.more;
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!(": {}{more}", files.paths.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", "))
+        }
+        _ => String::new(),
+    };
+    Some(format!(
+        "a check has found that the archive is damaged{named}. Everything is read first; damaged files are left out and named, everything else is restored"
+    ))
 }
 
 fn card(plan: &Plan<'_>, archive: &Archive, client: &Client) -> String {
