@@ -6,12 +6,15 @@ use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::output::lists::road;
 use crate::output::{Details, bytes, count, shown};
+use ::archive::items::Items;
+use ::archive::{Selection, Source};
 use clap::ValueHint;
 use clap_complete::ArgValueCandidates;
 use model::restore::{Restore, Target};
 use model::{Archive, Client, ClientName, RepositoryName};
 use serde::Serialize;
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
 use wire::control::{Call, JobNumber};
 
 /// Options of `borgcube restore`.
@@ -112,7 +115,7 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
         (Kind::NotFound, None) => error.hint("The archive's client is gone; --to-client names another one."),
         _ => error,
     })?;
-    let plan = Plan {
+    let mut plan = Plan {
         repository: &archive.repository,
         client: &client.name,
         to_another_client: client.name != archive.client,
@@ -123,6 +126,9 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
         warnings: warnings(&archive, &client, &restore),
         dry_run: args.dry_run,
     };
+    if args.dry_run {
+        plan.warnings.extend(look(&archive, &restore.paths, context)?);
+    }
     let text = card(&plan, &archive, &client);
     if args.dry_run {
         return context.show(&plan, &format!("{text}Nothing was restored.\n"));
@@ -193,6 +199,43 @@ fn warnings(archive: &Archive, client: &Client, restore: &Restore) -> Vec<String
     warnings
 }
 
+/// Looks whether the paths are in the archive; warnings about those that are not. That none is there is an error.
+fn look(archive: &Archive, paths: &[String], context: &Context) -> Result<Vec<String>> {
+    if paths.is_empty() {
+        return Ok(vec![]);
+    }
+    let nothing: [&[u8]; 0] = [];
+    let mut selection = match Selection::new(&paths.iter().map(String::as_bytes).collect::<Vec<_>>(), &nothing, 0) {
+        Ok(selection) => selection,
+        // Borg has patterns that are not understood here.
+        Err(error) => return Ok(vec![format!("whether the paths are in the archive was not looked at: {error}")]),
+    };
+    let socket = context.layout.repository_socket(archive.repository.as_str());
+    let read = Source::open(Arc::new(move || unix::socket::connect(&socket)), &archive.id).and_then(|source| {
+        let mut items = Items::open(&source)?;
+        while let Some(item) = items.next(&mut |_, _| {})? {
+            // What it chooses is remembered; nothing is done with it.
+            let _ = selection.choose(&item.path);
+        }
+        Ok(())
+    });
+    if let Err(error) = read {
+        return Ok(vec![format!("whether the paths are in the archive could not be looked at: {error}")]);
+    }
+    let unmatched: Vec<&str> = selection.unmatched().collect();
+    missing(&archive.name, &unmatched, paths.len())
+}
+
+fn missing(archive: &str, unmatched: &[&str], of: usize) -> Result<Vec<String>> {
+    if unmatched.len() == of {
+        let what = unmatched.iter().take(5).map(|path| shown(path)).collect::<Vec<_>>().join(", ");
+        let more = if of > 5 { format!(" and {} more", of - 5) } else { String::new() };
+        return Err(Error::not_found(format!("nothing in archive {} matches {what}{more}", shown(archive)))
+            .hint("borgcube archive files ARCHIVE shows what is in it."));
+    }
+    Ok(unmatched.iter().map(|path| format!("nothing in the archive matches {path}")).collect())
+}
+
 fn card(plan: &Plan<'_>, archive: &Archive, client: &Client) -> String {
     let Restore { paths, patterns, excludes, target, .. } = plan.restore;
     let whole = format!("{}, {}", count(plan.archive_files, "file"), bytes(plan.archive_bytes));
@@ -216,4 +259,18 @@ fn card(plan: &Plan<'_>, archive: &Archive, client: &Client) -> String {
         text.push_str(&format!("Note: {}.\n", shown(warning)));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_are_not_there_are_a_warning_and_none_at_all_an_error() {
+        assert_eq!(missing("a", &[], 2).unwrap(), Vec::<String>::new());
+        assert_eq!(missing("a", &["etc/x"], 2).unwrap(), ["nothing in the archive matches etc/x"]);
+        let error = missing("a", &["etc/x", "etc/y"], 2).unwrap_err();
+        assert_eq!((error.kind().code(), error.message()), (3, "nothing in archive a matches etc/x, etc/y"));
+        assert!(missing("a", &["x"; 9], 9).unwrap_err().message().ends_with("x and 4 more"));
+    }
 }
