@@ -255,6 +255,6 @@ mod tests {
         assert!(found[1].0 == Verdict::Warning && found[1].1.contains("90 days: web1/c"), "{found:?}");
         assert!(found[2].0 == Verdict::Note && found[2].1.contains("1 config never had a good restore test: web1/d"), "{found:?}");
         assert_eq!(found.len(), 3);
-        assert_eq!(named(&vec!["x".to_owned(); 7]), "x, x, x, x, x and 2 more");
+        assert_eq!(named(&std::array::from_fn::<_, 7, _>(|_| "x".to_owned())), "x, x, x, x, x and 2 more");
     }
 }

@@ -417,7 +417,7 @@ fn farewell(repository: &Repository, archives: u64) -> String {
     let Repository { name, url, .. } = repository;
     let records = match archives {
         0 => "There is no record of an archive in it.".to_owned(),
-        n if n >= u64::from(COUNTED) => format!("Records of more than {n} archives go, with their comments and holds."),
+        n if n >= u64::from(COUNTED) => format!("Records of {n} archives or more go, with comments and holds."),
         n => format!("The {} of {} go, with comments and holds.", if n == 1 { "record" } else { "records" }, count(n, "archive")),
     };
     format!(
@@ -460,7 +460,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("borgcube repository add old /srv/old --adopt"), "{text}");
-        assert!(farewell(&repository, 10_000).contains("more than 10000"));
+        assert!(farewell(&repository, 10_000).contains("10000 archives or more"));
     }
 
     #[test]

@@ -205,24 +205,27 @@ fn look(archive: &Archive, paths: &[String], context: &Context) -> Result<Vec<St
         return Ok(vec![]);
     }
     let nothing: [&[u8]; 0] = [];
-    let mut selection = match Selection::new(&paths.iter().map(String::as_bytes).collect::<Vec<_>>(), &nothing, 0) {
-        Ok(selection) => selection,
+    let open = paths.iter().map(|path| Ok((path.as_str(), Selection::new(&[path.as_bytes()], &nothing, 0)?)));
+    let mut open = match open.collect::<::archive::Result<Vec<_>>>() {
+        Ok(open) => open,
         // Borg has patterns that are not understood here.
         Err(error) => return Ok(vec![format!("whether the paths are in the archive was not looked at: {error}")]),
     };
     let socket = context.layout.repository_socket(archive.repository.as_str());
     let read = Source::open(Arc::new(move || unix::socket::connect(&socket)), &archive.id).and_then(|source| {
         let mut items = Items::open(&source)?;
-        while let Some(item) = items.next(&mut |_, _| {})? {
-            // What it chooses is remembered; nothing is done with it.
-            let _ = selection.choose(&item.path);
+        while !open.is_empty()
+            && let Some(item) = items.next(&mut |_, _| {})?
+        {
+            // Each by itself: one may be inside of another.
+            open.retain_mut(|(_, selection)| selection.choose(&item.path).is_none());
         }
         Ok(())
     });
     if let Err(error) = read {
         return Ok(vec![format!("whether the paths are in the archive could not be looked at: {error}")]);
     }
-    let unmatched: Vec<&str> = selection.unmatched().collect();
+    let unmatched: Vec<&str> = open.into_iter().map(|(path, _)| path).collect();
     missing(&archive.name, &unmatched, paths.len())
 }
 
