@@ -142,6 +142,14 @@ fn parts_and_places() {
     let jobs = scene.system.cli_json(&["job", "list"]).as_array().unwrap().len();
     let plan = scene.system.cli_json(&["restore", &scene.archive, &inside, "--dry-run", "--to-client", "web1"]);
     assert_eq!((&plan["dry_run"], &plan["to_another_client"], &plan["client"]), (&true.into(), &false.into(), &"web1".into()));
+    assert_eq!(plan["warnings"], serde_json::json!([]), "the path is there");
+    let above = inside.rsplit_once('/').unwrap().0;
+    let both = scene.system.cli_json(&["restore", &scene.archive, above, &inside, "--dry-run", "--to-client", "web1"]);
+    assert_eq!(both["warnings"], serde_json::json!([]), "one inside of the other");
+    let (code, said) = scene.system.cli_fails(&["restore", &scene.archive, "nosuch-path", "--dry-run", "--to-client", "web1"]);
+    assert!(code == 3 && said.contains("matches nosuch-path"), "{code} {said}");
+    let said = scene.system.cli_ok(&["restore", &scene.archive, &inside, "nosuch", "--dry-run", "--to-client", "web1"]);
+    assert!(said.contains("nothing in the archive matches nosuch"), "{said}");
     assert!(number(&plan, "archive_files") > 0);
     add_client(&scene.system, "web2", &Borg::debian().unwrap());
     let said = scene.system.cli_ok(&["restore", &scene.archive, "--dry-run", "--to-client", "web2"]);

@@ -123,6 +123,12 @@ pub struct Pruning {
     pub marked: u64,
     /// What was not pruned and why, in sentences.
     pub stopped: Vec<String>,
+    /// How many archives' grace periods had begun before and are not over.
+    #[serde(default)]
+    pub pending: u64,
+    /// Nothing is pruned at all, and why: the repository is damaged.
+    #[serde(default)]
+    pub refused: Option<String>,
     /// Give the space back as well.
     pub compact: bool,
 }

@@ -235,7 +235,10 @@ fn put(w: &mut Write<'_>, record: &Record, old: Option<&Record>, now: Timestamp,
         (Record::Settings(settings), _) => w.set_settings(settings),
         (Record::Repository(repository), Some(Record::Repository(old))) => {
             records::refuse_other(old, repository)?;
-            records::refuse_move(&w.view(), old, repository)?;
+            if !records::same_place(old, repository) {
+                let message = format!("its place is tried before it is changed: borgcube repository edit {}", repository.name);
+                return Err(refuse_in(ErrorKind::Conflict, message));
+            }
             w.repositories().put(repository)
         }
         (Record::Repository(_), _) => Err(refuse_in(ErrorKind::Conflict, "its passphrase is needed: add it with borgcube repository add")),

@@ -375,7 +375,7 @@ pub(super) fn refuse_other(stored: &Repository, next: &Repository) -> Result<()>
 }
 
 /// Nobody moves a repository away under a running job.
-pub(super) fn refuse_move(r: &Read<'_>, stored: &Repository, next: &Repository) -> Result<()> {
+fn refuse_move(r: &Read<'_>, stored: &Repository, next: &Repository) -> Result<()> {
     let same = Repository { description: next.description.clone(), ..stored.clone() } == *next;
     let running = if same { vec![] } else { r.jobs().running()? };
     match running.iter().find(|job| job.repository.as_ref() == Some(&stored.name)) {

@@ -83,8 +83,14 @@ fn name_files(
 
 /// Has the owner delete what is due, if anything is.
 pub fn prune(worker: &mut Worker, layout: &Layout, task: &Task, pruning: &Pruning, events: Sender<Event>) -> Result<Finished, Stop> {
-    let Pruning { archives, marked, stopped, compact } = pruning;
-    worker.note(&format!("{marked} archives go when their grace period is over, {} are due", archives.len()));
+    let Pruning { archives, marked, stopped, pending, refused, compact } = pruning;
+    if let Some(why) = refused {
+        return Err(Failure::new(Cause::RepositoryCheckNeeded, why.clone()).into());
+    }
+    let due = archives.len();
+    worker.note(&format!(
+        "{marked} more archives go when their grace period is over, {pending} were waiting for that already, {due} are due"
+    ));
     stopped.iter().for_each(|why| worker.report.warn(why.clone(), Timestamp::now()));
     let (mut deleted, mut bytes, mut freed) = (0, 0, 0);
     if archives.is_empty() {
@@ -219,7 +225,7 @@ fn unexpected(event: &Event) -> anyhow::Error {
 /// What the report means for the job: damage that a check finds makes it fail.
 fn judged(worker: &mut Worker, report: Report) -> anyhow::Result<(Yield, Option<Failure>)> {
     Ok(match report {
-        Report::Checked { objects, bytes, errors, error_count, complete, structure, data, damage, .. } => {
+        Report::Checked { objects, bytes, errors, error_count, complete, structure, data, damage, not_due_since, .. } => {
             let error_count = error_count.max(errors.len() as u64);
             let now = Timestamp::now();
             errors.iter().for_each(|error| worker.report.log(now, "error", "borgcube", error));
@@ -234,7 +240,13 @@ fn judged(worker: &mut Worker, report: Report) -> anyhow::Result<(Yield, Option<
             });
             if failure.is_none() {
                 let what = if complete { "all that was due" } else { "as far as the time went" };
-                worker.note(&format!("no damage was found: {objects} objects, {bytes} bytes read, {what}"));
+                worker.note(&match not_due_since {
+                    Some(last) => format!(
+                        "nothing was due, and nothing was checked: all of it was checked lately, the last of it at {}",
+                        last.to_local()
+                    ),
+                    None => format!("no damage was found: {objects} objects, {bytes} bytes read, {what}"),
+                });
                 if let Some(damage) = damage {
                     let message = format!("the repository is still damaged, as an earlier check has found: {}", damage.summary());
                     worker.report.warn(message, now);
@@ -245,7 +257,7 @@ fn judged(worker: &mut Worker, report: Report) -> anyhow::Result<(Yield, Option<
                     worker.note(&format!("{part}: {coverage}"));
                 }
             }
-            (Yield::Checked { objects, bytes, error_count, complete, structure, data }, failure)
+            (Yield::Checked { objects, bytes, error_count, complete, structure, data, not_due_since }, failure)
         }
         Report::Compacted { segments, freed, orphans, skipped } => {
             worker.note(&format!("{segments} segment files gone, {freed} bytes freed, {orphans} objects of broken sessions deleted"));

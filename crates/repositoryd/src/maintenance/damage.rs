@@ -75,16 +75,19 @@ pub fn conclude(run: &mut Run<'_, '_>) -> Result<(Option<Damage>, Vec<Id>), Stop
         run.opening.known().spoil(&found, &missing, &before);
         run.opening.save_spoiled()?;
     }
-    let earlier = run.health.take().and_then(|health| health.damage);
+    let health = run.health.take();
+    // A check to which nothing was due has checked nothing.
+    let checked = health.as_ref().map(|health| health.checked).filter(|_| !run.has_looked).unwrap_or(now);
+    let earlier = health.and_then(|health| health.damage);
     let damage = if run.found.count == 0 && damaged.is_empty() {
-        earlier.filter(|damage| !run.ledger.all_sound(now).clears(damage))
+        earlier.filter(|damage| !run.ledger.all_sound(now).clears(damage)).map(|damage| damage.not_found_again(run.found.all_archives))
     } else {
         Some(describe(run, &damaged, earlier, now)?)
     };
     let plan = run.plan;
     let health = Health {
         repository: run.work.owner.name.clone(),
-        checked: now,
+        checked,
         structure: Some(run.ledger.coverage(false, plan.promise_hours, now)),
         data: (plan.data || run.ledger.has_data()).then(|| run.ledger.coverage(true, plan.promise_hours, now)),
         archives: run.ledger.archives,
@@ -174,6 +177,7 @@ fn describe(run: &mut Run<'_, '_>, damaged: &BTreeSet<Id>, earlier: Option<Damag
     let owner = run.work.owner;
     let records = orphans::records(owner)?;
     let attached = run.work.attach()?;
+    let earlier = earlier.map(|earlier| earlier.opened(damaged.len() as u64));
     let looked: BTreeMap<(String, u64), DamagedFiles> = earlier
         .iter()
         .flat_map(|damage| damage.archives.iter().chain(&damage.unknown))
@@ -239,7 +243,7 @@ fn describe(run: &mut Run<'_, '_>, damaged: &BTreeSet<Id>, earlier: Option<Damag
     Ok(Damage {
         since: earlier.as_ref().map_or(now, |earlier| earlier.since),
         found: now,
-        needs_data: run.found.needs_data || earlier.is_some_and(|earlier| earlier.needs_data),
+        needs_data: run.found.needs_data || earlier.as_ref().is_some_and(|earlier| earlier.needs_data),
         errors,
         error_count,
         chunks: damaged.len() as u64,
@@ -247,6 +251,8 @@ fn describe(run: &mut Run<'_, '_>, damaged: &BTreeSet<Id>, earlier: Option<Damag
         more_archives,
         unknown,
         more_unknown,
+        unopenable: None,
+        healed: earlier.map_or(0, |earlier| earlier.healed),
     })
 }
 
@@ -282,26 +288,7 @@ fn record(owner: &Owner, health: &Health) -> Result<(), Failure> {
 pub fn note_unopenable(owner: &Owner, failure: &Failure) -> Result<(), Failure> {
     let now = Timestamp::now();
     let known = health(owner)?;
-    let earlier = known.as_ref().and_then(|health| health.damage.clone());
-    let mut damage = earlier.unwrap_or(Damage {
-        since: now,
-        found: now,
-        needs_data: false,
-        errors: vec![],
-        error_count: 0,
-        chunks: 0,
-        archives: vec![],
-        more_archives: 0,
-        unknown: vec![],
-        more_unknown: 0,
-    });
-    damage.found = now;
-    let error = format!("it cannot be opened: {}", failure.message);
-    if !damage.errors.contains(&error) {
-        damage.errors.insert(0, error);
-        damage.errors.truncate(Damage::MAX_ERRORS);
-        damage.error_count += 1;
-    }
+    let damage = Damage::unopened(known.as_ref().and_then(|health| health.damage.clone()), &failure.message, now);
     let empty =
         Health { repository: owner.name.clone(), checked: now, structure: None, data: None, archives: None, index: None, damage: None };
     record(owner, &Health { damage: Some(damage), ..known.unwrap_or(empty) })
