@@ -285,3 +285,18 @@ fn follow(worker: &mut Worker, limit: Limit) -> Result<Result<(Vec<Told>, Summar
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_test_is_one() {
+        let began = Instant::now();
+        let limit = Limit::new(100, began);
+        let later = limit;
+        assert!(!limit.is_over(began + Duration::from_secs(99)));
+        // Whoever gets it later has what is left.
+        assert!(later.is_over(began + Duration::from_secs(100)));
+    }
+}
