@@ -47,12 +47,7 @@ pub struct Uses {
 ///
 /// # Errors
 /// Besides all that reading can fail of: more than `most` different chunks.
-pub fn collect(
-    source: &Source,
-    most: u64,
-    scratch: &[File; 2],
-    go_on: &mut dyn FnMut(usize, usize) -> bool,
-) -> Result<Option<Uses>> {
+pub fn collect(source: &Source, most: u64, scratch: &[File; 2], go_on: &mut dyn FnMut(usize, usize) -> bool) -> Result<Option<Uses>> {
     let mut sorter = Sorter::new(IN_MEMORY, most, scratch);
     let mut counted = Counted::default();
     let whole = each_item(source, go_on, &mut |item| {

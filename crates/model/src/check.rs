@@ -401,7 +401,8 @@ impl Damage {
             BESIDE + archive.name.len() + archive.error.iter().chain(why).map(of).sum::<usize>()
         };
         let all = || self.archives.iter().chain(&self.unknown);
-        let mut size = BESIDE + self.errors.iter().map(of).sum::<usize>() + all().map(|archive| paths(archive) + texts(archive)).sum::<usize>();
+        let mut size =
+            BESIDE + self.errors.iter().map(of).sum::<usize>() + all().map(|archive| paths(archive) + texts(archive)).sum::<usize>();
         while size > Damage::LONGEST {
             let most = self.archives.iter_mut().chain(&mut self.unknown).max_by_key(|archive| paths(archive));
             if let Some(files) = most.and_then(|archive| archive.files.as_mut())

@@ -72,7 +72,7 @@ fn scene(work: Work, errand: Errand) -> Scene {
     drop(theirs);
     thread::spawn(move || {
         let mut said = BufReader::new(ours.try_clone().unwrap());
-        let mut tell = |message: &ToWorker| json::write(&mut &ours, message);
+        let tell = |message: &ToWorker| json::write(&mut &ours, message);
         let mut result = tell(&ToWorker::Start(Box::new(task)));
         while let (Ok(()), Ok(message)) = (&result, json::read::<FromWorker>(&mut said)) {
             if matches!(message, FromWorker::UpdateState { .. }) {
@@ -162,15 +162,8 @@ fn lists_of_files_of_damaged_archives_are_read_by_a_confined_process() {
     let (mut stream, operation) = scene.asked();
     assert!(matches!(operation, Operation::Check { .. }), "{operation:?}");
     let now = Timestamp::now();
-    let archive = |id: &str| DamagedArchive {
-        name: "a".into(),
-        id: id.into(),
-        client: None,
-        label: None,
-        chunks: 1,
-        error: None,
-        files: None,
-    };
+    let archive =
+        |id: &str| DamagedArchive { name: "a".into(), id: id.into(), client: None, label: None, chunks: 1, error: None, files: None };
     let damage = Damage {
         since: now,
         found: now,

@@ -253,7 +253,11 @@ fn name_files(name: &RepositoryName, damage: &mut Damage, chunks: &[String], int
     for (id, files) in looked {
         let archives = damage.archives.iter_mut().chain(&mut damage.unknown);
         archives.filter(|archive| archive.id == id).for_each(|archive| archive.files = Some(files.clone()));
-        match OwnerLink::ask(name, Operation::NoteFiles { files: vec![(id, files)] }, context)?.report("noting the files", interrupts, context)? {
+        match OwnerLink::ask(name, Operation::NoteFiles { files: vec![(id, files)] }, context)?.report(
+            "noting the files",
+            interrupts,
+            context,
+        )? {
             Report::Noted => {}
             other => return Err(senseless(&other)),
         }

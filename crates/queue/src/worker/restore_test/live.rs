@@ -1,9 +1,9 @@
 //! What the client has at the paths of a restore test, as it says itself: its answers are bounded, and what makes no sense counts for nothing.
 
 use super::super::client::Client;
+use super::super::sandbox::Told;
 use super::super::script;
 use super::super::{Event, Stop, TICK, Worker};
-use super::super::sandbox::Told;
 use super::Limit;
 use anyhow::Context;
 use model::borg_report::ssh_failure;

@@ -68,8 +68,8 @@ fn test(worker: &mut Worker, layout: &Layout, task: &Task, errand: &Testing, eve
     let heard = follow(worker, limit);
     // Before its files go.
     let ended = sandbox.end()?;
-    let (files, summary) = heard?
-        .map_err(|why| Failure::new(Cause::WorkerCrashed, format!("the confined process of the restore test {ended}: {why}")))?;
+    let (files, summary) =
+        heard?.map_err(|why| Failure::new(Cause::WorkerCrashed, format!("the confined process of the restore test {ended}: {why}")))?;
     drop(directory);
     worker.advance(JobState::RepositoryInProgress)?;
 

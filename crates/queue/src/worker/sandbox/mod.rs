@@ -57,9 +57,8 @@ impl Sandbox {
         let child = files.iter().fold(spawn, |spawn, file| spawn.fd(file.as_fd(), "scratch")).spawn()?;
         drop(theirs);
         let (order, socket) = (order.clone(), socket.to_owned());
-        let connect = move |archive: &str| {
-            unix::socket::connect(&socket).map_err(Error::Connect).and_then(|owner| source::ask(owner, archive))
-        };
+        let connect =
+            move |archive: &str| unix::socket::connect(&socket).map_err(Error::Connect).and_then(|owner| source::ask(owner, archive));
         std::thread::spawn(move || {
             let lost = |e: anyhow::Error| Word::Lost(unix::logging::bounded(&unix::logging::escape(&format!("{e:#}")), words::SENTENCE));
             let last = listen(&ours, &order, &connect, &mut tell).unwrap_or_else(lost);

@@ -147,7 +147,11 @@ fn results_are_those_that_were_asked_for_and_bounded() {
     assert!(found.paths.iter().all(|path| path.starts_with("a\\u{1b}ö") && path.chars().count() == DamagedFiles::LONGEST + 1));
     assert!(found.incomplete.unwrap().len() < 600);
 
-    let summary = Summary { unmatched: vec!["pp:a".into(), "pp:b".into(), "pp:a".into()], complaints: vec!["x\n".repeat(5000); 5000], ..Summary::default() };
+    let summary = Summary {
+        unmatched: vec!["pp:a".into(), "pp:b".into(), "pp:a".into()],
+        complaints: vec!["x\n".repeat(5000); 5000],
+        ..Summary::default()
+    };
     let Ok(Done::Tried(summary)) = checked(Done::Tried(summary), extract()) else { panic!() };
     assert_eq!(summary.unmatched, ["pp:a"]);
     assert!(summary.complaints.len() == 20 && summary.complaints[0].chars().count() == words::SENTENCE + 1);
@@ -155,18 +159,20 @@ fn results_are_those_that_were_asked_for_and_bounded() {
 
 #[test]
 fn its_failures_accuse_nobody() {
-    let failed = |cause: Cause| match heard(&files(), [serde_json::to_value(Word::Failed(Failure::new(cause, "x".repeat(100_000)))).unwrap()]).0 {
-        Ok(Word::Failed(failure)) => {
-            assert_eq!(failure.message.chars().count(), words::SENTENCE + 1);
-            failure.cause
-        }
-        other => panic!("{other:?}"),
-    };
+    let failed =
+        |cause: Cause| match heard(&files(), [serde_json::to_value(Word::Failed(Failure::new(cause, "x".repeat(100_000)))).unwrap()]).0 {
+            Ok(Word::Failed(failure)) => {
+                assert_eq!(failure.message.chars().count(), words::SENTENCE + 1);
+                failure.cause
+            }
+            other => panic!("{other:?}"),
+        };
     for honest in [Cause::OwnerLost, Cause::RepositoryIntegrity, Cause::QuotaExceeded { limit: "restore-test".into() }] {
         assert_eq!(failed(honest.clone()), honest);
     }
     let rule = Cause::PolicyViolation { rule: "x".into() };
-    for false_one in [rule, Cause::Cancelled { by: "root".into() }, Cause::BorgcubedRestart, Cause::QuotaExceeded { limit: "x".repeat(9) }] {
+    for false_one in [rule, Cause::Cancelled { by: "root".into() }, Cause::BorgcubedRestart, Cause::QuotaExceeded { limit: "x".repeat(9) }]
+    {
         assert_eq!(failed(false_one), Cause::Internal);
     }
 }

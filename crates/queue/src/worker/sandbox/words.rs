@@ -102,16 +102,9 @@ pub enum Done {
     /// Of a sample, besides the files.
     Tried(Summary),
     /// What the archive refers to is in this file.
-    Uses {
-        file: usize,
-        uses: u64,
-        counted: Counted,
-    },
+    Uses { file: usize, uses: u64, counted: Counted },
     /// Of the other origin that it is, it cannot be used.
-    Refused {
-        why: String,
-        is_damage: bool,
-    },
+    Refused { why: String, is_damage: bool },
     /// Files.
     Files(DamagedFiles),
 }
