@@ -1,6 +1,7 @@
 //! Who reads what clients wrote: with the real worker, and a test that plays its daemon and the repository's owner.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+use borg::archive::Archive as Metadata;
 use model::check::{Damage, DamagedArchive};
 use model::import::{Attribution, Foreign, Import, Which};
 use model::{EncryptionMode, Job, Repository, Timestamp, Work};
@@ -12,6 +13,7 @@ use std::thread;
 use unix::paths::Layout;
 use unix::spawn::Spawn;
 use unix::{Signal, spawn::Child};
+use wire::importing::{Counted, kind as importing};
 use wire::json;
 use wire::maintenance::{Maintain, Operation, Report};
 use wire::reading::{Readable, kind as reading};
@@ -128,8 +130,8 @@ impl Scene {
     }
 }
 
-#[test]
-fn lists_of_files_of_imports_are_read_by_a_confined_process() {
+/// A worker that has been told of one archive to import, and has looked which one that is.
+fn import_begun() -> Scene {
     let attribution = Attribution::Config("host/etc".parse().unwrap());
     let import = Import { which: Which::All, attribution };
     let work = Work::Import { import: Box::new(import.clone()) };
@@ -151,8 +153,37 @@ fn lists_of_files_of_imports_are_read_by_a_confined_process() {
     let worker = scene.read();
     assert!(scene.children().is_empty());
     drop(worker);
+    scene
+}
+
+#[test]
+fn lists_of_files_of_imports_are_read_by_a_confined_process() {
+    let scene = import_begun();
     let confined = scene.read();
     scene.assert_confined(confined);
+}
+
+#[test]
+fn what_the_confined_process_has_counted_comes_to_the_owner() {
+    let scene = import_begun();
+    // An archive without files: its metadata, then its list of files, which is empty.
+    let metadata = Metadata { name: b"a".to_vec(), time: "2026-01-02T03:04:05.000006".into(), ..Metadata::default() };
+    let packed = metadata.pack(&borg::Key::none(), [0; 64]);
+    let connections: Vec<UnixStream> = (0..2)
+        .map(|_| {
+            let mut stream = scene.read();
+            frame::write(&mut stream, reading::METADATA, &[&packed]).unwrap();
+            stream
+        })
+        .collect();
+    let (mut stream, operation) = scene.asked();
+    assert!(matches!(&operation, Operation::Import(take) if take.id == ARCHIVE && take.job == 5), "{operation:?}");
+    let mut payload = vec![];
+    assert_eq!(frame::read(&mut stream, &mut payload).unwrap(), importing::COUNTED);
+    assert_eq!(read_json::<Counted>(&payload).unwrap(), Counted::default());
+    // By then it is gone.
+    assert!(scene.children().is_empty());
+    drop(connections);
 }
 
 #[test]
