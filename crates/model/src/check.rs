@@ -383,6 +383,12 @@ fn is_zero(number: &u64) -> bool {
 impl DamagedFiles {
     /// Paths that are named for each archive.
     pub const MAX: usize = 50;
+
+    /// Characters of a path that are kept; what is longer is cut, with a mark.
+    pub const LONGEST: usize = 300;
+
+    /// Characters of a sentence.
+    pub const SENTENCE: usize = 500;
 }
 
 impl Damage {
@@ -396,6 +402,41 @@ impl Damage {
     #[must_use]
     pub fn concerns(&self, id: &str) -> bool {
         self.more_archives > 0 || self.archives.iter().chain(&self.unknown).any(|archive| archive.id == id)
+    }
+
+    /// Bytes of the record, about. Who wrote an archive chose the paths in it.
+    pub const LONGEST: usize = 1 << 20;
+
+    /// Leaves out what is more than [`Damage::LONGEST`]: paths, of the archives that have most of them first, then archives; counted among the others.
+    pub fn fit(&mut self) {
+        /// What there is about a text or an archive besides its text.
+        const BESIDE: usize = 300;
+        let of = |text: &String| text.len() + 8;
+        let paths = |archive: &DamagedArchive| archive.files.iter().flat_map(|files| &files.paths).map(of).sum::<usize>();
+        let texts = |archive: &DamagedArchive| {
+            let why = archive.files.iter().filter_map(|files| files.incomplete.as_ref());
+            BESIDE + archive.name.len() + archive.error.iter().chain(why).map(of).sum::<usize>()
+        };
+        let all = || self.archives.iter().chain(&self.unknown);
+        let mut size =
+            BESIDE + self.errors.iter().map(of).sum::<usize>() + all().map(|archive| paths(archive) + texts(archive)).sum::<usize>();
+        while size > Damage::LONGEST {
+            let most = self.archives.iter_mut().chain(&mut self.unknown).max_by_key(|archive| paths(archive));
+            if let Some(files) = most.and_then(|archive| archive.files.as_mut())
+                && let Some(path) = files.paths.pop()
+            {
+                files.more += 1;
+                size -= of(&path);
+            } else if let Some(archive) = self.unknown.pop() {
+                self.more_unknown += 1;
+                size -= texts(&archive);
+            } else if let Some(archive) = self.archives.pop() {
+                self.more_archives += 1;
+                size -= texts(&archive);
+            } else {
+                break;
+            }
+        }
     }
 
     /// The clients concerned.

@@ -282,3 +282,38 @@ fn an_archive_that_is_imported_once_more_leaves_the_lists_that_build_on_its_own(
     let Report::Deleted { chunks: 1, kept_because: None, .. } = scene.system.maintain(delete).unwrap() else { panic!() };
     assert_eq!(scene.system.delete(&["old"]), scene.uses.len() as u64 + 1);
 }
+
+#[test]
+fn who_waits_for_its_turn_is_not_listened_to() {
+    let scene = scene();
+    // More than any socket holds.
+    let long = |asked: &mut Maintenance| {
+        let mut bytes = vec![];
+        for number in 0..200_000_u32 {
+            let mut id = [0; 32];
+            id[..4].copy_from_slice(&number.to_be_bytes());
+            bytes.clear();
+            Use { id, size: 5, count: 1 }.encode(&mut bytes);
+            frame::write(&mut asked.stream, importing::USES, &[&bytes])?;
+        }
+        Ok::<_, wire::WireError>(())
+    };
+    let (said, heard) = std::sync::mpsc::channel();
+    let streams: Vec<_> = (0..2)
+        .map(|number| {
+            let mut asked = Maintenance::begin(&scene.system, Operation::Import(Box::new(scene.take.clone())));
+            let (stream, said) = (asked.stream.try_clone().unwrap(), said.clone());
+            std::thread::spawn(move || said.send((number, long(&mut asked).is_ok())).unwrap());
+            stream
+        })
+        .collect();
+    let wait = std::time::Duration::from_secs;
+    let (first, is_said): (usize, bool) = heard.recv_timeout(wait(120)).unwrap();
+    assert!(is_said);
+    assert!(heard.recv_timeout(wait(2)).is_err(), "both lists are in memory");
+    // Who goes gives way.
+    streams[first].shutdown(std::net::Shutdown::Both).unwrap();
+    assert_eq!(heard.recv_timeout(wait(120)).unwrap(), (1 - first, true));
+    streams[1 - first].shutdown(std::net::Shutdown::Both).unwrap();
+    assert!(matches!(scene.import(&scene.uses).unwrap(), Report::Imported { .. }));
+}

@@ -7,6 +7,7 @@ use model::hook::CommandResult;
 use model::progress::{Progress, Statistics};
 use model::restore::Restore;
 use model::restore_test::{Ending, Known, RestoreTest};
+use model::settings::SessionLimits;
 use model::{BackupConfig, Client, Failure, Job, JobState, Repository, Timestamp, Yield};
 use serde::{Deserialize, Serialize};
 
@@ -55,9 +56,16 @@ pub struct Task {
     pub start_seconds: u64,
     /// Seconds from the client's begin to its end.
     pub total_seconds: u64,
+    /// Different chunks that one archive may refer to.
+    #[serde(default = "objects")]
+    pub objects: u64,
     /// A restart of `borgcubed` does not close the socket: the worker goes on, and waits for [`ToWorker::Recorded`] at its end.
     #[serde(default)]
     pub outlives: bool,
+}
+
+fn objects() -> u64 {
+    SessionLimits::default().objects
 }
 
 /// What a worker has to do.

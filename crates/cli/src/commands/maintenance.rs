@@ -260,19 +260,24 @@ fn concerned(name: &RepositoryName, damage: &Option<Damage>, advice: Vec<String>
 fn name_files(name: &RepositoryName, damage: &mut Damage, chunks: &[String], interrupts: &mut Signals, context: &Context) -> Result<()> {
     let socket = context.layout.repository_socket(name.as_str());
     let connect: Arc<archive::source::Connect> = Arc::new(move || unix::socket::connect(&socket));
-    let files = archive::damaged::look(&connect, damage, chunks, &mut || interrupts.take().is_empty());
-    if files.is_empty() {
-        return Ok(());
-    }
-    for archive in damage.archives.iter_mut().chain(&mut damage.unknown) {
-        if let Some((_, found)) = files.iter().find(|(id, _)| *id == archive.id) {
-            archive.files = Some(found.clone());
+    let mut looked = vec![];
+    archive::damaged::look(&connect, damage, chunks, &mut || interrupts.take().is_empty(), &mut |archive, files| {
+        looked.push((archive.id.clone(), files));
+        Ok::<_, Error>(())
+    })?;
+    for (id, files) in looked {
+        let archives = damage.archives.iter_mut().chain(&mut damage.unknown);
+        archives.filter(|archive| archive.id == id).for_each(|archive| archive.files = Some(files.clone()));
+        match OwnerLink::ask(name, Operation::NoteFiles { files: vec![(id, files)] }, context)?.report(
+            "noting the files",
+            interrupts,
+            context,
+        )? {
+            Report::Noted => {}
+            other => return Err(senseless(&other)),
         }
     }
-    match OwnerLink::ask(name, Operation::NoteFiles { files }, context)?.report("noting the files", interrupts, context)? {
-        Report::Noted => Ok(()),
-        other => Err(senseless(&other)),
-    }
+    Ok(())
 }
 
 /// What to do about damage. Borg 1.x: a repair by 1.2.4 and older cuts the item stream of archives anew and leaves their TAM as it was,

@@ -183,3 +183,51 @@ proptest! {
         prop_assert_eq!((all.per_cent(), all.promise), (100, Promise::Holds));
     }
 }
+
+#[test]
+fn what_is_recorded_of_damage_does_not_grow_with_what_clients_wrote() {
+    let archive = |number: usize, paths: usize, length: usize| DamagedArchive {
+        name: format!("archive {number}"),
+        id: format!("{number:064x}"),
+        client: None,
+        label: None,
+        chunks: 1,
+        error: None,
+        files: Some(DamagedFiles { paths: vec!["ß".repeat(length); paths], more: 1, incomplete: None }),
+    };
+    let damage = |archives: Vec<DamagedArchive>| Damage {
+        since: NOW,
+        found: NOW,
+        needs_data: false,
+        errors: vec!["a segment".into(); Damage::MAX_ERRORS],
+        error_count: 100,
+        chunks: 7,
+        archives,
+        more_archives: 0,
+        unknown: vec![],
+        more_unknown: 3,
+    };
+    let size = |damage: &Damage| serde_json::to_vec(damage).unwrap().len();
+    let small = damage((0..10).map(|number| archive(number, DamagedFiles::MAX, 20)).collect());
+    let mut same = small.clone();
+    same.fit();
+    assert_eq!(same, small);
+
+    // A few paths of one stay, whatever the others have.
+    let mut archives: Vec<_> = (0..100).map(|number| archive(number, DamagedFiles::MAX, 2 * DamagedFiles::LONGEST)).collect();
+    archives.push(archive(100, 2, 10));
+    let mut large = damage(archives);
+    assert!(size(&large) > 5 << 20);
+    large.fit();
+    assert!((Damage::LONGEST / 2..=Damage::LONGEST).contains(&size(&large)), "{}", size(&large));
+    assert_eq!((large.archives.len(), large.more_archives, large.more_unknown), (101, 0, 3));
+    let files = |at: usize| large.archives[at].files.as_ref().unwrap();
+    assert!((0..100).all(|at| files(at).paths.len() as u64 + files(at).more == 51 && files(at).paths.len() > 5));
+    assert_eq!(files(100).paths.len(), 2);
+
+    // Nor with their number and names.
+    let mut many = damage((0..500).map(|number| DamagedArchive { name: "x".repeat(10_000), ..archive(number, 0, 0) }).collect());
+    many.fit();
+    assert!(size(&many) <= Damage::LONGEST, "{}", size(&many));
+    assert_eq!(many.archives.len() as u64 + many.more_archives, 500);
+}

@@ -165,8 +165,8 @@ fn prepare(w: &mut Write<'_>, number: u64, settings: &Settings, installed: bool,
         **pruning = policies::decide(w, &job, now)?;
     }
     let server_id = settings.server_id.clone();
-    let SessionLimits { log_bytes, start_seconds, total_seconds, .. } = settings.sessions;
-    let task = Task { job, repository, errand, server_id, log_bytes, start_seconds, total_seconds, outlives: false };
+    let SessionLimits { log_bytes, start_seconds, total_seconds, objects, .. } = settings.sessions;
+    let task = Task { job, repository, errand, server_id, log_bytes, start_seconds, total_seconds, objects, outlives: false };
     Ok(Started::Task(Box::new(task)))
 }
 

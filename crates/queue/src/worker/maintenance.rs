@@ -1,12 +1,13 @@
 //! Jobs that need no client: the repository's owner is asked, and does it.
 
+use super::sandbox::{self, Done, Order, What, Word};
 use super::{Event, Stop, TICK, Worker};
 use anyhow::{Context, bail};
+use archive::damaged;
 use model::check::Damage;
 use model::{Cause, Failure, JobState, Timestamp, Yield};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::time::Instant;
 use unix::paths::Layout;
@@ -43,7 +44,8 @@ pub fn run(worker: &mut Worker, layout: &Layout, task: &Task, operation: &Operat
     Ok(finished)
 }
 
-/// Looks which files damage concerns, and has the owner remember it. The check is done, whatever comes of this.
+/// Has confined processes look which files damage concerns, one for each archive, and the owner remember it. The check is done, whatever comes of
+/// this.
 fn name_files(
     worker: &mut Worker,
     layout: &Layout,
@@ -54,15 +56,24 @@ fn name_files(
 ) -> Result<(), Stop> {
     worker.note(&format!("repository {} is damaged: {}", task.repository.name, damage.summary()));
     worker.flush()?;
-    let socket = layout.repository_socket(task.repository.name.as_str());
-    let connect: Arc<archive::source::Connect> = Arc::new(move || unix::socket::connect(&socket));
-    let files = archive::damaged::look(&connect, damage, chunks, &mut || worker.goes_on());
-    if files.is_empty() {
-        return Ok(());
-    }
-    for (id, found) in &files {
-        let archive = damage.archives.iter().chain(&damage.unknown).find(|archive| archive.id == *id);
-        let Some(archive) = archive else { continue };
+    let (socket, mut has_said_what_lacks) = (layout.repository_socket(task.repository.name.as_str()), false);
+    for archive in damaged::concerned(damage) {
+        let order = Order { archive: archive.id.clone(), seconds: task.total_seconds, what: What::Files { chunks: chunks.to_vec() } };
+        let found = sandbox::run(&socket, &order, &[], &mut |word| {
+            if let Some(Word::Ready(ready)) = word
+                && !std::mem::replace(&mut has_said_what_lacks, true)
+            {
+                ready.lacking().into_iter().for_each(|lacking| worker.note(&lacking));
+            }
+            worker.goes_on()
+        });
+        let found = match found {
+            Ok(Some(Done::Files(files))) => Ok(files),
+            Ok(None) => break,
+            Ok(Some(other)) => Err(format!("{other:?} came out of turn")),
+            Err(failure) => Err(failure.line()),
+        };
+        let found = damaged::concluded(found, damage, chunks);
         found.paths.iter().for_each(|path| worker.note(&format!("archive {}: damaged: {path}", archive.name)));
         if found.more > 0 {
             worker.note(&format!("archive {}: and {} more", archive.name, found.more));
@@ -70,15 +81,17 @@ fn name_files(
         if let Some(why) = &found.incomplete {
             worker.note(&format!("archive {}: there may be more: {why}", archive.name));
         }
-    }
-    match done(worker, layout, task, &Operation::NoteFiles { files }, events) {
-        Ok(_) => Ok(()),
-        Err(Stop::Failed(failure)) => {
-            worker.note(&format!("which files are concerned was not recorded: {}", failure.message));
-            Ok(())
+        let operation = Operation::NoteFiles { files: vec![(archive.id.clone(), found)] };
+        match done(worker, layout, task, &operation, events) {
+            Ok(_) => {}
+            Err(Stop::Failed(failure)) => {
+                worker.note(&format!("which files are concerned was not recorded: {}", failure.message));
+                break;
+            }
+            Err(stop) => return Err(stop),
         }
-        Err(stop) => Err(stop),
     }
+    Ok(())
 }
 
 /// Has the owner delete what is due, if anything is.

@@ -17,6 +17,7 @@ mod patience;
 pub mod report;
 mod restore;
 mod restore_test;
+mod sandbox;
 mod script;
 #[cfg(test)]
 mod script_hooks;
@@ -76,13 +77,13 @@ enum Event {
     /// The thread that imports archives says something.
     Import(import::Said),
     /// The confined process of a restore test says something.
-    Sandbox(restore_test::sandbox::Word),
+    Sandbox(sandbox::Word),
 }
 
 /// The whole life of a worker.
 pub fn run() -> Result<()> {
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == restore_test::sandbox::ARGUMENT) {
-        return restore_test::sandbox::main();
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == sandbox::ARGUMENT) {
+        return sandbox::main();
     }
     unix::logging::init("borgcube-worker");
     unix::signals::ignore_sigpipe()?;

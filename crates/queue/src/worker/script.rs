@@ -363,6 +363,7 @@ pub(super) mod tests {
             log_bytes: 1 << 20,
             start_seconds: 60,
             total_seconds: 60,
+            objects: 1000,
             outlives: false,
         };
         (task, backup)

@@ -17,6 +17,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use wire::maintenance::Report;
 
+/// Characters of a sentence about damage: names that somebody has chosen are part of it.
+const LONGEST: usize = 1000;
+
+/// A name or a sentence about one archive, fit to be printed and kept.
+fn short(text: &str) -> String {
+    unix::logging::bounded(&unix::logging::escape(text), DamagedFiles::SENTENCE)
+}
+
 /// What a check has found until now.
 #[derive(Default)]
 pub struct Found {
@@ -43,13 +51,13 @@ impl Found {
     pub fn add(&mut self, error: &str) {
         self.count += 1;
         if self.errors.len() < Report::MAX_ERRORS {
-            self.errors.push(unix::logging::escape(error));
+            self.errors.push(unix::logging::bounded(&unix::logging::escape(error), LONGEST));
         }
     }
 
     /// Something is wrong with an archive.
     pub fn archive(&mut self, id: String, name: &str, error: &str) {
-        self.archives.insert(id, (unix::logging::escape(name), unix::logging::escape(error)));
+        self.archives.insert(id, (short(name), short(error)));
     }
 }
 
@@ -198,7 +206,7 @@ fn describe(run: &mut Run<'_, '_>, damaged: &BTreeSet<Id>, earlier: Option<Damag
             continue;
         }
         archives.push(DamagedArchive {
-            name: unix::logging::escape(&record.name),
+            name: short(&record.name),
             id: record.id.clone(),
             client: Some(record.client.clone()),
             label: Some(record.label.clone()),
@@ -212,7 +220,7 @@ fn describe(run: &mut Run<'_, '_>, damaged: &BTreeSet<Id>, earlier: Option<Damag
         let broken = run.found.archives.get(&id.to_hex()).map(|(_, error)| error.clone());
         let is_broken = broken.is_some() || damaged.contains(&id);
         let archive = DamagedArchive {
-            name: unix::logging::escape(&name),
+            name: short(&name),
             id: id.to_hex(),
             client: None,
             label: None,
@@ -240,7 +248,7 @@ fn describe(run: &mut Run<'_, '_>, damaged: &BTreeSet<Id>, earlier: Option<Damag
     let (more_archives, more_unknown) = (more(archives.len()), more(unknown.len()));
     archives.truncate(Damage::MAX_ARCHIVES);
     unknown.truncate(Damage::MAX_ARCHIVES);
-    Ok(Damage {
+    let mut damage = Damage {
         since: earlier.as_ref().map_or(now, |earlier| earlier.since),
         found: now,
         needs_data: run.found.needs_data || earlier.as_ref().is_some_and(|earlier| earlier.needs_data),
@@ -253,7 +261,9 @@ fn describe(run: &mut Run<'_, '_>, damaged: &BTreeSet<Id>, earlier: Option<Damag
         more_unknown,
         unopenable: None,
         healed: earlier.map_or(0, |earlier| earlier.healed),
-    })
+    };
+    damage.fit();
+    Ok(damage)
 }
 
 /// Whether everything was looked at this time.
@@ -320,6 +330,7 @@ pub fn note_files(owner: &Owner, files: Vec<(String, DamagedFiles)>) -> Result<R
                 None => damage.unknown.push(archive),
             }
         }
+        damage.fit();
         w.health().put(&health)
     });
     written.map_err(|e| of_store(&e))?;
@@ -327,10 +338,7 @@ pub fn note_files(owner: &Owner, files: Vec<(String, DamagedFiles)>) -> Result<R
 }
 
 fn bounded(mut files: DamagedFiles) -> DamagedFiles {
-    /// Longer than any path of a file system.
-    const LONGEST: usize = 8192;
-    let cut = |text: &str| unix::logging::escape(text).chars().take(LONGEST).collect::<String>();
-    files.paths = files.paths.iter().map(|path| cut(path)).collect();
-    files.incomplete = files.incomplete.map(|why| cut(&why).chars().take(500).collect());
+    files.paths.iter_mut().for_each(|path| *path = unix::logging::bounded(path, DamagedFiles::LONGEST));
+    files.incomplete = files.incomplete.map(|why| unix::logging::bounded(&why, DamagedFiles::SENTENCE));
     files
 }
