@@ -57,6 +57,8 @@ fn what_could_not_be_read_is_said() {
         more_archives: 0,
         unknown: vec![],
         more_unknown: 0,
+        healed: 0,
+        unopenable: None,
     };
     let chunks = ["ab".repeat(32), "cd".repeat(32)];
     let why = concluded(Err("no\n".repeat(5000)), &damage, &chunks).incomplete.unwrap();
