@@ -31,7 +31,8 @@ struct Work {
     sign: Option<Sign>,
     /// Borg's own index may point to them.
     with_index: bool,
-    segments: Vec<(u32, SegmentState)>,
+    /// And whether a DELETE of each was dropped.
+    segments: Vec<(u32, SegmentState, bool)>,
     stop: Arc<AtomicBool>,
     results: Sender<Result<u32>>,
 }
@@ -45,11 +46,11 @@ impl Work {
             return;
         }
         let mut gone = Gone { work: &self, unsynced: vec![] };
-        for (segment, state) in &self.segments {
+        for (segment, state, has_dropped) in &self.segments {
             if self.stop.load(Ordering::Acquire) {
                 break;
             }
-            if gone.remove(*segment, state).is_err() {
+            if gone.remove(*segment, state, *has_dropped).is_err() {
                 return;
             }
         }
@@ -69,10 +70,10 @@ struct Gone<'a> {
 }
 
 impl Gone<'_> {
-    /// The DELETEs in a newer segment may have been dropped because this one is gone: it has to be durable that it is before any such goes.
-    fn remove(&mut self, segment: u32, state: &SegmentState) -> std::result::Result<(), Ended> {
+    /// DELETEs in a newer segment may have been dropped because this one is gone: it has to be durable that it is before any such goes.
+    fn remove(&mut self, segment: u32, state: &SegmentState, has_dropped: bool) -> std::result::Result<(), Ended> {
         let storage = &self.work.storage;
-        if state.deletes > 0 || self.unsynced.last().is_some_and(|last| !storage.are_neighbours(*last, segment)) {
+        if has_dropped || self.unsynced.last().is_some_and(|last| !storage.are_neighbours(*last, segment)) {
             self.sync()?;
         }
         if self.work.sign.as_ref().is_some_and(|sign| !sign.is_there()) {
@@ -111,7 +112,8 @@ impl Gone<'_> {
 
 impl Removal {
     fn start(work: Work, results: Receiver<Result<u32>>) -> Result<Removal> {
-        let (left, stop) = (work.segments.iter().copied().collect(), Arc::clone(&work.stop));
+        let left = work.segments.iter().map(|(segment, state, _)| (*segment, *state)).collect();
+        let stop = Arc::clone(&work.stop);
         let thread = std::thread::Builder::new().name("log-removal".into()).spawn(move || work.run());
         let thread = thread.map_err(|e| Error::Io(format!("no thread for removing segments: {e}")))?;
         Ok(Removal { left, results, stop, thread: Some(thread) })
@@ -175,7 +177,9 @@ impl Local {
         doomed.keys().for_each(|segment| self.shared.forget_file(*segment));
         let (results, told) = channel();
         let (storage, sign) = (storage.clone(), self.lock.as_ref().map(super::lock::Lock::sign));
-        let work = Work { storage, sign, with_index, segments: doomed.into_iter().collect(), stop: Arc::default(), results };
+        let dropped = &mut self.compacting.dropped;
+        let segments = doomed.into_iter().map(|(segment, state)| (segment, state, dropped.remove(&segment))).collect();
+        let work = Work { storage, sign, with_index, segments, stop: Arc::default(), results };
         self.compacting.removal = Some(Removal::start(work, told)?);
         Ok(())
     }
@@ -244,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_disk_is_waited_for_before_what_had_deletes_goes_and_at_the_end() {
+    fn the_disk_is_waited_for_before_what_has_dropped_deletes_goes_and_at_the_end() {
         let dir = tempfile::tempdir().unwrap();
         let storage = Storage::new(dir.path(), 5);
         for segment in 0..7 {
@@ -254,18 +258,17 @@ mod tests {
         let work = Work { storage, sign: None, with_index: false, segments: vec![], stop: Arc::default(), results };
         let told = || told.try_iter().map(|segment| segment.unwrap()).collect::<Vec<u32>>();
         let puts = SegmentState { freeable: 1000, size: 1000, ..SegmentState::default() };
-        let deletes = SegmentState { deletes: 1, freeable: PUT_HEADER as u64, size: 1000, ..SegmentState::default() };
         let mut gone = Gone { work: &work, unsynced: vec![] };
-        assert!(gone.remove(0, &SegmentState::default()).is_ok());
+        assert!(gone.remove(0, &SegmentState::default(), false).is_ok());
         assert_eq!(told(), [0], "nothing in it could come back");
-        assert!(gone.remove(1, &puts).is_ok() && gone.remove(2, &puts).is_ok());
+        assert!(gone.remove(1, &puts, false).is_ok() && gone.remove(2, &puts, false).is_ok());
         assert_eq!(told(), [0; 0], "they may come back");
-        assert!(gone.remove(3, &deletes).is_ok() && gone.remove(4, &puts).is_ok());
-        assert_eq!(told(), [1, 2, 3]);
+        assert!(gone.remove(3, &puts, true).is_ok() && gone.remove(4, &puts, false).is_ok());
+        assert_eq!(told(), [1, 2]);
         // In another directory.
-        assert!(gone.remove(5, &puts).is_ok());
-        assert_eq!(told(), [4]);
-        assert!(gone.remove(6, &puts).is_ok() && gone.sync().is_ok());
+        assert!(gone.remove(5, &puts, false).is_ok());
+        assert_eq!(told(), [3, 4]);
+        assert!(gone.remove(6, &puts, false).is_ok() && gone.sync().is_ok());
         assert_eq!(told(), [5, 6]);
     }
 }
