@@ -206,6 +206,8 @@ fn what_is_recorded_of_damage_does_not_grow_with_what_clients_wrote() {
         more_archives: 0,
         unknown: vec![],
         more_unknown: 3,
+        healed: 0,
+        unopenable: None,
     };
     let size = |damage: &Damage| serde_json::to_vec(damage).unwrap().len();
     let small = damage((0..10).map(|number| archive(number, DamagedFiles::MAX, 20)).collect());
