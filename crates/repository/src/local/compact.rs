@@ -10,8 +10,8 @@
 //! - or no older segment that stays has a superseded PUT of whatever object. Which PUTs are superseded is not recorded, but how many bytes
 //!   of them each segment has is, so that this keeps some DELETEs longer than needed and never drops a needed one.
 //!
-//! Victims are emptied and removed from the oldest to the newest, and it is durable that one is gone before the next one goes, for the DELETE
-//! in a newer victim may have been dropped because of that. Removing is the work of a thread (see [`super::removal`]); if it fails for one,
+//! Victims are emptied and removed from the oldest to the newest, and it is durable that they are gone before the next one goes that had DELETEs,
+//! for those may have been dropped because of that. Removing is the work of a thread (see [`super::removal`]); if it fails for one,
 //! all that come after it stay.
 
 use super::Local;

@@ -144,7 +144,12 @@ fn import(work: &Work<'_>, take: &Take, uses: &Uses) -> Result<Option<Report>, S
     let list = ViewList { references, new: vec![] };
     let archive = record(work, take, &metadata, is_signed, statistics, uses.counted);
     let warnings = archive.warnings.clone();
-    let staged = view::lists(work.owner).stage(&list, base(&records, &archive).as_ref(), None)?;
+    let staged = view::lists(work.owner).stage_again(&archive.id, &list, base(&records, &archive).as_ref())?;
+    let Some(staged) = staged else {
+        let why = "BorgCube had a list of its chunks before, which says something else, and the lists of other archives build on it: import it \
+                   again when those archives are gone";
+        return Ok(Some(refused(why.into())));
+    };
     let opening = opening.clone();
     let done = work.ask(|reply| Upkeep::Adopt { opening, archive: Box::new(archive), list: staged, losses, reply })?;
     Ok(done.then_some(Report::Imported { chunks, statistics, warnings }))
