@@ -7,8 +7,10 @@ set -u
 login_umask=$(umask)
 umask 077
 # What the login exports under a name of ours would export ours, to the administrator's commands as well. Borg gets its own at its start.
-for name in $(env | while IFS= read -r line; do
-    name=${line%%=*}
+# (POSIX: `export NAME=value`, quoted; what looks like a line of a value is no harm.)
+for name in $(export -p | while IFS= read -r line; do
+    name=${line#export }
+    name=${name%%=*}
     case "$name" in
     *[!A-Za-z0-9_]*) ;;
     BORG_* | key | known_hosts | borgcube_job_dir) printf '%s\n' "$name" ;;

@@ -250,6 +250,7 @@ mod tests {
     #[test]
     fn the_disk_is_waited_for_before_what_has_dropped_deletes_goes_and_at_the_end() {
         let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("data")).unwrap();
         let storage = Storage::new(dir.path(), 5);
         for segment in 0..7 {
             storage.create(segment).unwrap();
