@@ -573,7 +573,7 @@ class Server:
     def test_90_a_forgotten_repository_leaves_no_unit(self):
         borgcube.add_repository(self.server, "passing")
         self.assertIn("@passing.socket", self.server.sh("systemctl list-units 'borgcube*'").out)
-        self.cli("repository", "remove", "passing")
+        self.cli("repository", "remove", "passing", "--yes")
         self.assertNotIn("@passing", self.server.sh("systemctl list-units --all 'borgcube*'").out)
         self.assertEqual(self.server.sh("ls -d /etc/systemd/system/borgcube-repositoryd@passing*", check=False).out, "")
         self.assertIn("passing.passphrase", self.server.sh("ls /etc/credstore*").out, "secrets may be the only copies")

@@ -407,7 +407,7 @@ fn nonsense_at_the_command_line_is_refused_with_a_way_out() {
         (vec!["client", "add", "-oProxyCommand=x", "--local"], 2, ""),
         (vec!["client", "add", "host", "--local"], 4, "host"),
         (vec!["client", "remove", "host"], 4, "config"),
-        (vec!["repository", "remove", "main"], 4, "config"),
+        (vec!["repository", "remove", "main", "--yes"], 4, "config"),
         (vec!["job", "show", "4711"], 3, "4711"),
         (vec!["job", "cancel", "1"], 4, "1"),
         (vec!["archive", "show", "nothing"], 3, "nothing"),

@@ -89,8 +89,9 @@ impl Scene {
 
     fn repair(&self, borg: &Borg, how: &[&str]) {
         let world = BorgWorld::new();
+        // As docs/check.md has it: no --yes, with an old borg neither.
         let mut words =
-            vec!["repository", "release", "main", "--yes", "--with-passphrase", "--", borg.program.to_str().unwrap(), "check", "--repair"];
+            vec!["repository", "release", "main", "--with-passphrase", "--", borg.program.to_str().unwrap(), "check", "--repair"];
         words.extend(how);
         let mut release = self.system.cli_command(&words);
         release.env("BORG_BASE_DIR", world.path()).env("BORG_RELOCATED_REPO_ACCESS_IS_OK", "yes");
@@ -140,6 +141,11 @@ fn a_flipped_byte_is_named_healed_by_the_next_backup_and_repaired_by_stock_borg(
     let first = scene.backup();
     let report = system.cli_json(&["repository", "check", "--config", "nightly"]);
     assert_eq!((number(&report, "error_count"), &report["structure"]["promise"]), (0, &"holds".into()), "{report}");
+    // Nothing is due again to one that leaves out what was checked lately, and it does not say that it has looked.
+    system.cli_ok(&["check-config", "add", "lately", "--repository", "main", "--every", "14d"]);
+    let idle = system.cli_ok(&["repository", "check", "--config", "lately"]);
+    assert!(idle.contains("nothing was due") && !idle.contains("is whole"), "{idle}");
+    system.cli_ok(&["check-config", "remove", "lately"]);
     let shown = system.cli_ok(&["repository", "show", "main"]);
     assert!(shown.contains("100 % in 14 days") && shown.contains("never verified"), "{shown}");
 
@@ -173,7 +179,15 @@ fn a_flipped_byte_is_named_healed_by_the_next_backup_and_repaired_by_stock_borg(
     let (code, said) = system.cli_fails(&["repository", "check", "main"]);
     assert_eq!(code, 1, "the segment still has the bad entry: {said}");
     let left = scene.damage().unwrap();
-    assert_eq!((number(&left, "chunks"), names(&left).len()), (0, 0), "{left}");
+    assert_eq!((number(&left, "chunks"), names(&left).len(), number(&left, "healed")), (0, 0, 1), "{left}");
+    let told = String::from_utf8(system.cli(&["repository", "damage", "main"]).stdout).unwrap();
+    assert!(told.contains("1 chunk healed") && told.contains("--repair --repository-only") && !told.contains("0 chunks"), "{told}");
+    // Whoever asks for anything hears of it first.
+    for words in [&["status"][..], &["doctor"]] {
+        let said = String::from_utf8(system.cli(words).stdout).unwrap();
+        let line = said.lines().next().unwrap();
+        assert!(line.starts_with("PROBLEM") && line.contains("repository main is DAMAGED since"), "{said}");
+    }
 
     // Nothing that an archive needs is lost, so the old borg may repair the segments, too.
     scene.repair(&old, &["--repository-only"]);
@@ -225,6 +239,8 @@ fn a_segment_that_was_cut_off_is_repaired_by_stock_borg() {
     assert!(said.contains(&format!("segment {number_of}")), "{said}");
     let damage = scene.damage().unwrap();
     assert!(damage["errors"][0].as_str().unwrap().contains("cannot be opened"), "{damage}");
+    let shown = system.cli_ok(&["repository", "show", "main"]);
+    assert!(shown.contains("it cannot be opened") && !shown.contains("all sound"), "{shown}");
     assert!(!system.run("host/all").status.success());
     // The first archive's own metadata is lost, and half of the files of the second: a repair takes the one out and puts zeros into the other,
     // which is stock borg's archive from then on.

@@ -371,6 +371,12 @@ fn an_archive_is_mounted_and_keeps_nobody_waiting() {
     assert_eq!(fs::read(inside(&at, &source.join("contents/one byte"))).unwrap(), b"x");
     assert_eq!(mount.end(), Some(0), "{}", system.log());
     assert_eq!(fs::read_dir(&at).unwrap().count(), 0);
+    // As good an end as Ctrl-C.
+    let mut command = system.cli_command(&["archive", "mount", &archive, &at.display().to_string()]);
+    let mut again = Mount { child: command.stdout(Stdio::null()).spawn().unwrap(), at: at.clone() };
+    assert!(retry_until(PATIENCE, || inside(&at, &source).is_dir().then_some(())).is_some(), "{}", system.log());
+    assert!(Command::new("umount").arg(&at).status().unwrap().success());
+    assert_eq!(again.child.wait().unwrap().code(), Some(0), "{}", system.log());
     let (code, said) = system.cli_fails(&["archive", "mount", &archive, "/nowhere/at/all"]);
     assert!(code == 2 && said.contains("cannot mount at"), "{code} {said}");
 }

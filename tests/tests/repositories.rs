@@ -181,7 +181,7 @@ fn what_a_config_says_is_what_borg_does() {
 
     // Taken out of the list again, and nothing on the disk is touched.
     system.cli_ok(&["config", "remove", "host/all"]);
-    system.cli_ok(&["repository", "remove", "main"]);
+    system.cli_ok(&["repository", "remove", "main", "--yes"]);
     assert!(repository.join("config").exists());
     let transaction = system.cli_json(&["log", "-n", "1"])[0]["transaction"].as_u64().unwrap();
     system.cli_ok(&["undo", &transaction.to_string()]);

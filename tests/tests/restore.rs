@@ -1,8 +1,10 @@
 //! Restores to clients, with real borgs: what comes back is what was backed up, and everything that can go wrong has its cause.
 
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use testkit::borgs::Borg;
 use testkit::process;
@@ -140,6 +142,14 @@ fn parts_and_places() {
     let jobs = scene.system.cli_json(&["job", "list"]).as_array().unwrap().len();
     let plan = scene.system.cli_json(&["restore", &scene.archive, &inside, "--dry-run", "--to-client", "web1"]);
     assert_eq!((&plan["dry_run"], &plan["to_another_client"], &plan["client"]), (&true.into(), &false.into(), &"web1".into()));
+    assert_eq!(plan["warnings"], serde_json::json!([]), "the path is there");
+    let above = inside.rsplit_once('/').unwrap().0;
+    let both = scene.system.cli_json(&["restore", &scene.archive, above, &inside, "--dry-run", "--to-client", "web1"]);
+    assert_eq!(both["warnings"], serde_json::json!([]), "one inside of the other");
+    let (code, said) = scene.system.cli_fails(&["restore", &scene.archive, "nosuch-path", "--dry-run", "--to-client", "web1"]);
+    assert!(code == 3 && said.contains("matches nosuch-path"), "{code} {said}");
+    let said = scene.system.cli_ok(&["restore", &scene.archive, &inside, "nosuch", "--dry-run", "--to-client", "web1"]);
+    assert!(said.contains("nothing in the archive matches nosuch"), "{said}");
     assert!(number(&plan, "archive_files") > 0);
     add_client(&scene.system, "web2", &Borg::debian().unwrap());
     let said = scene.system.cli_ok(&["restore", &scene.archive, "--dry-run", "--to-client", "web2"]);
@@ -226,6 +236,79 @@ fn a_client_without_room_says_so() {
     let record = wait_for_end(&scene.system, scene.restore(&["--into", small.join("b").to_str().unwrap(), "--ignore-space"]));
     assert_failed(&record, "client-enospc");
     assert!(text(&record["failure"], "message").contains("no room"), "{record}");
+}
+
+/// What cannot be read is left out, with all its names; every borg restores everything else, and the job says what is not there.
+#[test]
+fn damaged_files_are_named_and_everything_else_is_restored() {
+    let scene = Scene::of(Borg::debian().expect("a borg"), |source| {
+        fs::create_dir(source).unwrap();
+        for n in 0..8 {
+            let file = source.join(format!("file{n} it's"));
+            // Each is one chunk.
+            fs::write(&file, Random::new(n).bytes(300_000)).unwrap();
+            fs::hard_link(&file, source.join(format!("link{n}"))).unwrap();
+        }
+        fs::write(source.join(OsStr::from_bytes(b"\xff\n*")), Random::new(8).bytes(300_000)).unwrap();
+    });
+    scene.system.settle();
+    let segments = fs::read_dir(scene.system.join("repository-main/data/0")).unwrap().flatten().map(|entry| entry.path());
+    let segment = segments.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let file = fs::OpenOptions::new().read(true).write(true).open(&segment).unwrap();
+    let flip = |share: u64| {
+        let at = file.metadata().unwrap().len() * share / 100;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    };
+    // The first and the last, which are read first and last.
+    [5, 50, 90].into_iter().for_each(flip);
+
+    let judged = |record: &Value| {
+        assert_failed(record, "repository-integrity");
+        let message = text(&record["failure"], "message");
+        assert!(message.contains("everything else was restored into") && message.contains("borgcube archive extract"), "{message}");
+        let (mut there, mut missing) = (0, 0);
+        for entry in fs::read_dir(&scene.source).unwrap().flatten() {
+            let restored = scene.below(&target(record)).join(entry.file_name());
+            if restored.exists() {
+                assert_eq!(fs::read(&restored).unwrap(), fs::read(entry.path()).unwrap(), "{message}");
+                there += 1;
+            } else {
+                let log = scene.system.cli_ok(&["job", "log", &number(record, "number").to_string()]);
+                let name = unix::logging::escape_bytes(entry.file_name().as_bytes());
+                assert!(log.contains(&format!("/{name}")) || log.contains(&unix::logging::escape(&name)), "{name}: {log}");
+                missing += 1;
+            }
+        }
+        assert!(there >= 11 && (4..=6).contains(&missing), "{there} {missing} {message}");
+    };
+    for reader in Borg::all_clients() {
+        let name = format!("host-{}", reader.version);
+        add_client(&scene.system, &name, &reader);
+        judged(&wait_for_end(&scene.system, scene.restore(&["--to-client", &name])));
+    }
+    // Into a directory that was named, by way of which nothing outside is touched.
+    let into = scene.system.join("into");
+    judged(&wait_for_end(&scene.system, scene.restore(&["--into", into.to_str().unwrap()])));
+
+    // What a check has found, the plan says, and no borg runs into it.
+    let (code, _) = scene.system.cli_fails(&["repository", "check", "main"]);
+    assert_eq!(code, 1);
+    let plan = scene.system.cli_json(&["restore", &scene.archive, "--dry-run"]);
+    assert!(plan["warnings"].to_string().contains("the archive is damaged: "), "{plan}");
+    let record = wait_for_end(&scene.system, scene.restore(&[]));
+    judged(&record);
+    let log = scene.system.cli_ok(&["job", "log", &number(&record, "number").to_string()]);
+    assert!(log.contains("is known to be damaged") && log.matches("borg on the client ended with code").count() == 1, "{log}");
+    // Nothing of what is asked for is whole.
+    let lost = scene.source.read_dir().unwrap().flatten().map(|e| e.path()).find(|path| {
+        let name = path.file_name().unwrap().to_str();
+        name.is_some_and(|name| name.starts_with("file")) && !scene.below(&target(&record)).join(name.unwrap()).exists()
+    });
+    let record = wait_for_end(&scene.system, scene.restore(&[lost.expect("a file that is lost").to_str().unwrap()]));
+    assert_failed(&record, "repository-integrity");
+    assert!(text(&record["failure"], "message").contains("nothing of what is to be restored is whole"), "{record}");
 }
 
 struct Unmount(PathBuf);

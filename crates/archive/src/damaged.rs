@@ -1,10 +1,13 @@
 //! Which files cannot be restored whole, when some chunks of a repository are damaged.
 
 use crate::Result;
+use crate::feed::{Chosen, Feed};
 use crate::items::Items;
+use crate::links::Body;
+use crate::selection::Selection;
 use crate::source::{Connect, Source};
 use borg::Id;
-use model::check::{Damage, DamagedFiles};
+use model::check::{Damage, DamagedArchive, DamagedFiles};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -20,26 +23,54 @@ pub fn ids(chunks: &[String]) -> HashSet<Id> {
     chunks.iter().filter_map(|text| Id::from_hex(text).ok()).collect()
 }
 
-/// Reads the lists of files of the archives that are concerned, and of those of which nobody knows whether they are; by the archives' ids. Those
-/// that somebody has looked into since the same chunks of them were damaged are left out. `go_on` ends it by saying no.
-pub fn look(connect: &Arc<Connect>, damage: &Damage, chunks: &[String], go_on: &mut dyn FnMut() -> bool) -> Vec<(String, DamagedFiles)> {
-    let damaged = ids(chunks);
-    let all_named = chunks.len() as u64 >= damage.chunks;
-    let archives = damage.archives.iter().chain(&damage.unknown).filter(|archive| archive.files.is_none());
-    let mut looked = vec![];
-    for archive in archives.take(MOST_ARCHIVES) {
-        let found = Source::open(Arc::clone(connect), &archive.id).and_then(|source| files(&source, &damaged, go_on));
-        let mut found = match found {
-            Ok(Some(found)) => found,
-            Ok(None) => break,
-            Err(e) => DamagedFiles { incomplete: Some(unix::logging::escape(&e.to_string())), ..DamagedFiles::default() },
-        };
-        if !all_named {
-            found.incomplete.get_or_insert_with(|| "more chunks are damaged than can be looked for".into());
-        }
-        looked.push((archive.id.clone(), found));
+/// The archives whose lists of files are to be read: those that are concerned, and those of which nobody knows whether they are. Those that somebody
+/// has looked into since the same chunks of them were damaged are left out.
+pub fn concerned(damage: &Damage) -> impl Iterator<Item = &DamagedArchive> {
+    damage.archives.iter().chain(&damage.unknown).filter(|archive| archive.files.is_none()).take(MOST_ARCHIVES)
+}
+
+/// What is to be recorded of one of them: as far as anything is known.
+#[must_use]
+pub fn concluded(found: std::result::Result<DamagedFiles, String>, damage: &Damage, chunks: &[String]) -> DamagedFiles {
+    let mut found = found.unwrap_or_else(|why| DamagedFiles { incomplete: Some(why), ..DamagedFiles::default() });
+    if (chunks.len() as u64) < damage.chunks {
+        found.incomplete.get_or_insert_with(|| "more chunks are damaged than can be looked for".into());
     }
-    looked
+    bounded(found)
+}
+
+/// As much of it as is kept, whoever says so.
+#[must_use]
+pub fn bounded(mut files: DamagedFiles) -> DamagedFiles {
+    files.more = files.more.saturating_add(files.paths.len().saturating_sub(DamagedFiles::MAX) as u64);
+    files.paths.truncate(DamagedFiles::MAX);
+    files.paths.iter_mut().for_each(|path| *path = unix::logging::bounded(path, DamagedFiles::LONGEST));
+    files.incomplete = files.incomplete.map(|why| unix::logging::bounded(&why, DamagedFiles::SENTENCE));
+    files
+}
+
+/// Reads these lists of files one after the other, and tells of each. `go_on` ends it by saying no, and so does `tell`.
+///
+/// # Errors
+/// Those of `tell`.
+pub fn look<E>(
+    connect: &Arc<Connect>,
+    damage: &Damage,
+    chunks: &[String],
+    go_on: &mut dyn FnMut() -> bool,
+    tell: &mut dyn FnMut(&DamagedArchive, DamagedFiles) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let damaged = ids(chunks);
+    for archive in concerned(damage) {
+        let found = Source::open(Arc::clone(connect), &archive.id).and_then(|source| files(&source, &damaged, go_on));
+        let found = match found {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => break,
+            Err(e) => Err(unix::logging::escape(&e.to_string())),
+        };
+        tell(archive, concluded(found, damage, chunks))?;
+    }
+    Ok(())
 }
 
 /// The files of one archive that have any of these chunks. None: `go_on` said no.
@@ -69,11 +100,76 @@ pub fn files(source: &Source, damaged: &HashSet<Id>, go_on: &mut dyn FnMut() -> 
             links.insert(item.path.clone());
         }
         if found.paths.len() < DamagedFiles::MAX {
-            found.paths.push(unix::logging::escape(&String::from_utf8_lossy(&item.path)));
+            found.paths.push(shown(&item.path));
         } else {
             found.more += 1;
         }
     }
     found.incomplete = incomplete.map(|why| unix::logging::escape(&why));
     Ok(Some(found))
+}
+
+/// What reading everything of a selection has shown.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Unreadable {
+    /// Paths of what is not whole, with all its names; at most [`Unreadable::MAX`].
+    pub paths: Vec<Vec<u8>>,
+    /// More of them.
+    pub more: u64,
+    /// Items that are whole.
+    pub whole: u64,
+    /// What of the list of files could not be read.
+    pub incomplete: Option<String>,
+}
+
+impl Unreadable {
+    /// Paths that are kept.
+    pub const MAX: usize = 10_000;
+}
+
+/// Reads the content of everything that is selected. None: `go_on` said no.
+///
+/// # Errors
+/// When the owner has gone for good.
+pub fn unreadable(source: &Source, selection: &mut Selection, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Unreadable>> {
+    let mut incomplete: Option<String> = None;
+    let mut complain = |_: Option<&[u8]>, why: &str| {
+        incomplete.get_or_insert_with(|| unix::logging::escape(why));
+    };
+    let mut found = Unreadable::default();
+    let mut links: HashSet<Vec<u8>> = HashSet::new();
+    let mut feed = Feed::open(source, selection, true)?;
+    while let Some(Chosen { item, name, body }) = feed.next(&mut complain)? {
+        let mut is_damaged = matches!(&body, Body::LinkTo(first) if links.contains(first));
+        while let Some((_, chunk)) = feed.chunk(&mut complain)? {
+            is_damaged |= chunk.is_err();
+            if !go_on() {
+                return Ok(None);
+            }
+        }
+        if !go_on() {
+            return Ok(None);
+        }
+        if !is_damaged {
+            found.whole += 1;
+            continue;
+        }
+        if links.len() < MOST_LINKS {
+            links.insert(name);
+        }
+        if found.paths.len() < Unreadable::MAX {
+            found.paths.push(item.path);
+        } else {
+            found.more += 1;
+        }
+    }
+    found.incomplete = incomplete;
+    Ok(Some(found))
+}
+
+/// A path as it is recorded.
+fn shown(path: &[u8]) -> String {
+    // A character has four bytes at most.
+    let cut = &path[..path.len().min(4 * DamagedFiles::LONGEST + 4)];
+    unix::logging::bounded(&unix::logging::escape(&String::from_utf8_lossy(cut)), DamagedFiles::LONGEST)
 }

@@ -136,6 +136,9 @@ fn zeros(out: &mut impl Write, mut count: u64) -> Result<()> {
     Ok(())
 }
 
+/// Said of a file with `chunks_healthy`: its chunks are whole, and not what the client had.
+pub(crate) const REPAIRED: &str = "it was damaged before: borg check --repair has put zeros in place of what was lost";
+
 /// What is wrong with the content of one file.
 #[derive(Debug, Default)]
 pub(crate) struct Trouble {
@@ -170,7 +173,7 @@ impl Trouble {
             complain(Some(&item.path), "its size is not what the archive says");
         }
         if item.chunks_healthy.is_some() {
-            complain(Some(&item.path), "it was damaged before: borg check --repair has put zeros in place of what was lost");
+            complain(Some(&item.path), REPAIRED);
         }
     }
 }

@@ -6,7 +6,7 @@
 //! *Is*: items and content in order, with bounded memory and as much work beside it as there are processors; selection by Borg's patterns; tar;
 //! extraction that cannot be led out of its target; comparison of two archives.
 //! *Is not*: a user of keys, repositories or the database; a printer of anything.
-//! *May be used by*: programs that people start, workers that import, and the confined process of a restore test.
+//! *May be used by*: programs that people start, and the confined processes of workers.
 //!
 //! | module | |
 //! |---|---|

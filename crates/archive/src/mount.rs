@@ -37,9 +37,10 @@ impl Mounted {
         self.0.guard.is_finished()
     }
 
-    /// Unmounts it.
+    /// Unmounts it, unless somebody has.
     pub fn end(self) -> Result<()> {
-        self.0.umount_and_join().map_err(Error::System)
+        let ended = if self.is_over() { self.0.join() } else { self.0.umount_and_join() };
+        ended.map_err(Error::System)
     }
 }
 

@@ -68,6 +68,13 @@ pub fn ask(mut stream: UnixStream, archive: &str) -> Result<UnixStream> {
     Ok(stream)
 }
 
+/// The id of the archive that the owner gives when it is asked for this one: an archive can be called like another one's id. The connection is of
+/// no more use.
+pub fn identity(stream: UnixStream, archive: &str) -> Result<String> {
+    let mut stream = ask(stream, archive)?;
+    Ok(read_json::<Readable>(&expect(&mut stream, reading::READABLE)?)?.id)
+}
+
 /// Hears what the owner says of the archive.
 fn greet(asked: &Asked, archive: &str) -> Result<(UnixStream, Readable, Vec<u8>)> {
     let mut stream = asked(archive)?;

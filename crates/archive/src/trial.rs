@@ -15,12 +15,13 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 use unix::beneath::Root;
+use unix::files::Room;
 use unix::logging::escape_bytes;
 
 /// What is left free of a file system besides what the sample takes.
 const SPARE: u64 = 16 << 20;
 
-/// About what a file takes besides its content.
+/// About what a file or a directory takes besides its content, unless blocks are larger.
 const FILE: u64 = 8 << 10;
 
 /// Complaints about the archive as such that are passed on.
@@ -104,10 +105,9 @@ pub fn run(source: &Source, trial: &Trial, directory: &Path, progress: &mut Prog
     let (sample, mut tried) = draw(source, trial, progress)?;
     let items = last_of_each_path(sample.files);
     tried.bytes = items.iter().map(|item| content_size(item)).sum();
-    let needed = tried.bytes + items.len() as u64 * FILE + SPARE;
-    let room = unix::files::room(directory).map_err(Error::Target)?;
-    if room < needed {
-        let why = format!("the sample needs {needed} bytes, and the file system of {} has {room}", directory.display());
+    let paths: Vec<&[u8]> = items.iter().map(|item| item.path.as_slice()).collect();
+    if let Err(why) = has_room(unix::files::room(directory).map_err(Error::Target)?, tried.bytes, &paths) {
+        let why = format!("the sample needs {why} in the file system of {}", directory.display());
         return Err(Error::Output(io::Error::new(io::ErrorKind::StorageFull, why)));
     }
     let (files, total) = (directory.join("files"), items.len() as u64);
@@ -119,6 +119,40 @@ pub fn run(source: &Source, trial: &Trial, directory: &Path, progress: &mut Prog
         progress("files compared", at as u64 + 1, total);
     }
     Ok(tried)
+}
+
+/// Whether so many bytes in files with these paths, and the directories that they are in, find room; if not, what is needed and what there is.
+fn has_room(room: Room, bytes: u64, paths: &[&[u8]]) -> std::result::Result<(), String> {
+    let made = paths.len() as u64 + directories(paths);
+    let needed = bytes.saturating_add(made.saturating_mul(FILE.max(2 * room.block))).saturating_add(SPARE);
+    if room.bytes < needed {
+        return Err(format!("{needed} bytes, and there are {}", room.bytes));
+    }
+    match room.files {
+        Some(files) if files < made => Err(format!("{made} files and directories (inodes), and there are {files}")),
+        _ => Ok(()),
+    }
+}
+
+/// How many directories there are above these paths. A path can have thousands of its own.
+fn directories(paths: &[&[u8]]) -> u64 {
+    let mut parents: Vec<Vec<&[u8]>> = paths
+        .iter()
+        .map(|path| {
+            let mut names: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".").collect();
+            names.pop();
+            names
+        })
+        .collect();
+    parents.sort_unstable();
+    let mut before: &[&[u8]] = &[];
+    let mut count = 0;
+    for names in &parents {
+        let common = names.iter().zip(before).take_while(|(name, other)| name == other).count();
+        count += (names.len() - common) as u64;
+        before = names;
+    }
+    count
 }
 
 fn draw(source: &Source, trial: &Trial, progress: &mut Progress<'_>) -> Result<(Sample<Arc<Item>>, Tried)> {
@@ -280,6 +314,26 @@ mod tests {
         let items: Vec<_> = [item("a", 1, 1), item("b", 2, 1), item("a", 3, 1)].into_iter().map(Arc::new).collect();
         let kept: Vec<u8> = last_of_each_path(items).iter().map(|item| item.chunks.as_ref().unwrap()[0].id.0[0]).collect();
         assert_eq!(kept, [2, 3]);
+    }
+
+    #[test]
+    fn directories_take_room_as_well() {
+        let count = |paths: &[&str]| directories(&paths.iter().map(|path| path.as_bytes()).collect::<Vec<_>>());
+        assert_eq!(count(&[]), 0);
+        assert_eq!(count(&["a", "b"]), 0);
+        assert_eq!(count(&["a/b/c", "a/b/d", "a/e", "a-b/c", "/a//b/./f"]), 3);
+        let deep: Vec<String> = (0..100).map(|n| format!("{n}/").repeat(1000) + "file").collect();
+        let deep: Vec<&[u8]> = deep.iter().map(String::as_bytes).collect();
+        assert_eq!(directories(&deep), 100_000);
+
+        let room = Room { bytes: 1 << 30, files: Some(100_100), block: 4096 };
+        assert_eq!(has_room(room, 1 << 20, &deep), Ok(()));
+        let why = has_room(Room { bytes: 100 << 20, ..room }, 1 << 20, &deep).unwrap_err();
+        assert!(why.ends_with("bytes, and there are 104857600"), "{why}");
+        let why = has_room(Room { files: Some(100_099), ..room }, 1 << 20, &deep).unwrap_err();
+        assert_eq!(why, "100100 files and directories (inodes), and there are 100099");
+        assert_eq!(has_room(Room { files: None, ..room }, 1 << 20, &deep), Ok(()));
+        assert!(has_room(Room { block: 64 << 10, ..room }, 1 << 20, &deep).is_err());
     }
 
     #[test]

@@ -9,15 +9,18 @@ use crate::source::Source;
 use borg::Id;
 use borg::item::{Item, ItemLimits, ItemParser};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::BinaryHeap;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use wire::importing::{Counted, Use};
 
 /// Uses in memory before they are written down, some 50 MB.
 const IN_MEMORY: usize = 1 << 20;
+
+/// So often what fits into memory is written before what was written is merged.
+const RUNS: u64 = 8;
 
 /// Uses of one sorted run that are read at a time.
 const READ: usize = 4096;
@@ -25,28 +28,27 @@ const READ: usize = 4096;
 /// Pieces of the list of files that are asked for ahead.
 const AHEAD: usize = 16;
 
-/// Files that are named.
-const NAMED: usize = 20;
-
 const REGULAR: u32 = 0o100_000;
 const FORMAT: u32 = 0o170_000;
 
 /// Everything that an archive's files refer to.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Uses {
-    sorter: Sorter,
+    /// The scratch file that has it ([`Use`] after [`Use`], sorted by id, each id once, from the file's beginning), the first or the second.
+    pub file: usize,
+    /// How many there are.
+    pub uses: u64,
     /// What was counted.
     pub counted: Counted,
 }
 
-/// Reads the whole list of files. `scratch` makes files without a name; `go_on` hears how many pieces of how many were read, and ends it
-/// with false: then there is no result.
-pub fn collect(
-    source: &Source,
-    scratch: &mut dyn FnMut() -> std::io::Result<File>,
-    go_on: &mut dyn FnMut(usize, usize) -> bool,
-) -> Result<Option<Uses>> {
-    let mut sorter = Sorter::new(IN_MEMORY);
+/// Reads the whole list of files. The result is in one of the scratch files; both are empty at first. `go_on` hears how many pieces of how many were
+/// read, and ends it with false: then there is no result.
+///
+/// # Errors
+/// Besides all that reading can fail of: more than `most` different chunks.
+pub fn collect(source: &Source, most: u64, scratch: &[File; 2], go_on: &mut dyn FnMut(usize, usize) -> bool) -> Result<Option<Uses>> {
+    let mut sorter = Sorter::new(IN_MEMORY, most, scratch);
     let mut counted = Counted::default();
     let whole = each_item(source, go_on, &mut |item| {
         if is_file(item) {
@@ -56,24 +58,19 @@ pub fn collect(
             counted.repaired += 1;
         }
         let count = u64::from(item.part.is_none());
-        item.chunks.iter().flatten().try_for_each(|chunk| sorter.add(Use { id: chunk.id.0, size: chunk.size, count }, scratch))
+        item.chunks.iter().flatten().try_for_each(|chunk| sorter.add(Use { id: chunk.id.0, size: chunk.size, count }))
     })?;
-    Ok(whole.then_some(Uses { sorter, counted }))
+    if !whole {
+        return Ok(None);
+    }
+    let (file, uses) = sorter.finish()?;
+    Ok(Some(Uses { file, uses, counted }))
 }
 
-/// Names some of the files that have one of these chunks.
-pub fn files_with(source: &Source, ids: &HashSet<Id>, go_on: &mut dyn FnMut(usize, usize) -> bool) -> Result<(Vec<Vec<u8>>, u64)> {
-    let (mut files, mut count) = (vec![], 0);
-    each_item(source, go_on, &mut |item| {
-        if item.chunks.iter().flatten().any(|chunk| ids.contains(&chunk.id)) {
-            count += 1;
-            if files.len() < NAMED {
-                files.push(item.path.clone());
-            }
-        }
-        Ok(())
-    })?;
-    Ok((files, count))
+/// Bytes that each of the scratch files may need for so many different chunks, however often the archive names them.
+#[must_use]
+pub fn scratch_bytes(most: u64) -> u64 {
+    (merge_at(IN_MEMORY, most).saturating_add(2 * IN_MEMORY as u64)).saturating_mul(Use::SIZE as u64)
 }
 
 /// Borg 1.x: the first of hard links only, and no parts.
@@ -103,114 +100,157 @@ fn each_item(source: &Source, go_on: &mut dyn FnMut(usize, usize) -> bool, each:
     Ok(true)
 }
 
-impl Uses {
-    /// All of them, sorted by id, each id once.
-    pub fn each(self, each: &mut dyn FnMut(Use) -> Result<()>) -> Result<()> {
-        self.sorter.finish(each)
-    }
+/// Uses in one file at which they are merged, when so many were left of them the last time.
+fn merge_at(in_memory: usize, left: u64) -> u64 {
+    left.saturating_mul(2).max(RUNS * in_memory as u64)
 }
 
-/// Uses in runs that are sorted by themselves.
+/// Uses in runs that are sorted by themselves. The same ones again and again take no more room than once: runs are merged as they come.
 #[derive(Debug)]
-struct Sorter {
+struct Sorter<'a> {
     memory: Vec<Use>,
-    most: usize,
-    file: Option<Arc<File>>,
+    in_memory: usize,
+    /// Different ones that are taken.
+    most: u64,
+    files: &'a [File; 2],
+    /// The file that has the runs.
+    at: usize,
     /// Where each run is in the file, in uses.
-    runs: Vec<std::ops::Range<u64>>,
+    runs: Vec<Range<u64>>,
+    merge_at: u64,
 }
 
-impl Sorter {
-    fn new(most: usize) -> Sorter {
-        Sorter { memory: vec![], most, file: None, runs: vec![] }
+impl<'a> Sorter<'a> {
+    fn new(in_memory: usize, most: u64, files: &'a [File; 2]) -> Sorter<'a> {
+        Sorter { memory: vec![], in_memory, most, files, at: 0, runs: vec![], merge_at: merge_at(in_memory, 0) }
     }
 
-    fn add(&mut self, one: Use, scratch: &mut dyn FnMut() -> std::io::Result<File>) -> Result<()> {
+    fn add(&mut self, one: Use) -> Result<()> {
         self.memory.push(one);
-        if self.memory.len() >= self.most {
+        if self.memory.len() >= self.in_memory {
             merge(&mut self.memory)?;
             // Most are the same again and again.
-            if self.memory.len() > self.most / 2 {
-                self.spill(scratch).map_err(Error::Scratch)?;
+            if self.memory.len() > self.in_memory / 2 {
+                self.spill()?;
             }
         }
         Ok(())
     }
 
-    fn spill(&mut self, scratch: &mut dyn FnMut() -> std::io::Result<File>) -> std::io::Result<()> {
-        let file = match &self.file {
-            Some(file) => Arc::clone(file),
-            None => Arc::clone(self.file.insert(Arc::new(scratch()?))),
-        };
+    fn spill(&mut self) -> Result<()> {
         let begin = self.runs.last().map_or(0, |run| run.end);
-        let mut out = BufWriter::with_capacity(1 << 18, &*file);
-        let mut bytes = Vec::with_capacity(Use::SIZE);
-        for one in &self.memory {
-            bytes.clear();
-            one.encode(&mut bytes);
-            out.write_all(&bytes)?;
-        }
-        out.flush()?;
-        self.runs.push(begin..begin + self.memory.len() as u64);
+        let mut out = Out::at(&self.files[self.at], begin)?;
+        self.memory.iter().try_for_each(|one| out.add(one))?;
+        let end = begin + out.finish()?;
+        self.runs.push(begin..end);
         self.memory.clear();
+        if end >= self.merge_at {
+            let left = self.merge_runs()?;
+            self.runs = vec![Range { start: 0, end: left }];
+            self.merge_at = merge_at(self.in_memory, left);
+        }
         Ok(())
     }
 
-    fn finish(mut self, each: &mut dyn FnMut(Use) -> Result<()>) -> Result<()> {
+    /// Everything in the other file, in one run; how many there are.
+    fn merge_runs(&mut self) -> Result<u64> {
+        let (from, to) = (&self.files[self.at], &self.files[1 - self.at]);
+        let mut runs: Vec<Run<'_>> = self.runs.drain(..).map(|left| Run { file: from, left, read: vec![], at: 0 }).collect();
+        runs.push(Run { file: from, left: 0..0, read: std::mem::take(&mut self.memory), at: 0 });
+        let (mut out, most) = (Out::at(to, 0)?, self.most);
+        each(&mut runs, &mut |one| {
+            out.add(&one)?;
+            if out.count > most {
+                let why = format!("it refers to more than {most} different chunks (objects); `borgcube settings edit` raises that");
+                return Err(Error::TooLarge(why));
+            }
+            Ok(())
+        })?;
+        let count = out.finish()?;
+        from.set_len(0).map_err(Error::Scratch)?;
+        self.at = 1 - self.at;
+        Ok(count)
+    }
+
+    /// The file that has all of them, and how many there are.
+    fn finish(mut self) -> Result<(usize, u64)> {
         merge(&mut self.memory)?;
-        let Some(file) = self.file else { return self.memory.into_iter().try_for_each(each) };
-        let mut runs: Vec<Run> =
-            self.runs.into_iter().map(|left| Run { file: Some(Arc::clone(&file)), left, read: vec![], at: 0 }).collect();
-        runs.push(Run { file: None, left: 0..0, read: self.memory, at: 0 });
-        let mut heap = BinaryHeap::new();
-        for (number, run) in runs.iter_mut().enumerate() {
-            if let Some(first) = run.next()? {
-                heap.push(Reverse((first.id, number, first.size, first.count)));
-            }
+        let count = self.merge_runs()?;
+        Ok((self.at, count))
+    }
+}
+
+/// Writes uses one behind the other.
+struct Out<'a> {
+    file: BufWriter<&'a File>,
+    bytes: Vec<u8>,
+    count: u64,
+}
+
+impl Out<'_> {
+    fn at(mut file: &File, begin: u64) -> Result<Out<'_>> {
+        file.seek(SeekFrom::Start(begin * Use::SIZE as u64)).map_err(Error::Scratch)?;
+        Ok(Out { file: BufWriter::with_capacity(1 << 18, file), bytes: Vec::with_capacity(Use::SIZE), count: 0 })
+    }
+
+    fn add(&mut self, one: &Use) -> Result<()> {
+        self.bytes.clear();
+        one.encode(&mut self.bytes);
+        self.count += 1;
+        self.file.write_all(&self.bytes).map_err(Error::Scratch)
+    }
+
+    fn finish(mut self) -> Result<u64> {
+        self.file.flush().map_err(Error::Scratch)?;
+        Ok(self.count)
+    }
+}
+
+/// All of sorted runs, sorted, each id once.
+fn each(runs: &mut [Run<'_>], each: &mut dyn FnMut(Use) -> Result<()>) -> Result<()> {
+    let mut heap = BinaryHeap::new();
+    for (number, run) in runs.iter_mut().enumerate() {
+        if let Some(first) = run.next()? {
+            heap.push(Reverse((first.id, number, first.size, first.count)));
         }
-        let mut last: Option<Use> = None;
-        while let Some(Reverse((id, number, size, count))) = heap.pop() {
-            if let Some(next) = runs[number].next()? {
-                heap.push(Reverse((next.id, number, next.size, next.count)));
-            }
-            let one = Use { id, size, count };
-            match &mut last {
-                Some(last) if last.id == id => join(last, &one)?,
-                last => {
-                    if let Some(done) = last.replace(one) {
-                        each(done)?;
-                    }
+    }
+    let mut last: Option<Use> = None;
+    while let Some(Reverse((id, number, size, count))) = heap.pop() {
+        if let Some(next) = runs[number].next()? {
+            heap.push(Reverse((next.id, number, next.size, next.count)));
+        }
+        let one = Use { id, size, count };
+        match &mut last {
+            Some(last) if last.id == id => join(last, &one)?,
+            last => {
+                if let Some(done) = last.replace(one) {
+                    each(done)?;
                 }
             }
         }
-        last.map_or(Ok(()), each)
     }
+    last.map_or(Ok(()), each)
 }
 
 /// A sorted run, read in parts.
-struct Run {
-    file: Option<Arc<File>>,
-    left: std::ops::Range<u64>,
+struct Run<'a> {
+    file: &'a File,
+    left: Range<u64>,
     read: Vec<Use>,
     at: usize,
 }
 
-impl Run {
+impl Run<'_> {
     fn next(&mut self) -> Result<Option<Use>> {
-        if self.at == self.read.len()
-            && let Some(file) = &self.file
-        {
+        if self.at == self.read.len() && !self.left.is_empty() {
             let count = (self.left.end - self.left.start).min(READ as u64);
             let mut bytes = vec![0; count as usize * Use::SIZE];
-            file.read_exact_at(&mut bytes, self.left.start * Use::SIZE as u64).map_err(Error::Scratch)?;
+            self.file.read_exact_at(&mut bytes, self.left.start * Use::SIZE as u64).map_err(Error::Scratch)?;
             self.read = Use::decode_all(&bytes)?.collect();
             (self.left.start, self.at) = (self.left.start + count, 0);
         }
         let one = self.read.get(self.at).copied();
-        self.at += 1;
-        if one.is_none() {
-            self.at = self.read.len();
-        }
+        self.at += usize::from(one.is_some());
         Ok(one)
     }
 }
@@ -248,30 +288,32 @@ mod tests {
         Use { id, size: n, count: 1 }
     }
 
-    fn sorted(most: usize, uses: &[Use]) -> Result<(Vec<Use>, usize)> {
-        let mut files = 0;
-        let mut sorter = Sorter::new(most);
+    /// The uses, and the most bytes that were in both files together whenever something was added.
+    fn sorted(in_memory: usize, most: u64, uses: impl IntoIterator<Item = Use>) -> Result<(Vec<Use>, u64)> {
+        let files = [(); 2].map(|()| tempfile::tempfile().unwrap());
+        let bytes = || files.iter().map(|file| file.metadata().unwrap().len()).sum::<u64>();
+        let (mut sorter, mut largest, mut runs) = (Sorter::new(in_memory, most, &files), 0, 0);
         for one in uses {
-            sorter.add(*one, &mut || {
-                files += 1;
-                tempfile::tempfile()
-            })?;
+            sorter.add(one)?;
+            if sorter.runs.len() != runs {
+                (runs, largest) = (sorter.runs.len(), largest.max(bytes()));
+            }
         }
-        let mut all = vec![];
-        sorter.finish(&mut |one| {
-            all.push(one);
-            Ok(())
-        })?;
-        Ok((all, files))
+        let (file, count) = sorter.finish()?;
+        let mut all = vec![0; files[file].metadata().unwrap().len() as usize];
+        files[file].read_exact_at(&mut all, 0).unwrap();
+        let all: Vec<Use> = Use::decode_all(&all)?.collect();
+        assert_eq!((all.len() as u64, files[1 - file].metadata().unwrap().len()), (count, 0));
+        Ok((all, largest))
     }
 
     #[test]
     fn what_does_not_fit_into_memory_comes_out_the_same() {
         let uses: Vec<Use> = (0..30_000).chain(0..10_000).chain((0..100).cycle().take(5000)).map(one).collect();
-        let (small, files) = sorted(1000, &uses).unwrap();
-        assert_eq!(files, 1);
-        let (large, files) = sorted(1 << 20, &uses).unwrap();
-        assert_eq!(files, 0);
+        let (small, largest) = sorted(1000, 30_000, uses.clone()).unwrap();
+        assert!(largest > 0);
+        let (large, largest) = sorted(1 << 20, 30_000, uses).unwrap();
+        assert_eq!(largest, 0);
         assert!(small == large && small.len() == 30_000);
         assert!(small.is_sorted_by(|a, b| a.id < b.id));
         assert_eq!(small.iter().map(|one| one.count).sum::<u64>(), 45_000);
@@ -280,16 +322,39 @@ mod tests {
     }
 
     #[test]
+    fn the_same_chunks_again_and_again_take_no_more_room() {
+        let again = (0..500).flat_map(|_| 0..2000).map(one);
+        let (all, largest) = sorted(1000, 2000, again).unwrap();
+        assert!(all.len() == 2000 && all.iter().all(|one| one.count == 500));
+        // What is merged and what it becomes.
+        let most = (merge_at(1000, 2000) + 1000 + 2000) * Use::SIZE as u64;
+        assert!(largest <= most, "{largest} of {most}");
+        assert!(scratch_bytes(2000) >= most && scratch_bytes(50_000_000) < 5 << 30, "{}", scratch_bytes(50_000_000));
+    }
+
+    #[test]
+    fn more_different_chunks_than_allowed_are_refused() {
+        for in_memory in [1000, 1 << 20] {
+            assert_eq!(sorted(in_memory, 30_000, (0..30_000).map(one)).unwrap().0.len(), 30_000);
+            let refused = sorted(in_memory, 29_999, (0..30_000).map(one)).unwrap_err();
+            assert!(matches!(&refused, Error::TooLarge(why) if why.contains("29999") && why.contains("settings edit")), "{refused}");
+        }
+        // Long before its end.
+        let endless = (0..u32::MAX).map(one);
+        assert!(sorted(1000, 5000, endless).is_err());
+    }
+
+    #[test]
     fn two_sizes_of_one_chunk_are_nonsense_wherever_they_meet() {
         let mut uses: Vec<Use> = (0..3000).map(one).collect();
         uses.push(Use { size: 6, ..one(5) });
         for most in [1000, 1 << 20] {
-            assert!(matches!(sorted(most, &uses), Err(Error::Incomplete(_))), "{most}");
+            assert!(matches!(sorted(most, 1 << 20, uses.clone()), Err(Error::Incomplete(_))), "{most}");
         }
     }
 
     #[test]
     fn nothing_is_nothing() {
-        assert_eq!(sorted(10, &[]).unwrap(), (vec![], 0));
+        assert_eq!(sorted(10, 0, []).unwrap(), (vec![], 0));
     }
 }

@@ -217,7 +217,7 @@ impl Cause {
             RepositoryDoesNotExist => "See whether the repository's disk is mounted; `borgcube repository show` names the path.",
             RepositoryInvalid => "The path holds something else than a Borg 1.x repository; `borgcube repository edit --url` changes it.",
             RepositoryCheckNeeded => {
-                "Run stock `borg check` on the repository and read its verdict; copy the repository before you repair anything, and never repair with a borg older than 1.4."
+                "`borgcube repository check NAME`, then `borgcube repository damage NAME` say what is damaged and what to do. Copy the repository before you repair anything, and never repair with a borg older than 1.4."
             }
             RepositoryEnospc => {
                 "Free space on the repository's file system by other means; then `archive delete` and `repository compact` can free more. Of this backup, what its last checkpoint holds is kept."

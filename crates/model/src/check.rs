@@ -331,6 +331,12 @@ pub struct Damage {
     /// More of them.
     #[serde(default)]
     pub more_unknown: u64,
+    /// Why the repository cannot even be opened, when that was tried last. None: it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unopenable: Option<String>,
+    /// Chunks that were damaged or missing and are not any more: they were sent again, or belong to no archive any more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub healed: u64,
 }
 
 /// An archive with damage.
@@ -369,9 +375,20 @@ pub struct DamagedFiles {
     pub incomplete: Option<String>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks this way")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl DamagedFiles {
     /// Paths that are named for each archive.
     pub const MAX: usize = 50;
+
+    /// Characters of a path that are kept; what is longer is cut, with a mark.
+    pub const LONGEST: usize = 300;
+
+    /// Characters of a sentence.
+    pub const SENTENCE: usize = 500;
 }
 
 impl Damage {
@@ -381,24 +398,146 @@ impl Damage {
     /// Archives that are named.
     pub const MAX_ARCHIVES: usize = 500;
 
+    /// Whether the archive with this id is concerned, or may be.
+    #[must_use]
+    pub fn concerns(&self, id: &str) -> bool {
+        self.more_archives > 0 || self.archives.iter().chain(&self.unknown).any(|archive| archive.id == id)
+    }
+
+    /// Bytes of the record, about. Who wrote an archive chose the paths in it.
+    pub const LONGEST: usize = 1 << 20;
+
+    /// Leaves out what is more than [`Damage::LONGEST`]: paths, of the archives that have most of them first, then archives; counted among the others.
+    pub fn fit(&mut self) {
+        /// What there is about a text or an archive besides its text.
+        const BESIDE: usize = 300;
+        let of = |text: &String| text.len() + 8;
+        let paths = |archive: &DamagedArchive| archive.files.iter().flat_map(|files| &files.paths).map(of).sum::<usize>();
+        let texts = |archive: &DamagedArchive| {
+            let why = archive.files.iter().filter_map(|files| files.incomplete.as_ref());
+            BESIDE + archive.name.len() + archive.error.iter().chain(why).map(of).sum::<usize>()
+        };
+        let all = || self.archives.iter().chain(&self.unknown);
+        let mut size =
+            BESIDE + self.errors.iter().map(of).sum::<usize>() + all().map(|archive| paths(archive) + texts(archive)).sum::<usize>();
+        while size > Damage::LONGEST {
+            let most = self.archives.iter_mut().chain(&mut self.unknown).max_by_key(|archive| paths(archive));
+            if let Some(files) = most.and_then(|archive| archive.files.as_mut())
+                && let Some(path) = files.paths.pop()
+            {
+                files.more += 1;
+                size -= of(&path);
+            } else if let Some(archive) = self.unknown.pop() {
+                self.more_unknown += 1;
+                size -= texts(&archive);
+            } else if let Some(archive) = self.archives.pop() {
+                self.more_archives += 1;
+                size -= texts(&archive);
+            } else {
+                break;
+            }
+        }
+    }
+
     /// The clients concerned.
     #[must_use]
     pub fn clients(&self) -> BTreeSet<&ClientName> {
         self.archives.iter().filter_map(|archive| archive.client.as_ref()).collect()
     }
 
+    /// Archives that are concerned, the unnamed ones as well.
+    #[must_use]
+    pub fn archive_count(&self) -> u64 {
+        self.archives.len() as u64 + self.more_archives
+    }
+
     /// One sentence.
     #[must_use]
     pub fn summary(&self) -> String {
         let many = |number: u64, what: &str| if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") };
-        let archives = many(self.archives.len() as u64 + self.more_archives, "archive");
+        let archives = many(self.archive_count(), "archive");
         let clients: Vec<&str> = self.clients().into_iter().map(ClientName::as_str).take(5).collect();
         let of = if clients.is_empty() { String::new() } else { format!(" of {}", clients.join(", ")) };
         let unknown = match self.unknown.len() as u64 + self.more_unknown {
             0 => String::new(),
             n => format!("; of {} of other origin nobody can tell", many(n, "archive")),
         };
-        format!("{} damaged or missing, in {archives}{of}{unknown}", many(self.chunks, "chunk"))
+        let what = match (self.chunks, self.archive_count()) {
+            (0, 0) if self.error_count > 0 => {
+                format!("{} in its files, and no archive known to be concerned", many(self.error_count, "error"))
+            }
+            (0, 0) => "no damage found any more, and not everything looked at since".to_owned(),
+            (0, _) => format!("something wrong with {archives}{of}"),
+            (chunks, _) => format!("{} damaged or missing, in {archives}{of}", many(chunks, "chunk")),
+        };
+        let healed = if self.healed == 0 { String::new() } else { format!("; {} healed", many(self.healed, "chunk")) };
+        match &self.unopenable {
+            None => format!("{what}{unknown}{healed}"),
+            Some(_) if self.chunks == 0 && self.archive_count() == 0 => "it cannot be opened".to_owned(),
+            Some(_) => format!("it cannot be opened; known from before: {what}{unknown}{healed}"),
+        }
+    }
+
+    /// The damage after a look that has found nothing of it any more, and was no look at everything. `all_archives`: at archives it was.
+    #[must_use]
+    pub fn not_found_again(self, all_archives: bool) -> Damage {
+        let mut damage = self.opened(0);
+        damage.archives.retain(|archive| archive.error.is_some() && !all_archives);
+        damage.archives.iter_mut().for_each(|archive| archive.chunks = 0);
+        (damage.chunks, damage.unknown, damage.more_archives, damage.more_unknown) = (0, vec![], 0, 0);
+        damage
+    }
+
+    /// The damage of a repository that could be opened, and has so many damaged chunks now.
+    #[must_use]
+    pub fn opened(mut self, chunks: u64) -> Damage {
+        self.healed += self.chunks.saturating_sub(chunks);
+        if self.unopenable.take().is_some() {
+            let before = self.errors.len();
+            self.errors.retain(|error| !error.starts_with(Damage::UNOPENABLE));
+            self.error_count = self.error_count.saturating_sub((before - self.errors.len()) as u64);
+        }
+        self
+    }
+
+    /// The damage of a repository that cannot be opened, found `now`, with what was known before.
+    #[must_use]
+    pub fn unopened(earlier: Option<Damage>, why: &str, now: Timestamp) -> Damage {
+        let mut damage = match earlier {
+            Some(earlier) => earlier.opened(u64::MAX),
+            None => Damage {
+                since: now,
+                found: now,
+                needs_data: false,
+                errors: vec![],
+                error_count: 0,
+                chunks: 0,
+                archives: vec![],
+                more_archives: 0,
+                unknown: vec![],
+                more_unknown: 0,
+                unopenable: None,
+                healed: 0,
+            },
+        };
+        damage.found = now;
+        damage.errors.insert(0, format!("{}: {why}", Damage::UNOPENABLE));
+        damage.errors.truncate(Damage::MAX_ERRORS);
+        damage.error_count += 1;
+        damage.unopenable = Some(why.to_owned());
+        damage
+    }
+
+    /// How the sentence begins that says why the repository cannot be opened.
+    const UNOPENABLE: &str = "it cannot be opened";
+
+    /// Why nothing is pruned, and what to do.
+    #[must_use]
+    pub fn refuses_prune(&self, repository: &RepositoryName) -> String {
+        format!(
+            "nothing is pruned while repository {repository} is damaged ({}), because what is old may be all that is sound: `borgcube repository damage {repository}` says what to do",
+            self.summary()
+        )
     }
 }
 

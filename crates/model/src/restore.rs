@@ -76,6 +76,23 @@ impl Restore {
         self.has_all_paths() && self.patterns.is_empty() && self.excludes.is_empty()
     }
 
+    /// The same without these files of the archive, whatever else selects them.
+    ///
+    /// # Errors
+    /// With what they are together, they do not fit into a command line.
+    pub fn without(&self, files: &[Vec<u8>]) -> Result<Restore, String> {
+        let mut less = self.clone();
+        less.excludes.splice(0..0, files.iter().map(|path| exactly(path)));
+        less.check()?;
+        Ok(less)
+    }
+
+    /// The paths as patterns with their style; none: everything.
+    #[must_use]
+    pub fn path_patterns(&self) -> Vec<String> {
+        if self.has_all_paths() { vec![] } else { self.paths.iter().map(|path| format!("pp:{}", inside(path))).collect() }
+    }
+
     fn has_all_paths(&self) -> bool {
         self.paths.is_empty() || self.paths.iter().any(|path| inside(path).is_empty())
     }
@@ -127,9 +144,7 @@ impl Restore {
         args.push("--".into());
         args.push(format!("::{}", self.archive));
         // Borg 1.x: what stands here is a path unless it begins with the name of a style.
-        if !self.has_all_paths() {
-            args.extend(self.paths.iter().map(|path| format!("pp:{}", inside(path))));
-        }
+        args.extend(self.path_patterns());
         args
     }
 }
@@ -137,6 +152,28 @@ impl Restore {
 /// A path as it stands in archives. (Borg 1.x: without the slash at its beginning; everything is below the empty path.)
 fn inside(path: &str) -> &str {
     path.trim_start_matches('/')
+}
+
+/// The pattern of Borg's that matches this path and, but for bytes that no text has, no other. (Borg 1.x looks for `pf:` before all other patterns.)
+fn exactly(path: &[u8]) -> String {
+    match std::str::from_utf8(path) {
+        Ok(text) if !text.chars().any(|c| c == '\n' || c == '\0') => format!("pf:{text}"),
+        _ => {
+            let mut pattern = "re:(?s)^".to_owned();
+            for chunk in path.utf8_chunks() {
+                for c in chunk.valid().chars() {
+                    match c {
+                        '\n' | '\0' => pattern.push('.'),
+                        c if c.is_ascii_alphanumeric() || !c.is_ascii() => pattern.push(c),
+                        c => pattern.extend(['\\', c]),
+                    }
+                }
+                // Each is one character to Python.
+                chunk.invalid().iter().for_each(|_| pattern.push('.'));
+            }
+            pattern + "$"
+        }
+    }
 }
 
 #[cfg(test)]
@@ -173,6 +210,15 @@ mod tests {
         assert!(!some.is_whole() && some.check().is_ok());
         let expected = "extract --log-json --progress --sparse --exclude=-n --pattern=- *.o -- ::web1-etc-1 pp:etc/ssh pp:re:x pp:--help";
         assert_eq!(some.borg_arguments().join(" "), expected);
+    }
+
+    #[test]
+    fn files_are_left_out_before_anything_selects_them() {
+        let some = Restore { paths: vec!["/etc".into()], excludes: vec!["*.o".into()], patterns: vec!["+ x".into()], ..restore() };
+        let less = some.without(&[b"etc/it's *".to_vec(), b"etc/a.\xff\n-b\xc3\xa4".to_vec()]).unwrap();
+        assert_eq!(less.excludes, ["pf:etc/it's *", "re:(?s)^etc\\/a\\...\\-b\u{e4}$", "*.o"]);
+        assert_eq!((&less.paths, less.path_patterns()), (&some.paths, vec!["pp:etc".to_owned()]));
+        assert!(restore().without(&vec![b"x".to_vec(); MAX_WORDS + 1]).unwrap_err().contains("too many"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::import::Import;
 use crate::names::{CheckName, ClientName, ConfigName, Label, PolicyName, RepositoryName};
 use crate::restore::Restore;
 use crate::restore_test::RestoreTest;
+use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -227,6 +228,9 @@ pub enum Yield {
         /// How much of the content was.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         data: Option<Coverage>,
+        /// Nothing was due: when anything was looked at last.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        not_due_since: Option<Timestamp>,
     },
     /// Of a compact.
     Compacted {

@@ -48,7 +48,14 @@ pub fn collect(owner: &Owner, open: &Open, removed: &[Archive], kept: &[&ViewLis
     let mut known = open.opening.known();
     let mut doomed = vec![];
     for id in candidates {
-        if kept_anyway.contains(&id) || known.is_claimed(&id) || !known.is_stored(&id).map_err(|e| of_repository(&e))? {
+        if kept_anyway.contains(&id) {
+            continue;
+        }
+        if known.is_claimed(&id) {
+            known.abandon(&id)?;
+            continue;
+        }
+        if !known.is_stored(&id).map_err(|e| of_repository(&e))? {
             continue;
         }
         let holders = owner.jobs.holders(&open.opening, jobs, &id)?;

@@ -39,7 +39,7 @@ impl Session<'_> {
             if known.claim(&id, claimant, seen).map_err(|e| of_repository(&e))? {
                 return Ok(());
             }
-            known.add_fresh(id, claimant);
+            known.add_fresh(id, claimant).map_err(|e| of_repository(&e))?;
             let request = Request::Put { opening: Arc::clone(&opening), id, envelope, size: put.size, permit };
             self.owner.writer.send(request).map_err(|_| ending())?;
         }

@@ -58,9 +58,16 @@ struct Fresh {
     published: bool,
     /// What was there before was damaged or missing, and archives may refer to it: it stays, even if nobody claims it any more.
     resent: bool,
+    /// A damaged copy is below it, which is back if this one is discarded.
+    covers: bool,
 }
 
 impl Fresh {
+    /// Durable, or there before.
+    fn of(first: Claimant) -> Fresh {
+        Fresh { first, shared: false, stored: true, published: true, resent: false, covers: false }
+    }
+
     fn is_claimed(&self) -> bool {
         self.first != Claimant::NOBODY || self.shared
     }
@@ -128,6 +135,8 @@ pub struct Known {
     losses: u64,
     /// Damaged: stored, and as good as absent.
     spoiled: Spoiled,
+    /// Of those, what this transaction has stored, and nobody has any more.
+    ruined: IdSet,
 }
 
 impl Known {
@@ -154,6 +163,7 @@ impl Known {
             epoch: Arc::default(),
             losses: 0,
             spoiled: Spoiled::default(),
+            ruined: IdSet::default(),
         }
     }
 
@@ -190,8 +200,16 @@ impl Known {
                 continue;
             }
             // Whoever relies on it has nothing.
-            if !self.spoiled.contains(id) && self.fresh.get(id).is_some_and(|fresh| fresh.stored) {
-                self.forget(id);
+            if !self.spoiled.contains(id)
+                && self.fresh.get(id).is_some_and(|fresh| fresh.stored)
+                && let Some(fresh) = self.forget(id)
+            {
+                // It is still there, and to go.
+                if fresh.published {
+                    self.orphan(*id, fresh.resent);
+                } else {
+                    self.ruined.insert(*id);
+                }
             }
             ids.insert(*id);
         }
@@ -269,6 +287,11 @@ impl Known {
         self.fresh.contains_key(id)
     }
 
+    /// Whether it was damaged and has been sent again, so that only the writer can tell which copy there is.
+    pub fn is_sent_again(&self, id: &Id) -> bool {
+        self.spoiled.contains(id) && self.fresh.contains_key(id)
+    }
+
     /// This job's session sent this object; false if it has to be stored. To be undone by [`Known::release`].
     pub fn claim(&mut self, id: &Id, job: Claimant, seen: Option<Seen>) -> Result<bool> {
         if self.is_fresh(id) {
@@ -282,7 +305,7 @@ impl Known {
     /// by [`Known::release`].
     pub fn rely(&mut self, id: &Id, job: Claimant) -> bool {
         if !self.spoiled.contains(id) && self.durable.remove(id) {
-            self.set(*id, Fresh { first: job, shared: false, stored: true, published: true, resent: false });
+            self.set(*id, Fresh::of(job));
             return true;
         }
         let Some(fresh) = self.fresh.get_mut(id) else { return false };
@@ -301,10 +324,25 @@ impl Known {
     }
 
     /// A session's object is about to be stored; [`Known::claim`] said false.
-    pub fn add_fresh(&mut self, id: Id, job: Claimant) {
+    pub fn add_fresh(&mut self, id: Id, job: Claimant) -> Result<()> {
+        let is_spoiled = self.spoiled.contains(&id);
+        let is_ruined = self.ruined.contains(&id);
+        let covers = is_spoiled && !is_ruined && !self.going.contains_key(&id) && self.stored.contains(&id)?;
         // An orphan that is damaged is nobody's as before.
-        let resent = !self.durable.remove(&id) && self.spoiled.contains(&id);
-        self.set(id, Fresh { first: job, shared: false, stored: false, published: false, resent });
+        let resent = !self.durable.remove(&id) && !is_ruined && is_spoiled;
+        self.set(id, Fresh { stored: false, published: false, resent, covers, ..Fresh::of(job) });
+        Ok(())
+    }
+
+    /// No archive refers any more to what was damaged, and a session has sent it again: it goes with that session, and what it covers as well.
+    /// The next commit notes it in the journal.
+    pub fn abandon(&mut self, id: &Id) -> std::result::Result<(), Failure> {
+        let Some(fresh) = self.fresh.get_mut(id).filter(|fresh| fresh.resent) else { return Ok(()) };
+        fresh.resent = false;
+        if fresh.covers && fresh.stored && !fresh.published {
+            self.deleted.push(*id);
+        }
+        self.unpublished.push(*id)
     }
 
     /// An object that is stored and durable, and that no archive refers to any more, belongs to these jobs now. The next commit notes it in
@@ -313,7 +351,7 @@ impl Known {
         self.unpublished.push(id)?;
         // It may be an orphan already, and would go as one while they rely on it.
         self.durable.remove(&id);
-        self.set(id, Fresh { first: Claimant::NOBODY, shared: false, stored: true, published: true, resent: false });
+        self.set(id, Fresh::of(Claimant::NOBODY));
         jobs.iter().for_each(|job| {
             self.rely(&id, *job);
         });
@@ -353,14 +391,25 @@ impl Known {
             Some(fresh) if fresh.stored => Ok(false),
             Some(fresh) if fresh.is_claimed() => {
                 fresh.stored = true;
+                if fresh.covers && !fresh.resent {
+                    self.deleted.push(*id);
+                }
+                self.ruined.remove(id);
                 self.unpublished.push(*id)?;
                 self.add(*id);
                 Ok(true)
             }
             _ => {
-                self.forget(id);
+                self.give_up(id);
                 Ok(false)
             }
+        }
+    }
+
+    /// It is not stored any more; what it would have covered is an orphan as before.
+    fn give_up(&mut self, id: &Id) {
+        if self.forget(id).is_some_and(|fresh| fresh.covers && !fresh.resent) {
+            self.durable.insert(*id);
         }
     }
 
@@ -375,8 +424,8 @@ impl Known {
     pub fn remove(&mut self, id: &Id) {
         let fresh = self.forget(id);
         self.durable.remove(id);
-        self.going
-            .insert(*id, fresh.unwrap_or(Fresh { first: Claimant::NOBODY, shared: false, stored: true, published: true, resent: false }));
+        self.ruined.remove(id);
+        self.going.insert(*id, fresh.unwrap_or(Fresh::of(Claimant::NOBODY)));
         self.tick();
     }
 
@@ -421,6 +470,7 @@ impl Known {
                     self.forget(id);
                     self.orphan(*id, resent);
                 }
+                None if self.ruined.remove(id) => self.orphan(*id, false),
                 _ => {}
             }
         }
@@ -487,7 +537,7 @@ impl Known {
 
     /// The same with at most so many deletions.
     pub fn tidy_up_to(&mut self, most: usize) -> Tidying {
-        if self.claimed == 0 && !self.fresh.is_empty() {
+        if self.claimed == 0 && self.is_mixed() {
             self.discarded();
             return Tidying::Discard;
         }
@@ -520,7 +570,7 @@ impl Known {
 
     /// Whether the transaction has anything that no archive refers to.
     pub fn is_mixed(&self) -> bool {
-        !self.fresh.is_empty()
+        !self.fresh.is_empty() || !self.ruined.is_empty()
     }
 
     /// Whether everything there is belongs to archives, durably.
@@ -530,7 +580,7 @@ impl Known {
 
     /// All that is durable although no archive refers to it.
     pub fn published(&self) -> Vec<Id> {
-        let fresh = self.fresh.iter().filter(|(_, fresh)| fresh.published).map(|(id, _)| *id);
+        let fresh = self.fresh.iter().filter(|(_, fresh)| fresh.published || fresh.covers && !fresh.resent).map(|(id, _)| *id);
         fresh.chain(self.durable.iter().copied()).chain(self.deleted.iter().copied()).collect()
     }
 
@@ -555,6 +605,7 @@ impl Known {
         self.shared.clear();
         self.durable.clear();
         self.deleted.clear();
+        self.ruined.clear();
         self.tick();
     }
 
@@ -581,11 +632,13 @@ impl Known {
         self.shared.clear();
         let mut fresh = std::mem::take(&mut self.fresh);
         fresh.retain(|id, fresh| {
-            if fresh.published && !fresh.resent {
+            if (fresh.published || fresh.covers) && !fresh.resent {
                 self.durable.insert(*id);
             }
-            !fresh.published
+            // What it covers is there, as it was.
+            !fresh.published && !fresh.covers
         });
+        self.ruined.clear();
         if self.going.is_empty() {
             // There may be millions: no second table of them.
             self.going = fresh;
@@ -637,7 +690,7 @@ mod tests {
         let mut known = listed(vec![OLD]);
         for id in ids {
             assert!(!known.claim(id, ME, None).unwrap());
-            known.add_fresh(*id, ME);
+            known.add_fresh(*id, ME).unwrap();
             assert!(known.store(id).unwrap());
         }
         known
@@ -683,7 +736,7 @@ mod tests {
         known.remove(&A);
         // What was seen before the decision counts no more, and whoever sends it now queues behind the deletion.
         assert!(!known.claim(&A, ME, seen).unwrap());
-        known.add_fresh(A, ME);
+        known.add_fresh(A, ME).unwrap();
         assert!(known.contains(&A).unwrap());
         known.done();
         assert!(known.store(&A).unwrap() && known.contains(&A).unwrap());
@@ -697,7 +750,7 @@ mod tests {
         let mut known = stored(&[]);
         let seen = Some(Seen { epoch: known.epoch().load(Ordering::Acquire), there: false });
         assert!(!known.claim(&A, ME, None).unwrap());
-        known.add_fresh(A, ME);
+        known.add_fresh(A, ME).unwrap();
         assert!(known.store(&A).unwrap());
         publish(&mut known);
         known.committed([&A]);
@@ -732,7 +785,7 @@ mod tests {
         known.remove(&A);
         known.done();
         assert!(!known.claim(&A, YOU, None).unwrap());
-        known.add_fresh(A, YOU);
+        known.add_fresh(A, YOU).unwrap();
         assert!(known.store(&A).unwrap());
         assert_eq!(known.release(ME, [&A]), 0);
         assert_eq!(step(&mut known, 9), Tidying::Nothing);
@@ -755,10 +808,10 @@ mod tests {
         known.forget_claimant(YOU);
         assert_eq!(step(&mut known, 9), Tidying::Delete(vec![OLD]));
         // Of what goes while it is shared, nothing is left that would count for what comes after it.
-        known.add_fresh(A, ME);
+        known.add_fresh(A, ME).unwrap();
         assert!(known.rely(&A, YOU));
         known.committed([&A]);
-        known.add_fresh(A, ME);
+        known.add_fresh(A, ME).unwrap();
         assert!(known.rely(&A, YOU));
         assert_eq!((known.release(ME, [&A]), known.release(YOU, [&A])), (0, 1));
     }
@@ -785,7 +838,7 @@ mod tests {
     #[test]
     fn what_is_still_queued_is_not_stored_for_nobody() {
         let mut known = stored(&[B]);
-        known.add_fresh(A, ME);
+        known.add_fresh(A, ME).unwrap();
         assert_eq!(known.release(ME, [&A]), 1);
         // Another one's commit comes first, and does not make durable what is not there yet.
         publish(&mut known);
@@ -794,7 +847,7 @@ mod tests {
         assert!(!known.contains(&A).unwrap());
         assert_eq!(step(&mut known, 9), Tidying::Nothing);
         // Claimed again in time, it is stored once.
-        known.add_fresh(A, ME);
+        known.add_fresh(A, ME).unwrap();
         assert_eq!(known.release(ME, [&A]), 1);
         assert!(known.claim(&A, ME, None).unwrap());
         assert!(known.store(&A).unwrap() && !known.store(&A).unwrap());
@@ -812,7 +865,7 @@ mod tests {
             let mut known = listed(vec![OLD]);
             spoiled(&mut known, &[OLD]);
             assert!(!known.claim(&OLD, ME, None).unwrap());
-            known.add_fresh(OLD, ME);
+            known.add_fresh(OLD, ME).unwrap();
             assert!(known.store(&OLD).unwrap());
             // It was sound when the next check read it.
             spoiled(&mut known, &[]);
@@ -839,7 +892,7 @@ mod tests {
         }
         // Sent again, it counts again; no archive refers to the orphan, so it goes as others do.
         for id in [A, OLD] {
-            known.add_fresh(id, YOU);
+            known.add_fresh(id, YOU).unwrap();
             assert!(known.store(&id).unwrap() && known.contains(&id).unwrap());
         }
         publish(&mut known);
@@ -854,17 +907,106 @@ mod tests {
         assert_eq!(step(&mut known, 9), Tidying::Delete(vec![OLD]));
     }
 
+    /// No archive refers to a damaged chunk any more: whatever becomes of the copy that a session sends, nothing stays.
+    #[test]
+    fn what_is_damaged_and_sent_again_goes_with_its_last_archive_and_its_session() {
+        let damaged = || {
+            let mut known = listed(vec![OLD]);
+            spoiled(&mut known, &[OLD]);
+            known.add_fresh(OLD, ME).unwrap();
+            known
+        };
+        let is_gone = |mut known: Known| {
+            assert_eq!(step(&mut known, 9), Tidying::Delete(vec![OLD]));
+            assert_eq!((step(&mut known, 9), known.count()), (Tidying::Commit, 0));
+        };
+        // It is still queued when the archive goes, and never stored: the damaged copy is there as before.
+        let mut known = damaged();
+        known.abandon(&OLD).unwrap();
+        assert_eq!(known.published(), [OLD]);
+        assert_eq!(known.release(ME, [&OLD]), 1);
+        assert!(!known.store(&OLD).unwrap());
+        is_gone(known);
+        // The same, and the transaction is discarded first.
+        let mut known = damaged();
+        known.abandon(&OLD).unwrap();
+        assert_eq!(known.release(ME, [&OLD]), 1);
+        assert_eq!(step(&mut known, 9), Tidying::Discard);
+        assert!(!known.store(&OLD).unwrap());
+        is_gone(known);
+        // It is stored before, or after the archive goes, and discarded.
+        for before in [true, false] {
+            let mut known = damaged();
+            if before {
+                assert!(known.store(&OLD).unwrap());
+            }
+            known.abandon(&OLD).unwrap();
+            if !before {
+                assert!(known.store(&OLD).unwrap());
+            }
+            assert_eq!(known.release(ME, [&OLD]), 1);
+            assert_eq!(step(&mut known, 9), Tidying::Discard);
+            assert!(!known.contains(&OLD).unwrap());
+            is_gone(known);
+        }
+        // Somebody else's commit makes it durable.
+        let mut known = damaged();
+        assert!(known.store(&OLD).unwrap());
+        publish(&mut known);
+        known.committed([]);
+        known.abandon(&OLD).unwrap();
+        assert_eq!(known.release(ME, [&OLD]), 1);
+        is_gone(known);
+    }
+
+    #[test]
+    fn a_damaged_orphan_that_is_sent_again_for_nothing_is_still_one() {
+        for is_stored in [false, true] {
+            let mut known = listed(vec![OLD]);
+            known.add_orphans([OLD]);
+            spoiled(&mut known, &[OLD]);
+            known.add_fresh(OLD, ME).unwrap();
+            assert!(!is_stored || known.store(&OLD).unwrap());
+            assert_eq!(known.release(ME, [&OLD]), 1);
+            assert_eq!(step(&mut known, 9), Tidying::Discard);
+            assert!(!known.is_clean(), "the journal still has it");
+            assert_eq!(step(&mut known, 9), Tidying::Delete(vec![OLD]));
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_as_soon_as_it_is_stored_goes_as_well() {
+        // Durable already, or not yet.
+        for is_durable in [true, false] {
+            let mut known = stored(&[A, B]);
+            if is_durable {
+                publish(&mut known);
+                known.committed([]);
+            }
+            spoiled(&mut known, &[A]);
+            if !is_durable {
+                publish(&mut known);
+                known.committed([]);
+            }
+            assert!(!known.contains(&A).unwrap() && !known.is_clean());
+            assert_eq!(step(&mut known, 9), Tidying::Delete(vec![A]));
+            assert_eq!(known.release(ME, [&A, &B]), 1);
+            assert_eq!(step(&mut known, 9), Tidying::Delete(vec![B]));
+            assert_eq!((step(&mut known, 9), known.count()), (Tidying::Commit, 1));
+        }
+    }
+
     #[test]
     fn what_was_sent_while_a_check_looked_is_not_taken_for_damaged() {
         let mut known = listed(vec![OLD]);
         spoiled(&mut known, &[A, OLD]);
         let before = known.spoiled().ids();
-        known.add_fresh(OLD, ME);
+        known.add_fresh(OLD, ME).unwrap();
         assert!(known.store(&OLD).unwrap());
         publish(&mut known);
         known.committed([&OLD]);
         // B was missing when the check looked, and is on its way now.
-        known.add_fresh(B, ME);
+        known.add_fresh(B, ME).unwrap();
         assert!(known.store(&B).unwrap());
         known.spoil(&[A, OLD], &[B], &before);
         assert_eq!(known.spoiled().ids(), [A, B]);
@@ -885,7 +1027,7 @@ mod tests {
         assert_eq!(step(&mut known, 4), Tidying::Delete(ids[..4].to_vec()));
         // Stored again, and again for nothing.
         assert!(!known.claim(&ids[0], ME, None).unwrap());
-        known.add_fresh(ids[0], ME);
+        known.add_fresh(ids[0], ME).unwrap();
         assert!(known.store(&ids[0]).unwrap());
         assert_eq!(step(&mut known, 4), Tidying::Delete(ids[4..8].to_vec()));
         assert_eq!(step(&mut known, 4), Tidying::Delete(ids[8..].to_vec()));

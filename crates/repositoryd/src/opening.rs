@@ -118,9 +118,15 @@ impl Opening {
         Ok(!known.is_fresh(id) && known.contains_seen(id, seen).map_err(|e| of_repository(&e))?)
     }
 
-    /// An envelope, beside the writer. None if only the writer can tell: it is still on its way, or the repository is served.
+    /// What reads this object beside the writer. None if only the writer can tell: what was damaged is sent again, and as long as that is queued
+    /// there is nothing but the damaged copy to be read; or the repository is served.
+    pub fn reader_of(&self, id: &Id) -> Option<Reader> {
+        if self.known().is_sent_again(id) { None } else { self.reader() }
+    }
+
+    /// An envelope, beside the writer. None if only the writer can tell: it is still on its way, or see [`Opening::reader_of`].
     pub fn read(&self, id: &Id) -> Result<Option<Vec<u8>>, Failure> {
-        match &*self.reader.read().unwrap_or_else(PoisonError::into_inner) {
+        match self.reader_of(id) {
             Some(reader) => reader.get(id).map_err(|e| of_repository(&e)),
             None => Ok(None),
         }

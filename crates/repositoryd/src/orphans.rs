@@ -47,7 +47,8 @@ pub fn settle(owner: &Owner, known: &mut Known, manifest: &Manifest, journal: &m
     let kept_anyway = roots(manifest);
     journal.each(|ids| {
         for id in ids {
-            if !kept_anyway.contains(&id) && known.contains(&id).map_err(|e| of_repository(&e))? {
+            // What is damaged takes up space as well.
+            if !kept_anyway.contains(&id) && known.is_stored(&id).map_err(|e| of_repository(&e))? {
                 pile.push(id);
             }
         }

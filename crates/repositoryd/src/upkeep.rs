@@ -9,7 +9,7 @@ use crate::pauses::pause_for_tests;
 use crate::restore;
 use crate::tidy;
 use crate::view;
-use crate::viewlist::{self, Staged};
+use crate::viewlist::Staged;
 use crate::writer::{Reply, answer, current, reopen_if_changed};
 use borg::Id;
 use model::{Archive, Failure};
@@ -21,6 +21,9 @@ use store::ArchiveKey;
 
 /// So long a step of a compaction keeps everybody else from the writer.
 const SLICE: Duration = Duration::from_millis(50);
+
+/// Names in the note of one transaction.
+const NAMED: usize = 100;
 
 /// What the writer is asked for.
 pub enum Upkeep {
@@ -200,18 +203,28 @@ fn remove(owner: &Owner, open: &mut Open, archives: &BTreeMap<String, Id>, recor
     if !readers.is_empty() {
         return Ok(Removal::InUse(readers));
     }
-    // Somebody may have put a hold on one of them since they were chosen.
-    let as_chosen = owner.store.read(|r| {
-        records.iter().try_fold(true, |same, archive| Ok(same && r.archives().get(&ArchiveKey::of(archive))?.as_ref() == Some(archive)))
-    });
-    if !as_chosen.map_err(|e| of_store(&e))? {
-        return Ok(Removal::Changed);
-    }
     let names: Vec<String> = archives.keys().cloned().collect();
-    open.commit_without(&names)?;
-    pause_for_tests("after-removal");
-    let note = format!("deleted from repository {}: {}", owner.name, names.join(", "));
+    let note = format!("deleted from repository {}: {}", owner.name, shown(&names));
+    if open.opening.known().is_mixed() {
+        // What running backups have sent may take long to be on the disk, and below everybody waits for the database.
+        open.commit(&|_| false)?;
+        open.opening.known().committed([]);
+    }
+    pause_for_tests("before-removal");
+    // Whoever is told that an archive is held has it: until it is out of the manifest, nobody else writes to the database.
+    let mut outcome = None;
     let removed = owner.store.write(&note, &owner.actor(), |w| {
+        if outcome.is_none() {
+            // Somebody may have put a hold on one of them since they were chosen.
+            let as_chosen = records.iter().try_fold(true, |same, archive| {
+                Ok::<_, store::Error>(same && w.view().archives().get(&ArchiveKey::of(archive))?.as_ref() == Some(archive))
+            })?;
+            outcome = Some(if as_chosen { open.commit_without(&names).map(|()| Removal::Done) } else { Ok(Removal::Changed) });
+            pause_for_tests("after-removal");
+        }
+        if !matches!(outcome, Some(Ok(Removal::Done))) {
+            return Ok(());
+        }
         for archive in records {
             let key = ArchiveKey::of(archive);
             if w.archives().view().exists(&key)? {
@@ -220,7 +233,11 @@ fn remove(owner: &Owner, open: &mut Open, archives: &BTreeMap<String, Id>, recor
         }
         Ok(())
     });
+    let outcome = outcome.unwrap_or(Ok(Removal::Changed));
     removed.map_err(|e| of_store(&e))?;
+    if outcome != Ok(Removal::Done) {
+        return outcome;
+    }
     view::forget(owner, &records.iter().map(|archive| archive.id.clone()).collect::<Vec<_>>());
     log::info!("{note}");
     Ok(Removal::Done)
@@ -232,7 +249,7 @@ fn adopt(owner: &Owner, open: &mut Open, mut archive: Archive, list: &Staged, lo
     let is_there = entry.is_some_and(|entry| Id::from_hex(&archive.id) == Ok(entry.id));
     let key = ArchiveKey::of(&archive);
     let has_record = owner.store.read(|r| r.archives().exists(&key)).map_err(|e| of_store(&e))?;
-    if !is_there || has_record || open.opening.known().losses() != losses {
+    if !is_there || has_record || list.is_gone() || open.opening.known().losses() != losses {
         return Ok(false);
     }
     let path = owner.layout.view(owner.name.as_str(), &archive.id);
@@ -247,11 +264,18 @@ fn adopt(owner: &Owner, open: &mut Open, mut archive: Archive, list: &Staged, lo
         archive.label
     );
     let written = owner.store.write(&note, &owner.actor(), |w| w.archives().put(&archive));
-    written.map_err(|e| of_store(&e)).inspect_err(|_| viewlist::remove(&path))?;
+    written.map_err(|e| of_store(&e)).inspect_err(|_| list.withdraw(&path))?;
     // Whoever compares chunks with all lists asks this one as well.
     open.generation += 1;
     log::info!("{note}");
     Ok(true)
+}
+
+/// Names for the note of one transaction.
+fn shown(names: &[String]) -> String {
+    let first = names.get(..NAMED.min(names.len())).unwrap_or_default().join(", ");
+    let more = names.len().saturating_sub(NAMED);
+    if more > 0 { format!("{first}, {more} more") } else { first }
 }
 
 fn collect(owner: &Owner, open: &mut Open, ids: &[Id], generation: u64) -> Result<Collected, Failure> {
@@ -271,6 +295,7 @@ fn collect(owner: &Owner, open: &mut Open, ids: &[Id], generation: u64) -> Resul
                 continue;
             }
             if known.is_claimed(id) {
+                known.abandon(id)?;
                 collected.needed += 1;
                 continue;
             }

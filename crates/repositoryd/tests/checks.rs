@@ -316,3 +316,83 @@ fn what_a_session_has_stored_and_is_damaged_since_is_no_part_of_its_archive() {
     drop(client);
     assert!(worker.finish(job).archive.is_none());
 }
+
+/// Whether the repository still has this object; nobody may have it open.
+fn is_stored(system: &System, id: &str) -> bool {
+    let options = repository::OpenOptions { exclusive: true, lock_wait: 5, ..repository::OpenOptions::at(system.repo().to_str().unwrap()) };
+    let mut repository = repository::Repository::open(&options).unwrap();
+    let got = repository.get(&borg::Id(read_id(id)));
+    repository.close();
+    !matches!(got, Err(repository::Error::ObjectNotFound(_)))
+}
+
+/// A system with two archives, of which the first has a damaged chunk; that, and its id.
+fn damaged() -> (System, Vec<u8>, String) {
+    let system = System::new(EncryptionMode::Repokey);
+    let lost = noise(7, 200_000);
+    backup(&system, "first", &[&lost]);
+    backup(&system, "other", &[&noise(8, 1000)]);
+    flip(&largest(&system));
+    let id = check(&system, CheckPlan::everything(true)).chunks.pop().unwrap();
+    (system, lost, id)
+}
+
+#[test]
+fn a_delete_that_breaks_off_leaves_no_damaged_chunk_behind() {
+    let (mut system, _, id) = damaged();
+    again(&mut system, &[("BORGCUBE_TEST_PAUSE", "after-removal")]);
+    let deleting = Maintenance::begin(&system, Operation::Delete { archives: vec!["first".into()], dry_run: false });
+    system.wait_for_pause();
+    system.kill();
+    drop(deleting);
+    system.set("BORGCUBE_TEST_PAUSE", "");
+    system.start();
+    // Opens it, and what is known to be nobody's goes.
+    system.maintain(Operation::Compact { threshold: 0 }).unwrap();
+    system.stop();
+    assert!(!is_stored(&system, &id));
+}
+
+#[test]
+fn what_is_sent_again_while_its_last_archive_goes_leaves_nothing_behind() {
+    for commit in [false, true] {
+        let (mut system, lost, id) = damaged();
+        let (worker, mut client) = system.backup("a/x", "broken-off");
+        let job = client.opened.job;
+        client.put(&lost);
+        arrived(&mut client);
+        system.delete(&["first"]);
+        if commit {
+            // Somebody else's makes it durable.
+            backup(&system, "beside", &[&noise(9, 1000)]);
+        }
+        drop(client);
+        assert!(worker.finish(job).archive.is_none());
+        system.stop();
+        assert!(!is_stored(&system, &id), "{commit}");
+        system.start();
+    }
+}
+
+#[test]
+fn what_was_damaged_and_is_queued_again_is_read_as_it_was_sent() {
+    let (mut system, lost, _) = damaged();
+    again(&mut system, &[("BORGCUBE_TEST_PAUSE", "group=1500")]);
+    let (worker, mut client) = system.backup("a/x", "next");
+    let job = client.opened.job;
+    let (other, mut another) = system.backup("b/x", "beside");
+    let number = another.opened.job;
+    let list = another.put(&item("file", &[]));
+    assert_eq!(another.propose(&[list.id], &[], false), Verdict::Accepted);
+    wire::frame::write(&mut another.stream, wire::session::kind::COMMIT, &[]).unwrap();
+    // The writer does nothing for a while.
+    system.wait_for_pause();
+    let chunk = client.put(&lost);
+    assert_eq!(client.read(chunk.id).unwrap(), lost);
+    assert_eq!(another.verdict(), Verdict::Accepted);
+    another.end();
+    assert!(other.finish(number).archive.is_some());
+    assert_eq!(client.archive_of("file", &[chunk], false), Verdict::Accepted);
+    client.end();
+    assert!(worker.finish(job).archive.is_some());
+}

@@ -23,6 +23,11 @@ struct Scene {
 
 /// Two files of one chunk each.
 fn scene() -> Scene {
+    scene_with(0)
+}
+
+/// The same, with small files beside them.
+fn scene_with(more: u64) -> Scene {
     let mut system = System::new(EncryptionMode::RepokeyBlake2);
     system.stop();
     let borg = Borg::judges().pop().unwrap();
@@ -30,6 +35,9 @@ fn scene() -> Scene {
     fs::create_dir(&source).unwrap();
     fs::write(source.join("a"), noise(1, 70_000)).unwrap();
     fs::write(source.join("b"), noise(2, 50_000)).unwrap();
+    for n in 0..more {
+        fs::write(source.join(format!("c{n}")), noise(100 + n, 2000)).unwrap();
+    }
     let (world, repo) = (system.world(), system.repo());
     borg.create(&world, &repo, "old", &[], &[&source]).unwrap();
     let dump = system.dir.path().join("dump");
@@ -43,7 +51,7 @@ fn scene() -> Scene {
         })
         .collect();
     uses.sort_by_key(|one| one.id);
-    assert_eq!(uses.len(), 2);
+    assert_eq!(uses.len() as u64, 2 + more);
     system.start();
     let Ok(Report::Foreign { archives, next: None }) = system.maintain(Operation::Foreign { after: None }) else { panic!() };
     assert_eq!((archives.len(), archives[0].name.as_str()), (1, "old"));
@@ -248,4 +256,64 @@ fn an_archives_metadata_that_a_client_sent_as_a_chunk_stay() {
     assert_eq!(scene.system.delete(&["newer"]), 1);
     scene.system.stop();
     assert_eq!(scene.system.judge(), ["old", "new"]);
+}
+
+/// Another borg renames an archive, and later gives it its old name: it has its old id, and a list that others build on.
+#[test]
+fn an_archive_that_is_imported_once_more_leaves_the_lists_that_build_on_its_own() {
+    let mut scene = scene_with(20);
+    assert!(matches!(scene.import(&scene.uses).unwrap(), Report::Imported { .. }));
+    let references: Vec<_> = scene.uses.iter().map(|one| wire::session::Reference { id: one.id, size: one.size, csize: 0 }).collect();
+    let (worker, mut client) = scene.system.backup("web1/etc", "new");
+    let job = client.opened.job;
+    assert_eq!(client.archive_of("x", &references, false), Verdict::Accepted);
+    client.end();
+    let new = worker.finish(job).archive.unwrap();
+    let size = |id: &str| fs::metadata(scene.system.layout.view("main", id)).unwrap().len();
+    assert!(size(&new.id) < size(&scene.take.id) / 2, "it is a difference");
+    let old = scene.system.archives().into_iter().find(|archive| archive.id == scene.take.id).unwrap();
+    let key = store::ArchiveKey::of(&old);
+    scene.system.store.write("test", "test", |w| w.archives().remove(&key)).unwrap();
+    scene.system.stop();
+    scene.system.start();
+    assert!(matches!(scene.import(&scene.uses).unwrap(), Report::Imported { .. }));
+    // All lists can be read: its own list of files goes, and nothing else.
+    let delete = Operation::Delete { archives: vec!["new".into()], dry_run: false };
+    let Report::Deleted { chunks: 1, kept_because: None, .. } = scene.system.maintain(delete).unwrap() else { panic!() };
+    assert_eq!(scene.system.delete(&["old"]), scene.uses.len() as u64 + 1);
+}
+
+#[test]
+fn who_waits_for_its_turn_is_not_listened_to() {
+    let scene = scene();
+    // More than any socket holds.
+    let long = |asked: &mut Maintenance| {
+        let mut bytes = vec![];
+        for number in 0..200_000_u32 {
+            let mut id = [0; 32];
+            id[..4].copy_from_slice(&number.to_be_bytes());
+            bytes.clear();
+            Use { id, size: 5, count: 1 }.encode(&mut bytes);
+            frame::write(&mut asked.stream, importing::USES, &[&bytes])?;
+        }
+        Ok::<_, wire::WireError>(())
+    };
+    let (said, heard) = std::sync::mpsc::channel();
+    let streams: Vec<_> = (0..2)
+        .map(|number| {
+            let mut asked = Maintenance::begin(&scene.system, Operation::Import(Box::new(scene.take.clone())));
+            let (stream, said) = (asked.stream.try_clone().unwrap(), said.clone());
+            std::thread::spawn(move || said.send((number, long(&mut asked).is_ok())).unwrap());
+            stream
+        })
+        .collect();
+    let wait = std::time::Duration::from_secs;
+    let (first, is_said): (usize, bool) = heard.recv_timeout(wait(120)).unwrap();
+    assert!(is_said);
+    assert!(heard.recv_timeout(wait(2)).is_err(), "both lists are in memory");
+    // Who goes gives way.
+    streams[first].shutdown(std::net::Shutdown::Both).unwrap();
+    assert_eq!(heard.recv_timeout(wait(120)).unwrap(), (1 - first, true));
+    streams[1 - first].shutdown(std::net::Shutdown::Both).unwrap();
+    assert!(matches!(scene.import(&scene.uses).unwrap(), Report::Imported { .. }));
 }

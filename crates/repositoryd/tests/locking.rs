@@ -660,7 +660,8 @@ fn a_check_beside_backups_finds_nothing_wrong() {
         chunks.extend((0..50).map(|m| client.put(&noise(100 * n + m, 3000))));
         assert_eq!(client.archive_of("f", &chunks, true), Verdict::Accepted);
         let Report::Checked { objects, bytes, errors, error_count: 0, .. } = checking.report().unwrap() else { panic!() };
-        assert!(objects >= 4 && bytes > 50_000 && errors.is_empty(), "{objects} {bytes}");
+        // A manifest that is replaced meanwhile is of neither time.
+        assert!(objects >= 3 && bytes > 50_000 && errors.is_empty(), "{objects} {bytes}");
     }
     assert_eq!(client.archive_of("f", &chunks, false), Verdict::Accepted);
     client.end();

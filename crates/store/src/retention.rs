@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use model::archive::{Hold, PendingDeletion};
+use model::check::Health;
 use model::retention::{Ambiguous, Candidate, Fate, Jump, Policies, Situation, Stop, plan};
 use model::schedule::Matcher;
 use model::{Archive, ConfigName, Policy, PolicyName, RepositoryName, Timestamp};
@@ -74,6 +75,10 @@ pub struct Pruned {
     pub stopped: Vec<(ConfigName, RepositoryName, String)>,
     /// Archives that go as well, left to the next prune so that no transaction takes too long.
     pub left: usize,
+    /// Archives whose grace period had begun before and is not over.
+    pub pending: usize,
+    /// Repositories of which nothing is pruned, because they are damaged, and the sentence that says so.
+    pub refused: BTreeMap<RepositoryName, String>,
 }
 
 /// Archives that are marked, or said to be due, by one prune.
@@ -188,6 +193,13 @@ impl Group {
         self.archives.iter().zip(fates).filter(|(_, fate)| matches!(fate, Fate::Goes { .. })).map(|(archive, _)| archive)
     }
 
+    /// How many archives' grace period has begun and is not over.
+    fn pending(&self, now: Timestamp) -> usize {
+        let is_pending =
+            |archive: &&Archive| archive.hold.is_none() && archive.pending_deletion.as_ref().is_some_and(|pending| pending.due > now);
+        self.archives.iter().filter(is_pending).count()
+    }
+
     /// The archives whose grace period is over. What a person chose goes whatever the policies say; a policy's choice waits while
     /// something looks wrong.
     fn due(&self, now: Timestamp) -> impl Iterator<Item = &Archive> {
@@ -198,14 +210,27 @@ impl Group {
     }
 }
 
+fn refusal(health: Health) -> Option<(RepositoryName, String)> {
+    let why = health.damage?.refuses_prune(&health.repository);
+    Some((health.repository, why))
+}
+
 impl Write<'_> {
     /// Decides about the archives that `filter` lets through: marks what goes, and says what is due.
     pub fn prune(&mut self, filter: &RetentionFilter, now: Timestamp, actor: &str) -> Result<Pruned> {
         let groups = self.view().retention(filter, None, usize::MAX, now)?;
         let grace: BTreeMap<PolicyName, u32> =
             self.view().policies().list()?.into_iter().map(|policy| (policy.name, policy.grace_hours)).collect();
+        let damaged: BTreeMap<RepositoryName, String> = self.view().health().list()?.into_iter().filter_map(refusal).collect();
         let mut pruned = Pruned::default();
         for group in groups {
+            if let Some(why) = damaged.get(&group.repository) {
+                if group.decision != Decision::NoPolicy || group.due(now).next().is_some() {
+                    pruned.refused.insert(group.repository.clone(), why.clone());
+                }
+                continue;
+            }
+            pruned.pending += group.pending(now);
             if let Decision::Planned { policy, .. } = &group.decision {
                 let hours = grace.get(policy).copied().unwrap_or(Policy::GRACE_HOURS);
                 let due = now.plus_seconds(i64::from(hours) * 3600);

@@ -128,7 +128,8 @@ fn a_grace_period_ends_with_a_deletion_or_with_undelete() {
     assert!(first.due.is_empty());
     let pending = record(&store, 2).pending_deletion.unwrap();
     assert_eq!((pending.since, pending.due, pending.policy.unwrap().as_str()), (now(), now().plus_seconds(7 * DAY), "all"));
-    assert_eq!(prune(now()), Default::default(), "once is enough");
+    let again = prune(now());
+    assert_eq!((first.pending, again.marked.len(), again.pending), (0, 0, 3), "once is enough");
 
     let undelete = |id, hold: Option<Hold>| store.write("undelete", "root", |w| w.undelete(&[key("main", id)], hold.as_ref()));
     undelete(2, Some(hold())).unwrap();
@@ -142,6 +143,31 @@ fn a_grace_period_ends_with_a_deletion_or_with_undelete() {
     assert_eq!(over.due[&repository_name("main")].iter().map(|archive| archive.job).collect::<Vec<_>>(), [3]);
     store.write("release", "root", |w| w.release_holds(&[key("main", 1)])).unwrap();
     assert_eq!(prune(now()).marked.len(), 1, "released, it goes again");
+}
+
+#[test]
+fn nothing_of_a_damaged_repository_is_pruned_and_it_is_said() {
+    let (_dir, store) = store();
+    archives(&store, "main", "web1/etc", 1, 4);
+    archives(&store, "other", "web1/etc", 11, 4);
+    archives(&store, "main", "web2/etc", 21, 1);
+    let prune = |now| store.write("prune", "root", |w| w.prune(&RetentionFilter::default(), now, "root")).unwrap().0;
+    store.write("check", "root", |w| w.health().put(&common::health("main"))).unwrap();
+    assert_eq!(prune(now()), Default::default(), "no policy, nothing to refuse");
+    add(&store, &two_days("all"));
+    let pruned = prune(now());
+    assert!(pruned.marked.iter().all(|(key, _)| key.repository == repository_name("other")) && pruned.marked.len() == 2);
+    let why = &pruned.refused[&repository_name("main")];
+    assert!(why.contains("2 chunks damaged") && why.contains("`borgcube repository damage main`"), "{why}");
+    assert_eq!((pruned.refused.len(), pruned.stopped.len()), (1, 0));
+    // Once it is sound, it goes on.
+    store.write("check", "root", |w| w.health().put(&model::check::Health { damage: None, ..common::health("main") })).unwrap();
+    let on = prune(now());
+    assert_eq!((on.marked.len(), on.pending, on.refused.len()), (2, 2, 0));
+    // What a person has chosen waits as well: it may be the only archive that is whole.
+    store.write("delete", "root", |w| w.mark_for_deletion(&[key("main", 21)], now(), now(), "root")).unwrap();
+    store.write("check", "root", |w| w.health().put(&common::health("main"))).unwrap();
+    assert!(!prune(now()).due.contains_key(&repository_name("main")));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! What a process that takes hostile bytes apart, and writes files, gives up before it begins: sockets, other programs and processes, every file
-//! but those below one directory, and more than its share of the machine.
+//! What a process that takes hostile bytes apart gives up before it begins: sockets, other programs and processes, every file (but those below
+//! one directory, if it writes any), and more than its share of the machine.
 //!
 //! No rights are needed for it. What a kernel does not know is left out, and said.
 
@@ -43,13 +43,15 @@ impl Confined {
     }
 }
 
-/// Confines this process to files below `directory`. Linux keeps this for each thread: call it before there is a second one.
-pub fn confine(directory: &Path, limits: Limits) -> Result<Confined> {
+/// Confines this process to files below `directory`, or to none; what is open stays open. Linux keeps this for each thread: call it before there
+/// is a second one.
+pub fn confine(directory: Option<&Path>, limits: Limits) -> Result<Confined> {
     harden::no_new_privs()?;
     harden::undumpable()?;
     // A file that grows too large is an error, and not the end.
     raw::ignore_sigxfsz().map_err(|e| Error::io("cannot ignore SIGXFSZ", e))?;
-    let below = File::open(directory).map_err(|e| Error::io(format!("cannot open {}", directory.display()), e))?;
+    let open = |path: &Path| File::open(path).map_err(|e| Error::io(format!("cannot open {}", path.display()), e));
+    let below = directory.map(open).transpose()?;
     let limit = |resource, value| match setrlimit(resource, value, value) {
         Ok(()) => true,
         Err(e) => {
@@ -64,7 +66,7 @@ pub fn confine(directory: &Path, limits: Limits) -> Result<Confined> {
         limit(Resource::RLIMIT_CPU, limits.cpu_seconds),
         limit(Resource::RLIMIT_NOFILE, limits.files),
     ];
-    let files = raw::only_below(below.as_raw_fd());
+    let files = raw::only_below(below.as_ref().map(AsRawFd::as_raw_fd));
     if let Err(e) = &files {
         log::debug!("no Landlock: {e}");
     }

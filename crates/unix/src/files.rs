@@ -100,10 +100,22 @@ pub fn read_small(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
     Ok(Some(content))
 }
 
-/// Bytes that whoever has no privileges may still write to the file system of `path`.
-pub fn room(path: &Path) -> Result<u64> {
+/// What whoever has no privileges may still make in a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files, directories and so on. None: the file system does not count them.
+    pub files: Option<u64>,
+    /// Bytes of a block: the least that anything takes.
+    pub block: u64,
+}
+
+/// How much room there is in the file system of `path`.
+pub fn room(path: &Path) -> Result<Room> {
     let found = rustix::fs::statvfs(path).map_err(|e| Error::io(format!("cannot look how much room there is in {}", path.display()), e))?;
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    let files = (found.f_files > 0).then_some(found.f_favail);
+    Ok(Room { bytes: found.f_bavail.saturating_mul(found.f_frsize), files, block: found.f_frsize })
 }
 
 /// Makes creations, renames and deletions in a directory durable.

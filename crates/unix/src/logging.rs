@@ -272,6 +272,21 @@ pub fn escape(text: &str) -> String {
     out
 }
 
+/// Text that was escaped already, as somebody says who need not be believed: what nobody may print is escaped now, backslashes stay, and what is
+/// longer than `most` characters is cut, with a mark.
+pub fn bounded(text: &str, most: usize) -> String {
+    let mut out = String::new();
+    // What is escaped grows: whoever says something endless costs no more than something long.
+    push_visible(&mut out, text.char_indices().nth(most).map_or(text, |(at, _)| &text[..at]));
+    match out.char_indices().nth(most) {
+        Some((at, _)) => out.truncate(at),
+        None if text.chars().nth(most).is_none() => return out,
+        None => {}
+    }
+    out.push('…');
+    out
+}
+
 /// Like [`escape`] for bytes that ought to be UTF-8 but need not be: what is not becomes `\xNN`.
 pub fn escape_bytes(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
@@ -315,6 +330,15 @@ mod tests {
 
     fn printed(style: Style, level: Level, message: &str, fields: &[(&str, &str)]) -> String {
         line("prog", style, &Record::builder().level(level).args(format_args!("{message}")).key_values(&fields).build())
+    }
+
+    #[test]
+    fn what_was_escaped_is_cut_and_not_escaped_twice() {
+        assert_eq!(bounded("a\\\\b \\n", 20), "a\\\\b \\n");
+        assert_eq!(bounded("a\nb\u{1b}", 20), "a\\nb\\u{1b}");
+        assert_eq!(bounded("äöü", 3), "äöü");
+        assert_eq!(bounded("äöüß", 3), "äöü…");
+        assert_eq!(bounded(&"\u{1b}".repeat(1000), 10), "\\u{1b}\\u{1…");
     }
 
     #[test]

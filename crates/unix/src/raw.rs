@@ -115,9 +115,9 @@ struct LandlockBelow {
     directory: i32,
 }
 
-/// From now on this thread, and those that it starts, see no file outside of this directory, and make no devices and run no programs in it
-/// (Landlock). Needs no new privileges to be given up before.
-pub(crate) fn only_below(directory: RawFd) -> io::Result<()> {
+/// From now on this thread, and those that it starts, see no file outside of this directory (None: no file at all), and make no devices and run
+/// no programs in it (Landlock). Needs no new privileges to be given up before.
+pub(crate) fn only_below(directory: Option<RawFd>) -> io::Result<()> {
     const EXECUTE: u64 = 1;
     const MAKE_DEVICES: u64 = 1 << 6 | 1 << 11;
     // Linux: LANDLOCK_CREATE_RULESET_VERSION, LANDLOCK_RULE_PATH_BENEATH.
@@ -147,11 +147,14 @@ pub(crate) fn only_below(directory: RawFd) -> io::Result<()> {
     }
     // SAFETY: the kernel has just made it, and nothing else knows it.
     let ruleset = unsafe { OwnedFd::from_raw_fd(ruleset as RawFd) };
-    let below = LandlockBelow { allowed: files & !(EXECUTE | MAKE_DEVICES), directory };
-    // SAFETY: the pointer is to a structure of the kernel's own shape, which it only reads; the descriptors are open.
-    let added = unsafe { libc::syscall(libc::SYS_landlock_add_rule, ruleset.as_raw_fd(), rule_below, &raw const below, 0 as libc::c_uint) };
-    if added < 0 {
-        return Err(io::Error::last_os_error());
+    if let Some(directory) = directory {
+        let below = LandlockBelow { allowed: files & !(EXECUTE | MAKE_DEVICES), directory };
+        // SAFETY: the pointer is to a structure of the kernel's own shape, which it only reads; the descriptors are open.
+        let added =
+            unsafe { libc::syscall(libc::SYS_landlock_add_rule, ruleset.as_raw_fd(), rule_below, &raw const below, 0 as libc::c_uint) };
+        if added < 0 {
+            return Err(io::Error::last_os_error());
+        }
     }
     // SAFETY: a descriptor and a number.
     let done = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0 as libc::c_uint) };

@@ -5,8 +5,8 @@
 
 pub use crate::configuration::{Applied, Changes, Configured};
 pub use crate::retention::{
-    ArchiveRef, Confirmed, DueArchives, Policies, Preview, PreviewedArchive, PreviewedGroup, Pruned, RetentionFilter, StoppedGroup,
-    StoredPolicy,
+    ArchiveRef, Confirmed, DueArchives, Policies, Preview, PreviewedArchive, PreviewedGroup, Pruned, RefusedRepository, RetentionFilter,
+    StoppedGroup, StoredPolicy,
 };
 pub use crate::scheduling::{AddedTrigger, Due, History, ListedSchedule, OccurrenceFilter, Ran, Schedules, Triggers, Upcoming};
 use crate::worker::LogLine;

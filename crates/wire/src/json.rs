@@ -23,11 +23,16 @@ pub fn write(out: &mut impl Write, message: &impl Serialize) -> Result<(), WireE
 
 /// Reads one message; blocks until it is complete.
 pub fn read<T: DeserializeOwned>(input: &mut impl BufRead) -> Result<T, WireError> {
+    decode(&read_document(input)?)
+}
+
+/// Reads the document of one message, without its NUL; blocks until it is complete. For whoever counts its bytes.
+pub fn read_document(input: &mut impl BufRead) -> Result<Vec<u8>, WireError> {
     let mut bytes = vec![];
     let limit = MAX_DOCUMENT as u64 + 1;
     std::io::Read::take(&mut *input, limit).read_until(0, &mut bytes)?;
     match bytes.pop() {
-        Some(0) => decode(&bytes),
+        Some(0) => Ok(bytes),
         None => Err(WireError::Closed),
         Some(_) if bytes.len() + 1 >= MAX_DOCUMENT => Err(WireError::TooLarge { size: bytes.len(), limit: MAX_DOCUMENT }),
         Some(_) => Err(WireError::Closed),

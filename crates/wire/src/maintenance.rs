@@ -2,6 +2,7 @@
 //! another borg. The locking table in `docs/locking.md` says what of it goes on beside what.
 
 use crate::importing::{Take, Unusable};
+use model::Timestamp;
 use model::check::{CheckPlan, Coverage, Damage, DamagedFiles};
 use model::import::Foreign;
 use model::progress::Statistics;
@@ -182,6 +183,9 @@ pub enum Report {
         /// Chunks that are damaged or missing, 64 hex digits each, at most [`Report::MAX_CHUNKS`]: what they are part of, archives tell.
         #[serde(default)]
         chunks: Vec<String>,
+        /// Nothing was due, so nothing was looked at: when anything was looked at last.
+        #[serde(default)]
+        not_due_since: Option<Timestamp>,
     },
     /// Of [`Operation::NoteFiles`].
     Noted,

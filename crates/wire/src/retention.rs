@@ -64,6 +64,21 @@ pub struct Pruned {
     /// Archives that go as well, left to the next prune.
     #[serde(default)]
     pub left: u64,
+    /// Archives whose grace period had begun before and is not over.
+    #[serde(default)]
+    pub pending: u64,
+    /// Repositories of which nothing is pruned, because they are damaged.
+    #[serde(default)]
+    pub refused: Vec<RefusedRepository>,
+}
+
+/// A repository of which nothing is pruned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RefusedRepository {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// Why, and what to do: a sentence.
+    pub why: String,
 }
 
 /// Archives of one repository that may be deleted.

@@ -7,6 +7,7 @@ use model::hook::CommandResult;
 use model::progress::{Progress, Statistics};
 use model::restore::Restore;
 use model::restore_test::{Ending, Known, RestoreTest};
+use model::settings::SessionLimits;
 use model::{BackupConfig, Client, Failure, Job, JobState, Repository, Timestamp, Yield};
 use serde::{Deserialize, Serialize};
 
@@ -55,9 +56,16 @@ pub struct Task {
     pub start_seconds: u64,
     /// Seconds from the client's begin to its end.
     pub total_seconds: u64,
+    /// Different chunks that one archive may refer to.
+    #[serde(default = "objects")]
+    pub objects: u64,
     /// A restart of `borgcubed` does not close the socket: the worker goes on, and waits for [`ToWorker::Recorded`] at its end.
     #[serde(default)]
     pub outlives: bool,
+}
+
+fn objects() -> u64 {
+    SessionLimits::default().objects
 }
 
 /// What a worker has to do.
@@ -109,6 +117,9 @@ pub struct Restoring {
     pub restore: Restore,
     /// What the archive holds, if it is still there.
     pub archive: Option<Statistics>,
+    /// A check has found chunks of it damaged or missing, or cannot tell that there are none.
+    #[serde(default)]
+    pub damaged: bool,
 }
 
 /// What was decided about a repository's archives when the job began.
@@ -120,6 +131,12 @@ pub struct Pruning {
     pub marked: u64,
     /// What was not pruned and why, in sentences.
     pub stopped: Vec<String>,
+    /// How many archives' grace periods had begun before and are not over.
+    #[serde(default)]
+    pub pending: u64,
+    /// Nothing is pruned at all, and why: the repository is damaged.
+    #[serde(default)]
+    pub refused: Option<String>,
     /// Give the space back as well.
     pub compact: bool,
 }

@@ -42,6 +42,30 @@ fn wrong_sizes_are_told() {
     assert_eq!(out.len() as u64, written.bytes);
 }
 
+/// What a repair left is whole as it is, and nobody would notice.
+#[test]
+fn a_file_that_was_repaired_is_named_wherever_it_is_read() {
+    let mut builder = Builder::default();
+    let lost = builder.chunk(b"lost");
+    let repaired = Item { chunks_healthy: Some(vec![lost]), ..builder.file("repaired", &[b"\0\0\0\0"]) };
+    let sound = builder.file("sound", &[b"1"]);
+    builder.add(&repaired).add(&sound);
+    let source = builder.source();
+    let target = tempfile::tempdir().unwrap();
+    let named = |complaints: Complaints| {
+        complaints.assert("repaired", "has put zeros in place of what was lost");
+        assert_eq!(complaints.0.len(), 1, "{complaints:#?}");
+    };
+    named(extract(&source, target.path()));
+    let mut complaints = Complaints::default();
+    archive::tree::Tree::read(&source, true, &mut |path, what| complaints.add(path, what)).unwrap();
+    named(complaints);
+    let mut complaints = Complaints::default();
+    let whole = archive::export::cat(&source, b"repaired", &mut vec![], &mut |path, what| complaints.add(path, what)).unwrap();
+    assert!(!whole);
+    named(complaints);
+}
+
 #[test]
 fn zeros_become_holes_and_times_are_kept() {
     let mut builder = Builder::default();

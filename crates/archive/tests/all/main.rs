@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
 mod content;
+mod damage;
 mod escape;
 mod floods;
 mod holes;

@@ -4,22 +4,24 @@ use crate::owner::{Builder, directory, hard_link, id_of, open};
 use archive::uses::{self, Uses};
 use archive::{Error, Source};
 use borg::item::Item;
-use std::collections::HashSet;
+use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
-use wire::importing::Use;
+use wire::importing::{Counted, Use};
 
-fn collect(source: &Source) -> archive::Result<Option<Uses>> {
-    uses::collect(source, &mut tempfile::tempfile, &mut |_, _| true)
-}
+/// What it refers to, and what was counted.
+type Collected = (Vec<Use>, Counted);
 
-fn all(uses: Uses) -> Vec<Use> {
-    let mut all = vec![];
-    uses.each(&mut |one| {
-        all.push(one);
-        Ok(())
-    })
-    .unwrap();
-    all
+fn collect(source: &Source) -> archive::Result<Option<Collected>> {
+    let scratch = [(); 2].map(|()| tempfile::tempfile().unwrap());
+    let uses = uses::collect(source, 1000, &scratch, &mut |_, _| true)?;
+    Ok(uses.map(|Uses { file, uses, counted }| {
+        let mut bytes = vec![];
+        (&scratch[file]).seek(SeekFrom::Start(0)).unwrap();
+        (&scratch[file]).read_to_end(&mut bytes).unwrap();
+        let all: Vec<Use> = Use::decode_all(&bytes).unwrap().collect();
+        assert_eq!(all.len() as u64, uses);
+        (all, counted)
+    }))
 }
 
 /// What is wrong with an archive.
@@ -37,19 +39,17 @@ fn every_chunk_of_every_file_is_counted() {
     let repaired = Item { chunks_healthy: Some(vec![builder.chunk(b"lost")]), ..builder.file("repaired", &[&b]) };
     builder.add(&directory("d")).add(&part).add(&repaired).add(&hard_link("h", "file 1"));
     let source = builder.source();
-    let uses = collect(&source).unwrap().unwrap();
-    assert_eq!((uses.counted.files, uses.counted.repaired), (101, 1));
+    let (all, counted) = collect(&source).unwrap().unwrap();
+    assert_eq!((counted.files, counted.repaired), (101, 1));
     let count = |all: &[Use], plain: &[u8]| all.iter().find(|one| one.id == id_of(plain).0).map(|one| (one.size, one.count));
-    let all = all(uses);
     assert_eq!(all.len(), 3);
     assert_eq!(count(&all, &a), Some((5000, 200)));
     assert_eq!(count(&all, &b), Some((6000, 101)));
     assert_eq!(count(&all, b"only in a part"), Some((14, 0)), "it needs it all the same");
 
-    let (files, count) = uses::files_with(&source, &HashSet::from([id_of(&b)]), &mut |_, _| true).unwrap();
-    assert_eq!((files.len(), count), (20, 101));
-    assert_eq!(files[0], b"file 0");
-    assert!(uses::collect(&source, &mut tempfile::tempfile, &mut |_, _| false).unwrap().is_none());
+    let scratch = [(); 2].map(|()| tempfile::tempfile().unwrap());
+    assert!(uses::collect(&source, 1000, &scratch, &mut |_, _| false).unwrap().is_none());
+    assert!(matches!(uses::collect(&source, 2, &scratch, &mut |_, _| true), Err(Error::TooLarge(_))));
 }
 
 #[test]
@@ -89,8 +89,7 @@ fn what_is_not_understood_is_refused() {
         let file = chunk(&mut builder);
         builder.add(&file);
         spoil(&mut builder);
-        let all = |uses: Option<Uses>| uses.map_or(Ok(()), |uses| uses.each(&mut |_| Ok(())));
-        let error = collect(&builder.source()).and_then(all).err();
+        let error = collect(&builder.source()).err();
         assert!(matches!(error, Some(Error::Incomplete(_))), "{what}: {error:?}");
     }
     // A hole.

@@ -31,7 +31,7 @@ Examples:
   borgcube export --output borgcube.toml
   borgcube export | git diff --no-index borgcube.toml -")]
 pub struct Export {
-    /// Write to this file instead of standard output
+    /// Write to this file, in the place of what is there; -: standard output, as without this option
     #[arg(long, short, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     output: Option<PathBuf>,
 }
@@ -110,10 +110,21 @@ pub fn export(args: &Export, context: &Context) -> Result<()> {
     } else {
         declarative::export(&configuration)
     };
-    let Some(path) = &args.output else { return write_out(&text) };
+    let Some(path) = args.output.as_deref().filter(|path| *path != Path::new("-")) else { return write_out(&text) };
     let path = absolute(path)?;
+    // A file that lives in git is there already, and meant to be replaced.
+    let before = unix::files::read_small(&path, LARGEST).ok().flatten();
     write(&path, text.as_bytes())?;
-    context.say(&format!("Wrote the configuration to {}.", path.display()))
+    context.say(&wrote(&path, before.as_deref(), text.as_bytes()))
+}
+
+fn wrote(path: &Path, before: Option<&[u8]>, now: &[u8]) -> String {
+    let path = path.display();
+    match before {
+        Some(before) if before == now => format!("{path} has the configuration already; nothing in it has changed."),
+        Some(before) if !before.is_empty() => format!("Wrote the configuration to {path}, in the place of what was there."),
+        _ => format!("Wrote the configuration to {path}."),
+    }
 }
 
 /// Either as before or complete. What is no file, such as /dev/stdout, is written to and not replaced.
@@ -236,4 +247,18 @@ fn wrong(name: &str, mistakes: &[Mistake], context: &Context) -> Error {
     // When standard error is gone, too, the exit code still tells.
     let _ = io::stderr().write_all(text.as_bytes());
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_replaced_is_named_as_such() {
+        let path = Path::new("/x/borgcube.toml");
+        assert_eq!(wrote(path, None, b"a"), "Wrote the configuration to /x/borgcube.toml.");
+        assert_eq!(wrote(path, Some(b""), b"a"), wrote(path, None, b"a"));
+        assert!(wrote(path, Some(b"b"), b"a").ends_with("in the place of what was there."));
+        assert!(wrote(path, Some(b"a"), b"a").contains("nothing in it has changed"));
+    }
 }

@@ -14,19 +14,20 @@ pub mod repositories;
 pub mod services;
 pub mod sshd;
 
+use super::attention;
 use crate::complete;
 use crate::context::{Context, write_out};
 use crate::error::{Error, Result};
 use clap_complete::ArgValueCandidates;
 use finding::{Finding, Verdict, summary, text};
-use model::ClientName;
+use model::{ClientName, Timestamp};
 use serde::Serialize;
 use std::process::ExitCode;
 
 /// Options of `borgcube doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Looks at users, directories, sockets, repositories, secrets, sshd, clock, space, borg, host keys and units. Nothing is changed. \
+First says what is damaged or overdue. Looks at users, directories, sockets, repositories, secrets, sshd, clock, space, borg, host keys and units. Nothing is changed. \
 On an installed server root sees all of it; for others the checks that need root are skipped, and it says so.
 
 Lines behind a $ are commands that mend it: root types them as they stand, from the first to the last. Words in capitals stand \
@@ -69,12 +70,15 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode> {
 fn examine(args: &Args, context: &Context) -> Result<Vec<Finding>> {
     let (records, server) = gather::records(context);
     let answered = server.verdict == Verdict::Ok;
+    let attention = attention::judge(&records.attention, Timestamp::now());
     let repositories: Vec<String> = records.repositories.iter().map(|repository| repository.name.to_string()).collect();
     let accounts = gather::accounts();
     // What others depend on comes before them, so that it can be mended from the first line to the last.
     let mut findings = vec![];
     let mut server = Some(server);
     if answered {
+        // Backups that are lost come before everything that can be mended.
+        findings.extend(attention);
         findings.extend(server.take());
     }
     match &context.state {

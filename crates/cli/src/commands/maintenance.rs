@@ -8,7 +8,7 @@ use crate::output::{bytes, count, shown};
 use crate::owner_link::OwnerLink;
 use clap_complete::ArgValueCandidates;
 use model::check::{CheckPlan, Coverage, Damage};
-use model::{CheckName, RepositoryName, Work};
+use model::{CheckName, RepositoryName, Timestamp, Work};
 use serde::Serialize;
 use std::sync::Arc;
 use unix::signals::Signals;
@@ -96,6 +96,8 @@ struct Checked<'a> {
     data: &'a Option<Coverage>,
     /// What is known to be damaged, by this check or one before.
     damage: &'a Option<Damage>,
+    /// Nothing was due, so nothing was looked at: when anything was looked at last.
+    not_due_since: Option<Timestamp>,
 }
 
 /// Has it done as a job.
@@ -188,7 +190,7 @@ fn chosen(args: &Check, context: &Context) -> Result<(Vec<RepositoryName>, Optio
 fn check_one(name: &RepositoryName, operation: Operation, interrupts: &mut Signals, context: &Context) -> Result<()> {
     let link = OwnerLink::ask(name, operation, context)?;
     match link.report(&format!("check of {name}"), interrupts, context)? {
-        Report::Checked { objects, bytes: read, errors, error_count, complete, structure, data, damage, chunks } => {
+        Report::Checked { objects, bytes: read, errors, error_count, complete, structure, data, damage, chunks, not_due_since } => {
             let mut damage = damage.map(|damage| *damage);
             if let Some(damage) = &mut damage {
                 name_files(name, damage, &chunks, interrupts, context)?;
@@ -207,6 +209,7 @@ fn check_one(name: &RepositoryName, operation: Operation, interrupts: &mut Signa
                     structure: &structure,
                     data: &data,
                     damage: &damage,
+                    not_due_since,
                 };
                 context.print_json(&checked)?;
             }
@@ -216,13 +219,10 @@ fn check_one(name: &RepositoryName, operation: Operation, interrupts: &mut Signa
                 return Err(if context.json { error } else { in_detail(error, &errors, error_count, concerned(name, &damage, advice)) });
             }
             let read = format!("{}, {} read", count(objects, "object"), bytes(read));
-            context.say(&match (complete, &damage) {
-                (_, Some(damage)) => {
-                    format!("Repository {name}: no further damage found: {read}. It is still damaged: {}.", damage.summary())
-                }
-                (true, None) => format!("Repository {name} is whole: {read}."),
-                (false, None) => format!("Repository {name}: no damage found until the time was over: {read}."),
-            })?;
+            context.say(&outcome(name, complete, not_due_since, damage.as_ref(), &read))?;
+            if damage.is_some() {
+                context.note(&format!("What is known, and what to do: borgcube repository damage {name}"));
+            }
             for (part, coverage) in [("structure", structure), ("data", data)] {
                 if let Some(coverage) = coverage {
                     context.note(&format!("{part}: {coverage}"));
@@ -231,6 +231,21 @@ fn check_one(name: &RepositoryName, operation: Operation, interrupts: &mut Signa
             Ok(())
         }
         other => Err(senseless(&other)),
+    }
+}
+
+/// What a check has come to that has found nothing.
+fn outcome(name: &RepositoryName, complete: bool, not_due_since: Option<Timestamp>, damage: Option<&Damage>, read: &str) -> String {
+    let looked = match (not_due_since, complete, damage) {
+        (Some(last), ..) => format!("nothing was due, so nothing was checked. The last check was at {}", last.to_local()),
+        (None, true, None) => return format!("Repository {name} is whole: {read}."),
+        (None, false, None) => return format!("Repository {name}: no damage found until the time was over: {read}."),
+        (None, true, Some(_)) => format!("nothing was found wrong in what was looked at: {read}"),
+        (None, false, Some(_)) => format!("nothing was found wrong until the time was over: {read}"),
+    };
+    match damage {
+        None => format!("Repository {name}: {looked}; no damage is known."),
+        Some(damage) => format!("Repository {name}: {looked}. It still counts as DAMAGED: {}.", damage.summary()),
     }
 }
 
@@ -245,19 +260,24 @@ fn concerned(name: &RepositoryName, damage: &Option<Damage>, advice: Vec<String>
 fn name_files(name: &RepositoryName, damage: &mut Damage, chunks: &[String], interrupts: &mut Signals, context: &Context) -> Result<()> {
     let socket = context.layout.repository_socket(name.as_str());
     let connect: Arc<archive::source::Connect> = Arc::new(move || unix::socket::connect(&socket));
-    let files = archive::damaged::look(&connect, damage, chunks, &mut || interrupts.take().is_empty());
-    if files.is_empty() {
-        return Ok(());
-    }
-    for archive in damage.archives.iter_mut().chain(&mut damage.unknown) {
-        if let Some((_, found)) = files.iter().find(|(id, _)| *id == archive.id) {
-            archive.files = Some(found.clone());
+    let mut looked = vec![];
+    archive::damaged::look(&connect, damage, chunks, &mut || interrupts.take().is_empty(), &mut |archive, files| {
+        looked.push((archive.id.clone(), files));
+        Ok::<_, Error>(())
+    })?;
+    for (id, files) in looked {
+        let archives = damage.archives.iter_mut().chain(&mut damage.unknown);
+        archives.filter(|archive| archive.id == id).for_each(|archive| archive.files = Some(files.clone()));
+        match OwnerLink::ask(name, Operation::NoteFiles { files: vec![(id, files)] }, context)?.report(
+            "noting the files",
+            interrupts,
+            context,
+        )? {
+            Report::Noted => {}
+            other => return Err(senseless(&other)),
         }
     }
-    match OwnerLink::ask(name, Operation::NoteFiles { files }, context)?.report("noting the files", interrupts, context)? {
-        Report::Noted => Ok(()),
-        other => Err(senseless(&other)),
-    }
+    Ok(())
 }
 
 /// What to do about damage. Borg 1.x: a repair by 1.2.4 and older cuts the item stream of archives anew and leaves their TAM as it was,

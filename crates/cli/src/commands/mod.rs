@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod archive_delete;
 pub mod archive_import;
+pub mod attention;
 pub mod binary;
 pub mod check_config;
 pub mod client;

@@ -7,11 +7,11 @@ use crate::error::{Error, Result};
 use crate::output::{bytes, count, shown};
 use crate::owner_link::OwnerLink;
 use clap_complete::ArgValueCandidates;
-use model::{PolicyName, RepositoryName, Work};
+use model::{Cause, PolicyName, RepositoryName, Work};
 use serde::Serialize;
 use std::process::ExitCode;
 use unix::signals::Signals;
-use wire::control::{Call, DueArchives, Pruned, RetentionFilter, StoppedGroup};
+use wire::control::{Call, DueArchives, Pruned, RefusedRepository, RetentionFilter, StoppedGroup};
 use wire::maintenance::{Operation, Report};
 
 /// Exit code when something stopped pruning.
@@ -21,7 +21,8 @@ const STOPPED: u8 = 1;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "An archive that goes is deleted when its grace period is over: by the first prune behind it. borgcube policy preview says
-beforehand what happens. Exit code 1: pruning of a config is stopped, see borgcube policy confirm --help.
+beforehand what happens. Exit code 1: pruning of a config is stopped, see borgcube policy confirm --help, or a repository is damaged and
+nothing of it is pruned, see borgcube repository damage.
 
 Examples:
   borgcube prune --compact
@@ -60,16 +61,24 @@ struct Deleted {
 #[derive(Debug, Serialize)]
 struct Done {
     marked: Vec<String>,
+    /// Archives that waited for the end of their grace period before.
+    pending: u64,
     deleted: Vec<Deleted>,
     stopped: Vec<StoppedGroup>,
+    /// Repositories of which nothing was pruned.
+    refused: Vec<RefusedRepository>,
 }
 
 /// Does it.
 pub fn run(args: &Prune, context: &Context) -> Result<ExitCode> {
     let (policy, client, label, repository) = (args.policy.clone(), args.client.clone(), args.label.clone(), args.repository.clone());
     let filter = RetentionFilter { policy, client, label, repository, instead: None };
-    let Pruned { marked, due, stopped, left } = context.control()?.call::<Pruned>(Call::PruneArchives { filter: Box::new(filter) })?;
-    context.say(&format!("{} will be deleted when the grace period is over.", count(marked.len() as u64, "archive")))?;
+    let Pruned { marked, due, stopped, left, pending, refused } =
+        context.control()?.call::<Pruned>(Call::PruneArchives { filter: Box::new(filter) })?;
+    context.say(&decided(marked.len() as u64, pending))?;
+    for RefusedRepository { why, .. } in &refused {
+        context.note(&format!("borgcube: {}: {}", Cause::RepositoryCheckNeeded.word(), shown(why)));
+    }
     for StoppedGroup { config, repository, why } in &stopped {
         context.note(&format!("borgcube: pruning of {config} in {repository} is stopped: {}", shown(why)));
     }
@@ -83,9 +92,9 @@ pub fn run(args: &Prune, context: &Context) -> Result<ExitCode> {
         context.say(&sentence(&done))?;
         deleted.push(done);
     }
-    let code = if stopped.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(STOPPED) };
+    let code = if stopped.is_empty() && refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(STOPPED) };
     if context.json {
-        context.print_json(&Done { marked, deleted, stopped })?;
+        context.print_json(&Done { marked, pending, deleted, stopped, refused })?;
     }
     Ok(code)
 }
@@ -102,6 +111,16 @@ fn delete(due: &DueArchives, compact: bool, interrupts: &mut Signals, context: &
     }
 }
 
+/// What is to go: from now on, and since an earlier prune or `archive delete`.
+fn decided(marked: u64, pending: u64) -> String {
+    let new = format!("{} will be deleted when the grace period is over", count(marked, "archive"));
+    match pending {
+        0 => format!("{new}."),
+        1 => format!("{new}; 1 more was waiting for that already."),
+        n => format!("{new}; {n} more were waiting for that already."),
+    }
+}
+
 fn sentence(deleted: &Deleted) -> String {
     let Deleted { repository, archives, bytes: size, kept_because, freed } = deleted;
     let what = count(archives.len() as u64, "archive");
@@ -113,4 +132,16 @@ fn sentence(deleted: &Deleted) -> String {
         text.push_str(&format!(" Some chunks stay: {}.", shown(why).trim_end_matches('.')));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_waiting_is_said_beside_what_is_new() {
+        assert_eq!(decided(2, 0), "2 archives will be deleted when the grace period is over.");
+        assert_eq!(decided(0, 1), "0 archives will be deleted when the grace period is over; 1 more was waiting for that already.");
+        assert_eq!(decided(1, 3), "1 archive will be deleted when the grace period is over; 3 more were waiting for that already.");
+    }
 }

@@ -36,6 +36,9 @@ fn judge(command: &[OsString], version: &dyn Fn(&str) -> Option<String>) -> Repa
     if !words.contains(&"check") || !words.iter().any(|word| word.len() >= 6 && "--repair".starts_with(word)) {
         return Repair::None;
     }
+    if leaves_archives(&text) {
+        return Repair::None;
+    }
     let mut borgs: Vec<&str> = words.into_iter().filter(|word| is_borg(word)).collect();
     borgs.sort_unstable();
     borgs.dedup();
@@ -45,6 +48,14 @@ fn judge(command: &[OsString], version: &dyn Fn(&str) -> Option<String>) -> Repa
         None if told.is_empty() => Repair::Unknown,
         None => Repair::New,
     }
+}
+
+/// Only segment files are repaired, which any borg does: no archive is touched. A shell's script may have another command behind that one.
+fn leaves_archives(words: &[String]) -> bool {
+    let is_one_command = words.iter().all(|word| !word.contains(|c: char| c.is_whitespace() || ";|&()'\"`{}".contains(c)));
+    is_one_command
+        && words.iter().filter(|word| is_borg(word)).count() == 1
+        && words.iter().any(|word| word.starts_with("--repos") && "--repository-only".starts_with(word.as_str()))
 }
 
 /// `borg`, `borg-1.4`, `borg-linux64` and the like. Anything else, such as a script, may do something when it is asked for a version.
@@ -96,6 +107,10 @@ mod tests {
         assert_eq!(judged(&["sh", "-c", "cd /srv/borg && borg-1.4 check --repair"]), Repair::New);
         assert_eq!(judged(&["./mend-borg", "check", "--repair"]), Repair::Unknown);
         assert_eq!(judged(&["/opt/borg-wrapper.sh", "check", "--repair"]), Repair::Unknown);
+        // What touches no archive spoils none; a script may have more in it than that.
+        assert_eq!(judged(&["borg", "check", "--repair", "--repository-only"]), Repair::None);
+        assert_eq!(judged(&["sh", "-c", "borg check --repair --repository-only; borg check --repair"]), old());
+        assert_eq!(judged(&["borg", "check", "--repair", "--repo"]), old(), "another option begins so as well");
         for harmless in [&["borg", "check"][..], &["borg", "check", "--repository-only"], &["borg", "check", "--re"], &["borg", "list"]] {
             assert_eq!(judged(harmless), Repair::None, "{harmless:?}");
         }

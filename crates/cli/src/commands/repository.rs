@@ -1,10 +1,10 @@
 //! `borgcube repository`.
 
-use super::damage;
 use super::maintenance::{self, Check, Compact};
 use super::owner::{self, Place};
 use super::release::{self, Release};
 use super::repository_edit::{self, Edit};
+use super::{confirm, damage, wait};
 use crate::complete;
 use crate::context::{Context, absolute, shell_word};
 use crate::control::Control;
@@ -16,12 +16,16 @@ use clap::{ArgGroup, Subcommand};
 use clap_complete::ArgValueCandidates;
 use model::repository::check_url;
 use model::{Cause, EncryptionMode, Repository, RepositoryName, Timestamp};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use wire::control::{Call, Repositories};
+use wire::control::{ArchiveFilter, Archives, Call, Repositories};
 use wire::tool::Facts;
+
+/// Archives that are counted before a repository is forgotten.
+const COUNTED: u32 = 10_000;
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -36,7 +40,7 @@ pub enum Command {
     /// Change where a repository is, or its passphrase or key
     Edit(Box<Edit>),
     /// Forget a repository; its data, passphrase and key stay
-    Remove(Name),
+    Remove(Remove),
     /// Give back the space of what was deleted, while backups go on
     Compact(Compact),
     /// Read everything and tell whether it is whole, while backups go on
@@ -53,6 +57,25 @@ pub struct Name {
     /// Repository
     #[arg(value_name = "REPOSITORY", add = ArgValueCandidates::new(complete::repositories))]
     name: RepositoryName,
+}
+
+/// Options of `borgcube repository remove`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The repository itself, its passphrase and its key stay where they are, and borgcube repository add --adopt takes it over again. The records of
+its archives go, and with them comments, holds and grace periods: stock borg lists and reads these archives, and borgcube archive import
+makes records of them anew.
+
+Examples:
+  borgcube repository remove old
+  borgcube repository remove old --yes")]
+pub struct Remove {
+    /// Repository
+    #[arg(value_name = "REPOSITORY", add = ArgValueCandidates::new(complete::repositories))]
+    name: RepositoryName,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
 }
 
 /// Options of `borgcube repository add`.
@@ -116,7 +139,7 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode> {
         }
         Command::Damage(Name { name }) => return damage::run(&name, context),
         Command::Edit(args) => repository_edit::run(*args, context),
-        Command::Remove(Name { name }) => remove(&name, context),
+        Command::Remove(args) => remove(&args, context),
         Command::Compact(args) => maintenance::compact(&args, context),
         Command::Check(args) => maintenance::check(&args, context),
         // The exit code is that of the command it runs.
@@ -141,16 +164,24 @@ fn add(args: Add, context: &Context) -> Result<()> {
             Error::conflict(format!("there is a repository {} already", args.name)).hint("borgcube repository list shows what there is.")
         );
     }
-    let vault = Vault::open(&args.name, context)?;
-    let mut made = match &vault {
+    let (name, vault) = (args.name.clone(), Vault::open(&args.name, context)?);
+    let added = add_with(args, url, &vault, context);
+    if added.is_err() {
+        vault.discard_empty(&name, context);
+    }
+    added
+}
+
+fn add_with(args: Add, url: String, vault: &Vault, context: &Context) -> Result<()> {
+    let mut made = match vault {
         Vault::Directory(_) => None,
         Vault::Copy(..) => Some(installed::prepare(&url, args.encryption.is_some())?),
     };
     let mut written = Written::new(vault.path());
     let place = Place { url: &url, remote_borg: args.remote_borg.as_deref(), rsh: args.rsh.as_deref() };
-    let key = own_key(&args.name, &place, &vault)?;
+    let key = own_key(&args.name, &place, vault)?;
     let facts = match args.encryption {
-        Some(mode) => create(&args, mode, &place, &vault, &mut written, context),
+        Some(mode) => create(&args, mode, &place, vault, &mut written, context),
         None => adopt(&args, &place, vault.path(), &mut written, context),
     };
     let facts = facts.map_err(|e| key.iter().fold(e, |e, public| let_in(e, &place, public)))?;
@@ -167,7 +198,7 @@ fn add(args: Add, context: &Context) -> Result<()> {
         rsh: args.rsh,
         created: Timestamp::now(),
     };
-    if let Vault::Copy(staging, _) = &vault {
+    if let Vault::Copy(staging, _) = vault {
         installed::keep(&repository, staging, context).map_err(|e| match args.encryption {
             Some(_) => e.hint(format!("The new repository at {url} is empty, and nobody has its secrets: remove it, then try again.")),
             None => e,
@@ -183,13 +214,13 @@ fn add(args: Add, context: &Context) -> Result<()> {
     }
     stored?;
     written.keep();
-    match &vault {
+    match vault {
         Vault::Directory(_) => wait_for_owner(&repository, context),
         Vault::Copy(..) => installed::enable(&repository.name)?,
     }
     context.done(&repository, &sentence(&repository, args.adopt.then_some(facts.archives)))?;
     if repository.encryption.has_key() {
-        context.note(&secrets_note(&repository.name, &vault)?);
+        context.note(&secrets_note(&repository.name, vault)?);
     }
     Ok(())
 }
@@ -340,10 +371,26 @@ fn wait_for_owner(repository: &Repository, context: &Context) {
     }
 }
 
-fn remove(name: &RepositoryName, context: &Context) -> Result<()> {
+fn remove(args: &Remove, context: &Context) -> Result<()> {
+    let name = &args.name;
     let mut control = context.control()?;
     let repository = find(&mut control, name)?;
-    control.tell(Call::RemoveRepository { name: name.clone() })?;
+    let filter = ArchiveFilter { repository: Some(name.clone()), limit: COUNTED, ..Default::default() };
+    let archives = control.call::<Archives>(Call::ListArchives { filter })?.archives.len() as u64;
+    drop(control);
+    if !args.yes {
+        if !std::io::stdin().is_terminal() {
+            return Err(Error::usage(format!("there is no terminal to ask whether repository {name} is to be forgotten"))
+                .hint("--yes does it without asking."));
+        }
+        let interrupts = wait::interrupts()?;
+        context.note(&farewell(&repository, archives));
+        if !confirm::ask(&format!("Forget repository {name}?"), "nothing was changed", &interrupts)? {
+            return Err(Error::failed("nothing was changed"));
+        }
+    }
+    // A person may have been asked for a long time.
+    context.control()?.tell(Call::RemoveRepository { name: name.clone() })?;
     context.done(&repository, &format!("Forgot repository {name}. Its data stays in {}.", repository.url))?;
     if context.layout.is_installed() {
         if unix::socket::own_uid() == 0 {
@@ -365,6 +412,19 @@ fn remove(name: &RepositoryName, context: &Context) -> Result<()> {
     Ok(())
 }
 
+/// What goes and what stays.
+fn farewell(repository: &Repository, archives: u64) -> String {
+    let Repository { name, url, .. } = repository;
+    let records = match archives {
+        0 => "There is no record of an archive in it.".to_owned(),
+        n if n >= u64::from(COUNTED) => format!("Records of {n} archives or more go, with comments and holds."),
+        n => format!("The {} of {} go, with comments and holds.", if n == 1 { "record" } else { "records" }, count(n, "archive")),
+    };
+    format!(
+        "{records} The repository at {url} stays, and so do its passphrase and key: borgcube repository add {name} {url} --adopt takes it over again."
+    )
+}
+
 /// All repositories.
 pub fn all(control: &mut Control) -> Result<Vec<Repository>> {
     Ok(control.call::<Repositories>(Call::ListRepositories {})?.repositories)
@@ -380,6 +440,28 @@ pub fn find(control: &mut Control, name: &RepositoryName) -> Result<Repository> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_with_a_repository_is_said_and_what_stays() {
+        let repository = Repository {
+            name: "old".parse().unwrap(),
+            url: "/srv/old".into(),
+            description: String::new(),
+            repository_id: "aa".into(),
+            encryption: EncryptionMode::Repokey,
+            remote_borg: None,
+            rsh: None,
+            created: Timestamp(0),
+        };
+        assert!(farewell(&repository, 0).starts_with("There is no record"));
+        let text = farewell(&repository, 2);
+        assert!(
+            text.contains("records of 2 archives go") && text.contains("at /srv/old stays") && text.contains("passphrase and key"),
+            "{text}"
+        );
+        assert!(text.contains("borgcube repository add old /srv/old --adopt"), "{text}");
+        assert!(farewell(&repository, 10_000).contains("10000 archives or more"));
+    }
 
     #[test]
     fn paths_become_absolute_and_urls_stay() {

@@ -1,17 +1,21 @@
 //! `borgcube restore`.
 
-use super::{archive, client, confirm, wait};
+use super::{archive, client, confirm, damage, wait};
 use crate::complete;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::output::lists::road;
 use crate::output::{Details, bytes, count, shown};
+use ::archive::items::Items;
+use ::archive::{Selection, Source};
 use clap::ValueHint;
 use clap_complete::ArgValueCandidates;
+use model::check::Damage;
 use model::restore::{Restore, Target};
 use model::{Archive, Client, ClientName, RepositoryName};
 use serde::Serialize;
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
 use wire::control::{Call, JobNumber};
 
 /// Options of `borgcube restore`.
@@ -112,7 +116,10 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
         (Kind::NotFound, None) => error.hint("The archive's client is gone; --to-client names another one."),
         _ => error,
     })?;
-    let plan = Plan {
+    let mut warnings = warnings(&archive, &client, &restore);
+    let health = damage::all(&mut context.control()?)?.into_iter().find(|health| health.repository == archive.repository);
+    warnings.extend(health.and_then(|health| health.damage).and_then(|damage| damaged(&damage, &archive)));
+    let mut plan = Plan {
         repository: &archive.repository,
         client: &client.name,
         to_another_client: client.name != archive.client,
@@ -120,9 +127,12 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
         archive_files: archive.statistics.nfiles,
         archive_bytes: archive.statistics.original_size,
         time: archive.start,
-        warnings: warnings(&archive, &client, &restore),
+        warnings,
         dry_run: args.dry_run,
     };
+    if args.dry_run {
+        plan.warnings.extend(look(&archive, &restore.paths, context)?);
+    }
     let text = card(&plan, &archive, &client);
     if args.dry_run {
         return context.show(&plan, &format!("{text}Nothing was restored.\n"));
@@ -193,6 +203,65 @@ fn warnings(archive: &Archive, client: &Client, restore: &Restore) -> Vec<String
     warnings
 }
 
+/// What checks have found of this archive.
+fn damaged(damage: &Damage, archive: &Archive) -> Option<String> {
+    if !damage.concerns(&archive.id) {
+        return None;
+    }
+    let files = damage.archives.iter().find(|found| found.id == archive.id).and_then(|found| found.files.as_ref());
+    let named = match files {
+        Some(files) if !files.paths.is_empty() => {
+            let more = files.paths.len().saturating_sub(5) as u64 + files.more;
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!(": {}{more}", files.paths.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", "))
+        }
+        _ => String::new(),
+    };
+    Some(format!(
+        "a check has found that the archive is damaged{named}. Everything is read first; damaged files are left out and named, everything else is restored"
+    ))
+}
+
+/// Looks whether the paths are in the archive; warnings about those that are not. That none is there is an error.
+fn look(archive: &Archive, paths: &[String], context: &Context) -> Result<Vec<String>> {
+    if paths.is_empty() {
+        return Ok(vec![]);
+    }
+    let nothing: [&[u8]; 0] = [];
+    let open = paths.iter().map(|path| Ok((path.as_str(), Selection::new(&[path.as_bytes()], &nothing, 0)?)));
+    let mut open = match open.collect::<::archive::Result<Vec<_>>>() {
+        Ok(open) => open,
+        // Borg has patterns that are not understood here.
+        Err(error) => return Ok(vec![format!("whether the paths are in the archive was not looked at: {error}")]),
+    };
+    let socket = context.layout.repository_socket(archive.repository.as_str());
+    let read = Source::open(Arc::new(move || unix::socket::connect(&socket)), &archive.id).and_then(|source| {
+        let mut items = Items::open(&source)?;
+        while !open.is_empty()
+            && let Some(item) = items.next(&mut |_, _| {})?
+        {
+            // Each by itself: one may be inside of another.
+            open.retain_mut(|(_, selection)| selection.choose(&item.path).is_none());
+        }
+        Ok(())
+    });
+    if let Err(error) = read {
+        return Ok(vec![format!("whether the paths are in the archive could not be looked at: {error}")]);
+    }
+    let unmatched: Vec<&str> = open.into_iter().map(|(path, _)| path).collect();
+    missing(&archive.name, &unmatched, paths.len())
+}
+
+fn missing(archive: &str, unmatched: &[&str], of: usize) -> Result<Vec<String>> {
+    if unmatched.len() == of {
+        let what = unmatched.iter().take(5).map(|path| shown(path)).collect::<Vec<_>>().join(", ");
+        let more = if of > 5 { format!(" and {} more", of - 5) } else { String::new() };
+        return Err(Error::not_found(format!("nothing in archive {} matches {what}{more}", shown(archive)))
+            .hint("borgcube archive files ARCHIVE shows what is in it."));
+    }
+    Ok(unmatched.iter().map(|path| format!("nothing in the archive matches {path}")).collect())
+}
+
 fn card(plan: &Plan<'_>, archive: &Archive, client: &Client) -> String {
     let Restore { paths, patterns, excludes, target, .. } = plan.restore;
     let whole = format!("{}, {}", count(plan.archive_files, "file"), bytes(plan.archive_bytes));
@@ -216,4 +285,18 @@ fn card(plan: &Plan<'_>, archive: &Archive, client: &Client) -> String {
         text.push_str(&format!("Note: {}.\n", shown(warning)));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_are_not_there_are_a_warning_and_none_at_all_an_error() {
+        assert_eq!(missing("a", &[], 2).unwrap(), Vec::<String>::new());
+        assert_eq!(missing("a", &["etc/x"], 2).unwrap(), ["nothing in the archive matches etc/x"]);
+        let error = missing("a", &["etc/x", "etc/y"], 2).unwrap_err();
+        assert_eq!((error.kind().code(), error.message()), (3, "nothing in archive a matches etc/x, etc/y"));
+        assert!(missing("a", &["x"; 9], 9).unwrap_err().message().ends_with("x and 4 more"));
+    }
 }

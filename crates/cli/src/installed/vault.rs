@@ -35,6 +35,17 @@ impl Vault {
         Ok(Vault::Copy(staging, kept))
     }
 
+    /// Takes back the directories that opening it has made, of a repository that was not added after all. What has something in it stays.
+    pub fn discard_empty(&self, name: &RepositoryName, context: &Context) {
+        let Vault::Directory(path) = self else { return };
+        let (views, index) = (context.layout.views(name.as_str()), context.layout.index(name.as_str()));
+        for directory in [path, &views, &index] {
+            if let Err(error) = std::fs::remove_dir(directory) {
+                log::debug!("{} stays: {error}", directory.display());
+            }
+        }
+    }
+
     /// The directory with the secrets as files.
     pub fn path(&self) -> &Path {
         match self {

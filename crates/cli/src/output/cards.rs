@@ -1,7 +1,7 @@
 //! One record with everything that is known of it.
 
 use super::lists::{length, road};
-use super::{Details, bytes, count, duration, exactly};
+use super::{Details, bytes, count, duration, exactly, works};
 use crate::commands::restore_test::TestedClient;
 use model::archive::PendingDeletion;
 use model::check::Health;
@@ -163,11 +163,9 @@ pub fn job(detail: &JobDetail, retried_as: Option<u64>) -> String {
     // A job that failed has made no archive of the name that was meant.
     let made = job.archive.is_some() || !matches!(job.state, JobState::Failed | JobState::Cancelled);
     let history = job.history.iter().map(|step| format!("{} {}", step.time.to_local(), step.state));
+    let details = Details::new().line("Job", job.number.to_string()).line("Kind", job.kind().as_str());
     with_statistics(
-        Details::new()
-            .line("Job", job.number.to_string())
-            .line("Kind", job.kind().as_str())
-            .maybe("Config", job.config().map(|config| config.to_string()))
+        works::work(details, &job.work)
             .maybe("Repository", job.repository.as_ref().map(|r| r.as_str()))
             .line("State", job.state.as_str())
             .maybe("Waits", detail.waits.as_deref())
@@ -195,11 +193,15 @@ pub fn job(detail: &JobDetail, retried_as: Option<u64>) -> String {
 /// What came of a job that makes no archive.
 pub fn yielded(yielded: &Yield) -> String {
     match yielded {
-        Yield::Checked { objects, bytes: read, error_count, complete, structure, data } => {
+        Yield::Checked { objects, bytes: read, error_count, complete, structure, data, not_due_since } => {
             let errors = if *error_count == 0 { "no damage".to_owned() } else { count(*error_count, "error") };
             let end = if *complete { "" } else { ", and its time was over" };
             let coverage = [("structure", structure), ("data", data)];
             let coverage = coverage.iter().filter_map(|(part, coverage)| Some(format!("; {part}: {}", coverage.as_ref()?)));
+            if let Some(last) = not_due_since {
+                let coverage = coverage.collect::<String>();
+                return format!("nothing was due, so nothing was checked; the last check was at {}{coverage}", last.to_local());
+            }
             format!("{}, {} read: {errors}{end}{}", count(*objects, "object"), bytes(*read), coverage.collect::<String>())
         }
         Yield::Imported { imported, refused, skipped } => {

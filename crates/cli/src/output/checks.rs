@@ -61,15 +61,46 @@ pub fn health_in_short(health: Option<&Health>) -> String {
 pub fn health(details: Details, health: Option<&Health>) -> Details {
     let Some(health) = health else { return details.line("Checked", "never: borgcube repository check") };
     let when = |moment: Option<Timestamp>| moment.map_or_else(|| "never".to_owned(), Timestamp::to_local);
+    let details = details.line("Checked", checked(health));
+    let Some(damage) = &health.damage else {
+        return coverage(details, health)
+            .line("Archives", format!("all sound at {}", when(health.archives)))
+            .line("Index", format!("compared at {}", when(health.index)));
+    };
     let details = details
-        .line("Checked", health.checked.to_local())
+        .line("DAMAGED", format!("since {}: {}", damage.since.to_local(), damage.summary()))
+        .line("What to do", format!("borgcube repository damage {}", health.repository));
+    // What was known of one that could be opened is no news of one that cannot be.
+    if damage.unopenable.is_some() {
+        return details;
+    }
+    coverage(details, health)
+        .line("Archives", format!("all sound {}", since(health.archives, damage)))
+        .line("Index", format!("compared {}", since(health.index, damage)))
+}
+
+fn coverage(details: Details, health: &Health) -> Details {
+    details
         .maybe("Structure", health.structure.as_ref().map(ToString::to_string))
         .maybe("Data", Some(health.data.as_ref().map_or_else(|| "never verified".to_owned(), ToString::to_string)))
-        .line("Archives", format!("all sound at {}", when(health.archives)))
-        .line("Index", format!("compared at {}", when(health.index)));
-    match &health.damage {
-        Some(damage) => details.line("DAMAGED", format!("{}: borgcube repository damage {}", damage.summary(), health.repository)),
-        None => details,
+}
+
+/// When a check has looked at anything last.
+fn checked(health: &Health) -> String {
+    let unopenable = health.damage.as_ref().is_some_and(|damage| damage.unopenable.is_some());
+    match (&health.structure, unopenable) {
+        (None, true) => "never".to_owned(),
+        (_, true) => format!("{}, when it could still be opened", health.checked.to_local()),
+        _ => health.checked.to_local(),
+    }
+}
+
+/// What was once sound says something of a damage only if that was after it.
+fn since(moment: Option<Timestamp>, damage: &Damage) -> String {
+    match moment {
+        None => "never".to_owned(),
+        Some(moment) if moment > damage.found => format!("at {}, after the damage was found", moment.to_local()),
+        Some(moment) => format!("last at {}, before that", moment.to_local()),
     }
 }
 
@@ -81,25 +112,71 @@ pub fn damage(health: &Health, damage: &Damage) -> String {
     let clients: Vec<&str> = damage.clients().into_iter().map(|client| client.as_str()).collect();
     let archives = damage.archives.iter().flat_map(archive).chain(more(damage.more_archives, "archives"));
     let unknown = damage.unknown.iter().map(|archive| shown(&archive.name)).chain(more(damage.more_unknown, "archives"));
+    let healed = match damage.healed {
+        0 => None,
+        1 => Some("1 chunk that was damaged is sound again, or belongs to no archive any more".to_owned()),
+        n => Some(format!("{n} chunks that were damaged are sound again, or belong to no archive any more")),
+    };
     Details::new()
         .line("Repository", health.repository.as_str())
         .line("Damage", damage.summary())
         .line("Since", damage.since.to_local())
         .line("Found last", damage.found.to_local())
+        .line("Checked last", checked(health))
+        .maybe("Healed", healed)
         .maybe("Clients", Some(clients.join(", ")))
         .many("Archives", archives)
         .many("Cannot tell", unknown)
         .many("Found", errors.chain(more_errors))
-        .many("Still runs", ["backups: chunks that are damaged are asked of the clients again", "restores of what is sound", "not prunes"])
-        .many(
-            "What to do",
-            [
-                "see whether the disk or the memory is to blame, then copy the repository to another disk",
-                "let the clients back up: what they still have heals older archives as well",
-                "then docs/check.md: borgcube repository release, and a stock borg 1.4's borg check --repair",
-            ],
-        )
+        .many("Still runs", still_runs(damage))
+        .many("What to do", what_to_do(health, damage))
         .render()
+}
+
+fn still_runs(damage: &Damage) -> &'static [&'static str] {
+    if damage.unopenable.is_some() {
+        return &["nothing: no backup, no restore, no prune"];
+    }
+    &["backups: chunks that are damaged are asked of the clients again", "restores of what is sound", "not prunes"]
+}
+
+/// The next steps, in their order. docs/check.md has the whole road.
+fn what_to_do(health: &Health, damage: &Damage) -> Vec<String> {
+    let name = &health.repository;
+    let check = format!("borgcube repository check {name}{}", if damage.needs_data { " --verify-data" } else { "" });
+    let disk = "see whether the disk or the memory is to blame, then copy the repository to another disk".to_owned();
+    let repair = |options: &str| format!("borgcube repository release {name} --with-passphrase -- borg check --repair{options}");
+    if damage.unopenable.is_some() {
+        return vec![
+            disk,
+            format!("if its disk was not there, or is whole again: {check}"),
+            format!("else the repair of docs/check.md, with a stock borg of 1.4 or newer: {}", repair("")),
+        ];
+    }
+    if damage.chunks > 0 {
+        return vec![
+            disk,
+            "let the clients back up: what they still have heals older archives as well".to_owned(),
+            format!("see what is left: borgcube repository check {name} --verify-data"),
+            format!("what no client has any more, docs/check.md, with a stock borg of 1.4 or newer: {}", repair("")),
+        ];
+    }
+    if damage.archive_count() > 0 {
+        return vec![
+            disk,
+            "an archive whose own metadata is lost can only be given up: borgcube archive delete ARCHIVE --now".to_owned(),
+            format!("then {check}"),
+        ];
+    }
+    // The last check has found nothing of it, and was no look at everything.
+    if damage.error_count == 0 || health.checked > damage.found {
+        return vec![format!("it is over when everything was looked at and sound: {check}")];
+    }
+    vec![
+        disk,
+        format!("no archive needs what is bad there; this takes it out of the files (docs/check.md): {}", repair(" --repository-only")),
+        format!("then {check}"),
+    ]
 }
 
 fn archive(archive: &DamagedArchive) -> Vec<String> {
@@ -122,4 +199,71 @@ fn archive(archive: &DamagedArchive) -> Vec<String> {
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(damage: Option<Damage>) -> Health {
+        Health {
+            repository: "main".parse().unwrap(),
+            checked: Timestamp(2_000_000),
+            structure: Some(model::check::Coverage { at: Timestamp(2_000_000), ..Default::default() }),
+            data: None,
+            archives: Some(Timestamp(1_000_000)),
+            index: Some(Timestamp(3_000_000)),
+            damage,
+        }
+    }
+
+    fn damaged(chunks: u64) -> Damage {
+        Damage { chunks, errors: vec!["segment 5: x".into()], error_count: 1, ..Damage::unopened(None, "", Timestamp(2_000_000)).opened(0) }
+    }
+
+    fn show(health: &Health) -> String {
+        super::health(Details::new(), Some(health)).render()
+    }
+
+    #[test]
+    fn what_was_sound_before_is_no_word_about_damage() {
+        let text = show(&known(None));
+        assert!(text.contains("Archives:  all sound at ") && !text.contains("DAMAGED"), "{text}");
+        let text = show(&known(Some(damaged(2))));
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].starts_with("DAMAGED:") && lines[1].contains("2 chunks damaged"), "{text}");
+        assert!(lines[2].contains("borgcube repository damage main"), "{text}");
+        let archives = lines.iter().find(|line| line.starts_with("Archives:")).unwrap();
+        assert!(archives.ends_with(", before that"), "{text}");
+        assert!(lines.iter().any(|line| line.starts_with("Index:") && line.ends_with("after the damage was found")), "{text}");
+        // Nothing is told of one that cannot be opened but that.
+        let closed = known(Some(Damage::unopened(None, "no index", Timestamp(9_000_000))));
+        let text = show(&closed);
+        assert!(text.contains("it cannot be opened") && text.contains("when it could still be opened"), "{text}");
+        assert!(!text.contains("sound") && !text.contains("Structure"), "{text}");
+        assert!(show(&Health { structure: None, ..closed }).contains("Checked:    never"));
+    }
+
+    #[test]
+    fn the_next_step_is_that_of_the_damage() {
+        let page = |damage: Damage| {
+            let health = known(Some(damage.clone()));
+            super::damage(&health, &damage)
+        };
+        let closed = page(Damage::unopened(None, "no index", Timestamp(9)));
+        assert!(closed.contains("nothing: no backup, no restore") && closed.contains("it cannot be opened: no index"), "{closed}");
+        assert!(!closed.contains("0 chunks"), "{closed}");
+        let chunks = page(damaged(1));
+        assert!(
+            chunks.contains("let the clients back up") && chunks.contains("--verify-data") && chunks.contains("1.4 or newer"),
+            "{chunks}"
+        );
+        let healed = page(Damage { healed: 1, ..damaged(0) });
+        assert!(healed.contains("1 chunk that was damaged is sound again") && healed.contains("--repair --repository-only"), "{healed}");
+        assert!(!healed.contains("0 chunks") && !healed.contains("let the clients back up"), "{healed}");
+        // A check since has found nothing: no repair then.
+        let over = page(Damage { needs_data: true, found: Timestamp(1), ..damaged(0) });
+        assert!(over.contains("it is over when everything was looked at") && over.contains("check main --verify-data"), "{over}");
+        assert!(!over.contains("--repair"), "{over}");
+    }
 }

@@ -11,6 +11,7 @@ pub mod plans;
 pub mod policies;
 pub mod size;
 pub mod tables;
+pub mod works;
 
 pub use details::Details;
 pub use size::{bytes, count, duration, exactly};

@@ -55,6 +55,13 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         let sentence = format!("there is no borg at {}", borg.display());
         return Err(Error::failed(sentence).hint("Install it (apt install borgbackup), or name one with --borg PATH."));
     }
+    if host_id::stored(layout).is_none() && !context.quiet {
+        // That is two borgs, one after the other: on a busy machine half a minute of silence.
+        write_out(&format!(
+            "For once, {} is asked under which name it takes locks on this machine; that may take some seconds.\n",
+            borg.display()
+        ))?;
+    }
     let host_id = host_id::ensure(layout, &borg);
     let supervisor = Supervisor::start(layout, Programs::new(state, &borg, host_id), args.status)?;
     if !context.quiet {

@@ -1,7 +1,7 @@
 //! Delete, compact, check and release in front of an owner that answers as a test wants it.
 
 use crate::fake::{Fake, ok, said};
-use model::{Cause, Failure};
+use model::{Cause, Failure, Timestamp};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -197,17 +197,44 @@ fn compact_shows_progress_and_what_it_freed() {
     assert_eq!(owner.run(&["repository", "compact", "other"]).0, 3);
 }
 
+fn checked(errors: Vec<String>, not_due_since: Option<Timestamp>) -> Report {
+    let read = if not_due_since.is_some() { 0 } else { 9 };
+    Report::Checked {
+        objects: read,
+        bytes: read * 100,
+        error_count: errors.len() as u64,
+        errors,
+        complete: true,
+        structure: None,
+        data: None,
+        damage: None,
+        chunks: vec![],
+        not_due_since,
+    }
+}
+
+/// What was not looked at is not whole.
+#[test]
+fn a_check_to_which_nothing_was_due_says_so() {
+    let last = Timestamp(1_800_000_000_000_000);
+    let owner = Owner::start(move |_| vec![Say::Report(checked(vec![], Some(last)))]);
+    let (code, out, _) = owner.run(&["repository", "check", "main"]);
+    let expected =
+        "Repository main: nothing was due, so nothing was checked. The last check was at 2027-01-15 08:00:00; no damage is known.\n";
+    assert_eq!((code, out.as_str()), (0, expected));
+    let (_, out, _) = owner.run(&["repository", "check", "main", "--json"]);
+    assert!(!serde_json::from_str::<Value>(&out).unwrap()["not_due_since"].is_null(), "{out}");
+}
+
 #[test]
 fn damage_is_an_error_with_exit_code_1_and_in_json_a_report() {
     let owner = Owner::start(|operation| {
         let Operation::Check { verify_data } = operation else { panic!("{operation:?}") };
         let errors = if *verify_data { vec!["object 00ff: wrong id".to_owned()] } else { vec![] };
-        let (structure, data, damage, chunks) = (None, None, None, vec![]);
-        let error_count = errors.len() as u64;
-        vec![Say::Report(Report::Checked { objects: 9, bytes: 1000, error_count, errors, complete: true, structure, data, damage, chunks })]
+        vec![Say::Report(checked(errors, None))]
     });
     let (code, out, _) = owner.run(&["repository", "check", "main"]);
-    assert_eq!((code, out.as_str()), (0, "Repository main is whole: 9 objects, 1.00 kB read.\n"));
+    assert_eq!((code, out.as_str()), (0, "Repository main is whole: 9 objects, 900 B read.\n"));
     let (code, out, err) = owner.run(&["repository", "check", "main", "--verify-data"]);
     assert_eq!((code, out.as_str()), (1, ""));
     assert!(err.starts_with("borgcube: repository main is damaged: 1 error\n  - object 00ff: wrong id\n"), "{err}");

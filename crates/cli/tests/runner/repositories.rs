@@ -29,13 +29,14 @@ fn secrets_are_private_and_gone_when_the_call_fails() {
     let (code, said) = system.cli_fails(&words("repository add other --adopt --passphrase-file", &[&wrong, &text(&path)]));
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("passphrase-wrong"), "{said}");
-    assert_eq!(fs::read_dir(credentials.join("other")).unwrap().count(), 0);
+    let nothing_left = |name: &str| ["credentials", "views", "index"].iter().all(|kind| !system.state().join(kind).join(name).exists());
+    assert!(nothing_left("other"));
 
     let weak = text(&system.secret_file("weak", "secret"));
     let (code, said) = system.cli_fails(&words("repository add weak /nonexistent/x --encryption keyfile --passphrase-file", &[&weak]));
     assert!(code == 2 && said.contains("--generate-passphrase"), "{code} {said}");
     system.cli_fails(&words("repository add weak /proc/version/x --encryption keyfile --generate-passphrase", &[]));
-    assert_eq!(fs::read_dir(credentials.join("weak")).unwrap().count(), 0);
+    assert!(nothing_left("weak"));
 
     let (_, said) = system.cli_fails(&words("repository add other --encryption repokey --generate-passphrase", &[&text(&path)]));
     assert!(said.contains("exists already") && said.contains("--adopt"), "{said}");
@@ -52,7 +53,7 @@ fn what_was_forgotten_is_adopted_again_with_the_secrets_that_stayed() {
     let path = text(&system.join("keyed"));
     system.cli_ok(&words("repository add keyed --encryption keyfile-blake2 --generate-passphrase", &[&path]));
     let before = system.cli_json(&["repository", "show", "keyed"]);
-    let said = system.cli_ok(&["repository", "remove", "keyed"]);
+    let said = system.cli_ok(&["repository", "remove", "keyed", "--yes"]);
     assert!(said.contains(&path), "{said}");
     let (code, said) =
         system.cli_fails(&words("repository add keyed --encryption keyfile --generate-passphrase", &[&text(&system.join("new"))]));

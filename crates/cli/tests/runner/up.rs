@@ -116,7 +116,7 @@ fn sockets_come_and_go_with_repositories() {
     let socket = system.state().join("run/repositories/main.sock");
     system.add_repository("main", "none", None);
     assert!(socket.exists());
-    system.cli_ok(&["repository", "remove", "main"]);
+    system.cli_ok(&["repository", "remove", "main", "--yes"]);
     assert!(retry_until(SOON, || (!socket.exists()).then_some(())).is_some(), "{}", system.log());
 }
 

@@ -98,6 +98,8 @@ fn damage_is_over_when_everything_was_looked_at_since() {
         more_archives: 0,
         unknown: vec![DamagedArchive { client: None, label: None, ..archive("x") }],
         more_unknown: 0,
+        unopenable: None,
+        healed: 0,
     };
     let text = "1 chunk damaged or missing, in 1 archive of web1; of 1 archive of other origin nobody can tell";
     assert_eq!(damage.summary(), text);
@@ -108,6 +110,35 @@ fn damage_is_over_when_everything_was_looked_at_since() {
     }
     assert!(!Sound { index: Some(ago(20)), ..all }.clears(&damage));
     assert!(Sound { data: None, ..all }.clears(&Damage { needs_data: false, ..damage }));
+}
+
+#[test]
+fn damage_says_what_is_known_and_what_was_healed() {
+    let unopened = Damage::unopened(None, "no index", ago(9));
+    assert_eq!((unopened.summary().as_str(), unopened.since), ("it cannot be opened", ago(9)));
+    assert_eq!(unopened.errors, ["it cannot be opened: no index"]);
+    // Said again, it is no second error; another reason takes the place of the first.
+    let again = Damage::unopened(Some(unopened), "still none", ago(8));
+    assert_eq!((again.errors.as_slice(), again.error_count, again.since), (&["it cannot be opened: still none".to_owned()][..], 1, ago(9)));
+    let over = again.clone().not_found_again(true);
+    assert_eq!((over.summary().as_str(), over.error_count), ("no damage found any more, and not everything looked at since", 0));
+
+    let known =
+        Damage { chunks: 3, archives: vec![archive("a")], errors: vec!["segment 5: x".into()], error_count: 1, unopenable: None, ..again };
+    let closed = Damage::unopened(Some(known.clone()), "no index", ago(7));
+    assert_eq!(closed.summary(), "it cannot be opened; known from before: 3 chunks damaged or missing, in 1 archive of web1");
+    assert_eq!((closed.error_count, closed.healed), (2, 0));
+    // A part of it is sound again, then all: what is left is bad entries that no archive needs.
+    let partly = Damage { chunks: 1, ..closed.opened(1) };
+    assert_eq!(partly.summary(), "1 chunk damaged or missing, in 1 archive of web1; 2 chunks healed");
+    let healed = partly.not_found_again(false);
+    assert_eq!(healed.summary(), "1 error in its files, and no archive known to be concerned; 3 chunks healed");
+    let broken = DamagedArchive { error: Some("wrong signature".into()), ..archive("a") };
+    let metadata = Damage { archives: vec![broken], ..healed };
+    assert_eq!(metadata.clone().not_found_again(false).summary(), "something wrong with 1 archive of web1; 3 chunks healed");
+    assert_eq!(metadata.not_found_again(true).archives, []);
+    let refused = known.refuses_prune(&"main".parse().unwrap());
+    assert!(refused.contains("3 chunks damaged") && refused.contains("`borgcube repository damage main`"), "{refused}");
 }
 
 fn pieces() -> impl Strategy<Value = Vec<Piece>> {
@@ -151,4 +182,54 @@ proptest! {
         let all = Coverage::of(pieces, promise, Some(NOW), NOW);
         prop_assert_eq!((all.per_cent(), all.promise), (100, Promise::Holds));
     }
+}
+
+#[test]
+fn what_is_recorded_of_damage_does_not_grow_with_what_clients_wrote() {
+    let archive = |number: usize, paths: usize, length: usize| DamagedArchive {
+        name: format!("archive {number}"),
+        id: format!("{number:064x}"),
+        client: None,
+        label: None,
+        chunks: 1,
+        error: None,
+        files: Some(DamagedFiles { paths: vec!["ß".repeat(length); paths], more: 1, incomplete: None }),
+    };
+    let damage = |archives: Vec<DamagedArchive>| Damage {
+        since: NOW,
+        found: NOW,
+        needs_data: false,
+        errors: vec!["a segment".into(); Damage::MAX_ERRORS],
+        error_count: 100,
+        chunks: 7,
+        archives,
+        more_archives: 0,
+        unknown: vec![],
+        more_unknown: 3,
+        healed: 0,
+        unopenable: None,
+    };
+    let size = |damage: &Damage| serde_json::to_vec(damage).unwrap().len();
+    let small = damage((0..10).map(|number| archive(number, DamagedFiles::MAX, 20)).collect());
+    let mut same = small.clone();
+    same.fit();
+    assert_eq!(same, small);
+
+    // A few paths of one stay, whatever the others have.
+    let mut archives: Vec<_> = (0..100).map(|number| archive(number, DamagedFiles::MAX, 2 * DamagedFiles::LONGEST)).collect();
+    archives.push(archive(100, 2, 10));
+    let mut large = damage(archives);
+    assert!(size(&large) > 5 << 20);
+    large.fit();
+    assert!((Damage::LONGEST / 2..=Damage::LONGEST).contains(&size(&large)), "{}", size(&large));
+    assert_eq!((large.archives.len(), large.more_archives, large.more_unknown), (101, 0, 3));
+    let files = |at: usize| large.archives[at].files.as_ref().unwrap();
+    assert!((0..100).all(|at| files(at).paths.len() as u64 + files(at).more == 51 && files(at).paths.len() > 5));
+    assert_eq!(files(100).paths.len(), 2);
+
+    // Nor with their number and names.
+    let mut many = damage((0..500).map(|number| DamagedArchive { name: "x".repeat(10_000), ..archive(number, 0, 0) }).collect());
+    many.fit();
+    assert!(size(&many) <= Damage::LONGEST, "{}", size(&many));
+    assert_eq!(many.archives.len() as u64 + many.more_archives, 500);
 }

@@ -175,6 +175,9 @@ impl Planning<'_> {
                     self.mistakes.push(Mistake { place: entry.place_of(field), message });
                 }
             }
+            if let Some(message) = moved_by_hand(&old.object, &entry.object) {
+                return self.plan.obstacles.push(Obstacle { kind, name, message });
+            }
         }
         if kind == Kind::Client && old.is_none_or(|old| old.object.get("keys") != entry.object.get("keys")) {
             self.shared_keys(entry);
@@ -270,6 +273,25 @@ fn added_by_hand(repository: &Object) -> String {
         "{} is not on this server, and apply cannot add it: its passphrase is not in the file. Type borgcube repository add {name} {url} --adopt{options}",
         title(Kind::Repository, name)
     )
+}
+
+/// The command for a repository that is to be found elsewhere, or in another way: it tries that first, which apply cannot.
+fn moved_by_hand(old: &Object, new: &Object) -> Option<String> {
+    let mut options = String::new();
+    for (field, option) in [("url", "--url"), ("remote_borg", "--remote-borg"), ("rsh", "--rsh")] {
+        match new.get(field).and_then(Value::as_str) {
+            _ if old.get(field) == new.get(field) => {}
+            Some(value) => options.push_str(&format!(" {option} {}", quoted(value))),
+            None => options.push_str(&format!(" --clear {}", field.replace('_', "-"))),
+        }
+    }
+    let name = &new.name;
+    (!options.is_empty()).then(|| {
+        format!(
+            "{} is to be found elsewhere, and apply changes no place that nobody has tried. Type borgcube repository edit {name}{options}, which tries it",
+            title(Kind::Repository, name)
+        )
+    })
 }
 
 /// As a person would type it into a shell.

@@ -637,6 +637,37 @@ fn what_is_missing_stays_unless_it_is_to_go() {
 }
 
 #[test]
+fn a_repository_is_moved_by_the_command_that_tries_it() {
+    let mut server = server();
+    server.repositories[0].rsh = Some("ssh -i key".into());
+    let written = |url: &str, description: &str| {
+        let id = &server.repositories[0].repository_id;
+        let fields = format!("url = \"{url}\"\nencryption = \"repokey-blake2\"\nrepository_id = \"{id}\"\ndescription = \"{description}\"");
+        format!("format = 1\n[repository.main]\n{fields}\n")
+    };
+    let plan_of = |text: &str| plan(&server, &[], &read(text, &server), false).unwrap();
+    let moved = plan_of(&written("/mnt/my disk", "x"));
+    assert_eq!(moved.changes, []);
+    assert!(
+        moved.obstacles[0].message.contains("Type borgcube repository edit main --url '/mnt/my disk' --clear rsh"),
+        "{:?}",
+        moved.obstacles
+    );
+    server.repositories[0].rsh = None;
+    let plan_of = |text: &str| plan(&server, &[], &read(text, &server), false);
+    let same = server.repositories[0].url.clone();
+    let id = server.repositories[0].repository_id.clone();
+    let fields = |url: &str| {
+        format!(
+            "format = 1\n[repository.main]\nurl = \"{url}\"\nencryption = \"repokey-blake2\"\nrepository_id = \"{id}\"\ndescription = \"x\"\n"
+        )
+    };
+    let described = plan_of(&fields(&same)).unwrap();
+    assert_eq!((described.changes.len(), described.obstacles.len()), (1, 0), "a description is no place");
+    assert!(!mistakes(&fields("srv/main")).is_empty(), "a relative path is nobody's");
+}
+
+#[test]
 fn a_plan_says_what_changes() {
     let server = server();
     let text = export(&server).replace("paths = [\"/etc\"]", "paths = [\"/etc\", \"/home\"]\none_file_system = true");

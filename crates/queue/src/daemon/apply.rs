@@ -72,6 +72,7 @@ impl Daemon {
         let removed = count(|change, _| matches!(change, Change::Remove(_)));
         let what = format!("apply configuration ({added} added, {changed} changed, {removed} removed)");
         let note = if note.is_empty() { what } else { format!("{what}: {note}") };
+        let installed = self.layout.is_installed();
         let written = self.store.write_at(now, &note, actor, |w| {
             let mut warnings = vec![];
             for (change, old) in changes.iter().zip(&present) {
@@ -85,7 +86,7 @@ impl Daemon {
             for (change, old) in changes.iter().zip(&present) {
                 let record = record_of(change);
                 let whole = match change {
-                    Change::Put(record) => whole_with(w, record, old.as_ref()),
+                    Change::Put(record) => whole_with(w, record, old.as_ref(), installed),
                     Change::Remove(record) => whole_without(w, record),
                 };
                 whole.map_err(|error| about_in(record, error))?;
@@ -234,7 +235,10 @@ fn put(w: &mut Write<'_>, record: &Record, old: Option<&Record>, now: Timestamp,
         (Record::Settings(settings), _) => w.set_settings(settings),
         (Record::Repository(repository), Some(Record::Repository(old))) => {
             records::refuse_other(old, repository)?;
-            records::refuse_move(&w.view(), old, repository)?;
+            if !records::same_place(old, repository) {
+                let message = format!("its place is tried before it is changed: borgcube repository edit {}", repository.name);
+                return Err(refuse_in(ErrorKind::Conflict, message));
+            }
             w.repositories().put(repository)
         }
         (Record::Repository(_), _) => Err(refuse_in(ErrorKind::Conflict, "its passphrase is needed: add it with borgcube repository add")),
@@ -312,12 +316,16 @@ fn remove(w: &mut Write<'_>, record: &Record) -> Result<()> {
 }
 
 /// Everything that a record refers to is there, and nobody else is what it is.
-fn whole_with(w: &Write<'_>, record: &Record, old: Option<&Record>) -> Result<()> {
+fn whole_with(w: &Write<'_>, record: &Record, old: Option<&Record>, installed: bool) -> Result<()> {
     let r = w.view();
     match (record, old) {
         (Record::Settings(_) | Record::Repository(_), _) => Ok(()),
         (Record::Client(client), _) => keys::refuse_shared(&r, client),
-        (Record::Config(config), _) => records::check_references(&r, config),
+        (Record::Config(config), old) => {
+            records::check_references(&r, config)?;
+            let previous = old.and_then(|old| if let Record::Config(previous) = old { Some(&**previous) } else { None });
+            records::refuse_commands(&r, previous, config, installed)
+        }
         (Record::Policy(policy), _) => policies::check_references(&r, policy),
         (Record::CheckConfig(config), _) => checks::check_references(&r, config),
         // What was removed since it was named must not stand in the way of switching a schedule off.

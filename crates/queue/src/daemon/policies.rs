@@ -10,7 +10,7 @@ use store::retention::{Decision, Group};
 use store::{ArchiveKey, Read, Result};
 use wire::control::{
     ArchiveRef, Archives, Confirmed, ControlError, DueArchives, ErrorKind, Policies, Preview, PreviewedArchive, PreviewedGroup, Pruned,
-    RetentionFilter, StoppedGroup, StoredPolicy,
+    RefusedRepository, RetentionFilter, StoppedGroup, StoredPolicy,
 };
 
 use wire::worker::Pruning;
@@ -198,7 +198,9 @@ impl Daemon {
             .into_iter()
             .map(|(repository, archives)| DueArchives { repository, archives: archives.into_iter().map(|archive| archive.name).collect() });
         let stopped = pruned.stopped.into_iter().map(|(config, repository, why)| StoppedGroup { config, repository, why });
-        Ok(Pruned { marked, due: due.collect(), stopped: stopped.collect(), left: pruned.left as u64 })
+        let refused = pruned.refused.into_iter().map(|(repository, why)| RefusedRepository { repository, why });
+        let (left, pending) = (pruned.left as u64, pruned.pending as u64);
+        Ok(Pruned { marked, due: due.collect(), stopped: stopped.collect(), left, pending, refused: refused.collect() })
     }
 
     pub(super) fn hold_archives(&mut self, archives: &[ArchiveRef], reason: &str, actor: &str) -> Answered<Archives> {
@@ -271,7 +273,15 @@ pub(super) fn decide(w: &mut store::Write<'_>, job: &Job, now: Timestamp) -> Res
     let pruned = w.prune(&filter, now, &job.actor)?;
     let names = pruned.due.into_values().flatten().map(|archive| archive.name);
     let stopped = pruned.stopped.into_iter().map(|(config, _, why)| format!("pruning of {config} is stopped: {why}"));
-    Ok(Pruning { archives: names.collect(), marked: pruned.marked.len() as u64, stopped: stopped.collect(), compact: *compact })
+    Ok(Pruning {
+        archives: names.collect(),
+        marked: pruned.marked.len() as u64,
+        stopped: stopped.collect(),
+        pending: pruned.pending as u64,
+        // A job has one repository.
+        refused: pruned.refused.into_values().next(),
+        compact: *compact,
+    })
 }
 
 /// The store's filter for what a caller wants.

@@ -1,6 +1,7 @@
 //! From `job_created` to a running worker.
 
 use super::errors::{is_disk_full, is_final};
+use super::records::runs_here;
 use super::workers::Worker;
 use super::{ACTOR, Daemon, RETRY, Stop, checks, policies};
 use model::import::Attribution;
@@ -67,7 +68,8 @@ impl Daemon {
         let now = Timestamp::now();
         let settings = self.settings.clone();
         let note = format!("job {number}: start");
-        let started = self.store.write_at(now, &note, ACTOR, |w| prepare(w, number, &settings, now));
+        let installed = self.layout.is_installed();
+        let started = self.store.write_at(now, &note, ACTOR, |w| prepare(w, number, &settings, installed, now));
         let task = match started {
             Ok((Started::Task(task), _)) => task,
             Ok((Started::Failed(job), _)) => return self.job_changed(*job),
@@ -128,7 +130,7 @@ impl Daemon {
 }
 
 /// The state change before the fork, together with everything that the worker will need to know.
-fn prepare(w: &mut Write<'_>, number: u64, settings: &Settings, now: Timestamp) -> Result<Started> {
+fn prepare(w: &mut Write<'_>, number: u64, settings: &Settings, installed: bool, now: Timestamp) -> Result<Started> {
     let job = w.jobs().require(&number)?;
     let (mut errand, repository) = match gather(&w.view(), &job)? {
         Ok(gathered) => gathered,
@@ -137,6 +139,17 @@ fn prepare(w: &mut Write<'_>, number: u64, settings: &Settings, now: Timestamp) 
             return Ok(Started::Failed(Box::new(job)));
         }
     };
+    if let Errand::Backup(backup) = &errand
+        && let Some(why) = runs_here(&backup.config, &backup.client, installed)
+    {
+        let commands = &backup.config.commands;
+        let cause = match (commands.hooks.first(), commands.dumps.first()) {
+            (None, Some(dump)) => Cause::DumpFailed { dump: dump.name.to_string() },
+            (hook, _) => Cause::HookFailed { hook: hook.map(|hook| hook.name.to_string()).unwrap_or_default() },
+        };
+        let job = w.jobs().force_state(number, JobState::Failed, Failure::new(cause, why), now)?;
+        return Ok(Started::Failed(Box::new(job)));
+    }
     let job = w.jobs().update(&number, |job| {
         let first = job.state.next(job.kind()).unwrap_or(JobState::JobCreated);
         job.update_state(JobState::JobCreated, first, now)?;
@@ -152,8 +165,8 @@ fn prepare(w: &mut Write<'_>, number: u64, settings: &Settings, now: Timestamp) 
         **pruning = policies::decide(w, &job, now)?;
     }
     let server_id = settings.server_id.clone();
-    let SessionLimits { log_bytes, start_seconds, total_seconds, .. } = settings.sessions;
-    let task = Task { job, repository, errand, server_id, log_bytes, start_seconds, total_seconds, outlives: false };
+    let SessionLimits { log_bytes, start_seconds, total_seconds, objects, .. } = settings.sessions;
+    let task = Task { job, repository, errand, server_id, log_bytes, start_seconds, total_seconds, objects, outlives: false };
     Ok(Started::Task(Box::new(task)))
 }
 
@@ -172,7 +185,9 @@ fn gather(r: &Read<'_>, job: &Job) -> Result<std::result::Result<(Errand, Reposi
             let Some(client) = r.clients().get(client)? else { return Ok(Err(format!("client {client} was removed"))) };
             let key = job.repository.clone().map(|repository| ArchiveKey { repository, id: restore.id.clone() });
             let archive = key.map(|key| r.archives().get(&key)).transpose()?.flatten().map(|archive| archive.statistics);
-            Errand::Restore(Box::new(Restoring { client, restore: (**restore).clone(), archive }))
+            let health = job.repository.as_ref().map(|name| r.health().get(name)).transpose()?.flatten();
+            let damaged = health.and_then(|health| health.damage).is_some_and(|damage| damage.concerns(&restore.id));
+            Errand::Restore(Box::new(Restoring { client, restore: (**restore).clone(), archive, damaged }))
         }
         Work::Check { verify_data, config } => match checks::plan(r, job, *verify_data, config.as_ref())? {
             Ok(plan) => Errand::Maintenance(Operation::CheckBy { plan }),

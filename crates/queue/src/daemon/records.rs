@@ -198,11 +198,13 @@ impl Daemon {
         validate::config(&config).map_err(invalid)?;
         config.created = Timestamp::now();
         let note = format!("add config {}", config.name());
+        let installed = self.layout.is_installed();
         let written = self.store.write(&note, actor, |w| {
             if w.view().configs().exists(&config.name())? {
                 return Err(exists("config", &config.name()));
             }
             check_references(&w.view(), &config)?;
+            refuse_commands(&w.view(), None, &config, installed)?;
             w.configs().insert(&config)
         });
         written.map(drop).map_err(from_store)
@@ -214,10 +216,12 @@ impl Daemon {
         config.created = previous.created;
         let name = config.name();
         let note = format!("change config {name}");
+        let installed = self.layout.is_installed();
         let written = self.store.write(&note, actor, |w| {
             let stored = w.view().configs().get(&name)?.ok_or_else(|| missing("config", &name))?;
             compare(&stored, previous, "config", &name)?;
             check_references(&w.view(), &config)?;
+            refuse_commands(&w.view(), Some(&stored), &config, installed)?;
             if stored.repository != config.repository {
                 refuse_live_jobs(&w.view(), JobFilter { config: Some(name.clone()), ..Default::default() }, &format!("config {name}"))?;
             }
@@ -282,6 +286,35 @@ fn has_road(client: &Client, installed: bool) -> Done {
     Err(refuse(ErrorKind::InvalidArgument, message))
 }
 
+/// Commands of a config whose client is this machine would run as `borgcubed`'s user, and operators may write them. Also those that an older version
+/// or another kind of installation has left in the database: nobody has decided then that they may run here.
+pub(super) fn runs_here(config: &BackupConfig, client: &Client, installed: bool) -> Option<String> {
+    if !installed || config.commands.is_empty() || !matches!(client.connection, Connection::Local { .. }) {
+        return None;
+    }
+    let name = &client.name;
+    Some(format!(
+        "hooks and dumps of {} do not run: its client is --local, so on an installed server they would run as the user of borgcubed. Let it come by SSH \
+         as any other host, which only root sets up: borgcube client edit {name} --remote root@localhost --server {}@localhost; or remove them with \
+         borgcube hook remove and borgcube dump remove",
+        config.name(),
+        unix::paths::USER_SSH
+    ))
+}
+
+/// A config may keep such commands, and lose some; it gets no other ones.
+pub(super) fn refuse_commands(r: &Read<'_>, previous: Option<&BackupConfig>, config: &BackupConfig, installed: bool) -> Result<()> {
+    let is_less = previous.is_some_and(|previous| {
+        let kept = config.commands.hooks.iter().all(|hook| previous.commands.hooks.contains(hook));
+        kept && config.commands.dumps.iter().all(|dump| previous.commands.dumps.contains(dump))
+    });
+    let client = r.clients().get(&config.client)?;
+    match client.and_then(|client| runs_here(config, &client, installed)).filter(|_| !is_less) {
+        Some(why) => Err(refuse_in(ErrorKind::InvalidArgument, why)),
+        None => Ok(()),
+    }
+}
+
 /// Programs that a worker runs on this machine for a client.
 #[derive(Debug, PartialEq)]
 pub(super) struct Programs<'a> {
@@ -342,7 +375,7 @@ pub(super) fn refuse_other(stored: &Repository, next: &Repository) -> Result<()>
 }
 
 /// Nobody moves a repository away under a running job.
-pub(super) fn refuse_move(r: &Read<'_>, stored: &Repository, next: &Repository) -> Result<()> {
+fn refuse_move(r: &Read<'_>, stored: &Repository, next: &Repository) -> Result<()> {
     let same = Repository { description: next.description.clone(), ..stored.clone() } == *next;
     let running = if same { vec![] } else { r.jobs().running()? };
     match running.iter().find(|job| job.repository.as_ref() == Some(&stored.name)) {
@@ -485,6 +518,24 @@ mod tests {
 
     fn local(remote_borg: Option<&str>) -> Client {
         client(Connection::Local { remote_borg: remote_borg.map(str::to_owned), remote_cache_dir: None })
+    }
+
+    #[test]
+    fn commands_of_a_client_that_is_this_machine_do_not_run_on_an_installed_server() {
+        let (_, mut backup) = crate::worker::test_task(local(None).connection);
+        let hook = |name: &str| model::hook::Hook {
+            name: name.parse().unwrap(),
+            before: Some("id".into()),
+            after: None,
+            seconds: 5,
+            on_failure: Default::default(),
+        };
+        assert_eq!(runs_here(&backup.config, &backup.client, true), None, "nothing runs");
+        backup.config.commands.hooks = vec![hook("stop")];
+        let why = runs_here(&backup.config, &backup.client, true).unwrap();
+        assert!(why.contains("host/etc do not run") && why.contains("borgcube client edit host --remote"), "{why}");
+        assert_eq!(runs_here(&backup.config, &backup.client, false), None);
+        assert_eq!(runs_here(&backup.config, &ssh(None, &[]), true), None);
     }
 
     #[test]

@@ -25,7 +25,6 @@ error=$(mkdir "$job_dir" 2>&1) || fail client-cache "$error"
 BORG_BASE_DIR=$base
 BORG_CACHE_DIR=$base/cache
 BORG_SECURITY_DIR=$job_dir/security
-export BORG_BASE_DIR BORG_CACHE_DIR BORG_SECURITY_DIR
 cache=$BORG_CACHE_DIR/$repository_id
 error=$(mkdir -p "$cache" 2>&1) || fail client-cache "$error"
 
@@ -111,14 +110,13 @@ if [ "$dump_count" -gt 0 ]; then
     cd "$job_dir" || exit 1
     [ -z "$stdin_dump" ] || eval "input=\$job_dir/borgcube-dumps/\$dump_name_$stdin_dump"
     if [ -n "$streamed" ]; then
-        feed_dumps 3<&- 9>&- &
+        see_to_dumps 3<&- 9>&- &
         feeding=$!
     fi
 fi
 
 say started
-# A borg of our own shell's background would ignore SIGINT; in the foreground it has its default.
-sh -c 'echo $$ >"$0"; exec "$@"' "$job_dir/pid" "$borg" "$@" <"$input" >&2 3<&-
+run_borg "$@" <"$input"
 code=$?
 kill "$watcher" 2>/dev/null
 [ -z "$feeding" ] || let_dumps_go

@@ -6,6 +6,19 @@
 set -u
 login_umask=$(umask)
 umask 077
+# What the login exports under a name of ours would export ours, to the administrator's commands as well. Borg gets its own at its start.
+# (POSIX: `export NAME=value`, quoted; what looks like a line of a value is no harm.)
+for name in $(export -p | while IFS= read -r line; do
+    name=${line#export }
+    name=${name%%=*}
+    case "$name" in
+    *[!A-Za-z0-9_]*) ;;
+    BORG_* | key | known_hosts | borgcube_job_dir) printf '%s\n' "$name" ;;
+    esac
+done); do
+    unset "$name"
+done
+login_tmpdir=${TMPDIR-} login_has_tmpdir=${TMPDIR+yes}
 LC_ALL=${LC_ALL:-C.UTF-8}
 export LC_ALL
 
@@ -55,11 +68,17 @@ if [ "$key_size" -gt 0 ]; then
     key=$(take "$key_size") && known_hosts=$(take "$known_hosts_size") || exit 1
 fi
 
-# put FILE TEXT: by standard input, for everybody on the host can read arguments.
+# put FILE TEXT: not as an argument of a program, which everybody on the host can read; nor as a here-document where that can be helped, for a shell
+# may write those to the disk.
 put() {
-    cat >"$1" <<END
+    case $(command -v printf) in
+    printf) printf '%s\n' "$2" >"$1" ;;
+    *)
+        cat >"$1" <<END
 $2
 END
+        ;;
+    esac
 }
 
 base=${cache_dir:-${HOME:-}/.cache/borgcube/$server_id}
@@ -78,11 +97,19 @@ lock() {
 # make_roads: the SSH key of this job and what the server has to show, or the pipes of the carrier. All of it goes with the directory.
 make_roads() {
     borgcube_job_dir=$job_dir
-    export borgcube_job_dir
+    borg_variables="$borg_variables borgcube_job_dir"
     if [ "$key_size" -gt 0 ]; then
         error=$({ put "$job_dir/key" "$key" && put "$job_dir/known_hosts" "$known_hosts"; } 2>&1) || fail client-cache "$error"
+        unset key known_hosts
     fi
     if [ -n "$carrier" ]; then
         error=$(mkfifo "$job_dir/up" "$job_dir/down" 2>&1) || fail client-cache "$error"
     fi
 }
+
+# run_borg ARGUMENTS: in the foreground: one of our shell's background would ignore SIGINT. Its variables are its own, and
+# no other program of this script has them.
+run_borg() (
+    export $borg_variables
+    exec sh -c 'echo $$ >"$0"; exec "$@"' "$job_dir/pid" "$borg" "$@" >&2 3<&-
+)

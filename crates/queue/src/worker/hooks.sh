@@ -38,8 +38,12 @@ run() {
     run_began=$(date +%s)
     (
         # Nothing of borg's is for them, nor what holds our locks and pipes.
-        unset BORG_REPO BORG_RSH BORG_PASSPHRASE BORG_RELOCATED_REPO_ACCESS_IS_OK BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK BORG_EXIT_CODES \
-            BORG_SELFTEST BORG_BASE_DIR BORG_CACHE_DIR BORG_SECURITY_DIR BORG_FILES_CACHE_SUFFIX borgcube_job_dir
+        unset $borg_variables key known_hosts
+        unset TMPDIR
+        if [ -n "$login_has_tmpdir" ]; then
+            TMPDIR=$login_tmpdir
+            export TMPDIR
+        fi
         BORGCUBE_JOB=$job BORGCUBE_CLIENT=$client_name BORGCUBE_CONFIG=$config_name BORGCUBE_ARCHIVE=$archive_name
         export BORGCUBE_JOB BORGCUBE_CLIENT BORGCUBE_CONFIG BORGCUBE_ARCHIVE BORGCUBE_HOOK BORGCUBE_RESULT
         cd /
@@ -90,7 +94,8 @@ run() {
         [ ! -e "$run_dir/stopped" ] || ended="stopped 0"
         wait "$run_guard"
     else
-        { kill "$run_guard" && wait "$run_guard"; } 2>/dev/null
+        # Not by a signal for which there is a trap: one that has just begun might take it for ours, and clean up.
+        { kill -KILL "$run_guard" && wait "$run_guard"; } 2>/dev/null
     fi
     running=
     # Whatever it has left behind and still has its output open is not waited for.
@@ -104,7 +109,7 @@ run() {
     ) </dev/null >/dev/null 2>&1 3<&- 5>&- 9>&- &
     run_guard=$!
     wait "$run_reader" 2>/dev/null
-    { kill "$run_guard" && wait "$run_guard"; } 2>/dev/null
+    { kill -KILL "$run_guard" && wait "$run_guard"; } 2>/dev/null
     # One that was ended before it had opened anything.
     true <>"$run_dir/kept"
     true <>"$run_dir/counted"
@@ -145,6 +150,27 @@ before_hooks() {
     done
 }
 
+# end_running: the command that runs, with all that it has started, whether or not whoever was to see to that still does.
+end_running() {
+    (
+        # Whoever sees to it takes up to ten seconds.
+        waited=0
+        while [ "$waited" -lt 15 ] && kill -0 "$running"; do
+            sleep 1
+            waited=$((waited + 1))
+        done
+        kill -KILL "-$running" || kill -KILL "$running"
+    ) </dev/null >/dev/null 2>&1 3<&- 5>&- 9>&- &
+    run_guard=$!
+    interrupted=yes
+    while [ -n "$interrupted" ]; do
+        interrupted=
+        wait "$running" 2>/dev/null
+    done
+    running=
+    { kill -KILL "$run_guard" && wait "$run_guard"; } 2>/dev/null
+}
+
 # after_hooks: those of the ones before that were started, the last one first. Whatever happens, and once.
 after_hooks() {
     [ -z "$hooks_over" ] || return 0
@@ -153,8 +179,7 @@ after_hooks() {
     trap 'interrupted=yes' HUP INT TERM PIPE
     if [ -n "$running" ]; then
         : >"$job_dir/stop"
-        wait "$running" 2>/dev/null
-        running=
+        end_running
     fi
     rm -f "$job_dir/key" "$job_dir/known_hosts"
     [ ! -e "$job_dir/stop" ] || result=stopped
@@ -195,16 +220,52 @@ end_borg() {
     is_gone "$borg_pid" 20 || kill -KILL "$borg_pid"
 } 2>/dev/null
 
-# spool_dumps: those that are written to the disk, before borg begins.
+# follow LIMIT: what the command of a dump has written may be on its way still; what it has left behind may go on writing, and hold the pipe
+# open for ever. Waits for $feeder, and says in $code how that ended.
+follow() {
+    (
+        waited=$took
+        while [ "$waited" -lt "$1" ] && [ "$ended" = "code 0" ] && [ ! -e "$job_dir/stop" ] && kill -0 "$feeder"; do
+            sleep 1
+            waited=$((waited + 1))
+        done
+        kill -0 "$feeder" || exit
+        : >"$job_dir/held"
+        kill -KILL "$feeder"
+    ) </dev/null >/dev/null 2>&1 3<&- 5>&- 9>&- &
+    run_guard=$!
+    wait "$feeder" 2>/dev/null
+    code=$?
+    { kill -KILL "$run_guard" && wait "$run_guard"; } 2>/dev/null
+}
+
+# spool_dumps: those that are written to the disk, before borg begins. What fails in between is no whole dump.
 spool_dumps() {
     for dump in $spooled; do
         [ ! -e "$job_dir/stop" ] || return 0
         eval "text=\$dump_$dump limit=\$dump_limit_$dump BORGCUBE_HOOK=\$dump_name_$dump file=\$job_dir/borgcube-dumps/\$dump_name_$dump"
         say "begins dump $dump"
         put "$job_dir/command" "$text"
-        run "$job_dir/command" "$limit" dump "$file"
+        # By way of a pipe: at its end nobody writes any more, and nothing is cut off.
+        rm -f "$job_dir/raw" "$job_dir/held"
+        mkfifo "$job_dir/raw" || fail client-cache "no named pipe can be made in $base"
+        cat <"$job_dir/raw" >"$file" 2>"$job_dir/raw-error" 3<&- 9>&- &
+        feeder=$!
+        run "$job_dir/command" "$limit" dump "$job_dir/raw"
+        follow "$limit"
         bytes=$(($(wc -c <"$file" 2>/dev/null || echo 0)))
-        [ "$ended" != "code 0" ] || [ "$bytes" -gt 0 ] || ended="empty 0"
+        if [ "$code" -ne 0 ] && [ ! -e "$job_dir/held" ]; then
+            # Whatever became of the command: it had nobody to write to.
+            read -r error <"$job_dir/raw-error" || error="what copies dump $BORGCUBE_HOOK was killed ($code)"
+            tell dump "$dump"
+            fail client-cache "$error"
+        elif [ "$ended" = "code 0" ] && [ -e "$job_dir/stop" ]; then
+            ended="stopped 0"
+        elif [ "$ended" = "code 0" ] && [ "$code" -ne 0 ]; then
+            ended="held-open 0"
+        elif [ "$ended" = "code 0" ] && [ "$bytes" -eq 0 ]; then
+            ended="empty 0"
+        fi
         tell dump "$dump"
         bytes=
         [ "$ended" = "code 0" ] || [ -e "$job_dir/stop" ] || fail dump-failed "$dump"
@@ -230,20 +291,7 @@ feed_dumps() {
         tee "$job_dir/counted" <"$job_dir/raw" >&5 2>/dev/null &
         feeder=$!
         run "$job_dir/dump-command" "$limit" dump "$job_dir/raw"
-        # What it has written may be on its way still; what it has left behind may hold the pipe open for ever.
-        (
-            waited=$took
-            while [ "$waited" -lt "$limit" ] && [ "$ended" = "code 0" ] && [ ! -e "$job_dir/stop" ] && kill -0 "$feeder"; do
-                sleep 1
-                waited=$((waited + 1))
-            done
-            : >"$job_dir/held"
-            kill -KILL "$feeder"
-        ) </dev/null >/dev/null 2>&1 3<&- 5>&- 9>&- &
-        run_guard=$!
-        wait "$feeder" 2>/dev/null
-        code=$?
-        { kill "$run_guard" && wait "$run_guard"; } 2>/dev/null
+        follow "$limit"
         true <>"$job_dir/counted"
         wait "$counter" 2>/dev/null
         bytes=$(cat "$job_dir/count")
@@ -271,6 +319,13 @@ feed_dumps() {
     done
     # Until borg has ended nothing that it reads comes to an end.
     [ "$ended" = "code 0" ] || while [ ! -e "$job_dir/borg-over" ]; do sleep 1; done
+    : >"$job_dir/fed"
+}
+
+# see_to_dumps: feeds them, in a shell of its own. If that was killed, nobody knows whether they were whole: borg is not to make an archive of them.
+see_to_dumps() {
+    (feed_dumps)
+    [ -e "$job_dir/fed" ] || [ -e "$job_dir/borg-over" ] || end_borg
     : >"$job_dir/fed"
 }
 

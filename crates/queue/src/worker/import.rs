@@ -1,14 +1,17 @@
-//! Imports: archives of other origin are read here, without a key, and the repository's owner gives them records.
+//! Imports: archives of other origin are read by confined processes, one for each, and the repository's owner gives them records.
 //!
 //! Whoever made them may have written anything into their lists of files. What is not understood to its last byte is refused: the list of
-//! chunks that comes out decides what is deleted one day.
+//! chunks that comes out decides what is deleted one day. The worker itself sees that list, and whether it is one, and nothing else.
 
+use super::sandbox::{self, Done, Order, What, Word};
 use super::{Event, Stop, TICK, Worker};
-use archive::{Source, uses};
-use borg::Id;
+use archive::source;
+use model::check::DamagedFiles;
 use model::import::{Choice, Foreign, Import};
 use model::{Cause, ConfigName, Failure, JobState, Timestamp, Yield};
-use std::collections::HashSet;
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -16,16 +19,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
-use unix::logging::{escape, escape_bytes};
+use unix::logging::escape;
 use unix::paths::Layout;
 use wire::frame;
-use wire::importing::{BATCH, Take, Unusable, Use, kind as importing};
+use wire::importing::{BATCH, Counted, Take, Unusable, Use, kind as importing};
 use wire::maintenance::{Maintain, Operation, Progress, Report};
 use wire::session::{VERSION, kind, read_json, write_json};
 use wire::worker::{Finished, Task, ToWorker};
 
 /// Whoever restarts the owner does not mean the job: an archive is begun anew so often.
 const TRIES: u32 = 3;
+
+/// Files that are named of an archive that is refused.
+const NAMED: usize = 20;
 
 /// What the thread that imports has to tell.
 #[derive(Debug)]
@@ -59,6 +65,9 @@ pub fn run(worker: &mut Worker, layout: &Layout, task: &Task, import: &Import, e
         scratch: layout.job_log(task.job.number).parent().map(PathBuf::from).unwrap_or_default(),
         job: task.job.number,
         by: task.job.actor.clone(),
+        seconds: task.total_seconds,
+        objects: task.objects,
+        has_said_what_lacks: Cell::default(),
         stop: Arc::default(),
         asked: Arc::default(),
         events: events.clone(),
@@ -153,6 +162,11 @@ struct Importer {
     scratch: PathBuf,
     job: u64,
     by: String,
+    /// That one archive may take.
+    seconds: u64,
+    /// Different chunks that one archive may refer to.
+    objects: u64,
+    has_said_what_lacks: Cell<bool>,
     stop: Arc<AtomicBool>,
     /// The connection on which an answer is awaited.
     asked: Arc<Mutex<Option<UnixStream>>>,
@@ -260,21 +274,25 @@ impl Importer {
         if let Some(why) = &archive.damage {
             return Err(Why::Refused { why: format!("its metadata cannot be used: {why}"), is_damage: true });
         }
-        let socket = self.socket.clone();
-        let source = Source::open(Arc::new(move || unix::socket::connect(&socket)), &archive.id).map_err(reading)?;
-        if source.readable.id != archive.id {
+        let stream = unix::socket::connect(&self.socket).map_err(lost)?;
+        let id = source::identity(stream, &archive.id).map_err(reading)?;
+        if id != archive.id {
             // An archive can be called like another one's id.
-            let why = format!("archive {} has this one's id as its name; rename or delete that first", source.readable.id);
+            let why = format!("archive {} has this one's id as its name; rename or delete that first", escape(&id));
             return Err(Why::Refused { why, is_damage: false });
         }
-        let mut scratch = || tempfile::tempfile_in(&self.scratch);
-        let collected = uses::collect(&source, &mut scratch, &mut |done, total| self.goes_on(done, total)).map_err(reading)?;
-        let Some(collected) = collected else { return Err(self.stopped().into()) };
+        let list = self.collect(archive)?;
         let take = Take { name: archive.name.clone(), id: archive.id.clone(), config: config.clone(), job: self.job, by: self.by.clone() };
         let stream = self.ask(Operation::Import(Box::new(take)))?;
         // An owner that does not want more says why.
-        if let Err(e) = send(&stream, collected) {
-            log::debug!("the owner does not listen to the end: {e}");
+        match list.send(&stream) {
+            Err(Unsent::Nonsense) => {
+                let why = "the confined process that reads it does not say what it refers to".into();
+                return Err(Why::Refused { why, is_damage: false });
+            }
+            Err(Unsent::Scratch(e)) => return Err(scratch(e)),
+            Err(Unsent::Owner(e)) => log::debug!("the owner does not listen to the end: {e}"),
+            Ok(()) => {}
         }
         match self.answer(stream)? {
             Report::Imported { chunks, statistics, warnings } => {
@@ -284,7 +302,7 @@ impl Importer {
                 Ok(())
             }
             Report::Refused { why, unusable, count } if count > 0 => {
-                let why = why + &self.concerned(&source, &unusable)?;
+                let why = why + &self.concerned(archive, &unusable)?;
                 Err(Why::Refused { why, is_damage: true })
             }
             Report::Refused { why, .. } => Err(Why::Refused { why, is_damage: false }),
@@ -292,22 +310,54 @@ impl Importer {
         }
     }
 
-    fn goes_on(&self, done: usize, total: usize) -> bool {
-        self.tell(Said::Progress(Progress { unit: "pieces of the list of files".into(), done: done as u64, total: total as u64 }));
-        !self.is_stopped()
+    /// What the archive refers to.
+    fn collect(&self, archive: &Foreign) -> Result<List, Why> {
+        let file = || tempfile::tempfile_in(&self.scratch).map_err(scratch);
+        let files = [file()?, file()?];
+        match self.confined(archive, What::Uses { most: self.objects }, &files)? {
+            Done::Uses { file, uses, counted } => {
+                let [first, second] = files;
+                Ok(List { file: if file == 0 { first } else { second }, uses, counted })
+            }
+            Done::Refused { why, is_damage } => Err(Why::Refused { why, is_damage }),
+            other => Err(Failure::new(Cause::Internal, format!("{other:?} came out of turn")).into()),
+        }
+    }
+
+    /// Has a confined process do it.
+    fn confined(&self, archive: &Foreign, what: What, files: &[File]) -> Result<Done, Why> {
+        let order = Order { archive: archive.id.clone(), seconds: self.seconds, what };
+        let done = sandbox::run(&self.socket, &order, files, &mut |word| {
+            match word {
+                Some(Word::Progress { unit, done, total }) => self.tell(Said::Progress(Progress { unit, done, total })),
+                Some(Word::Ready(ready)) if !self.has_said_what_lacks.replace(true) => {
+                    ready.lacking().into_iter().for_each(|lacking| self.tell(Said::Note(lacking)));
+                }
+                _ => {}
+            }
+            !self.is_stopped()
+        });
+        match done {
+            Ok(Some(done)) => Ok(done),
+            Ok(None) => Err(self.stopped().into()),
+            // What is wrong with one archive concerns no other one.
+            Err(failure) if matches!(failure.cause, Cause::WorkerCrashed | Cause::TooSlow) => {
+                Err(Why::Refused { why: failure.message, is_damage: false })
+            }
+            Err(failure) => Err(judged(failure)),
+        }
     }
 
     /// What is wrong with which chunks, and which files have them.
-    fn concerned(&self, source: &Source, unusable: &[Unusable]) -> Result<String, Why> {
+    fn concerned(&self, archive: &Foreign, unusable: &[Unusable]) -> Result<String, Why> {
         for Unusable { id, why } in unusable {
             self.tell(Said::Note(format!("chunk {id}: {why}")));
         }
-        let ids: HashSet<Id> = unusable.iter().filter_map(|one| Id::from_hex(&one.id).ok()).collect();
-        let (files, count) = uses::files_with(source, &ids, &mut |_, _| !self.is_stopped()).map_err(reading)?;
-        let names: Vec<String> = files.iter().map(|file| escape_bytes(file)).collect();
-        let more = count.saturating_sub(files.len() as u64);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        Ok(if names.is_empty() { String::new() } else { format!("; files: {}{more}", names.join(", ")) })
+        let chunks = unusable.iter().map(|one| one.id.clone()).collect();
+        match self.confined(archive, What::Files { chunks }, &[])? {
+            Done::Files(files) => Ok(named(files)),
+            other => Err(Failure::new(Cause::Internal, format!("{other:?} came out of turn")).into()),
+        }
     }
 
     fn ask(&self, operation: Operation) -> Result<UnixStream, Failure> {
@@ -333,36 +383,76 @@ impl Importer {
     }
 }
 
-/// Says what the archive refers to.
-fn send(mut stream: &UnixStream, collected: uses::Uses) -> archive::Result<()> {
-    let counted = collected.counted;
-    let mut bytes = Vec::with_capacity(BATCH * Use::SIZE);
-    collected.each(&mut |one| {
-        one.encode(&mut bytes);
-        if bytes.len() >= BATCH * Use::SIZE {
-            frame::write(&mut stream, importing::USES, &[&bytes])?;
-            bytes.clear();
+/// Files, for the end of a sentence.
+fn named(DamagedFiles { mut paths, more, incomplete }: DamagedFiles) -> String {
+    let more = more.saturating_add(paths.len().saturating_sub(NAMED) as u64);
+    paths.truncate(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let incomplete = incomplete.map(|why| format!("; there may be more: {why}")).unwrap_or_default();
+    if paths.is_empty() { incomplete } else { format!("; files: {}{more}{incomplete}", paths.join(", ")) }
+}
+
+/// What an archive refers to, as a process says that nobody trusts, and that is gone.
+#[derive(Debug)]
+struct List {
+    file: File,
+    uses: u64,
+    counted: Counted,
+}
+
+/// Why a list is not said to its end.
+#[derive(Debug)]
+enum Unsent {
+    /// It is none.
+    Nonsense,
+    /// It cannot be read.
+    Scratch(io::Error),
+    /// The owner does not listen.
+    Owner(wire::WireError),
+}
+
+impl List {
+    /// Says it to the owner. A list that is none is not said to its end, so that nothing comes of it.
+    fn send(mut self, mut stream: &UnixStream) -> Result<(), Unsent> {
+        let size = self.file.metadata().map_err(Unsent::Scratch)?.len();
+        if self.uses.checked_mul(Use::SIZE as u64) != Some(size) {
+            return Err(Unsent::Nonsense);
         }
-        Ok(())
-    })?;
-    if !bytes.is_empty() {
-        frame::write(&mut stream, importing::USES, &[&bytes])?;
+        self.file.seek(SeekFrom::Start(0)).map_err(Unsent::Scratch)?;
+        let (mut left, mut last) = (self.uses, None);
+        while left > 0 {
+            let count = left.min(BATCH as u64);
+            let mut bytes = vec![0; count as usize * Use::SIZE];
+            self.file.read_exact(&mut bytes).map_err(Unsent::Scratch)?;
+            for one in Use::decode_all(&bytes).map_err(Unsent::Owner)? {
+                if last.replace(one.id).is_some_and(|last| last >= one.id) {
+                    return Err(Unsent::Nonsense);
+                }
+            }
+            frame::write(&mut stream, importing::USES, &[&bytes]).map_err(Unsent::Owner)?;
+            left -= count;
+        }
+        write_json(&mut stream, importing::COUNTED, &self.counted).map_err(Unsent::Owner)
     }
-    Ok(write_json(&mut stream, importing::COUNTED, &counted)?)
 }
 
 /// What is wrong with one archive concerns no other one.
 fn reading(error: archive::Error) -> Why {
     match error {
-        archive::Error::Owner(failure) if failure.cause == Cause::RepositoryIntegrity => {
-            Why::Refused { why: failure.message, is_damage: true }
-        }
-        archive::Error::Owner(failure) => Why::Failed(failure),
-        archive::Error::Incomplete(why) => Why::Refused { why: escape(&why), is_damage: true },
-        archive::Error::Metadata(e) => Why::Refused { why: escape(&e.to_string()), is_damage: true },
-        archive::Error::Scratch(e) => Why::Failed(Failure::new(Cause::DatabaseEnospc, e.to_string())),
+        archive::Error::Owner(failure) => judged(failure),
         other => Why::Failed(lost(other)),
     }
+}
+
+fn judged(failure: Failure) -> Why {
+    match failure.cause {
+        Cause::RepositoryIntegrity => Why::Refused { why: failure.message, is_damage: true },
+        _ => Why::Failed(failure),
+    }
+}
+
+fn scratch(e: io::Error) -> Why {
+    Why::Failed(Failure::new(Cause::DatabaseEnospc, format!("cannot write what does not fit into memory: {e}")))
 }
 
 fn lost(e: impl std::fmt::Display) -> Failure {
@@ -376,6 +466,47 @@ fn senseless(report: &Report) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn list(ids: &[u8], uses: u64) -> List {
+        let mut bytes = vec![];
+        ids.iter().for_each(|id| Use { id: [*id; 32], size: 5, count: 1 }.encode(&mut bytes));
+        let file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut &file, &bytes).unwrap();
+        List { file, uses, counted: Counted { files: 7, repaired: 0 } }
+    }
+
+    /// What an owner hears of it: frames.
+    fn heard(list: List) -> (Result<(), Unsent>, Vec<u8>) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let said = list.send(&ours);
+        drop(ours);
+        let (mut kinds, mut payload) = (vec![], vec![]);
+        while let Ok(kind) = frame::read(&mut theirs, &mut payload) {
+            kinds.push(kind);
+        }
+        (said, kinds)
+    }
+
+    #[test]
+    fn a_list_that_is_none_is_not_said_to_its_end() {
+        let (said, kinds) = heard(list(&[1, 2, 3], 3));
+        assert!(said.is_ok() && kinds == [importing::USES, importing::COUNTED]);
+        assert_eq!(heard(list(&[], 0)).1, [importing::COUNTED]);
+        for (ids, uses) in [(&[1, 1][..], 2), (&[2, 1], 2), (&[1, 2], 3), (&[1, 2], 1), (&[1, 2], u64::MAX)] {
+            let (said, kinds) = heard(list(ids, uses));
+            assert!(matches!(said, Err(Unsent::Nonsense)) && kinds.is_empty(), "{ids:?} {uses}: {said:?}");
+        }
+    }
+
+    #[test]
+    fn files_end_a_sentence() {
+        let files = |count: usize, more, incomplete: Option<&str>| {
+            named(DamagedFiles { paths: (0..count).map(|n| n.to_string()).collect(), more, incomplete: incomplete.map(Into::into) })
+        };
+        assert_eq!(files(0, 0, None), "");
+        assert_eq!(files(2, 0, None), "; files: 0, 1");
+        assert!(files(30, 5, Some("a hole")).ends_with(", 19 and 15 more; there may be more: a hole"));
+    }
 
     #[test]
     fn a_refusal_fails_the_job_and_says_what_kind_it_is() {

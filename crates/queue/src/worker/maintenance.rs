@@ -1,12 +1,13 @@
 //! Jobs that need no client: the repository's owner is asked, and does it.
 
+use super::sandbox::{self, Done, Order, What, Word};
 use super::{Event, Stop, TICK, Worker};
 use anyhow::{Context, bail};
+use archive::damaged;
 use model::check::Damage;
 use model::{Cause, Failure, JobState, Timestamp, Yield};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::time::Instant;
 use unix::paths::Layout;
@@ -43,7 +44,8 @@ pub fn run(worker: &mut Worker, layout: &Layout, task: &Task, operation: &Operat
     Ok(finished)
 }
 
-/// Looks which files damage concerns, and has the owner remember it. The check is done, whatever comes of this.
+/// Has confined processes look which files damage concerns, one for each archive, and the owner remember it. The check is done, whatever comes of
+/// this.
 fn name_files(
     worker: &mut Worker,
     layout: &Layout,
@@ -54,15 +56,24 @@ fn name_files(
 ) -> Result<(), Stop> {
     worker.note(&format!("repository {} is damaged: {}", task.repository.name, damage.summary()));
     worker.flush()?;
-    let socket = layout.repository_socket(task.repository.name.as_str());
-    let connect: Arc<archive::source::Connect> = Arc::new(move || unix::socket::connect(&socket));
-    let files = archive::damaged::look(&connect, damage, chunks, &mut || worker.goes_on());
-    if files.is_empty() {
-        return Ok(());
-    }
-    for (id, found) in &files {
-        let archive = damage.archives.iter().chain(&damage.unknown).find(|archive| archive.id == *id);
-        let Some(archive) = archive else { continue };
+    let (socket, mut has_said_what_lacks) = (layout.repository_socket(task.repository.name.as_str()), false);
+    for archive in damaged::concerned(damage) {
+        let order = Order { archive: archive.id.clone(), seconds: task.total_seconds, what: What::Files { chunks: chunks.to_vec() } };
+        let found = sandbox::run(&socket, &order, &[], &mut |word| {
+            if let Some(Word::Ready(ready)) = word
+                && !std::mem::replace(&mut has_said_what_lacks, true)
+            {
+                ready.lacking().into_iter().for_each(|lacking| worker.note(&lacking));
+            }
+            worker.goes_on()
+        });
+        let found = match found {
+            Ok(Some(Done::Files(files))) => Ok(files),
+            Ok(None) => break,
+            Ok(Some(other)) => Err(format!("{other:?} came out of turn")),
+            Err(failure) => Err(failure.line()),
+        };
+        let found = damaged::concluded(found, damage, chunks);
         found.paths.iter().for_each(|path| worker.note(&format!("archive {}: damaged: {path}", archive.name)));
         if found.more > 0 {
             worker.note(&format!("archive {}: and {} more", archive.name, found.more));
@@ -70,21 +81,29 @@ fn name_files(
         if let Some(why) = &found.incomplete {
             worker.note(&format!("archive {}: there may be more: {why}", archive.name));
         }
-    }
-    match done(worker, layout, task, &Operation::NoteFiles { files }, events) {
-        Ok(_) => Ok(()),
-        Err(Stop::Failed(failure)) => {
-            worker.note(&format!("which files are concerned was not recorded: {}", failure.message));
-            Ok(())
+        let operation = Operation::NoteFiles { files: vec![(archive.id.clone(), found)] };
+        match done(worker, layout, task, &operation, events) {
+            Ok(_) => {}
+            Err(Stop::Failed(failure)) => {
+                worker.note(&format!("which files are concerned was not recorded: {}", failure.message));
+                break;
+            }
+            Err(stop) => return Err(stop),
         }
-        Err(stop) => Err(stop),
     }
+    Ok(())
 }
 
 /// Has the owner delete what is due, if anything is.
 pub fn prune(worker: &mut Worker, layout: &Layout, task: &Task, pruning: &Pruning, events: Sender<Event>) -> Result<Finished, Stop> {
-    let Pruning { archives, marked, stopped, compact } = pruning;
-    worker.note(&format!("{marked} archives go when their grace period is over, {} are due", archives.len()));
+    let Pruning { archives, marked, stopped, pending, refused, compact } = pruning;
+    if let Some(why) = refused {
+        return Err(Failure::new(Cause::RepositoryCheckNeeded, why.clone()).into());
+    }
+    let due = archives.len();
+    worker.note(&format!(
+        "{marked} more archives go when their grace period is over, {pending} were waiting for that already, {due} are due"
+    ));
     stopped.iter().for_each(|why| worker.report.warn(why.clone(), Timestamp::now()));
     let (mut deleted, mut bytes, mut freed) = (0, 0, 0);
     if archives.is_empty() {
@@ -219,7 +238,7 @@ fn unexpected(event: &Event) -> anyhow::Error {
 /// What the report means for the job: damage that a check finds makes it fail.
 fn judged(worker: &mut Worker, report: Report) -> anyhow::Result<(Yield, Option<Failure>)> {
     Ok(match report {
-        Report::Checked { objects, bytes, errors, error_count, complete, structure, data, damage, .. } => {
+        Report::Checked { objects, bytes, errors, error_count, complete, structure, data, damage, not_due_since, .. } => {
             let error_count = error_count.max(errors.len() as u64);
             let now = Timestamp::now();
             errors.iter().for_each(|error| worker.report.log(now, "error", "borgcube", error));
@@ -234,7 +253,13 @@ fn judged(worker: &mut Worker, report: Report) -> anyhow::Result<(Yield, Option<
             });
             if failure.is_none() {
                 let what = if complete { "all that was due" } else { "as far as the time went" };
-                worker.note(&format!("no damage was found: {objects} objects, {bytes} bytes read, {what}"));
+                worker.note(&match not_due_since {
+                    Some(last) => format!(
+                        "nothing was due, and nothing was checked: all of it was checked lately, the last of it at {}",
+                        last.to_local()
+                    ),
+                    None => format!("no damage was found: {objects} objects, {bytes} bytes read, {what}"),
+                });
                 if let Some(damage) = damage {
                     let message = format!("the repository is still damaged, as an earlier check has found: {}", damage.summary());
                     worker.report.warn(message, now);
@@ -245,7 +270,7 @@ fn judged(worker: &mut Worker, report: Report) -> anyhow::Result<(Yield, Option<
                     worker.note(&format!("{part}: {coverage}"));
                 }
             }
-            (Yield::Checked { objects, bytes, error_count, complete, structure, data }, failure)
+            (Yield::Checked { objects, bytes, error_count, complete, structure, data, not_due_since }, failure)
         }
         Report::Compacted { segments, freed, orphans, skipped } => {
             worker.note(&format!("{segments} segment files gone, {freed} bytes freed, {orphans} objects of broken sessions deleted"));

@@ -17,6 +17,7 @@ mod patience;
 pub mod report;
 mod restore;
 mod restore_test;
+mod sandbox;
 mod script;
 #[cfg(test)]
 mod script_hooks;
@@ -38,6 +39,8 @@ use patience::Patience;
 use report::{Report, Step};
 use script::Way;
 pub(crate) use script::quote;
+#[cfg(test)]
+pub(crate) use script::tests::task as test_task;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -74,13 +77,13 @@ enum Event {
     /// The thread that imports archives says something.
     Import(import::Said),
     /// The confined process of a restore test says something.
-    Sandbox(restore_test::sandbox::Word),
+    Sandbox(sandbox::Word),
 }
 
 /// The whole life of a worker.
 pub fn run() -> Result<()> {
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == restore_test::sandbox::ARGUMENT) {
-        return restore_test::sandbox::main();
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == sandbox::ARGUMENT) {
+        return sandbox::main();
     }
     unix::logging::init("borgcube-worker");
     unix::signals::ignore_sigpipe()?;
@@ -95,6 +98,7 @@ pub fn run() -> Result<()> {
         waiting: VecDeque::new(),
         kind: task.job.kind(),
         state: task.job.state,
+        seen: task.job.state,
         shelf: shelf(&task.errand, &layout),
         report: Report::new(expected(&task.errand), task.log_bytes),
         cancelled: None,
@@ -295,6 +299,8 @@ struct Worker {
     waiting: VecDeque<Event>,
     kind: JobKind,
     state: JobState,
+    /// How far the client is; one that begins anew is back at the beginning.
+    seen: JobState,
     /// Until the client has asked for one of them.
     shelf: Option<Shelf>,
     report: Report,
@@ -369,7 +375,7 @@ impl Worker {
                     client.kill();
                     break;
                 }
-            } else if let Some(why) = self.patience.over(self.state, Instant::now()) {
+            } else if let Some(why) = self.patience.over(self.seen, Instant::now()) {
                 self.note(&why);
                 self.report.script_failure.get_or_insert(Failure::new(Cause::TooSlow, why));
                 client.ask_to_stop();
@@ -480,6 +486,7 @@ impl Worker {
 
     /// Moves the job along to `to`. A step that the client repeats or leaves out changes nothing it should not.
     fn advance(&mut self, to: JobState) -> Result<()> {
+        self.seen = self.seen.max(to);
         while self.state < to
             && let Some(next) = self.state.next(self.kind)
             && !self.lost
@@ -488,6 +495,18 @@ impl Worker {
             self.state = next;
         }
         Ok(())
+    }
+
+    /// The client is about to begin a second time. What was said of the first time counts no more.
+    fn begin_again(&mut self, task: &Task, layout: &Layout) {
+        while let Ok(event) = self.events.try_recv() {
+            self.waiting.push_back(event);
+        }
+        self.waiting.retain(|event| matches!(event, Event::Control(_) | Event::ControlLost));
+        self.report.again();
+        self.seen = task.job.state;
+        self.patience = Patience::new(task.start_seconds, task.total_seconds, Instant::now());
+        self.shelf = shelf(&task.errand, layout);
     }
 
     fn note(&mut self, message: &str) {

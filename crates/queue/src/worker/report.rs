@@ -51,6 +51,8 @@ pub struct Report {
     pub version: Option<String>,
     /// Paths of the config that do not exist.
     pub missing: Vec<String>,
+    /// borg has begun.
+    started: bool,
     /// borg's exit code.
     pub exit: Option<i32>,
     /// Where a restore writes, as the client calls it.
@@ -99,6 +101,13 @@ impl Report {
         Report { expected, log_bytes: Some(log_bytes), ..Report::default() }
     }
 
+    /// The client begins anew: what its last script and borg ended with counts no more.
+    pub fn again(&mut self) {
+        (self.exit, self.error, self.script_failure) = (None, None, None);
+        self.started = false;
+        self.troubles = Troubles::default();
+    }
+
     /// A line of the script's standard output.
     pub fn step(&mut self, line: &[u8], now: Timestamp) -> Option<Step> {
         let line = String::from_utf8_lossy(line);
@@ -126,11 +135,11 @@ impl Report {
                 None
             }
             "prepared" => Some(Step::Prepared),
-            "started" => Some(Step::Started),
+            // Once each: what we note of it, no limit holds back.
+            "started" => (!std::mem::replace(&mut self.started, true)).then_some(Step::Started),
             "exit" => {
                 let code = rest.parse().unwrap_or(-1);
-                self.exit = Some(code);
-                Some(Step::Exit(code))
+                self.exit.replace(code).is_none().then_some(Step::Exit(code))
             }
             "clean" => Some(Step::Clean),
             "failed" => {
@@ -155,7 +164,7 @@ impl Report {
     /// A line of borg's or ssh's standard error.
     pub fn line(&mut self, line: &[u8], now: Timestamp) {
         if line.len() > MAX_LINE {
-            self.log(now, "warning", "borgcube", "a line of more than 64 KiB from the client was dropped");
+            self.log(now, "warning", "client", "a line of more than 64 KiB from the client was dropped");
             return;
         }
         match borg_report::parse_line(line) {
@@ -327,7 +336,7 @@ mod tests {
         assert_eq!(report.version.as_deref(), Some("borg 1.2.4"));
         assert_eq!(report.step(b"borgcube prepared", Timestamp(0)), Some(Step::Prepared));
         assert_eq!(report.step(b"borgcube exit 137", Timestamp(0)), Some(Step::Exit(137)));
-        assert_eq!(report.step(b"borgcube exit", Timestamp(0)), Some(Step::Exit(-1)));
+        assert_eq!((report.step(b"borgcube exit", Timestamp(0)), report.exit), (None, Some(-1)));
         let Some(Step::Failed(f)) = report.step(b"borgcube failed client-cache mkdir: No space left on device", Timestamp(0)) else {
             panic!()
         };
@@ -375,6 +384,20 @@ mod tests {
         assert!((7..12).contains(&lines.len()), "{}", lines.len());
         assert!(lines[lines.len() - 2].message.starts_with("the log has reached its limit of 1000 bytes"), "{lines:?}");
         assert_eq!(lines[lines.len() - 1].message, "ours");
+    }
+
+    #[test]
+    fn what_a_client_repeats_is_no_way_around_the_limit() {
+        let mut report = Report::new(None, 1000);
+        let said: Vec<_> = ["started", "exit 0", "started", "exit 1", "exit 2"]
+            .iter()
+            .filter_map(|step| report.step(format!("borgcube {step}").as_bytes(), Timestamp(0)))
+            .collect();
+        assert_eq!((said, report.exit), (vec![Step::Started, Step::Exit(0)], Some(2)));
+        (0..1000).for_each(|_| report.line(&vec![b'y'; MAX_LINE + 1], Timestamp(0)));
+        assert!(report.take_lines().len() < 12);
+        report.again();
+        assert_eq!(report.step(b"borgcube exit 0", Timestamp(0)), Some(Step::Exit(0)));
     }
 
     #[test]

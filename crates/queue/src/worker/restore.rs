@@ -1,22 +1,80 @@
 //! Restores: a stock borg on the client extracts an archive that the repository's owner shows to this one job.
 
+mod damaged;
+
 use super::report::Troubles;
 use super::script::{self, Way};
 use super::verdict::{self, Evidence};
 use super::{Caches, Carriage, Event, Stop, Worker, way};
 use crate::worker::client::Client;
 use crate::worker::owner::Owner;
+use anyhow::Result as Anyhow;
 use model::borg_report::{Ending, ending};
 use model::client::Connection;
+use model::restore::Restore;
 use model::{Cause, Failure, JobState, Timestamp, Yield};
 use std::sync::mpsc::Sender;
 use unix::paths::Layout;
 use wire::session::{self, Outcome, Prepare, Purpose, Served};
 use wire::worker::{Finished, Restoring, Task};
 
-/// From the token to the verdict.
+/// What a client is told to restore this time.
+struct Round<'a> {
+    restore: Restore,
+    /// Files that the time before may have left half written; None: it is the first time.
+    again: Option<&'a [Vec<u8>]>,
+}
+
+/// What came of it.
+struct Came {
+    failure: Option<Failure>,
+    warning: Option<String>,
+    served: Served,
+}
+
+/// From the token to the verdict. No stock borg goes on behind a chunk that is damaged, so a client that has met one begins anew, without the files
+/// that cannot be read: everything else is restored.
 pub fn run(worker: &mut Worker, layout: &Layout, task: &Task, errand: &Restoring, sender: Sender<Event>) -> Result<Finished, Stop> {
-    let (job, restore, connection) = (&task.job, &errand.restore, &errand.client.connection);
+    let restore = &errand.restore;
+    let mut damage = None;
+    if errand.damaged {
+        worker.note("the archive is known to be damaged: all that is to be restored is read first, to see which files that concerns");
+        damage = damaged::look(worker, layout, task, restore)?;
+    }
+    let mut came = None;
+    if damage.is_none() {
+        came = Some(once(worker, layout, task, errand, &Round { restore: restore.clone(), again: None }, &sender)?);
+        let told = came.as_ref().and_then(|came| came.failure.as_ref());
+        if worker.cancelled.is_none() && !worker.lost && told.is_some_and(damaged::may_be) {
+            worker.note("a part of the archive cannot be read: all that is to be restored is read here, to see which files that concerns");
+            damage = damaged::look(worker, layout, task, restore)?;
+        }
+    }
+    if let Some(damage) = &damage {
+        match damage.rest(restore) {
+            Ok(rest) => {
+                let again = came.is_some().then_some(damage.paths.as_slice());
+                worker.begin_again(task, layout);
+                worker.note(&format!("restoring everything but the files that are damaged: {}", damage.names()));
+                came = Some(once(worker, layout, task, errand, &Round { restore: rest, again }, &sender)?);
+            }
+            Err(why) => worker.note(&why),
+        }
+    }
+    drop(sender);
+    Ok(conclude(worker, task, restore, came, damage)?)
+}
+
+/// One run of the client's script.
+fn once(
+    worker: &mut Worker,
+    layout: &Layout,
+    task: &Task,
+    errand: &Restoring,
+    round: &Round<'_>,
+    sender: &Sender<Event>,
+) -> Result<Came, Stop> {
+    let (job, restore, connection) = (&task.job, &round.restore, &errand.client.connection);
     let arguments = restore.borg_arguments();
     let mut cmdline = vec!["borg".to_owned()];
     cmdline.extend(arguments.iter().cloned());
@@ -33,10 +91,9 @@ pub fn run(worker: &mut Worker, layout: &Layout, task: &Task, errand: &Restoring
     worker.note(&format!("archive {} of {} has {} chunks", restore.archive, restore.of, prepared.view_chunks));
 
     let way = way(task, connection, layout, &prepared)?;
-    let input = script::restore(task, errand, &prepared, &arguments, &way);
-    let mut client = Client::start(connection, input, &sender, &worker.gate)?;
-    // The threads have their own; the channel must end with them.
-    let sender = matches!(way, Way::Carrier).then_some(sender);
+    let input = script::restore(task, errand, restore, round.again, &prepared, &way);
+    let mut client = Client::start(connection, input, sender, &worker.gate)?;
+    let sender = matches!(way, Way::Carrier).then(|| sender.clone());
     let carrier = Carriage::of(sender, connection, script::directory(task, connection, &prepared), layout);
     worker.attend(&mut client, &mut Caches { owner: &mut owner, prepared: &prepared, kept: None, counts: restore.is_whole(), carrier })?;
     let ended = client.wait()?;
@@ -57,12 +114,21 @@ pub fn run(worker: &mut Worker, layout: &Layout, task: &Task, errand: &Restoring
         over_ssh: matches!(connection, Connection::Ssh(_)),
     };
     let (failure, warning) = judge(&evidence, restore.paths.len() as u64, restore.is_whole());
+    Ok(Came { failure, warning, served: outcome.and_then(|outcome| outcome.served).unwrap_or_default() })
+}
+
+/// How the job ends, after what the client did and what is damaged.
+fn conclude(worker: &mut Worker, task: &Task, restore: &Restore, came: Option<Came>, damage: Option<damaged::Found>) -> Anyhow<Finished> {
+    let target = worker.report.target.clone().unwrap_or_default();
+    let Came { failure, warning, served: Served { chunks, of, bytes } } =
+        came.unwrap_or(Came { failure: None, warning: None, served: Served::default() });
     if let Some(warning) = warning {
         worker.report.warn(warning, Timestamp::now());
     }
-    let served = outcome.and_then(|outcome| outcome.served).unwrap_or_default();
-    let target = worker.report.target.clone().unwrap_or_default();
-    let Served { chunks, of, bytes } = served;
+    let failure = match damage {
+        None => failure,
+        Some(damage) => Some(damage.failure(task.repository.name.as_str(), restore, &target, failure)),
+    };
     if let Some(failure) = &failure
         && !target.is_empty()
         && chunks > 0

@@ -13,19 +13,18 @@ make_roads
 BORG_BASE_DIR=$job_dir
 BORG_CACHE_DIR=$job_dir/cache
 BORG_SECURITY_DIR=$job_dir/security
-export BORG_BASE_DIR BORG_CACHE_DIR BORG_SECURITY_DIR
 
 # Where to. Not into anything that is there already, unless that is what was asked for; and nobody else looks into it.
 case "$place" in
 new)
     [ -n "${HOME:-}" ] || fail client-permission "the client's user has no home directory"
     target=$HOME/$new_directory
-    error=$(mkdir -m 700 "$target" 2>&1) || fail client-permission "$error"
+    [ -n "$again" ] && [ -d "$target" ] && [ ! -L "$target" ] || error=$(mkdir -m 700 "$target" 2>&1) || fail client-permission "$error"
     ;;
 directory)
     if [ -d "$target" ]; then
         found=$(ls -A "$target" 2>&1) || fail client-permission "$found"
-        [ -z "$found" ] || fail target-not-empty "$target on the client is not empty"
+        [ -z "$found" ] || [ -n "$again" ] || fail target-not-empty "$target on the client is not empty"
     elif [ -e "$target" ] || [ -L "$target" ]; then
         fail target-not-empty "$target on the client is no directory"
     fi
@@ -38,6 +37,31 @@ esac
 error=$({ [ -w "$target" ] && cd "$target"; } 2>&1) || fail client-permission "${error:-$target cannot be written}"
 cd "$target" || exit 1
 say "target $(pwd)"
+
+# discard PATH: what this job has written of a file before; never by way of a symbolic link.
+discard() (
+    rest=$1
+    while :; do
+        part=${rest%%/*}
+        if [ -z "$part" ] || [ "$part" = .. ] || [ -L "$part" ]; then return 0; fi
+        [ "$part" != "$rest" ] || break
+        cd "./$part" 2>/dev/null || return 0
+        rest=${rest#*/}
+    done
+    [ ! -f "$rest" ] || rm -f "./$rest"
+)
+# Begun before: everything that is there this job has made. What is left out this time must not stay there half written, and whoever is not root
+# needs the right to write over the rest.
+if [ -n "$again" ] && [ "$place" != in-place ]; then
+    find . -type d ! -perm -700 -exec chmod u+rwx {} \; 2>/dev/null
+    half=0
+    while [ "$half" -lt "$half_count" ]; do
+        eval "coded=\$half_$half"
+        path=$(printf '%b.' "$coded")
+        error=$(discard "${path%.}" 2>&1) || fail client-permission "what is incomplete cannot be removed: $error"
+        half=$((half + 1))
+    done
+fi
 
 # A directory of its own takes what the files have in all.
 if [ "$needed" -gt 0 ]; then
@@ -71,8 +95,7 @@ exec 3<&0
 watcher=$!
 
 say started
-# A borg of our own shell's background would ignore SIGINT; in the foreground it has its default.
-sh -c 'echo $$ >"$0"; exec "$@"' "$job_dir/pid" "$borg" "$@" </dev/null >&2 3<&-
+run_borg "$@" </dev/null
 code=$?
 kill "$watcher" 2>/dev/null
 case "$code" in

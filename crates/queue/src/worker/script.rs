@@ -7,7 +7,7 @@ use super::carrier;
 use super::keys::JobKey;
 use model::client::Connection;
 use model::hook::{Commands, Stream};
-use model::restore::Target;
+use model::restore::{Restore, Target};
 use model::{BackupConfig, Client, JobKind};
 use std::fmt::Write;
 use wire::session::Prepared;
@@ -48,9 +48,9 @@ pub fn build(task: &Task, backup: &Backup, prepared: &Prepared, borg_arguments: 
     input
 }
 
-/// Builds the client's side of a restore.
-pub fn restore(task: &Task, errand: &Restoring, prepared: &Prepared, borg_arguments: &[String], way: &Way) -> Input {
-    let Restoring { client, restore, archive } = errand;
+/// Builds the client's side of a restore. `again`: it has begun before, and may have left these files half written.
+pub fn restore(task: &Task, errand: &Restoring, restore: &Restore, again: Option<&[Vec<u8>]>, prepared: &Prepared, way: &Way) -> Input {
+    let Restoring { client, archive, .. } = errand;
     let mut settings = common(task, client, prepared, way);
     let (place, directory) = match &restore.target {
         Target::New => ("new", ""),
@@ -64,7 +64,15 @@ pub fn restore(task: &Task, errand: &Restoring, prepared: &Prepared, borg_argume
     assign(&mut settings, "target", directory);
     assign(&mut settings, "new_directory", &Target::new_directory(task.job.number));
     assign(&mut settings, "needed", &needed.to_string());
-    finish(&mut settings, borg_arguments);
+    assign(&mut settings, "again", if again.is_some() { "yes" } else { "" });
+    let halves = again.unwrap_or_default();
+    assign(&mut settings, "half_count", &halves.len().to_string());
+    for (n, path) in halves.iter().enumerate() {
+        // For %b: names may have bytes that are no text.
+        let coded: String = path.iter().map(|byte| format!("\\0{byte:03o}")).collect();
+        assign(&mut settings, &format!("half_{n}"), &coded);
+    }
+    finish(&mut settings, &restore.borg_arguments());
     input(RESTORE, &settings, way)
 }
 
@@ -145,8 +153,12 @@ fn common(task: &Task, client: &Client, prepared: &Prepared, way: &Way) -> Strin
 
 /// What follows everything else: what borg gets of it, and its arguments.
 fn finish(text: &mut String, borg_arguments: &[String]) {
-    text.push_str("export BORG_REPO BORG_RSH BORG_PASSPHRASE BORG_RELOCATED_REPO_ACCESS_IS_OK BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK BORG_EXIT_CODES BORG_SELFTEST\n");
-    text.push_str("unset BORG_PASSCOMMAND BORG_PASSPHRASE_FD BORG_KEY_FILE BORG_KEYS_DIR BORG_CONFIG_DIR BORG_REMOTE_PATH BORG_FILES_CACHE_TTL BORG_HOST_ID BORG_WORKAROUNDS BORG_LOGGING_CONF BORG_USE_CHUNKS_ARCHIVE BORG_HOSTNAME_IS_UNIQUE\n");
+    assign(
+        text,
+        "borg_variables",
+        "BORG_REPO BORG_RSH BORG_PASSPHRASE BORG_RELOCATED_REPO_ACCESS_IS_OK BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK BORG_EXIT_CODES \
+         BORG_SELFTEST BORG_BASE_DIR BORG_CACHE_DIR BORG_SECURITY_DIR BORG_FILES_CACHE_SUFFIX",
+    );
     text.push_str("set --");
     for argument in borg_arguments {
         text.push(' ');
@@ -173,7 +185,6 @@ fn settings(task: &Task, backup: &Backup, prepared: &Prepared, borg_arguments: &
     assign("path_count", &(literal.len() + roots).to_string());
     let archive = borg_arguments.iter().find_map(|argument| argument.strip_prefix("::")).unwrap_or_default();
     commands(&mut text, archive, config);
-    text.push_str("export BORG_FILES_CACHE_SUFFIX\n");
     finish(&mut text, borg_arguments);
     text
 }
@@ -261,6 +272,8 @@ pub(super) mod tests {
             .env_clear()
             .env("PATH", if home.join("bin").is_dir() { home.join("bin").into_os_string() } else { std::env::var_os("PATH").unwrap() })
             .env("HOME", home)
+            // A login has variables of its own.
+            .envs([("BORG_PASSPHRASE", "theirs"), ("BORG_REMOTE_PATH", "theirs"), ("key", "theirs"), ("TMPDIR", "/var/tmp")])
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::piped())
@@ -351,6 +364,7 @@ pub(super) mod tests {
             log_bytes: 1 << 20,
             start_seconds: 60,
             total_seconds: 60,
+            objects: 1000,
             outlives: false,
         };
         (task, backup)

@@ -63,8 +63,28 @@ fn busybox() -> Option<tempfile::TempDir> {
     Some(home)
 }
 
+/// A home whose `sh` is bash, if there is one.
+fn bash() -> Option<tempfile::TempDir> {
+    let home = tempfile::tempdir().unwrap();
+    let bin = home.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    for entry in std::env::split_paths(&path).filter_map(|directory| directory.read_dir().ok()).flatten().flatten() {
+        if entry.file_name() == "bash" {
+            drop(std::os::unix::fs::symlink(entry.path(), bin.join("sh")));
+        } else if entry.file_name() != "sh" {
+            drop(std::os::unix::fs::symlink(entry.path(), bin.join(entry.file_name())));
+        }
+    }
+    if !bin.join("sh").exists() {
+        println!("NOT RUN with bash: it is not installed");
+        return None;
+    }
+    Some(home)
+}
+
 fn homes() -> Vec<tempfile::TempDir> {
-    std::iter::once(tempfile::tempdir().unwrap()).chain(busybox()).collect()
+    std::iter::once(tempfile::tempdir().unwrap()).chain(busybox()).chain(bash()).collect()
 }
 
 fn read(home: &Path, name: &str) -> String {
@@ -75,11 +95,14 @@ fn read(home: &Path, name: &str) -> String {
 fn hooks_run_around_borg_and_see_nothing_of_it() {
     for home in homes() {
         let home = home.path();
+        // What the programs beside it have in their environments, its user can read.
+        let beside =
+            "for pid in $(cat /proc/$PPID/task/$PPID/children); do tr '\\0' '\\n' </proc/$pid/environ; done >$HOME/beside 2>/dev/null; ";
         let before = "echo to stdout; echo to stderr >&2; env >$HOME/env; ls -l /proc/self/fd/ >$HOME/fds 2>/dev/null; ls -R $HOME/.cache >$HOME/files; umask >$HOME/umask";
         let hooks = [
             hook(
                 "first",
-                before,
+                &format!("{beside}{before}"),
                 "echo after $BORGCUBE_HOOK $BORGCUBE_RESULT $BORGCUBE_JOB $BORGCUBE_CLIENT $BORGCUBE_CONFIG $BORGCUBE_ARCHIVE",
             ),
             hook("it-s", "printf '%s' 'it'\\''s $(echo quoted)\nand \"more\"'", ""),
@@ -109,7 +132,11 @@ fn hooks_run_around_borg_and_see_nothing_of_it() {
             env.contains("BORGCUBE_JOB=5") && !env.contains("BORG_") && !env.contains("p'w $x") && !env.contains("borgcube_job_dir"),
             "{env}"
         );
-        assert!(read(home, "borg-env").contains("BORG_PASSPHRASE"));
+        assert!(!env.contains("theirs") && env.contains("\nTMPDIR=/var/tmp\n"), "{env}");
+        let beside = read(home, "beside");
+        assert!(beside.contains("HOME=") && !beside.contains("p'w $x"), "{beside}");
+        let borg = read(home, "borg-env");
+        assert!(borg.contains("BORG_PASSPHRASE=p'w $x") && borg.contains("BORG_CACHE_DIR=") && !borg.contains("theirs"), "{borg}");
         let fds = read(home, "fds");
         assert!(!fds.contains(" 9 -> ") && !fds.contains(" 5 -> "), "{fds}");
         assert!(!read(home, "files").contains("key"), "{}", read(home, "files"));
@@ -305,6 +332,94 @@ fn a_job_that_is_to_end_waits_for_no_dump() {
         assert!(out.contains(&"borgcube said after 0 after stopped".into()), "{}", shown(&out));
         assert!(began.elapsed() < Duration::from_secs(80), "{:?}", began.elapsed());
     }
+}
+
+/// What is behind a command of a spooled dump and still writes belongs to the dump; and what never ends is no dump.
+#[test]
+fn a_spooled_dump_is_whole_or_none() {
+    for home in homes() {
+        let home = home.path();
+        let spooled = |command: &str| [Dump { spool: true, seconds: 3, ..dump("a", command) }];
+        let (out, err) = run(home, "cat borgcube-dumps/a >$HOME/disk", false, &[], &spooled("{ sleep 1; echo late; } & echo early"));
+        assert_eq!(read(home, "disk"), "early\nlate\n", "{} {err}", shown(&out));
+        assert!(out.contains(&"ended dump 0 code 0 11".to_owned()), "{}", shown(&out));
+    }
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let held = Dump { spool: true, seconds: 2, ..dump("a", "echo a; sleep 30 & echo $! >$HOME/pid") };
+    let (out, err) = run(home, ": >$HOME/borg-ran", false, &[], &[held]);
+    kill(home);
+    assert!(out.iter().any(|l| l.starts_with("ended dump 0 held-open")), "{} {err}", shown(&out));
+    assert!(out.contains(&"borgcube failed dump-failed 0".into()) && !home.join("borg-ran").exists(), "{}", shown(&out));
+}
+
+/// Ends what stands between a command and whoever reads what it writes: the programs of these names that the script has started beside it.
+const KILL_BESIDE: &str = "for pid in $(cat /proc/$PPID/task/$PPID/children); do read -r name </proc/$pid/comm; case $name in tee | cat) kill -9 $pid;; esac; done";
+
+/// The end of who passes a dump on is not the dump's end.
+#[test]
+fn a_dump_whose_feeder_was_killed_is_none() {
+    for home in homes() {
+        let home = home.path();
+        let (out, err) = run(home, READS, false, &[], &[dump("a", &format!("echo half; {KILL_BESIDE}; exit 0"))]);
+        assert!(out.iter().any(|l| l.starts_with("ended dump 0 unread")), "{} {err}", shown(&out));
+        assert!(out.contains(&"borgcube exit 130".into()), "{} {err}", shown(&out));
+        let spooled = Dump { spool: true, ..dump("a", &format!("echo half; {KILL_BESIDE}; exit 0")) };
+        let (out, err) = run(home, ": >$HOME/borg-ran", false, &[], &[spooled]);
+        assert!(out.iter().any(|l| l.starts_with("borgcube failed client-cache what copies dump a was killed")), "{} {err}", shown(&out));
+        assert!(!home.join("borg-ran").exists());
+        // Whoever sees to the dumps as a whole: nobody says of it that it ended well, and without that no archive counts.
+        let (out, err) = run(home, READS, false, &[], &[dump("a", "echo half; kill -9 $PPID; exit 0")]);
+        assert!(!out.iter().any(|l| l.starts_with("ended dump")) && out.contains(&"borgcube clean".into()), "{} {err}", shown(&out));
+    }
+}
+
+/// Also when nobody sees to its time limit any more.
+#[test]
+fn hooks_after_the_backup_do_not_wait_for_ever() {
+    let home = tempfile::tempdir().unwrap();
+    let began = Instant::now();
+    let guard = "for pid in $(cat /proc/$PPID/task/$PPID/children); do [ $pid -le $$ ] || kill -9 $pid; done";
+    let stubborn = format!("trap '' TERM; {guard}; kill -TERM $PPID; while :; do sleep 1; done");
+    let (out, err) = run(home.path(), "true", false, &[hook("h", &stubborn, "echo undone")], &[]);
+    assert!(out.contains(&"borgcube said after 0 undone".into()), "{} {err}", shown(&out));
+    assert!(began.elapsed() < Duration::from_secs(80), "{:?}", began.elapsed());
+}
+
+/// A shell may write here-documents to the disk: what is secret goes to its file at once, and without a program that is needed for it.
+#[test]
+fn what_is_put_into_a_file_is_in_no_other() {
+    let put = include_str!("begin.sh").split_once("\nput() {").and_then(|(_, rest)| rest.split_once("\n}\n")).unwrap().0;
+    for shell in [&["dash"][..], &["bash"], &["busybox", "sh"]] {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("file");
+        let script = format!("put() {{{put}\n}}\nPATH=/nowhere; put \"$0\" \"it's \\$x\"");
+        let command = std::process::Command::new(shell[0]).args(&shell[1..]).arg("-c").arg(script).arg(&file).output();
+        match command {
+            Ok(output) => assert_eq!(std::fs::read_to_string(&file).unwrap_or_default(), "it's $x\n", "{shell:?} {output:?}"),
+            Err(e) => println!("NOT RUN with {}: {e}", shell[0]),
+        }
+    }
+}
+
+/// Where a borg of this server unpacks itself is no place for the administrator's files.
+#[test]
+fn a_borg_that_was_sent_changes_nothing_for_hooks() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let borg = "#!/bin/sh\n[ \"$1\" != --version ] || { echo borg 1.2.4; exit; }\necho \"$TMPDIR\" >$HOME/borg-tmpdir\n";
+    std::fs::write(home.join("sent"), borg).unwrap();
+    let sum = std::process::Command::new("sha256sum").arg(home.join("sent")).output().unwrap().stdout;
+    let size = answer_line(&borg.len().to_string());
+    let answer = [&size, &sum[..64], b"\n", borg.as_bytes(), &answer_line("1"), b"x"].concat();
+    let (out, err) = run_in(home, "", &answer, false, |backup| {
+        backup.client.connection = model::Connection::Local { remote_borg: None, remote_cache_dir: None };
+        backup.client.borg_binary = model::client::BinaryUse::Always;
+        backup.config.commands.hooks = vec![hook("h", "echo $TMPDIR >$HOME/before", "echo $TMPDIR >$HOME/after")];
+    });
+    assert!(out.contains("borgcube exit 0"), "{out} {err}");
+    assert!(read(home, "borg-tmpdir").contains("/unpacked-"), "{}", read(home, "borg-tmpdir"));
+    assert_eq!((read(home, "before").as_str(), read(home, "after").as_str()), ("/var/tmp\n", "/var/tmp\n"));
 }
 
 /// Nobody on the host can read the commands among the arguments of processes.

@@ -180,6 +180,9 @@ fn all_or_nothing() {
     let mut other = repository("main");
     other.repository_id = "ab".repeat(32);
     refused(record("repository", json!(other)), "another repository id");
+    let mut moved = repository("main");
+    moved.url = "/mnt/elsewhere".into();
+    refused(record("repository", json!(moved)), "borgcube repository edit main");
     refused(record("repository", json!(repository("new"))), "borgcube repository add new");
     refused(json!({"remove": {"kind": "repository", "record": repository("main")}}), "borgcube repository remove main");
     let mut odd = client("odd");

@@ -186,7 +186,15 @@ impl Fake {
                 if let Some(by) = self.hold(&state, true) {
                     return self.finish(Some(Failure::new(Cause::Cancelled { by }, "what was done by then stays")));
                 }
-                let yielded = Some(Yield::Checked { objects: 5, bytes: 50, error_count: 0, complete: true, structure: None, data: None });
+                let yielded = Some(Yield::Checked {
+                    objects: 5,
+                    bytes: 50,
+                    error_count: 0,
+                    complete: true,
+                    structure: None,
+                    data: None,
+                    not_due_since: None,
+                });
                 let last = Finished {
                     failure: None,
                     statistics: None,

@@ -50,7 +50,8 @@ fn a_repository_is_checked_and_compacted_by_jobs_that_need_no_client() {
     let job = daemon.reaches(first, JobState::Done);
     let states: Vec<_> = job.history.iter().map(|step| step.state).collect();
     assert_eq!(states, [JobState::JobCreated, JobState::RepositoryPreparing, JobState::RepositoryInProgress, JobState::Done]);
-    let checked = model::Yield::Checked { objects: 5, bytes: 50, error_count: 0, complete: true, structure: None, data: None };
+    let checked =
+        model::Yield::Checked { objects: 5, bytes: 50, error_count: 0, complete: true, structure: None, data: None, not_due_since: None };
     assert_eq!(job.yielded, Some(checked));
     daemon.reaches(second, JobState::RepositoryInProgress);
     daemon.ok("CancelJob", json!({ "job": second }));

@@ -10,8 +10,8 @@
 //! - or no older segment that stays has a superseded PUT of whatever object. Which PUTs are superseded is not recorded, but how many bytes
 //!   of them each segment has is, so that this keeps some DELETEs longer than needed and never drops a needed one.
 //!
-//! Victims are emptied and removed from the oldest to the newest, and it is durable that one is gone before the next one goes, for the DELETE
-//! in a newer victim may have been dropped because of that. Removing is the work of a thread (see [`super::removal`]); if it fails for one,
+//! Victims are emptied and removed from the oldest to the newest, and it is durable that they are gone before the next one goes of which a DELETE was
+//! dropped, for that may have been because of them. Removing is the work of a thread (see [`super::removal`]); if it fails for one,
 //! all that come after it stay.
 
 use super::Local;
@@ -54,6 +54,8 @@ pub(super) struct Progress {
     pub(super) emptied: BTreeMap<u32, SegmentState>,
     /// Emptied before it.
     pub(super) doomed: BTreeMap<u32, SegmentState>,
+    /// Those of both of which a DELETE was dropped: nothing older may come back once they are gone.
+    pub(super) dropped: BTreeSet<u32>,
     /// Those that are being removed.
     pub(super) removal: Option<Removal>,
     /// Bytes copied since the last commit.
@@ -72,6 +74,7 @@ impl Progress {
     pub(super) fn keep_emptied(&mut self) {
         self.emptied.clear();
         self.doomed.clear();
+        self.dropped.clear();
         self.failures += 1;
     }
 
@@ -85,6 +88,7 @@ impl Progress {
         self.copied_bytes -= self.copied;
         self.copied = 0;
         self.emptied.clear();
+        self.dropped.retain(|segment| self.doomed.contains_key(segment));
         self.discards += 1;
     }
 }
@@ -117,6 +121,8 @@ struct Current {
     /// Read, and not copied yet: where it begins, and its data.
     read: Option<(u32, Vec<u8>)>,
     keep_deletes: bool,
+    /// A DELETE of something that is not there was dropped.
+    has_dropped: bool,
     failures: u64,
 }
 
@@ -319,6 +325,9 @@ impl Local {
                 ))),
                 Ok(true) => {
                     let state = self.statistics.get(&segment).copied().unwrap_or_default();
+                    if current.has_dropped {
+                        self.compacting.dropped.insert(segment);
+                    }
                     compaction.current = None;
                     compaction.victims.remove(&segment);
                     self.compacting.emptied.insert(segment, state);
@@ -374,7 +383,8 @@ impl Local {
         };
         let older = self.statistics.range(..segment).filter(|(older, _)| !self.compacting.is_going(**older));
         let keep_deletes = older.map(|(_, state)| superseded_puts(state)).any(|bytes| bytes >= PUT_HEADER as u64);
-        Ok(Some(Current { segment, file, size: state.size, at: 0, ahead: 0, read: None, keep_deletes, failures: self.compacting.failures }))
+        let failures = self.compacting.failures;
+        Ok(Some(Current { segment, file, size: state.size, at: 0, ahead: 0, read: None, keep_deletes, has_dropped: false, failures }))
     }
 
     /// Empties a part of a segment; true if nothing is left in it.
@@ -432,7 +442,8 @@ impl Local {
                     self.copied(copied)?;
                 }
                 // Skipping is fast, but there may be millions.
-                _ => {
+                (_, known) => {
+                    current.has_dropped |= header.tag == Tag::Delete && known.is_none();
                     *bytes += HEADER as u64;
                     current.at = entries.position();
                     continue;

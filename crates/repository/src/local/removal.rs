@@ -31,7 +31,8 @@ struct Work {
     sign: Option<Sign>,
     /// Borg's own index may point to them.
     with_index: bool,
-    segments: Vec<(u32, SegmentState)>,
+    /// And whether a DELETE of each was dropped.
+    segments: Vec<(u32, SegmentState, bool)>,
     stop: Arc<AtomicBool>,
     results: Sender<Result<u32>>,
 }
@@ -44,32 +45,75 @@ impl Work {
             let _ = self.results.send(Err(error));
             return;
         }
-        for (segment, state) in &self.segments {
+        let mut gone = Gone { work: &self, unsynced: vec![] };
+        for (segment, state, has_dropped) in &self.segments {
             if self.stop.load(Ordering::Acquire) {
-                return;
+                break;
             }
-            let removed = self.remove(*segment, state);
-            let ends = removed.is_err();
-            // Nobody listens any more where the repository is given up.
-            if self.results.send(removed.map(|()| *segment)).is_err() || ends {
+            if gone.remove(*segment, state, *has_dropped).is_err() {
                 return;
             }
         }
+        // An error was told.
+        let _ = gone.sync();
+    }
+}
+
+/// Somebody was told why, or nobody listens any more.
+struct Ended;
+
+/// What was removed, and is not known to be durable.
+struct Gone<'a> {
+    work: &'a Work,
+    /// In their order. All of them in one directory.
+    unsynced: Vec<u32>,
+}
+
+impl Gone<'_> {
+    /// DELETEs in a newer segment may have been dropped because this one is gone: it has to be durable that it is before any such goes.
+    fn remove(&mut self, segment: u32, state: &SegmentState, has_dropped: bool) -> std::result::Result<(), Ended> {
+        let storage = &self.work.storage;
+        if has_dropped || self.unsynced.last().is_some_and(|last| !storage.are_neighbours(*last, segment)) {
+            self.sync()?;
+        }
+        if self.work.sign.as_ref().is_some_and(|sign| !sign.is_there()) {
+            let broken = "the lock was broken by somebody; nothing more is removed";
+            return self.end(Error::Io(broken.into()));
+        }
+        if let Err(error) = storage.remove(segment) {
+            // Those before it are told as well: they are gone.
+            self.sync()?;
+            return self.end(error);
+        }
+        if superseded_puts(state) >= PUT_HEADER as u64 || !self.unsynced.is_empty() {
+            self.unsynced.push(segment);
+            return Ok(());
+        }
+        self.tell(segment)
     }
 
-    fn remove(&self, segment: u32, state: &SegmentState) -> Result<()> {
-        if self.sign.as_ref().is_some_and(|sign| !sign.is_there()) {
-            return Err(Error::Io("the lock was broken by somebody; nothing more is removed".into()));
+    fn sync(&mut self) -> std::result::Result<(), Ended> {
+        let Some(last) = self.unsynced.last() else { return Ok(()) };
+        if let Err(error) = self.work.storage.sync_directory(*last) {
+            return self.end(error);
         }
-        self.storage.remove(segment)?;
-        // The DELETE in a newer one may have been dropped because this one is gone.
-        if superseded_puts(state) >= PUT_HEADER as u64 { self.storage.sync_directory(segment) } else { Ok(()) }
+        std::mem::take(&mut self.unsynced).into_iter().try_for_each(|segment| self.tell(segment))
+    }
+
+    fn tell(&self, segment: u32) -> std::result::Result<(), Ended> {
+        self.work.results.send(Ok(segment)).map_err(|_| Ended)
+    }
+
+    fn end(&self, error: Error) -> std::result::Result<(), Ended> {
+        let _ = self.work.results.send(Err(error));
+        Err(Ended)
     }
 }
 
 impl Removal {
     fn start(work: Work, results: Receiver<Result<u32>>) -> Result<Removal> {
-        let (left, stop) = (work.segments.iter().copied().collect(), Arc::clone(&work.stop));
+        let left = work.segments.iter().map(|(segment, state, _)| (*segment, *state)).collect();
+        let stop = Arc::clone(&work.stop);
         let thread = std::thread::Builder::new().name("log-removal".into()).spawn(move || work.run());
         let thread = thread.map_err(|e| Error::Io(format!("no thread for removing segments: {e}")))?;
         Ok(Removal { left, results, stop, thread: Some(thread) })
@@ -133,7 +177,9 @@ impl Local {
         doomed.keys().for_each(|segment| self.shared.forget_file(*segment));
         let (results, told) = channel();
         let (storage, sign) = (storage.clone(), self.lock.as_ref().map(super::lock::Lock::sign));
-        let work = Work { storage, sign, with_index, segments: doomed.into_iter().collect(), stop: Arc::default(), results };
+        let dropped = &mut self.compacting.dropped;
+        let segments = doomed.into_iter().map(|(segment, state)| (segment, state, dropped.remove(&segment))).collect();
+        let work = Work { storage, sign, with_index, segments, stop: Arc::default(), results };
         self.compacting.removal = Some(Removal::start(work, told)?);
         Ok(())
     }
@@ -194,5 +240,36 @@ impl Local {
         }
         self.compacting.keep_emptied();
         self.note_removals(Duration::ZERO);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_disk_is_waited_for_before_what_has_dropped_deletes_goes_and_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("data")).unwrap();
+        let storage = Storage::new(dir.path(), 5);
+        for segment in 0..7 {
+            storage.create(segment).unwrap();
+        }
+        let (results, told) = channel();
+        let work = Work { storage, sign: None, with_index: false, segments: vec![], stop: Arc::default(), results };
+        let told = || told.try_iter().map(|segment| segment.unwrap()).collect::<Vec<u32>>();
+        let puts = SegmentState { freeable: 1000, size: 1000, ..SegmentState::default() };
+        let mut gone = Gone { work: &work, unsynced: vec![] };
+        assert!(gone.remove(0, &SegmentState::default(), false).is_ok());
+        assert_eq!(told(), [0], "nothing in it could come back");
+        assert!(gone.remove(1, &puts, false).is_ok() && gone.remove(2, &puts, false).is_ok());
+        assert_eq!(told(), [0; 0], "they may come back");
+        assert!(gone.remove(3, &puts, true).is_ok() && gone.remove(4, &puts, false).is_ok());
+        assert_eq!(told(), [1, 2]);
+        // In another directory.
+        assert!(gone.remove(5, &puts, false).is_ok());
+        assert_eq!(told(), [3, 4]);
+        assert!(gone.remove(6, &puts, false).is_ok() && gone.sync().is_ok());
+        assert_eq!(told(), [5, 6]);
     }
 }

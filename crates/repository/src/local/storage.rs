@@ -106,6 +106,11 @@ impl Storage {
         Ok(())
     }
 
+    /// Whether both are in the same directory.
+    pub(crate) fn are_neighbours(&self, one: u32, other: u32) -> bool {
+        self.directory(one) == self.directory(other)
+    }
+
     /// Makes it durable that this segment exists, or that it does not.
     pub(crate) fn sync_directory(&self, segment: u32) -> Result<()> {
         let directory = self.directory(segment);

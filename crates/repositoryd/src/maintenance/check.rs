@@ -53,6 +53,8 @@ pub struct Run<'a, 'w> {
     saved: Option<Instant>,
     objects: u64,
     bytes: u64,
+    /// Something was due.
+    pub has_looked: bool,
     /// An envelope was whole, and its content was not what it should be.
     only_by_content: AtomicBool,
 }
@@ -102,12 +104,14 @@ pub fn check(work: &Work<'_>, plan: &CheckPlan) -> Result<Report, Stop> {
         saved: None,
         objects: 0,
         bytes: 0,
+        has_looked: false,
         only_by_content: AtomicBool::new(false),
     };
     let looked = run.look();
     run.found.needs_data |= run.only_by_content.load(Ordering::Relaxed);
     // What was found is told, whoever has lost interest.
     run.ledger.save()?;
+    let last = run.health.as_ref().map(|health| health.checked).filter(|_| !run.has_looked);
     let known = damage::conclude(&mut run);
     let complete = looked? == Step::Done;
     let (damage, chunks) = known?;
@@ -124,6 +128,7 @@ pub fn check(work: &Work<'_>, plan: &CheckPlan) -> Result<Report, Stop> {
         data: (plan.data || ledger.has_data()).then(|| ledger.coverage(true, plan.promise_hours, now)),
         damage: damage.map(Box::new),
         chunks: chunks.iter().take(Report::MAX_CHUNKS).map(|id| id.to_hex()).collect(),
+        not_due_since: last,
     })
 }
 
@@ -138,6 +143,7 @@ impl Run<'_, '_> {
     fn look(&mut self) -> Result<Step, Stop> {
         let mut step = Step::Done;
         if self.plan.archives && self.is_due(self.ledger.archives) {
+            self.has_looked = true;
             step = self.archives()?;
         }
         if self.plan.structure || self.plan.data {
@@ -234,6 +240,7 @@ impl Run<'_, '_> {
             }
         }
         due.sort_by_key(|(checked, _, segment)| (*checked, segment.number));
+        self.has_looked |= !due.is_empty();
         let total: u64 = due.iter().map(|(_, _, segment)| segment.size).sum();
         let (mut at, mut done) = (0, 0);
         while at < due.len() {
@@ -294,6 +301,7 @@ impl Run<'_, '_> {
     }
 
     fn index(&mut self) -> Result<Step, Stop> {
+        self.has_looked = true;
         let now = Timestamp::now();
         let (mut stop, work, deadline) = (None, self.work, self.deadline);
         let mut go_on = || {

@@ -17,6 +17,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use wire::maintenance::Report;
 
+/// Characters of a sentence about damage: names that somebody has chosen are part of it.
+const LONGEST: usize = 1000;
+
+/// A name or a sentence about one archive, fit to be printed and kept.
+fn short(text: &str) -> String {
+    unix::logging::bounded(&unix::logging::escape(text), DamagedFiles::SENTENCE)
+}
+
 /// What a check has found until now.
 #[derive(Default)]
 pub struct Found {
@@ -43,13 +51,13 @@ impl Found {
     pub fn add(&mut self, error: &str) {
         self.count += 1;
         if self.errors.len() < Report::MAX_ERRORS {
-            self.errors.push(unix::logging::escape(error));
+            self.errors.push(unix::logging::bounded(&unix::logging::escape(error), LONGEST));
         }
     }
 
     /// Something is wrong with an archive.
     pub fn archive(&mut self, id: String, name: &str, error: &str) {
-        self.archives.insert(id, (unix::logging::escape(name), unix::logging::escape(error)));
+        self.archives.insert(id, (short(name), short(error)));
     }
 }
 
@@ -75,16 +83,19 @@ pub fn conclude(run: &mut Run<'_, '_>) -> Result<(Option<Damage>, Vec<Id>), Stop
         run.opening.known().spoil(&found, &missing, &before);
         run.opening.save_spoiled()?;
     }
-    let earlier = run.health.take().and_then(|health| health.damage);
+    let health = run.health.take();
+    // A check to which nothing was due has checked nothing.
+    let checked = health.as_ref().map(|health| health.checked).filter(|_| !run.has_looked).unwrap_or(now);
+    let earlier = health.and_then(|health| health.damage);
     let damage = if run.found.count == 0 && damaged.is_empty() {
-        earlier.filter(|damage| !run.ledger.all_sound(now).clears(damage))
+        earlier.filter(|damage| !run.ledger.all_sound(now).clears(damage)).map(|damage| damage.not_found_again(run.found.all_archives))
     } else {
         Some(describe(run, &damaged, earlier, now)?)
     };
     let plan = run.plan;
     let health = Health {
         repository: run.work.owner.name.clone(),
-        checked: now,
+        checked,
         structure: Some(run.ledger.coverage(false, plan.promise_hours, now)),
         data: (plan.data || run.ledger.has_data()).then(|| run.ledger.coverage(true, plan.promise_hours, now)),
         archives: run.ledger.archives,
@@ -174,6 +185,7 @@ fn describe(run: &mut Run<'_, '_>, damaged: &BTreeSet<Id>, earlier: Option<Damag
     let owner = run.work.owner;
     let records = orphans::records(owner)?;
     let attached = run.work.attach()?;
+    let earlier = earlier.map(|earlier| earlier.opened(damaged.len() as u64));
     let looked: BTreeMap<(String, u64), DamagedFiles> = earlier
         .iter()
         .flat_map(|damage| damage.archives.iter().chain(&damage.unknown))
@@ -194,7 +206,7 @@ fn describe(run: &mut Run<'_, '_>, damaged: &BTreeSet<Id>, earlier: Option<Damag
             continue;
         }
         archives.push(DamagedArchive {
-            name: unix::logging::escape(&record.name),
+            name: short(&record.name),
             id: record.id.clone(),
             client: Some(record.client.clone()),
             label: Some(record.label.clone()),
@@ -208,7 +220,7 @@ fn describe(run: &mut Run<'_, '_>, damaged: &BTreeSet<Id>, earlier: Option<Damag
         let broken = run.found.archives.get(&id.to_hex()).map(|(_, error)| error.clone());
         let is_broken = broken.is_some() || damaged.contains(&id);
         let archive = DamagedArchive {
-            name: unix::logging::escape(&name),
+            name: short(&name),
             id: id.to_hex(),
             client: None,
             label: None,
@@ -236,10 +248,10 @@ fn describe(run: &mut Run<'_, '_>, damaged: &BTreeSet<Id>, earlier: Option<Damag
     let (more_archives, more_unknown) = (more(archives.len()), more(unknown.len()));
     archives.truncate(Damage::MAX_ARCHIVES);
     unknown.truncate(Damage::MAX_ARCHIVES);
-    Ok(Damage {
+    let mut damage = Damage {
         since: earlier.as_ref().map_or(now, |earlier| earlier.since),
         found: now,
-        needs_data: run.found.needs_data || earlier.is_some_and(|earlier| earlier.needs_data),
+        needs_data: run.found.needs_data || earlier.as_ref().is_some_and(|earlier| earlier.needs_data),
         errors,
         error_count,
         chunks: damaged.len() as u64,
@@ -247,7 +259,11 @@ fn describe(run: &mut Run<'_, '_>, damaged: &BTreeSet<Id>, earlier: Option<Damag
         more_archives,
         unknown,
         more_unknown,
-    })
+        unopenable: None,
+        healed: earlier.map_or(0, |earlier| earlier.healed),
+    };
+    damage.fit();
+    Ok(damage)
 }
 
 /// Whether everything was looked at this time.
@@ -282,26 +298,7 @@ fn record(owner: &Owner, health: &Health) -> Result<(), Failure> {
 pub fn note_unopenable(owner: &Owner, failure: &Failure) -> Result<(), Failure> {
     let now = Timestamp::now();
     let known = health(owner)?;
-    let earlier = known.as_ref().and_then(|health| health.damage.clone());
-    let mut damage = earlier.unwrap_or(Damage {
-        since: now,
-        found: now,
-        needs_data: false,
-        errors: vec![],
-        error_count: 0,
-        chunks: 0,
-        archives: vec![],
-        more_archives: 0,
-        unknown: vec![],
-        more_unknown: 0,
-    });
-    damage.found = now;
-    let error = format!("it cannot be opened: {}", failure.message);
-    if !damage.errors.contains(&error) {
-        damage.errors.insert(0, error);
-        damage.errors.truncate(Damage::MAX_ERRORS);
-        damage.error_count += 1;
-    }
+    let damage = Damage::unopened(known.as_ref().and_then(|health| health.damage.clone()), &failure.message, now);
     let empty =
         Health { repository: owner.name.clone(), checked: now, structure: None, data: None, archives: None, index: None, damage: None };
     record(owner, &Health { damage: Some(damage), ..known.unwrap_or(empty) })
@@ -333,6 +330,7 @@ pub fn note_files(owner: &Owner, files: Vec<(String, DamagedFiles)>) -> Result<R
                 None => damage.unknown.push(archive),
             }
         }
+        damage.fit();
         w.health().put(&health)
     });
     written.map_err(|e| of_store(&e))?;
@@ -340,10 +338,7 @@ pub fn note_files(owner: &Owner, files: Vec<(String, DamagedFiles)>) -> Result<R
 }
 
 fn bounded(mut files: DamagedFiles) -> DamagedFiles {
-    /// Longer than any path of a file system.
-    const LONGEST: usize = 8192;
-    let cut = |text: &str| unix::logging::escape(text).chars().take(LONGEST).collect::<String>();
-    files.paths = files.paths.iter().map(|path| cut(path)).collect();
-    files.incomplete = files.incomplete.map(|why| cut(&why).chars().take(500).collect());
+    files.paths.iter_mut().for_each(|path| *path = unix::logging::bounded(path, DamagedFiles::LONGEST));
+    files.incomplete = files.incomplete.map(|why| unix::logging::bounded(&why, DamagedFiles::SENTENCE));
     files
 }

@@ -135,9 +135,10 @@ fn plan(work: &Work<'_>, names: &[String], dry_run: bool) -> Result<Plan, Stop> 
 
 /// Says why chunks stay, if they do.
 fn find_chunks(work: &Work<'_>, plan: &mut Plan, dry_run: bool) -> Result<Option<String>, Stop> {
+    let listed: HashSet<&str> = plan.records.iter().chain(&plan.others).map(|archive| archive.id.as_str()).collect();
     let foreign = |name: &&String| {
         let id = plan.attached.archives.get(*name).map(|id| id.to_hex()).unwrap_or_default();
-        plan.records.iter().chain(&plan.others).all(|archive| archive.id != id)
+        !listed.contains(id.as_str())
     };
     let staying: Vec<&String> = plan.attached.archives.keys().filter(|name| !plan.archives.contains_key(*name)).filter(foreign).collect();
     if !staying.is_empty() {

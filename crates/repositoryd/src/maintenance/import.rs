@@ -18,7 +18,11 @@ use borg::{Id, time};
 use model::archive::Imported;
 use model::progress::{SessionCounters, Statistics};
 use model::{Archive, Cause, Failure, Timestamp, import};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
 use store::ArchiveKey;
+use unix::poll::{Interest, poll};
 use wire::importing::{Counted, Take, Use, kind as importing};
 use wire::maintenance::Report;
 use wire::session::{Reference, read_json};
@@ -29,6 +33,9 @@ const SLICE: usize = 4096;
 
 /// Something else may change while the objects are read; then they are looked at again, so often.
 const TRIES: u32 = 5;
+
+/// Who has a list and its turn says it: without a word for so long, nobody is there any more.
+const SILENCE: Duration = Duration::from_secs(600);
 
 /// Two clocks may differ by so many seconds before one of them is wrong.
 const TOLERANCE: i64 = 3600;
@@ -42,10 +49,10 @@ struct Uses {
     counted: Counted,
 }
 
-/// Listens to what the archive refers to, then waits for its turn and imports it.
+/// Waits for its turn, listens to what the archive refers to, and imports it. Not before: lists are long, and there may be many who import.
 pub fn run(work: &Work<'_>, take: &Take) -> Result<Report, Stop> {
-    let uses = receive(work)?;
-    work.alone("an import", || {
+    work.alone_while("an import", is_hung_up, || {
+        let uses = receive(work)?;
         for _ in 0..TRIES {
             if let Some(report) = import(work, take, &uses)? {
                 return Ok(report);
@@ -55,7 +62,21 @@ pub fn run(work: &Work<'_>, take: &Take) -> Result<Report, Stop> {
     })
 }
 
+/// Its list is under way already, so that something to be read tells nothing.
+fn is_hung_up(stream: &UnixStream) -> bool {
+    poll(&[(stream.as_fd(), Interest::Hangup)], Some(Duration::ZERO)).map_or(true, |ready| ready[0].any())
+}
+
 fn receive(work: &Work<'_>) -> Result<Uses, Stop> {
+    let silence = |limit| work.stream.set_read_timeout(limit).map_err(|e| internal(format!("a socket has no time limit: {e}")));
+    // Everybody else who wants a turn waits.
+    silence(Some(SILENCE))?;
+    let received = listen(work)?;
+    silence(None)?;
+    Ok(received)
+}
+
+fn listen(work: &Work<'_>) -> Result<Uses, Stop> {
     let settings = work.owner.store.read(|r| r.settings()).map_err(|e| of_store(&e))?;
     let most = settings.map(|settings| settings.sessions).unwrap_or_default().objects;
     let mut uses = Uses { references: vec![], counts: vec![], counted: Counted::default() };
@@ -123,7 +144,12 @@ fn import(work: &Work<'_>, take: &Take, uses: &Uses) -> Result<Option<Report>, S
     let list = ViewList { references, new: vec![] };
     let archive = record(work, take, &metadata, is_signed, statistics, uses.counted);
     let warnings = archive.warnings.clone();
-    let staged = view::lists(work.owner).stage(&list, base(&records, &archive).as_ref(), None)?;
+    let staged = view::lists(work.owner).stage_again(&archive.id, &list, base(&records, &archive).as_ref())?;
+    let Some(staged) = staged else {
+        let why = "BorgCube had a list of its chunks before, which says something else, and the lists of other archives build on it: import it \
+                   again when those archives are gone";
+        return Ok(Some(refused(why.into())));
+    };
     let opening = opening.clone();
     let done = work.ask(|reply| Upkeep::Adopt { opening, archive: Box::new(archive), list: staged, losses, reply })?;
     Ok(done.then_some(Report::Imported { chunks, statistics, warnings }))

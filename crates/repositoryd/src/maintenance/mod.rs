@@ -99,6 +99,16 @@ struct Work<'a> {
 impl Work<'_> {
     /// Waits for the turn.
     fn alone(&self, what: &'static str, work: impl FnOnce() -> Result<Report, Stop>) -> Result<Report, Stop> {
+        self.alone_while(what, is_gone, work)
+    }
+
+    /// The same, as long as whoever wants it is not gone.
+    fn alone_while(
+        &self,
+        what: &'static str,
+        is_gone: fn(&UnixStream) -> bool,
+        work: impl FnOnce() -> Result<Report, Stop>,
+    ) -> Result<Report, Stop> {
         let turn = self.owner.turn.take(what, None, || !is_gone(&self.stream));
         let _turn = turn.map_err(|_| Stop::Gone)?;
         work()

@@ -9,12 +9,7 @@ use wire::maintenance::Report;
 pub fn prune(work: &Work<'_>, names: &[String], threshold: Option<u8>) -> Result<Report, Stop> {
     // What is old may be all that is sound.
     if let Some(damage) = damage::health(work.owner)?.and_then(|health| health.damage) {
-        let message = format!(
-            "nothing is pruned while repository {} is damaged ({}): `borgcube repository damage {0}` says more",
-            work.owner.name,
-            damage.summary()
-        );
-        return Err(Failure::new(Cause::RepositoryCheckNeeded, message).into());
+        return Err(Failure::new(Cause::RepositoryCheckNeeded, damage.refuses_prune(&work.owner.name)).into());
     }
     let Report::Deleted { archives, chunks, bytes, kept_because } = delete::delete_due(work, names)? else {
         return Err(internal("a deletion reports something else").into());

@@ -167,7 +167,7 @@ fn pass<'a>(work: &Work<'a>) -> Result<std::sync::RwLockReadGuard<'a, ()>, Stop>
 /// An object's payload, or why there is none.
 pub(super) fn look_up(work: &Work<'_>, opening: &Arc<Opening>, id: &Id) -> Result<Answer, Stop> {
     let lacking = |reason, why: String| Ok(Answer::Lacking(*id, reason, unix::logging::escape(&why)));
-    let envelope = match opening.reader() {
+    let envelope = match opening.reader_of(id) {
         Some(reader) => match reader.get(id) {
             Ok(envelope) => envelope,
             Err(repository::Error::Damaged(why)) => return lacking(Reason::Damaged, why),

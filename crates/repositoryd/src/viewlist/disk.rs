@@ -64,6 +64,11 @@ impl Lists {
         }
     }
 
+    /// Whether another list builds on that of this archive, or nobody knows.
+    pub(super) fn is_built_on(&self, id: &str) -> bool {
+        self.entries().is_none_or(|(entries, _)| entries.values().any(|entry| entry.base.as_deref() == Some(id)))
+    }
+
     /// The lists by archive, and old half-written files. None if the directory or a file's beginning cannot be read: then nobody knows what
     /// is needed.
     fn entries(&self) -> Option<(HashMap<String, Entry>, Vec<PathBuf>)> {

@@ -131,7 +131,11 @@ fn tell(tree: &[Node], words: &[Word], here: &mut Vec<bool>) {
     here.clear();
     let mut words = words.iter().peekable();
     for (at, node) in tree.iter().enumerate() {
-        let word = words.next_if(|word| word.node == at).map(|word| word.has);
+        let mut word = None;
+        // One for each file, unless that is none that we would write: then what keeps an id counts.
+        while let Some(next) = words.next_if(|word| word.node == at) {
+            word = Some(next.has);
+        }
         let has = word.unwrap_or_else(|| node.parent.and_then(|parent| here.get(parent).copied()).unwrap_or(false));
         here.push(has);
     }

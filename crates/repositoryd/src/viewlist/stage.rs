@@ -8,7 +8,7 @@ use borg::Id;
 use model::Failure;
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,11 +23,28 @@ pub struct Staged {
     path: PathBuf,
     digest: String,
     published: AtomicBool,
+    /// The file had its name before, and stays whatever becomes of the archive.
+    kept: bool,
 }
 
 impl Staged {
+    /// Whether the file is one that was there before, and is not there any more.
+    pub fn is_gone(&self) -> bool {
+        self.kept && !self.path.exists()
+    }
+
+    /// Removes the file of an archive that never was, unless others may build on it.
+    pub fn withdraw(&self, path: &Path) {
+        if !self.kept {
+            remove(path);
+        }
+    }
+
     /// Gives the file its name, durably; returns the digest for the archive's record.
     pub fn publish(&self, path: &Path) -> Result<String, Failure> {
+        if self.kept {
+            return Ok(self.digest.clone());
+        }
         let failed = |e| unix::Error::Io { doing: format!("cannot create {}", path.display()), cause: e };
         std::fs::rename(&self.path, path).map_err(|e| of_state(&failed(e)))?;
         self.published.store(true, Ordering::Relaxed);
@@ -80,6 +97,24 @@ impl Lists {
         }
     }
 
+    /// The same for an archive that may have had a list before, as one has that another borg took away and brought back. Lists of others may build
+    /// on that file: it stays as it is, and is the archive's again. None if they do, and it says something else.
+    pub fn stage_again(&self, id: &str, list: &ViewList, base: Option<&Named>) -> Result<Option<Staged>, Failure> {
+        let path = self.path(id);
+        let old = std::fs::File::open(&path).ok().and_then(|file| digest_of(file).ok());
+        let old = old.and_then(|digest| {
+            let named = Named { id: id.to_owned(), digest };
+            // What builds on a list that is lost is lost as well.
+            self.read(&named).inspect_err(|e| log::warn!("{e}; the archive gets a new one")).ok().map(|old| (named.digest, old))
+        });
+        let Some((digest, old)) = old else { return self.stage(list, base, None).map(Some) };
+        let facts = |list: &ViewList| list.references.iter().map(|reference| (reference.id, reference.size)).collect::<Vec<_>>();
+        if facts(&old) == facts(list) {
+            return Ok(Some(Staged { path, digest, published: AtomicBool::new(true), kept: true }));
+        }
+        if self.is_built_on(id) { Ok(None) } else { self.stage(list, base, None).map(Some) }
+    }
+
     /// The difference and the head of the base; None where it is not worth it, or the base is lost.
     fn difference(&self, list: &ViewList, base: &Named, limit: u64) -> Option<(Difference, Head)> {
         let below = match Verified::open(&self.path(&base.id), &base.digest) {
@@ -128,7 +163,7 @@ impl Lists {
         let path = self.directory.join(format!("{}.tmp", unix::random::hex(16).map_err(|e| of_state(&e))?));
         let failed = |e| of_state(&unix::Error::Io { doing: format!("cannot write {}", path.display()), cause: e });
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
-        let mut staged = Staged { path: path.clone(), digest: String::new(), published: AtomicBool::new(false) };
+        let mut staged = Staged { path: path.clone(), digest: String::new(), published: AtomicBool::new(false), kept: false };
         staged.digest = write_all(file, head, references, removed, others).map_err(failed)?;
         Ok(staged)
     }
@@ -140,6 +175,17 @@ fn write_all(file: File, head: &Head, references: &[Reference], removed: &[Id], 
     out.file.flush()?;
     out.file.get_ref().sync_all()?;
     Ok(hex(&out.hash.finalize()))
+}
+
+fn digest_of(mut file: File) -> std::io::Result<String> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(&hash.finalize())),
+            n => hash.update(buffer.get(..n).unwrap_or_default()),
+        }
+    }
 }
 
 /// Everything that a file says, taken apart.

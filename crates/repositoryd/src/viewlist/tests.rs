@@ -169,6 +169,49 @@ fn a_base_stays_until_nothing_builds_on_it() {
 }
 
 #[test]
+fn a_list_that_others_build_on_is_never_written_over() {
+    let (_dir, lists) = scene();
+    let first = save(&lists, 1, &many(90), None);
+    let mut changed = many(90);
+    changed.references.pop();
+    let second = save(&lists, 2, &changed, Some(&first));
+    // Its archive is brought back: the same list again, whatever it would be the difference to now.
+    let again = lists.stage_again(&first.id, &many(90), Some(&second)).unwrap().unwrap();
+    assert!(!again.is_gone());
+    assert_eq!(again.publish(&lists.path(&first.id)).unwrap(), first.digest);
+    // The record cannot be written.
+    again.withdraw(&lists.path(&first.id));
+    drop(again);
+    assert_eq!((lists.read(&first).unwrap(), lists.read(&second).unwrap()), (many(90), changed.clone()));
+    // Stored sizes that nobody knew then are no other list.
+    let mut known = many(90);
+    known.references[3].csize = 99;
+    assert!(
+        lists
+            .stage_again(&first.id, &known, None)
+            .unwrap()
+            .is_some_and(|staged| staged.publish(&lists.path(&first.id)).unwrap() == first.digest)
+    );
+    // Another list is refused, as long as somebody builds on the one that is there.
+    assert!(lists.stage_again(&first.id, &many(89), None).unwrap().is_none());
+    assert_eq!(names(&lists).len(), 2);
+    let other = lists.stage_again(&second.id, &many(89), None).unwrap().unwrap();
+    let digest = other.publish(&lists.path(&second.id)).unwrap();
+    assert_eq!(lists.read(&Named { id: second.id.clone(), digest }).unwrap(), many(89));
+    // One that is lost takes nothing with it that is not lost already.
+    let path = lists.path(&first.id);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[100] ^= 1;
+    bytes.truncate(1000);
+    std::fs::write(&path, bytes).unwrap();
+    let digest = lists.stage_again(&first.id, &many(89), None).unwrap().unwrap().publish(&path).unwrap();
+    assert_eq!(lists.read(&Named { digest, ..first.clone() }).unwrap(), many(89));
+    let again = lists.stage_again(&first.id, &many(89), None).unwrap().unwrap();
+    remove(&path);
+    assert!(again.is_gone());
+}
+
+#[test]
 fn a_sweep_knows_bases() {
     let (_dir, lists) = scene();
     let a = save(&lists, 1, &many(40), None);
@@ -226,6 +269,132 @@ fn normalised_and_found() {
     assert_eq!(many, [reference(1, 0), reference(2, 7)]);
     assert_eq!(find(&many, &id(2)), Some(&reference(2, 7)));
     assert_eq!(find(&many, &id(7)), None);
+}
+
+/// No file of ours does that. What it says must not make anybody else's words go unheard.
+#[test]
+fn a_file_that_both_names_and_removes_an_id_frees_nothing_that_others_have() {
+    let (_dir, lists) = scene();
+    let first = save(&lists, 1000, &many(90), None);
+    let mut changed = many(90);
+    changed.references[50].csize = 8;
+    changed.references.pop();
+    let second = save(&lists, 1001, &changed, Some(&first));
+    let path = lists.path(&second.id);
+    let mut bytes = std::fs::read(&path).unwrap();
+    assert_eq!(bytes.len(), 168 + 40 + 32);
+    bytes[168 + 40..].copy_from_slice(&id(50).0);
+    std::fs::write(&path, &bytes).unwrap();
+    let second = Named { digest: hex(&<sha2::Sha256 as sha2::Digest>::digest(&bytes)), ..second };
+    changed.references[50].csize = 9;
+    let third = save(&lists, 1002, &changed, Some(&second));
+    assert!(size(&lists, &third) < 500, "it builds on that");
+    let freed = lists.unreferenced(std::slice::from_ref(&first), std::slice::from_ref(&third)).unwrap();
+    assert_eq!(freed, [id(89)]);
+    assert!(!lists.unreferenced(&[first, third], std::slice::from_ref(&second)).unwrap().contains(&id(50)), "in doubt it stays");
+}
+
+/// Ids as hashes are, of which some begin alike: a filter lets through more than what is looked for.
+fn wide(n: u16) -> Id {
+    let mut id = [0; 32];
+    id[..8].copy_from_slice(&(u64::from(n % 5000).wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_le_bytes());
+    id[8..10].copy_from_slice(&n.to_be_bytes());
+    Id(id)
+}
+
+/// So many ids come and go together: three times as many are more than what is read into memory at once.
+const GROUP: u16 = 900;
+const GROUPS: u16 = 8;
+
+/// One archive: what it builds on, whether that is of its config or not, and what is different.
+#[derive(Debug, Clone)]
+struct Made {
+    base: Option<usize>,
+    groups: BTreeSet<u16>,
+    few: BTreeSet<u16>,
+    others: BTreeSet<u16>,
+}
+
+/// What becomes of an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Goes,
+    Stays,
+    /// It went before; its file may be somebody's base.
+    Gone,
+    /// Somebody names it on both sides: it stays.
+    Both,
+}
+
+fn made() -> impl Strategy<Value = Made> {
+    let base = prop_oneof![1 => Just(None), 6 => any::<usize>().prop_map(Some)];
+    let groups = prop_oneof![
+        3 => Just(BTreeSet::new()),
+        2 => proptest::collection::btree_set(0..GROUPS, 0..4),
+        1 => Just((0..GROUPS).collect()),
+    ];
+    let few = |most| proptest::collection::btree_set(0..GROUP * GROUPS + 50, 0..most);
+    (base, groups, few(6), few(4)).prop_map(|(base, groups, few, others)| Made { base, groups, few, others })
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![4 => Just(Fate::Goes), 4 => Just(Fate::Stays), 2 => Just(Fate::Gone), 1 => Just(Fate::Both)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Trees of any shape, files of any size.
+    #[test]
+    fn what_is_freed_agrees_with_a_model(
+        all in proptest::collection::vec(made(), 2..12),
+        fates in proptest::collection::vec(proptest::collection::vec(fate(), 12), 1..5),
+    ) {
+        let (_dir, lists) = scene();
+        let mut here: Vec<(Named, BTreeSet<u16>, BTreeSet<u16>)> = vec![];
+        for (n, Made { base, groups, few, others }) in all.into_iter().enumerate() {
+            let base = base.filter(|_| n > 0).and_then(|base| here.get(base % n));
+            let mut chunks = base.map(|(_, chunks, _)| chunks.clone()).unwrap_or_default();
+            for id in groups.iter().flat_map(|group| group * GROUP..(group + 1) * GROUP).chain(few) {
+                if !chunks.remove(&id) {
+                    chunks.insert(id);
+                }
+            }
+            let mut references: Vec<Reference> =
+                chunks.iter().map(|n| Reference { id: wide(*n).0, size: 1, csize: 1 }).collect();
+            references.sort_unstable_by_key(|reference| reference.id);
+            let mut new: Vec<Id> = others.iter().map(|n| wide(*n)).collect();
+            new.sort_unstable();
+            let named = save(&lists, 1000 + n as u16, &ViewList { references, new }, base.map(|(named, ..)| named));
+            let others = others.difference(&chunks).copied().collect();
+            here.push((named, chunks, others));
+        }
+        for fates in fates {
+            let of = |wanted: &[Fate]| -> Vec<&(Named, BTreeSet<u16>, BTreeSet<u16>)> {
+                here.iter().zip(&fates).filter(|(_, fate)| wanted.contains(fate)).map(|(archive, _)| archive).collect()
+            };
+            let named = |archives: &[&(Named, BTreeSet<u16>, BTreeSet<u16>)]| -> Vec<Named> {
+                archives.iter().map(|(named, ..)| named.clone()).collect()
+            };
+            let (go, stay) = (of(&[Fate::Goes, Fate::Both]), of(&[Fate::Stays, Fate::Both]));
+            let mut expected: BTreeSet<u16> = go.iter().flat_map(|(_, chunks, others)| chunks.union(others).copied()).collect();
+            let kept: BTreeSet<u16> = stay.iter().flat_map(|(_, chunks, _)| chunks.iter().copied()).collect();
+            expected.retain(|n| !kept.contains(n));
+            let expected: BTreeSet<Id> = expected.into_iter().map(wide).collect();
+            let mut twice = named(&go);
+            twice.extend(named(&go[..go.len().min(1)]));
+            for lists in [lists.clone(), lists.clone().trusting()] {
+                let freed = lists.unreferenced(&twice, &named(&stay)).unwrap();
+                prop_assert_eq!(&freed, &expected.iter().copied().collect::<Vec<_>>());
+            }
+            let mut left: Vec<Id> = (0..GROUP * GROUPS).map(wide).collect();
+            left.sort_unstable();
+            let all: BTreeSet<Id> = left.iter().copied().collect();
+            lists.subtract(&mut left, &named(&stay)).unwrap();
+            let kept: BTreeSet<Id> = kept.into_iter().map(wide).collect();
+            prop_assert_eq!(left, all.difference(&kept).copied().collect::<Vec<_>>());
+        }
+    }
 }
 
 /// What happens to the archives of one repository.

@@ -364,7 +364,8 @@ impl JobPage {
 fn result(yielded: &Yield) -> String {
     use text::{bytes, count};
     match yielded {
-        Yield::Checked { objects, bytes: read, error_count, complete, structure, data } => {
+        Yield::Checked { not_due_since: Some(last), .. } => format!("nothing was due; the last check was at {}", text::local(last)),
+        Yield::Checked { objects, bytes: read, error_count, complete, structure, data, .. } => {
             let found = if *error_count == 0 { "nothing is wrong".to_owned() } else { count(error_count, "error") };
             let end = if *complete { "" } else { ", and its time was over" };
             let coverage = [("structure", structure), ("data", data)];

@@ -205,6 +205,8 @@ pub fn health(repository: &str, damaged: bool) -> Health {
         more_archives: 1,
         unknown: vec![],
         more_unknown: 0,
+        healed: 0,
+        unopenable: None,
     };
     Health {
         repository: repository.parse().unwrap(),

@@ -235,6 +235,8 @@ pub fn health(repository: &str) -> Health {
         archives: vec![archive],
         more_archives: 3,
         more_unknown: 4,
+        unopenable: None,
+        healed: 0,
     };
     let coverage = Coverage { at: T0, bytes: 100, checked: 90, never: 5, oldest: Some(T0), promise_hours: 336, promise: Promise::TooSlow };
     Health {

@@ -112,6 +112,10 @@ fn text(chosen: &Chosen) -> String {
         (Some(target), None) => format!(" -> {target}"),
         (Some(master), Some(_)) => format!(" link to {master}"),
     };
+    let behind = match item.chunks_healthy {
+        None => behind,
+        Some(_) => behind + "  DAMAGED: zeros in place of what was lost",
+    };
     let (user, group) = (who(&item.user, item.uid), who(&item.group, item.gid));
     format!("{} {user:<8} {group:<8} {:>12} {time} {path}{behind}\n", mode_text(item.mode.unwrap_or(0)), size(chosen))
 }

@@ -14,7 +14,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-/// Complaints that `--json` names.
+/// Complaints that are named; more are counted.
 const NAMED: usize = 1000;
 
 /// Which archive.
@@ -153,13 +153,23 @@ impl Complaints {
     /// One more.
     pub fn add(&mut self, path: Option<&[u8]>, message: &str) {
         self.error_count += 1;
-        if !self.is_silent {
-            let name = path.map_or_else(|| "the archive".to_owned(), unix::logging::escape_bytes);
+        if let Some(line) = self.line(path, message) {
             // When standard error is gone, too, the exit code still tells.
-            let _ = io::Write::write_all(&mut io::stderr(), format!("{name}: {message}\n").as_bytes());
+            let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
         }
         if self.errors.len() < NAMED {
             self.errors.push(Complaint { path: path.map(Path::new), message: message.to_owned() });
+        }
+    }
+
+    /// What is printed of the one that was counted last.
+    fn line(&self, path: Option<&[u8]>, message: &str) -> Option<String> {
+        let name = || path.map_or_else(|| "the archive".to_owned(), unix::logging::escape_bytes);
+        match self.error_count {
+            _ if self.is_silent => None,
+            n if n <= NAMED as u64 => Some(format!("{}: {message}\n", name())),
+            n if n == NAMED as u64 + 1 => Some("There are more; they are counted, and not named.\n".to_owned()),
+            _ => None,
         }
     }
 
@@ -177,5 +187,20 @@ impl Complaints {
             0 => Ok(()),
             n => Err(Error::failed(format!("{what}, but not everything: there was trouble with {}", count(n, "file")))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_that_is_all_damaged_fills_no_screen() {
+        let at = |error_count| Complaints { error_count, ..Complaints::default() }.line(Some(b"a\x1b"), "zeros");
+        assert_eq!(at(1).unwrap(), "a\\u{1b}: zeros\n");
+        assert!(at(1000).unwrap().starts_with("a"));
+        assert!(at(1001).unwrap().contains("counted, and not named"));
+        assert_eq!(at(1002), None);
+        assert_eq!(Complaints { error_count: 1, is_silent: true, ..Complaints::default() }.line(None, "x"), None);
     }
 }

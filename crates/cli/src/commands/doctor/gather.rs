@@ -6,6 +6,7 @@ use super::finding::{Finding, Verdict};
 use super::machine::{self, Clock, Volume};
 use super::places::{self, Expected, Found, Kind};
 use super::{repositories, services, sshd};
+use crate::commands::attention;
 use crate::context::Context;
 use crate::control::Control;
 use crate::tools::Tool;
@@ -28,6 +29,8 @@ pub struct Records {
     pub parallel: u32,
     /// The time of the newest entry of the transaction log.
     pub newest: Option<Timestamp>,
+    /// What cannot wait.
+    pub attention: attention::Facts,
 }
 
 /// Asks the server for what the checks need; the finding says whether it answered. When it does not, others tell why, and come before it.
@@ -56,6 +59,7 @@ fn ask(control: &mut Control) -> crate::error::Result<Records> {
         parallel: settings.limits.total.min(settings.limits.per_client.saturating_mul(u32::try_from(remote).unwrap_or(u32::MAX))),
         newest: log.entries.first().map(|entry| entry.time),
         repositories: crate::commands::repository::all(control)?,
+        attention: attention::facts(control)?,
         clients,
     })
 }

@@ -1,9 +1,10 @@
 //! What the client has at the paths of a restore test, as it says itself: its answers are bounded, and what makes no sense counts for nothing.
 
 use super::super::client::Client;
+use super::super::sandbox::Told;
 use super::super::script;
 use super::super::{Event, Stop, TICK, Worker};
-use super::sandbox::Told;
+use super::Limit;
 use anyhow::Context;
 use model::borg_report::ssh_failure;
 use model::client::Connection;
@@ -11,7 +12,7 @@ use model::restore_test::Live;
 use model::{Cause, Failure, Timestamp};
 use std::fmt::Write;
 use std::sync::mpsc::{RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use unix::pidfd::ExitStatus;
 use wire::worker::ToWorker;
 
@@ -19,11 +20,11 @@ use wire::worker::ToWorker;
 const BESIDE: usize = 200;
 
 /// Asks the client about these files.
-pub fn ask(worker: &mut Worker, connection: &Connection, files: &[Told], seconds: u64, events: &Sender<Event>) -> Result<Vec<Live>, Stop> {
+pub fn ask(worker: &mut Worker, connection: &Connection, files: &[Told], limit: Limit, events: &Sender<Event>) -> Result<Vec<Live>, Stop> {
     let paths: Vec<Vec<u8>> = files.iter().map(Told::path).collect::<Option<_>>().context("a path of the sample is none")?;
     let mut client = Client::start(connection, script::live(lines(&paths).as_bytes()), events, &worker.gate)?;
     let mut answers = Answers::new(files);
-    let failed = listen(worker, &mut client, &mut answers, seconds)?;
+    let failed = listen(worker, &mut client, &mut answers, limit)?;
     let ended = client.wait()?;
     if let Some(failure) = failed {
         return Err(failure.into());
@@ -35,9 +36,8 @@ pub fn ask(worker: &mut Worker, connection: &Connection, files: &[Told], seconds
 }
 
 /// Until both streams have ended.
-fn listen(worker: &mut Worker, client: &mut Client, answers: &mut Answers<'_>, seconds: u64) -> Result<Option<Failure>, Stop> {
+fn listen(worker: &mut Worker, client: &mut Client, answers: &mut Answers<'_>, limit: Limit) -> Result<Option<Failure>, Stop> {
     let (mut open_streams, mut failed, mut next_flush) = (2, None::<Failure>, Instant::now() + TICK);
-    let deadline = Instant::now() + Duration::from_secs(seconds);
     while open_streams > 0 {
         let event = match worker.waiting.pop_front() {
             Some(event) => Some(event),
@@ -76,9 +76,9 @@ fn listen(worker: &mut Worker, client: &mut Client, answers: &mut Answers<'_>, s
             Some(other) => return Err(anyhow::anyhow!("{other:?} came out of turn").into()),
             None => {}
         }
-        if stop.is_none() && Instant::now() >= deadline {
-            stop =
-                Some(Failure::new(Cause::TooSlow, format!("the client has not hashed its files within {seconds} seconds (total-seconds)")));
+        if stop.is_none() && limit.is_over(Instant::now()) {
+            let message = format!("the client had not hashed its files when the test had taken {} seconds (total-seconds)", limit.seconds);
+            stop = Some(Failure::new(Cause::TooSlow, message));
         }
         if let Some(failure) = stop {
             // It has nothing to tidy up.

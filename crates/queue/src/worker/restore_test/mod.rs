@@ -3,14 +3,13 @@
 //! The worker itself sees hashes and paths only, and no key: connections to the repository's owner pass through it unread.
 
 mod live;
-pub mod sandbox;
 
+use super::sandbox::{Done, Extract, Order, Sandbox, Summary, Told, What, Word};
 use super::{Event, Stop, TICK, Worker};
 use anyhow::Context;
 use model::progress::Steps;
 use model::restore_test::{Ending, Extracted, Known, Live, RestoreTest, TestedArchive, Verdict, judge};
 use model::{Cause, Failure, JobState, Timestamp, Yield};
-use sandbox::{Order, Sandbox, Summary, Told, Word};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +18,23 @@ use std::time::{Duration, Instant};
 use unix::logging::{escape, escape_bytes};
 use unix::paths::Layout;
 use wire::worker::{Finished, Task, Tested, Testing, ToWorker};
+
+/// How long a test may take, its client included.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    seconds: u64,
+    began: Instant,
+}
+
+impl Limit {
+    fn new(seconds: u64, began: Instant) -> Limit {
+        Limit { seconds, began }
+    }
+
+    fn is_over(self, now: Instant) -> bool {
+        now.saturating_duration_since(self.began) >= Duration::from_secs(self.seconds)
+    }
+}
 
 /// From the sample to the verdict.
 pub fn run(worker: &mut Worker, layout: &Layout, task: &Task, errand: &Testing, events: Sender<Event>) -> Result<Finished, Stop> {
@@ -46,12 +62,14 @@ fn test(worker: &mut Worker, layout: &Layout, task: &Task, errand: &Testing, eve
     worker.note(&format!("archive {name}: at most {} files, {} bytes; seed {seed}", test.most_files(), test.bytes));
     let directory = Directory::make(&layout.restore_tests(), task.job.number)?;
     let order = order(errand, id, &directory.path, task.total_seconds);
-    let sandbox = Sandbox::start(layout, task.repository.name.as_str(), &order, events.clone())?;
-    let heard = follow(worker, Duration::from_secs(task.total_seconds));
+    let limit = Limit::new(task.total_seconds, Instant::now());
+    let (socket, told) = (layout.repository_socket(task.repository.name.as_str()), events.clone());
+    let sandbox = Sandbox::start(&socket, &order, &[], move |word| told.send(Event::Sandbox(word)).is_ok())?;
+    let heard = follow(worker, limit);
     // Before its files go.
     let ended = sandbox.end()?;
-    let (files, summary) = heard?
-        .map_err(|why| Failure::new(Cause::WorkerCrashed, format!("the confined process of the restore test {ended}: {}", escape(&why))))?;
+    let (files, summary) =
+        heard?.map_err(|why| Failure::new(Cause::WorkerCrashed, format!("the confined process of the restore test {ended}: {why}")))?;
     drop(directory);
     worker.advance(JobState::RepositoryInProgress)?;
 
@@ -62,7 +80,7 @@ fn test(worker: &mut Worker, layout: &Layout, task: &Task, errand: &Testing, eve
     let whole: Vec<Told> = files.iter().filter(|file| file.damage.is_none()).cloned().collect();
     let mut live = if test.live && !whole.is_empty() {
         worker.note(&format!("the client is asked about {} files", whole.len()));
-        live::ask(worker, &errand.client.connection, &whole, task.total_seconds, events)?
+        live::ask(worker, &errand.client.connection, &whole, limit, events)?
     } else {
         vec![Live::NotAsked; whole.len()]
     }
@@ -90,8 +108,7 @@ fn order(errand: &Testing, archive: &str, directory: &Path, seconds: u64) -> Ord
     let test = &errand.test;
     let paths = test.paths.iter().map(|path| format!("pp:{}", inside(path)));
     let expected = test.expect.iter().map(|expected| format!("pf:{}", inside(&expected.path)));
-    Order {
-        archive: archive.to_owned(),
+    let extract = Extract {
         directory: directory.to_owned(),
         files: test.most_files(),
         bytes: test.bytes,
@@ -99,8 +116,8 @@ fn order(errand: &Testing, archive: &str, directory: &Path, seconds: u64) -> Ord
         take: paths.chain(expected).collect(),
         seed: test.seed.unwrap_or(0),
         known: errand.known.iter().map(|known| (known.path.clone(), known.item.clone())).collect(),
-        seconds,
-    }
+    };
+    Order { archive: archive.to_owned(), seconds, what: What::Extract(Box::new(extract)) }
 }
 
 /// A path as it stands in archives.
@@ -218,8 +235,8 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Until the confined process has said its last word. The error inside is what became of it instead.
-fn follow(worker: &mut Worker, patience: Duration) -> Result<Result<(Vec<Told>, Summary), String>, Stop> {
-    let (mut files, deadline, mut next_flush) = (vec![], Instant::now() + patience, Instant::now() + TICK);
+fn follow(worker: &mut Worker, limit: Limit) -> Result<Result<(Vec<Told>, Summary), String>, Stop> {
+    let (mut files, mut next_flush) = (vec![], Instant::now() + TICK);
     loop {
         let event = match worker.waiting.pop_front() {
             Some(event) => Some(event),
@@ -230,22 +247,17 @@ fn follow(worker: &mut Worker, patience: Duration) -> Result<Result<(Vec<Told>, 
             },
         };
         match event {
-            Some(Event::Sandbox(Word::Lacking(lacking))) => {
+            Some(Event::Sandbox(Word::Ready(ready))) => {
                 worker.advance(JobState::RepositoryInProgress)?;
-                if !lacking.is_empty() {
-                    worker.note(&format!("this system does not confine the extraction by {}", lacking.join(", ")));
+                if let Some(lacking) = ready.lacking() {
+                    worker.note(&lacking);
                 }
             }
             Some(Event::Sandbox(Word::Progress { unit, done, total })) => {
-                worker.report.steps(Steps { unit: escape(&unit), done, total }, Timestamp::now());
+                worker.report.steps(Steps { unit, done, total }, Timestamp::now());
             }
-            Some(Event::Sandbox(Word::File(file))) => {
-                if files.len() >= RestoreTest::MAX_FILES as usize || file.path().is_none() {
-                    return Ok(Err("it said more than it was asked".into()));
-                }
-                files.push(*file);
-            }
-            Some(Event::Sandbox(Word::Done(summary))) => return Ok(Ok((files, summary))),
+            Some(Event::Sandbox(Word::File(file))) => files.push(*file),
+            Some(Event::Sandbox(Word::Done(Done::Tried(summary)))) => return Ok(Ok((files, summary))),
             Some(Event::Sandbox(Word::Failed(failure))) => return Err(failure.into()),
             Some(Event::Sandbox(Word::Lost(why))) => return Ok(Err(why)),
             Some(Event::Control(ToWorker::Cancel { by })) => {
@@ -263,13 +275,28 @@ fn follow(worker: &mut Worker, patience: Duration) -> Result<Result<(Vec<Told>, 
             Some(other) => return Err(anyhow::anyhow!("{other:?} came out of turn").into()),
             None => {}
         }
-        if Instant::now() >= deadline {
-            let message = format!("the extraction takes longer than {} seconds (total-seconds)", patience.as_secs());
+        if limit.is_over(Instant::now()) {
+            let message = format!("the extraction takes longer than {} seconds (total-seconds)", limit.seconds);
             return Err(Failure::new(Cause::TooSlow, message).into());
         }
         if Instant::now() >= next_flush {
             worker.flush()?;
             next_flush = Instant::now() + TICK;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_test_is_one() {
+        let began = Instant::now();
+        let limit = Limit::new(100, began);
+        let later = limit;
+        assert!(!limit.is_over(began + Duration::from_secs(99)));
+        // Whoever gets it later has what is left.
+        assert!(later.is_over(began + Duration::from_secs(100)));
     }
 }

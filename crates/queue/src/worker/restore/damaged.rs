@@ -1,0 +1,190 @@
+//! Files of a restore that cannot be read: which they are, and what is said of them.
+//!
+//! borg 1.x ends at the first chunk that it does not get, wherever that is, and has no word that would make it go on. So it is not asked for such files.
+
+use super::super::{Stop, Worker};
+use archive::damaged::Unreadable;
+use archive::source::Connect;
+use archive::{Selection, Source};
+use model::restore::{Restore, Target};
+use model::{Cause, Failure};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use unix::logging::escape_bytes;
+use unix::paths::Layout;
+use wire::worker::Task;
+
+/// Paths that a sentence has.
+const NAMED: usize = 5;
+
+/// Paths that the log has.
+const LOGGED: usize = 50;
+
+/// Characters of a path in a sentence.
+const LONG: usize = 300;
+
+/// What is damaged of what was asked for.
+#[derive(Debug)]
+pub struct Found {
+    /// The files.
+    pub paths: Vec<Vec<u8>>,
+    more: u64,
+    whole: u64,
+    incomplete: Option<String>,
+}
+
+/// Whether a client fails like this for whom a chunk cannot be read.
+pub fn may_be(failure: &Failure) -> bool {
+    match &failure.cause {
+        Cause::RepositoryIntegrity | Cause::RepositoryError => true,
+        // Without a MAC it is the client's borg that sees that a chunk is not what its id says. A client that lies about it has us read in vain.
+        Cause::ClientBorgFailed { msgid, .. } => msgid.rsplit('.').next().is_some_and(|name| name.ends_with("IntegrityError")),
+        _ => false,
+    }
+}
+
+/// Reads everything that is to be restored, as the client would. None: all of it is there now.
+pub fn look(worker: &mut Worker, layout: &Layout, task: &Task, restore: &Restore) -> Result<Option<Found>, Stop> {
+    worker.flush()?;
+    let socket = layout.repository_socket(task.repository.name.as_str());
+    let connect: Arc<Connect> = Arc::new(move || unix::socket::connect(&socket));
+    let paths = restore.path_patterns();
+    // What our patterns do not know is left out of less.
+    let mut selection =
+        Selection::new(&paths, &restore.excludes, 0).or_else(|_| Selection::new(&paths, &[] as &[&str], 0)).map_err(failed)?;
+    let until = Instant::now() + Duration::from_secs(task.total_seconds);
+    let source = Source::open(connect, &restore.id).map_err(failed)?;
+    let found =
+        archive::damaged::unreadable(&source, &mut selection, &mut || worker.goes_on() && Instant::now() < until).map_err(failed)?;
+    let Some(Unreadable { paths, more, whole, incomplete }) = found else {
+        if let Some(by) = &worker.cancelled {
+            return Err(Failure::new(Cause::Cancelled { by: by.clone() }, format!("cancelled by {by}")).into());
+        }
+        let message = format!(
+            "archive {} is damaged, and reading it takes longer than {} seconds (total-seconds)",
+            restore.archive, task.total_seconds
+        );
+        return Err(Failure::new(Cause::TooSlow, message).into());
+    };
+    paths.iter().take(LOGGED).for_each(|path| worker.note(&format!("damaged: {}", escape_bytes(path))));
+    if paths.is_empty() && incomplete.is_none() {
+        worker.note("everything that is to be restored can be read");
+        return Ok(None);
+    }
+    Ok(Some(Found { paths, more, whole, incomplete }))
+}
+
+fn failed(error: archive::Error) -> Failure {
+    match error {
+        archive::Error::Owner(failure) => failure,
+        other => Failure::new(Cause::RepositoryIntegrity, unix::logging::escape(&other.to_string())),
+    }
+}
+
+impl Found {
+    /// What can be restored without them, or why a stock borg restores nothing.
+    pub fn rest(&self, restore: &Restore) -> Result<Restore, String> {
+        if let Some(why) = &self.incomplete {
+            return Err(format!("the archive's list of files is damaged ({why}), and no borg on a client reads on behind that"));
+        }
+        if self.whole == 0 {
+            return Err("nothing of what is to be restored is whole".into());
+        }
+        if self.more > 0 {
+            return Err(format!("{} files are damaged, too many to be left out one by one", self.paths.len() as u64 + self.more));
+        }
+        restore.without(&self.paths).map_err(|_| format!("{} files are damaged, too many to be left out one by one", self.paths.len()))
+    }
+
+    /// Some of them.
+    pub fn names(&self) -> String {
+        let short = |path: &Vec<u8>| escape_bytes(path).chars().take(LONG).collect::<String>();
+        let named: Vec<String> = self.paths.iter().take(NAMED).map(short).collect();
+        let more = self.paths.len().saturating_sub(NAMED) as u64 + self.more;
+        if more > 0 { format!("{} and {more} more", named.join(", ")) } else { named.join(", ") }
+    }
+
+    /// The job's failure: what is not there, and how to come by what is left of it. `other` is what else went wrong.
+    pub fn failure(&self, repository: &str, restore: &Restore, target: &str, other: Option<Failure>) -> Failure {
+        let archive = &restore.archive;
+        let road = format!(
+            "`borgcube archive extract {archive} --to DIR` on the server goes on behind damage and puts zeros in its place; `borgcube repository check {repository} --verify-data` finds all that is damaged"
+        );
+        let of = if self.paths.is_empty() { String::new() } else { format!(": {}", self.names()) };
+        match (self.rest(restore), other) {
+            (Err(why), _) => {
+                let message =
+                    format!("archive {archive} is damaged in repository {repository}{of}; {why}, so a client cannot restore it; {road}");
+                Failure::new(Cause::RepositoryIntegrity, message)
+            }
+            (Ok(_), None) => {
+                let place = if restore.target == Target::InPlace {
+                    "everything else was restored; what is in place of those may be incomplete now".to_owned()
+                } else {
+                    format!("everything else was restored into {target}")
+                };
+                let message =
+                    format!("of archive {archive} these are damaged in repository {repository}, and were left out{of}; {place}; {road}");
+                Failure::new(Cause::RepositoryIntegrity, message)
+            }
+            (Ok(_), Some(other)) => {
+                Failure::new(other.cause, format!("{}; besides, these are damaged in repository {repository}{of}; {road}", other.message))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(paths: &[&str]) -> Found {
+        Found { paths: paths.iter().map(|path| path.as_bytes().to_vec()).collect(), more: 0, whole: 7, incomplete: None }
+    }
+
+    fn restore() -> Restore {
+        Restore {
+            archive: "web1-etc-1".into(),
+            id: "0f".repeat(32),
+            of: "web1".parse().unwrap(),
+            paths: vec![],
+            patterns: vec![],
+            excludes: vec![],
+            target: Target::New,
+            sparse: false,
+            ignore_space: false,
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_is_left_out_and_named() {
+        let some = found(&["etc/a", "etc/\u{1b}"]);
+        assert_eq!(some.rest(&restore()).unwrap().excludes, ["pf:etc/a", "pf:etc/\u{1b}"]);
+        let failure = some.failure("main", &restore(), "/root/x", None);
+        assert_eq!(failure.cause, Cause::RepositoryIntegrity);
+        let begin = "of archive web1-etc-1 these are damaged in repository main, and were left out: etc/a, etc/\\u{1b}; everything else was restored into /root/x; `borgcube archive extract web1-etc-1 --to DIR`";
+        assert!(failure.message.starts_with(begin), "{}", failure.message);
+        let full = Failure::new(Cause::ClientEnospc, "the client has no room");
+        let failure = some.failure("main", &restore(), "/root/x", Some(full));
+        assert!(failure.cause == Cause::ClientEnospc && failure.message.contains("no room; besides, these are damaged"), "{failure:?}");
+        assert!(found(&["x"; 9]).names().ends_with("and 4 more"));
+    }
+
+    #[test]
+    fn what_no_client_can_restore_says_what_can() {
+        let nothing = Found { whole: 0, ..found(&["a"]) };
+        let many = Found { more: 1, ..found(&["a"]) };
+        let list = Found { incomplete: Some("a hole".into()), ..found(&[]) };
+        for (found, why) in [(nothing, "nothing of what"), (many, "too many"), (list, "list of files is damaged (a hole)")] {
+            let failure = found.failure("main", &restore(), "", None);
+            assert!(failure.message.contains(why) && failure.message.contains("archive extract web1-etc-1 --to DIR"), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_could_not_read_is_told_from_one_that_could_not_write() {
+        let borg = |msgid: &str| Failure::new(Cause::ClientBorgFailed { code: 2, msgid: msgid.into() }, "x");
+        assert!(may_be(&borg("IntegrityError")) && may_be(&borg("borg.crypto.low_level.IntegrityError")) && !may_be(&borg("")));
+        assert!(may_be(&Failure::new(Cause::RepositoryIntegrity, "x")) && !may_be(&Failure::new(Cause::ClientEnospc, "x")));
+    }
+}
