@@ -120,6 +120,8 @@ pub struct Unreadable {
     pub whole: u64,
     /// What of the list of files could not be read.
     pub incomplete: Option<String>,
+    /// Files outside of the selection for which there was no memory: hard links to them were not read.
+    pub forgotten: u64,
 }
 
 impl Unreadable {
@@ -132,14 +134,27 @@ impl Unreadable {
 /// # Errors
 /// When the owner has gone for good.
 pub fn unreadable(source: &Source, selection: &mut Selection, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Unreadable>> {
+    unreadable_within(source, selection, crate::links::MEMORY, go_on)
+}
+
+/// The same with so many bytes for files outside of the selection to which there may be hard links.
+///
+/// # Errors
+/// As there.
+pub fn unreadable_within(
+    source: &Source,
+    selection: &mut Selection,
+    memory: usize,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Option<Unreadable>> {
     let mut incomplete: Option<String> = None;
     let mut complain = |_: Option<&[u8]>, why: &str| {
         incomplete.get_or_insert_with(|| unix::logging::escape(why));
     };
     let mut found = Unreadable::default();
     let mut links: HashSet<Vec<u8>> = HashSet::new();
-    let mut feed = Feed::open(source, selection, true)?;
-    while let Some(Chosen { item, name, body }) = feed.next(&mut complain)? {
+    let mut feed = Feed::open(source, selection, true)?.within(memory);
+    while let Some(Chosen { item, name, body }) = feed.next_listed(&mut complain)? {
         let mut is_damaged = matches!(&body, Body::LinkTo(first) if links.contains(first));
         while let Some((_, chunk)) = feed.chunk(&mut complain)? {
             is_damaged |= chunk.is_err();
@@ -163,6 +178,7 @@ pub fn unreadable(source: &Source, selection: &mut Selection, go_on: &mut dyn Fn
             found.more += 1;
         }
     }
+    found.forgotten = feed.forgotten();
     found.incomplete = incomplete;
     Ok(Some(found))
 }

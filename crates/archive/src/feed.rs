@@ -113,23 +113,35 @@ impl<'a> Feed<'a> {
 
     /// The next item. What was not taken of the content of the one before is skipped.
     pub fn next(&mut self, complain: &mut Complain<'_>) -> Result<Option<Chosen>> {
+        let next = self.next_listed(complain)?;
+        if next.is_none() && self.links.forgotten > 0 {
+            let count = std::mem::take(&mut self.links.forgotten);
+            complain(None, &format!("there was no memory for {count} files outside of the selection; hard links to them may be missing"));
+        }
+        Ok(next)
+    }
+
+    /// The same for whom only complaints about the list of files are; the rest is in [`Feed::forgotten`].
+    pub fn next_listed(&mut self, complain: &mut Complain<'_>) -> Result<Option<Chosen>> {
         self.skip()?;
         self.fill(complain)?;
-        let Some(mut next) = self.queue.pop_front() else {
-            if self.links.forgotten > 0 {
-                let count = self.links.forgotten;
-                complain(
-                    None,
-                    &format!("there was no memory for {count} files outside of the selection; hard links to them may be missing"),
-                );
-                self.links.forgotten = 0;
-            }
-            return Ok(None);
-        };
+        let Some(mut next) = self.queue.pop_front() else { return Ok(None) };
         self.weight -= next.weight;
         let chosen = next.chosen.take();
         self.current = Some(next);
         Ok(chosen)
+    }
+
+    /// Files outside of the selection for which there was no memory; hard links to them have no content.
+    #[must_use]
+    pub fn forgotten(&self) -> u64 {
+        self.links.forgotten
+    }
+
+    /// With so many bytes for files outside of the selection to which there may be hard links.
+    #[must_use]
+    pub fn within(self, memory: usize) -> Feed<'a> {
+        Feed { links: Links::within(memory), ..self }
     }
 
     /// Whether the next item is there already: whoever writes somewhere slow may do that now.

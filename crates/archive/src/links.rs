@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Bytes for masters that were not selected.
-const MEMORY: usize = 256 << 20;
+pub const MEMORY: usize = 256 << 20;
 
 /// What an item consists of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,11 +39,16 @@ enum Master {
 
 impl Default for Links {
     fn default() -> Links {
-        Links { masters: HashMap::new(), memory: MEMORY, forgotten: 0 }
+        Links::within(MEMORY)
     }
 }
 
 impl Links {
+    /// With so many bytes for masters that were not selected.
+    pub fn within(memory: usize) -> Links {
+        Links { masters: HashMap::new(), memory, forgotten: 0 }
+    }
+
     /// An item that was not selected.
     pub fn pass_by(&mut self, item: Item) {
         // Old archives do not say which items are masters.

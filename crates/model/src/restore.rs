@@ -154,24 +154,26 @@ fn inside(path: &str) -> &str {
     path.trim_start_matches('/')
 }
 
-/// The pattern of Borg's that matches this path and, but for bytes that no text has, no other. (Borg 1.x looks for `pf:` before all other patterns.)
+/// The pattern of Borg's that matches this path and no other. (Borg 1.x looks for `pf:` before all other patterns.) It is a text without line breaks,
+/// as words of a command line are here.
 fn exactly(path: &[u8]) -> String {
     match std::str::from_utf8(path) {
         Ok(text) if !text.chars().any(|c| c == '\n' || c == '\0') => format!("pf:{text}"),
         _ => {
-            let mut pattern = "re:(?s)^".to_owned();
+            let mut pattern = "re:\\A".to_owned();
             for chunk in path.utf8_chunks() {
                 for c in chunk.valid().chars() {
                     match c {
-                        '\n' | '\0' => pattern.push('.'),
+                        '\n' => pattern.push_str("\\n"),
+                        '\0' => pattern.push_str("\\x00"),
                         c if c.is_ascii_alphanumeric() || !c.is_ascii() => pattern.push(c),
                         c => pattern.extend(['\\', c]),
                     }
                 }
-                // Each is one character to Python.
-                chunk.invalid().iter().for_each(|_| pattern.push('.'));
+                // Python's surrogateescape: each is one character.
+                pattern.extend(chunk.invalid().iter().map(|byte| format!("\\udc{byte:02x}")));
             }
-            pattern + "$"
+            pattern + "\\Z"
         }
     }
 }
@@ -216,7 +218,7 @@ mod tests {
     fn files_are_left_out_before_anything_selects_them() {
         let some = Restore { paths: vec!["/etc".into()], excludes: vec!["*.o".into()], patterns: vec!["+ x".into()], ..restore() };
         let less = some.without(&[b"etc/it's *".to_vec(), b"etc/a.\xff\n-b\xc3\xa4".to_vec()]).unwrap();
-        assert_eq!(less.excludes, ["pf:etc/it's *", "re:(?s)^etc\\/a\\...\\-b\u{e4}$", "*.o"]);
+        assert_eq!(less.excludes, ["pf:etc/it's *", "re:\\Aetc\\/a\\.\\udcff\\n\\-b\u{e4}\\Z", "*.o"]);
         assert_eq!((&less.paths, less.path_patterns()), (&some.paths, vec!["pp:etc".to_owned()]));
         assert!(restore().without(&vec![b"x".to_vec(); MAX_WORDS + 1]).unwrap_err().contains("too many"));
     }

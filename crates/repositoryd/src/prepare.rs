@@ -53,7 +53,12 @@ pub fn prepare(owner: &Owner, request: &Prepare) -> Result<Made, Failure> {
         return Err(internal("worker and owner are of different versions of BorgCube; restart it completely"));
     }
     let record = owner.store.read(|r| r.jobs().require(&request.job)).map_err(|e| of_store(&e))?;
-    if record.repository.as_ref() != Some(&owner.name) || record.state != JobState::ClientPreparing {
+    // A restore that met damage begins again without it, from wherever it has come to.
+    let is_due = match &request.purpose {
+        Purpose::Backup => record.state == JobState::ClientPreparing,
+        Purpose::Restore { .. } => (JobState::ClientPreparing..=JobState::ClientCleanup).contains(&record.state),
+    };
+    if record.repository.as_ref() != Some(&owner.name) || !is_due {
         return Err(internal(format!("job {} is {} and not about to use repository {}", request.job, record.state, owner.name)));
     }
     if owner.jobs.get(request.job).is_some() {

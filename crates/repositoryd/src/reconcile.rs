@@ -36,6 +36,11 @@ pub fn reconcile(owner: &Owner, manifest: &Manifest) -> Result<(), Failure> {
         // `borg check --repair` and `borg recreate` do that. What they made has no view list, so it is an archive of other origin.
         forget(owner, &rewritten, "rewritten by another borg in repository")?;
     }
+    // Of a deletion that came to an end it does not know: what is there stays, what is not was forgotten above.
+    if owner.store.read(|r| r.deletions().exists(&owner.name)).map_err(|e| of_store(&e))? {
+        let note = format!("a deletion from repository {} was broken off", owner.name);
+        owner.store.write(&note, "repositoryd", |w| w.deletions().remove(&owner.name)).map_err(|e| of_store(&e))?;
+    }
     kept.extend(view::kept_files(owner)?);
     view::lists(owner).sweep(&kept);
     Ok(())

@@ -12,12 +12,12 @@ use crate::view;
 use crate::viewlist::Staged;
 use crate::writer::{Reply, answer, current, reopen_if_changed};
 use borg::Id;
-use model::{Archive, Failure};
+use model::{Archive, Failure, Timestamp};
 use repository::{Compaction, Step};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use store::ArchiveKey;
+use store::{ArchiveKey, Deletion};
 
 /// So long a step of a compaction keeps everybody else from the writer.
 const SLICE: Duration = Duration::from_millis(50);
@@ -205,42 +205,53 @@ fn remove(owner: &Owner, open: &mut Open, archives: &BTreeMap<String, Id>, recor
     }
     let names: Vec<String> = archives.keys().cloned().collect();
     let note = format!("deleted from repository {}: {}", owner.name, shown(&names));
-    if open.opening.known().is_mixed() {
-        // What running backups have sent may take long to be on the disk, and below everybody waits for the database.
-        open.commit(&|_| false)?;
-        open.opening.known().committed([]);
-    }
     pause_for_tests("before-removal");
-    // Whoever is told that an archive is held has it: until it is out of the manifest, nobody else writes to the database.
-    let mut outcome = None;
+    if !announce(owner, records)? {
+        return Ok(Removal::Changed);
+    }
+    open.commit_without(&names)?;
+    pause_for_tests("after-removal");
     let removed = owner.store.write(&note, &owner.actor(), |w| {
-        if outcome.is_none() {
-            // Somebody may have put a hold on one of them since they were chosen.
-            let as_chosen = records.iter().try_fold(true, |same, archive| {
-                Ok::<_, store::Error>(same && w.view().archives().get(&ArchiveKey::of(archive))?.as_ref() == Some(archive))
-            })?;
-            outcome = Some(if as_chosen { open.commit_without(&names).map(|()| Removal::Done) } else { Ok(Removal::Changed) });
-            pause_for_tests("after-removal");
-        }
-        if !matches!(outcome, Some(Ok(Removal::Done))) {
-            return Ok(());
-        }
         for archive in records {
             let key = ArchiveKey::of(archive);
             if w.archives().view().exists(&key)? {
                 w.archives().remove(&key)?;
             }
         }
+        if !records.is_empty() {
+            w.deletions().remove(&owner.name)?;
+        }
         Ok(())
     });
-    let outcome = outcome.unwrap_or(Ok(Removal::Changed));
     removed.map_err(|e| of_store(&e))?;
-    if outcome != Ok(Removal::Done) {
-        return outcome;
-    }
     view::forget(owner, &records.iter().map(|archive| archive.id.clone()).collect::<Vec<_>>());
     log::info!("{note}");
     Ok(Removal::Done)
+}
+
+/// From here on nobody can keep them any more. False if somebody has changed one of the records since they were chosen: a hold, for one.
+fn announce(owner: &Owner, records: &[Archive]) -> Result<bool, Failure> {
+    if records.is_empty() {
+        return Ok(true);
+    }
+    let mut as_chosen = true;
+    let note = format!("deleting {} archives from repository {}", records.len(), owner.name);
+    let archives = records.iter().map(|archive| archive.id.clone()).collect();
+    let deletion = Deletion { repository: owner.name.clone(), archives, time: Timestamp::now() };
+    let written = owner.store.write(&note, &owner.actor(), |w| {
+        for archive in records {
+            as_chosen &= w.view().archives().get(&ArchiveKey::of(archive))?.as_ref() == Some(archive);
+        }
+        if !as_chosen {
+            // Nothing is written, into the log neither.
+            return Err(store::Error::caller("the archives are others by now"));
+        }
+        w.deletions().put(&deletion)
+    });
+    match written {
+        Err(_) if !as_chosen => Ok(false),
+        other => other.map(|_| true).map_err(|e| of_store(&e)),
+    }
 }
 
 /// The list before the record: should it end in between, a file stays behind that nothing names, and the next opening removes it.

@@ -12,7 +12,7 @@ use model::progress::{SessionCounters, Statistics};
 use model::{Archive, EncryptionMode, Timestamp};
 use repositoryd::viewlist::{MAX_DEPTH, hex};
 use sha2::{Digest, Sha256};
-use store::ArchiveKey;
+use store::{ArchiveKey, Deletion};
 use wire::maintenance::{Operation, Report};
 
 /// Chunks that all archives have.
@@ -140,6 +140,21 @@ fn ten_thousand_archives_go_at_once() {
     let rest = || (0..ALL).filter(|n| n % 1000 == 7);
     let Report::Pruned { chunks, kept_because: None, .. } = system.maintain(due(rest())).unwrap() else { panic!() };
     assert_eq!((chunks, lists(&system), system.archives().len()), (11 + SHARED, 0, 0));
+}
+
+/// The owner is killed between the announcement and the commit.
+#[test]
+fn a_deletion_that_was_broken_off_is_forgotten() {
+    let mut system = scene(4);
+    let deletion = Deletion { repository: system.name.clone(), archives: vec![id(3, 1).to_hex()], time: Timestamp::now() };
+    system.store.write("deleting", "owner", |w| w.deletions().put(&deletion)).unwrap();
+    assert!(hold(&system, 1).unwrap_err().to_string().contains("is being deleted"));
+    system.start();
+    let Report::Pruned { archives, .. } = system.maintain(due(2..3)).unwrap() else { panic!() };
+    assert_eq!(archives, [name(2)]);
+    hold(&system, 1).unwrap();
+    assert_eq!(system.archives().len(), 3);
+    assert!(!system.store.read(|r| r.deletions().exists(&system.name)).unwrap());
 }
 
 fn hold(system: &System, n: u64) -> store::Result<()> {

@@ -163,6 +163,6 @@ pub use record::{Decoded, Evolution, Record};
 pub use scheduling::{Fired, Ran};
 pub use store::{Options, Stat, Store, TableStat};
 pub use table::{Index, Table, TableDef};
-pub use tables::{ArchiveFilter, ArchiveKey, Intent, IntentKey, JobFilter, OccurrenceFilter, PreparedSession};
+pub use tables::{ArchiveFilter, ArchiveKey, Deletion, Intent, IntentKey, JobFilter, OccurrenceFilter, PreparedSession};
 pub use txn::{Read, Write};
 pub use undo::Log;

@@ -286,6 +286,7 @@ impl Write<'_> {
     /// Ends the grace period of archives, which stay. With a `hold` they are kept from then on; otherwise the next prune may take
     /// them again.
     pub fn undelete(&mut self, keys: &[ArchiveKey], hold: Option<&Hold>) -> Result<Vec<Archive>> {
+        self.refuse_going(keys)?;
         self.each(keys, |archive| {
             if archive.pending_deletion.take().is_none() {
                 return Err(Error::caller(format!("archive {} is not going to be deleted; nothing was changed", archive.name)));
@@ -299,6 +300,7 @@ impl Write<'_> {
 
     /// Holds archives: nothing deletes them before they are released. What is going stays.
     pub fn hold(&mut self, keys: &[ArchiveKey], hold: &Hold) -> Result<Vec<Archive>> {
+        self.refuse_going(keys)?;
         self.each(keys, |archive| {
             if archive.incomplete {
                 let message = format!("archive {} is incomplete and no restore point; it can't be held", archive.name);
@@ -326,6 +328,20 @@ impl Write<'_> {
             self.archives().put(&Archive { pending_deletion: None, ..archive.clone() })?;
         }
         Ok(archives.len())
+    }
+
+    /// What its owner takes out of the repository at this moment nobody can keep any more.
+    fn refuse_going(&self, keys: &[ArchiveKey]) -> Result<()> {
+        for key in keys {
+            let deletion = self.view().deletions().get(&key.repository)?;
+            if deletion.is_some_and(|deletion| deletion.archives.contains(&key.id)) {
+                let name = self.view().archives().get(key)?.map_or_else(|| key.id.clone(), |archive| archive.name);
+                let message =
+                    format!("archive {name} is being deleted from repository {} at this moment; nothing was changed", key.repository);
+                return Err(Error::caller(message));
+            }
+        }
+        Ok(())
     }
 
     fn each(&mut self, keys: &[ArchiveKey], change: impl Fn(&mut Archive) -> Result<()>) -> Result<Vec<Archive>> {

@@ -11,7 +11,7 @@ use model::restore_test::TestRecord;
 use model::retention::Jump;
 use model::{Archive, BackupConfig, CheckConfig, Client, Job, Occurrence, Policy, Repository, Schedule, Settings, Timestamp, Trigger};
 use store::record::{decode, encode, seal};
-use store::{Change, Entry, Intent, PreparedSession, Record, TransactionNumber};
+use store::{Change, Deletion, Entry, Intent, PreparedSession, Record, TransactionNumber};
 
 fn path(name: &str, version: u16) -> PathBuf {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
@@ -102,6 +102,11 @@ fn session() {
 #[test]
 fn intent() {
     check::<Intent>(common::intent(7));
+}
+
+#[test]
+fn deletion() {
+    check::<Deletion>(common::deletion());
 }
 
 #[test]
@@ -238,6 +243,7 @@ fn write_missing_fixtures() {
     write(&common::settings());
     write(&common::session(&"9a".repeat(32), 7));
     write(&common::intent(7));
+    write(&common::deletion());
     write(&common::schedule("nightly"));
     write(&common::occurrence(7));
     write(&common::trigger());

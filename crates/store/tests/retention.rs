@@ -9,7 +9,7 @@ use model::retention::{Confirmation, Count, Period, Scope};
 use model::schedule::Matcher;
 use model::{Archive, Policy, Timestamp};
 use store::retention::{Decision, Group, RetentionFilter};
-use store::{ArchiveKey, Error, Store};
+use store::{ArchiveKey, Deletion, Error, Store};
 
 const DAY: i64 = 86_400;
 
@@ -60,6 +60,25 @@ fn record(store: &Store, id: u64) -> Archive {
 
 fn hold() -> Hold {
     Hold { since: T0, by: "user:ada".into(), reason: "the audit".into() }
+}
+
+#[test]
+fn what_is_being_deleted_nobody_can_keep_any_more() {
+    let (_dir, store) = store();
+    archives(&store, "main", "web1/etc", 1, 2);
+    let deletion = Deletion { repository: repository_name("main"), archives: vec![key("main", 1).id], time: T0 };
+    store.write_at(T0, "deleting", "owner", |w| w.deletions().put(&deletion)).unwrap();
+    let before = record(&store, 1);
+    for refused in [
+        store.write_at(T0, "hold", "ada", |w| w.hold(&[key("main", 2), key("main", 1)], &hold())).unwrap_err(),
+        store.write_at(T0, "undelete", "ada", |w| w.undelete(&[key("main", 1)], None)).unwrap_err(),
+    ] {
+        assert!(refused.to_string().contains("is being deleted from repository main at this moment; nothing was changed"), "{refused}");
+    }
+    assert_eq!((record(&store, 1), record(&store, 2).hold), (before, None));
+    store.write_at(T0, "hold", "ada", |w| w.hold(&[key("main", 2)], &hold())).unwrap();
+    store.write_at(T0, "over", "owner", |w| w.deletions().remove(&repository_name("main"))).unwrap();
+    store.write_at(T0, "hold", "ada", |w| w.hold(&[key("main", 1)], &hold())).unwrap();
 }
 
 #[test]

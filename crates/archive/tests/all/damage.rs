@@ -1,7 +1,8 @@
 //! Files that damage concerns: what is told of them does not grow with what clients wrote.
 
 use crate::owner::{Builder, hard_link, id_of, item};
-use archive::damaged::{bounded, concluded, files};
+use archive::Selection;
+use archive::damaged::{bounded, concluded, files, unreadable, unreadable_within};
 use model::Timestamp;
 use model::check::{Damage, DamagedFiles};
 use std::collections::HashSet;
@@ -65,4 +66,31 @@ fn what_could_not_be_read_is_said() {
     assert!(why.starts_with("no\\n") && why.chars().count() == DamagedFiles::SENTENCE + 1);
     assert_eq!(concluded(Ok(DamagedFiles::default()), &damage, &chunks), DamagedFiles::default());
     assert!(concluded(Ok(DamagedFiles::default()), &damage, &chunks[..1]).incomplete.unwrap().contains("more chunks"));
+}
+
+#[test]
+fn only_a_hole_in_the_list_of_files_makes_it_incomplete() {
+    let few = |builder: &mut Builder| {
+        for number in 0..20 {
+            let mut file = builder.file(format!("other/{number}"), &[b"x"]);
+            file.hardlink_master = Some(true);
+            builder.add(&file);
+        }
+        let file = builder.file("wanted/file", &[b"y"]);
+        builder.add(&file);
+    };
+    let mut builder = Builder::default();
+    few(&mut builder);
+    let source = builder.source();
+    let mut selection = Selection::new(&["wanted"], &[] as &[&str], 0).unwrap();
+    let found = unreadable_within(&source, &mut selection, 1000, &mut || true).unwrap().unwrap();
+    assert_eq!((found.whole, &found.paths, &found.incomplete), (1, &vec![], &None));
+    assert!(found.forgotten > 5 && found.forgotten <= 20, "{found:?}");
+    assert_eq!(unreadable(&source, &mut selection, &mut || true).unwrap().unwrap().forgotten, 0);
+
+    let mut builder = Builder::default();
+    few(&mut builder);
+    builder.raw(b"\xc1");
+    let found = unreadable(&builder.source(), &mut selection, &mut || true).unwrap().unwrap();
+    assert!(found.incomplete.is_some(), "{found:?}");
 }

@@ -60,7 +60,7 @@ pub fn judge(facts: &Facts, now: Timestamp) -> Vec<Finding> {
 fn health_of(repository: &Repository, health: Option<&Health>, last: Option<&Job>) -> Option<Finding> {
     let name = &repository.name;
     if let Some(damage) = health.and_then(|health| health.damage.as_ref()) {
-        let rest = if damage.unopenable.is_some() { "nothing runs on it" } else { "nothing is pruned meanwhile" };
+        let rest = if damage.unopenable.is_some() { "nothing runs on it until it can be" } else { "nothing is pruned meanwhile" };
         let message = format!("repository {name} is DAMAGED since {}: {}; {rest}", damage.since.to_local(), damage.summary());
         return Some(Finding::problem("damage", message).run(format!("borgcube repository damage {name}")));
     }

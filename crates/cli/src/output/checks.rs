@@ -135,7 +135,7 @@ pub fn damage(health: &Health, damage: &Damage) -> String {
 
 fn still_runs(damage: &Damage) -> &'static [&'static str] {
     if damage.unopenable.is_some() {
-        return &["nothing: no backup, no restore, no prune"];
+        return &["nothing until it can be opened: no backup, no restore, no prune"];
     }
     &["backups: chunks that are damaged are asked of the clients again", "restores of what is sound", "not prunes"]
 }
@@ -251,7 +251,10 @@ mod tests {
             super::damage(&health, &damage)
         };
         let closed = page(Damage::unopened(None, "no index", Timestamp(9)));
-        assert!(closed.contains("nothing: no backup, no restore") && closed.contains("it cannot be opened: no index"), "{closed}");
+        assert!(
+            closed.contains("nothing until it can be opened: no backup") && closed.contains("it cannot be opened: no index"),
+            "{closed}"
+        );
         assert!(!closed.contains("0 chunks"), "{closed}");
         let chunks = page(damaged(1));
         assert!(

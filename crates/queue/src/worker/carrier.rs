@@ -45,11 +45,11 @@ impl Carrier {
         let replies = OwnedFd::from(child.stdin.take().context("no standard input")?);
         read_lines(child.stderr.take().context("no standard error")?, events.clone(), gate.clone(), Event::Line, None);
         let hash = super::keys::token_hash(token).context("the owner gave no token")?;
-        let events = events.clone();
+        let (events, gate) = (events.clone(), gate.clone());
         std::thread::spawn(move || {
             if let Err(why) = pass(calls, replies, &socket, &hash) {
                 // Who has ended already hears it no more.
-                drop(events.send(Event::CarrierLost(format!("{why:#}"))));
+                gate.tell(&events, Event::CarrierLost(format!("{why:#}")));
             }
         });
         Ok(Carrier { child })

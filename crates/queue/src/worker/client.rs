@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::process::ChildStdin;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use unix::Signal;
 use unix::paths::{CREDENTIAL_SSH_KEY, ENV_CREDENTIALS, ENV_KEPT};
 use unix::pidfd::ExitStatus;
@@ -24,29 +24,54 @@ const WAITING: usize = 4 * 1024 * 1024;
 /// What a line takes beside its bytes: empty ones would wait in any number.
 const EVENT: usize = 128;
 
-/// Keeps what waits below [`WAITING`] bytes.
+/// What all threads of one run of a client go through: it keeps what waits below [`WAITING`] bytes, and when it is shut they are heard no more.
 #[derive(Debug, Default)]
 pub struct Gate {
-    bytes: Mutex<usize>,
-    room: Condvar,
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    bytes: usize,
+    is_shut: bool,
 }
 
 impl Gate {
-    fn enter(&self, bytes: usize) {
-        let bytes = bytes + EVENT;
-        let mut waiting = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        while *waiting > WAITING {
-            waiting = self.room.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+    fn lock(&self) -> MutexGuard<'_, GateState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of a line of so many bytes, when there is room for it. False: nobody listens any more.
+    fn enter(&self, bytes: usize, events: &Sender<Event>, event: Event) -> bool {
+        let mut state = self.lock();
+        while state.bytes > WAITING && !state.is_shut {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        *waiting += bytes;
+        state.bytes += bytes + EVENT;
+        // Under the lock: what is sent was sent before it is shut.
+        !state.is_shut && events.send(event).is_ok()
+    }
+
+    /// Tells of something that takes no room.
+    pub fn tell(&self, events: &Sender<Event>, event: Event) {
+        let state = self.lock();
+        if !state.is_shut && events.send(event).is_err() {
+            log::debug!("nobody hears the client any more");
+        }
     }
 
     /// A line of so many bytes was looked at.
     pub fn leave(&self, bytes: usize) {
-        let bytes = bytes + EVENT;
-        let mut waiting = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        *waiting = waiting.saturating_sub(bytes);
-        self.room.notify_all();
+        let mut state = self.lock();
+        state.bytes = state.bytes.saturating_sub(bytes + EVENT);
+        self.changed.notify_all();
+    }
+
+    /// From now on nothing comes through.
+    pub fn shut(&self) {
+        self.lock().is_shut = true;
+        self.changed.notify_all();
     }
 }
 
@@ -212,13 +237,12 @@ pub fn read_lines(
             while line.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {
                 line.pop();
             }
-            gate.enter(line.len());
-            if events.send(make(line)).is_err() {
+            if !gate.enter(line.len(), &events, make(line)) {
                 break;
             }
         }
         if let Some(end) = end {
-            drop(events.send(end));
+            gate.tell(&events, end);
         }
     });
 }

@@ -91,22 +91,7 @@ pub fn run() -> Result<()> {
     let (fd, _) = unix::activation::listen_fds()?.into_iter().next().context("borgcubed starts workers, people do not")?;
     let layout = Layout::from_env()?;
     let (channel, task) = Channel::open(fd, sender.clone())?;
-    let mut worker = Worker {
-        channel,
-        events,
-        gate: Arc::default(),
-        waiting: VecDeque::new(),
-        kind: task.job.kind(),
-        state: task.job.state,
-        seen: task.job.state,
-        shelf: shelf(&task.errand, &layout),
-        report: Report::new(expected(&task.errand), task.log_bytes),
-        cancelled: None,
-        patience: Patience::new(task.start_seconds, task.total_seconds, Instant::now()),
-        about: About::of(&task),
-        outlives: task.outlives,
-        lost: false,
-    };
+    let mut worker = Worker::new(channel, events, &task, &layout);
 
     let result = match &task.errand {
         Errand::Backup(errand) => backup(&mut worker, &layout, &task, errand, sender),
@@ -314,6 +299,25 @@ struct Worker {
 }
 
 impl Worker {
+    fn new(channel: Channel, events: Receiver<Event>, task: &Task, layout: &Layout) -> Worker {
+        Worker {
+            channel,
+            events,
+            gate: Arc::default(),
+            waiting: VecDeque::new(),
+            kind: task.job.kind(),
+            state: task.job.state,
+            seen: task.job.state,
+            shelf: shelf(&task.errand, layout),
+            report: Report::new(expected(&task.errand), task.log_bytes),
+            cancelled: None,
+            patience: Patience::new(task.start_seconds, task.total_seconds, Instant::now()),
+            about: About::of(task),
+            outlives: task.outlives,
+            lost: false,
+        }
+    }
+
     /// Follows the client until both its streams have ended.
     fn attend(&mut self, client: &mut Client, caches: &mut Caches<'_>) -> Result<()> {
         let mut open_streams = 2;
@@ -405,7 +409,12 @@ impl Worker {
                 other => self.waiting.push_back(other),
             }
         }
-        self.cancelled.is_none() && !self.waiting.iter().any(|event| matches!(event, Event::ControlLost))
+        self.cancelled.is_none() && !self.is_control_lost()
+    }
+
+    /// Whether `borgcubed` is gone, and nobody has taken note of it.
+    fn is_control_lost(&self) -> bool {
+        self.waiting.iter().any(|event| matches!(event, Event::ControlLost))
     }
 
     /// The client has no borg that will do. It is told once.
@@ -499,6 +508,9 @@ impl Worker {
 
     /// The client is about to begin a second time. What was said of the first time counts no more.
     fn begin_again(&mut self, task: &Task, layout: &Layout) {
+        // Its threads may still have something to say: shut before what was said is thrown away.
+        self.gate.shut();
+        self.gate = Arc::default();
         while let Ok(event) = self.events.try_recv() {
             self.waiting.push_back(event);
         }
@@ -546,5 +558,69 @@ impl Worker {
             tested: None,
             commands: self.report.commands.take_results(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use wire::json;
+
+    impl Worker {
+        /// One with a job, `borgcubed`'s end of its socket, and what its events come through.
+        pub(super) fn of_test() -> (Worker, Task, UnixStream, Sender<Event>) {
+            let (mut theirs, ours) = UnixStream::pair().unwrap();
+            let (task, _) = test_task(Connection::Local { remote_borg: None, remote_cache_dir: None });
+            theirs.write_all(&json::encode(&ToWorker::Start(Box::new(task))).unwrap()).unwrap();
+            let (sender, events) = channel();
+            let (channel, task) = Channel::open(ours.into(), sender.clone()).unwrap();
+            let layout = Layout::new(std::path::Path::new("/nonexistent"));
+            (Worker::new(channel, events, &task, &layout), task, theirs, sender)
+        }
+    }
+
+    #[test]
+    fn a_client_that_begins_again_is_alone() {
+        let (mut worker, task, theirs, sender) = Worker::of_test();
+        let read = |worker: &Worker, input: Box<dyn std::io::Read + Send>| {
+            client::read_lines(input, sender.clone(), worker.gate.clone(), Event::Step, Some(Event::Eof));
+        };
+        let next = |worker: &Worker| worker.events.recv_timeout(Duration::from_secs(60));
+        // The first writes more than may wait, and one line of it is still to come; nobody looks at it.
+        let (mut late, input) = UnixStream::pair().unwrap();
+        read(&worker, Box::new(input));
+        late.write_all(b"early\n").unwrap();
+        assert!(matches!(next(&worker), Ok(Event::Step(line)) if line == b"early"));
+        read(&worker, Box::new(std::io::Cursor::new(b"flood\n".repeat(200_000))));
+        for _ in 0..20_000 {
+            let event = next(&worker).unwrap();
+            assert!(matches!(event, Event::Step(_)), "{event:?}");
+            worker.waiting.push_back(event);
+        }
+        worker.begin_again(&task, &Layout::new(std::path::Path::new("/nonexistent")));
+        assert!(worker.waiting.is_empty());
+        // What it says now, and its end, do not count.
+        late.write_all(b"late\n").unwrap();
+        drop(late);
+        read(&worker, Box::new(std::io::Cursor::new(b"second\n".repeat(20_000))));
+        drop(sender);
+        drop(theirs);
+        let (mut lines, mut ends) = (0, 0);
+        loop {
+            match next(&worker) {
+                Ok(Event::Step(line)) => {
+                    assert_eq!(line, b"second", "{}", String::from_utf8_lossy(&line));
+                    worker.gate.leave(line.len());
+                    lines += 1;
+                }
+                Ok(Event::Eof) => ends += 1,
+                Ok(Event::ControlLost) => {}
+                Ok(other) => panic!("{other:?}"),
+                Err(e) => break assert_eq!(e, RecvTimeoutError::Disconnected),
+            }
+        }
+        assert_eq!((lines, ends), (20_000, 1));
     }
 }

@@ -37,7 +37,10 @@ struct Came {
 pub fn run(worker: &mut Worker, layout: &Layout, task: &Task, errand: &Restoring, sender: Sender<Event>) -> Result<Finished, Stop> {
     let restore = &errand.restore;
     let mut damage = None;
-    if errand.damaged {
+    if errand.damaged && !damaged::is_exact(restore) {
+        worker
+            .note("the archive is known to be damaged; which files the patterns select only the client's borg knows, so it is tried first");
+    } else if errand.damaged {
         worker.note("the archive is known to be damaged: all that is to be restored is read first, to see which files that concerns");
         damage = damaged::look(worker, layout, task, restore)?;
     }

@@ -88,7 +88,11 @@ pub fn conclude(run: &mut Run<'_, '_>) -> Result<(Option<Damage>, Vec<Id>), Stop
     let checked = health.as_ref().map(|health| health.checked).filter(|_| !run.has_looked).unwrap_or(now);
     let earlier = health.and_then(|health| health.damage);
     let damage = if run.found.count == 0 && damaged.is_empty() {
-        earlier.filter(|damage| !run.ledger.all_sound(now).clears(damage)).map(|damage| damage.not_found_again(run.found.all_archives))
+        let earlier = earlier.filter(|damage| !run.ledger.all_sound(now).clears(damage));
+        earlier.map(|damage| match (run.has_looked, damage.chunks) {
+            (true, _) => damage.not_found_again(run.found.all_archives),
+            (false, chunks) => damage.opened(chunks),
+        })
     } else {
         Some(describe(run, &damaged, earlier, now)?)
     };

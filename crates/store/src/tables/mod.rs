@@ -10,6 +10,7 @@
 //! | `settings`     | the only one            |                                                |
 //! | `sessions`     | hash of the token       | job                                            |
 //! | `intents`      | repository, job         |                                                |
+//! | `deletions`    | repository              |                                                |
 //! | `schedules`    | name                    |                                                |
 //! | `occurrences`  | number                  | schedule; schedule and time                    |
 //! | `triggers`     | id                      |                                                |
@@ -32,7 +33,7 @@ pub use archives::{ArchiveFilter, ArchiveKey, Archives};
 pub use basics::{Clients, Configs, Repositories, SettingsTable};
 pub use checks::{CheckConfigs, HealthTable};
 pub use jobs::{JobFilter, Jobs};
-pub use owner::{Intent, IntentKey, Intents, PreparedSession, Sessions};
+pub use owner::{Deletion, Deletions, Intent, IntentKey, Intents, PreparedSession, Sessions};
 pub use restore_tests::RestoreTests;
 pub use retention::{ClockJumps, PolicyTable};
 pub use schedules::{OccurrenceFilter, Occurrences, Schedules, Triggers};
@@ -61,6 +62,7 @@ mod kind {
     pub const RESTORE_TESTS: u16 = 15;
     pub const CHECK_CONFIG: u16 = 20;
     pub const HEALTH: u16 = 21;
+    pub const DELETION: u16 = 22;
 }
 
 /// All tables.
@@ -74,6 +76,7 @@ pub(crate) fn all() -> Vec<TableDef> {
         TableDef::of::<SettingsTable>(),
         TableDef::of::<Sessions>(),
         TableDef::of::<Intents>(),
+        TableDef::of::<Deletions>(),
         TableDef::of::<Schedules>(),
         TableDef::of::<Occurrences>(),
         TableDef::of::<Triggers>(),
@@ -123,6 +126,11 @@ impl<'t> Read<'t> {
 
     /// What the owners are about to commit.
     pub fn intents(&self) -> TableRef<'t, Intents> {
+        self.table()
+    }
+
+    /// What owners take out of their repositories at this moment, by repository.
+    pub fn deletions(&self) -> TableRef<'t, Deletions> {
         self.table()
     }
 
@@ -205,6 +213,11 @@ impl<'t> Write<'t> {
 
     /// What the owners are about to commit.
     pub fn intents(&mut self) -> TableMut<'_, 't, Intents> {
+        self.table()
+    }
+
+    /// What owners take out of their repositories at this moment, by repository.
+    pub fn deletions(&mut self) -> TableMut<'_, 't, Deletions> {
         self.table()
     }
 

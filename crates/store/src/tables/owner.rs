@@ -175,3 +175,34 @@ impl TableMut<'_, '_, Intents> {
         Ok(intent.archive)
     }
 }
+
+/// Archives that an owner takes out of its repository's manifest at this moment. Written before that commit, so that nobody is told that one of them
+/// is kept; gone when their records are, or when the next opening of the repository has seen what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deletion {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// Archive ids, 64 hex digits each.
+    pub archives: Vec<String>,
+    /// Since when.
+    pub time: Timestamp,
+}
+
+impl Record for Deletion {
+    const KIND: u16 = kind::DELETION;
+    const NAME: &'static str = "deletion";
+    const VERSION: u16 = 1;
+}
+
+/// `deletions`: [`Deletion`] by repository.
+pub struct Deletions;
+
+impl Table for Deletions {
+    type Key = RepositoryName;
+    type Record = Deletion;
+    const NAME: &'static str = "deletions";
+    const NO_UNDO: Option<&'static str> = Some("a deletion is about one moment of its repository");
+    fn key(record: &Deletion) -> RepositoryName {
+        record.repository.clone()
+    }
+}

@@ -14,7 +14,7 @@ use model::{
     Action, Archive, BackupConfig, Client, ClientName, ConfigName, Connection, EncryptionMode, Job, JobState, Occurrence, Origin, Outcome,
     Policy, Recurrence, Repository, RepositoryName, Schedule, Settings, SkipReason, Timestamp, Trigger, TriggerId,
 };
-use store::{Intent, PreparedSession, Store};
+use store::{Deletion, Intent, PreparedSession, Store};
 use tempfile::TempDir;
 
 pub const T0: Timestamp = Timestamp(1_795_287_991_055_717);
@@ -137,6 +137,10 @@ pub fn session(hash: &str, job: u64) -> PreparedSession {
 
 pub fn intent(job: u64) -> Intent {
     Intent { archive: archive("main", "web1/etc", job, 0), removes: vec!["ef".repeat(32)], time: T0 }
+}
+
+pub fn deletion() -> Deletion {
+    Deletion { repository: "main".parse().unwrap(), archives: vec!["ef".repeat(32)], time: T0 }
 }
 
 pub fn schedule(name: &str) -> Schedule {

@@ -31,6 +31,23 @@ pub struct Found {
     more: u64,
     whole: u64,
     incomplete: Option<String>,
+    /// Nothing among them was not asked for.
+    is_exact: bool,
+}
+
+/// What is to be restored as far as it is known here, and whether that is exactly what the client's borg will restore. Else it is more than that:
+/// `--pattern` lines are borg's affair, and so are excludes that are not understood here.
+fn selected(restore: &Restore) -> Result<(Selection, bool), archive::Error> {
+    let none: &[&str] = &[];
+    let is_understood = |exclude: &&String| Selection::new(none, &[exclude], 0).is_ok();
+    let understood: Vec<&String> = restore.excludes.iter().filter(is_understood).collect();
+    let is_exact = restore.patterns.is_empty() && understood.len() == restore.excludes.len();
+    Ok((Selection::new(&restore.path_patterns(), &understood, 0)?, is_exact))
+}
+
+/// Whether reading everything before the client does tells what it will run into, and nothing else.
+pub fn is_exact(restore: &Restore) -> bool {
+    selected(restore).is_ok_and(|(_, is_exact)| is_exact)
 }
 
 /// Whether a client fails like this for whom a chunk cannot be read.
@@ -48,30 +65,39 @@ pub fn look(worker: &mut Worker, layout: &Layout, task: &Task, restore: &Restore
     worker.flush()?;
     let socket = layout.repository_socket(task.repository.name.as_str());
     let connect: Arc<Connect> = Arc::new(move || unix::socket::connect(&socket));
-    let paths = restore.path_patterns();
-    // What our patterns do not know is left out of less.
-    let mut selection =
-        Selection::new(&paths, &restore.excludes, 0).or_else(|_| Selection::new(&paths, &[] as &[&str], 0)).map_err(failed)?;
+    let (mut selection, is_exact) = selected(restore).map_err(failed)?;
     let until = Instant::now() + Duration::from_secs(task.total_seconds);
     let source = Source::open(connect, &restore.id).map_err(failed)?;
     let found =
         archive::damaged::unreadable(&source, &mut selection, &mut || worker.goes_on() && Instant::now() < until).map_err(failed)?;
-    let Some(Unreadable { paths, more, whole, incomplete }) = found else {
-        if let Some(by) = &worker.cancelled {
-            return Err(Failure::new(Cause::Cancelled { by: by.clone() }, format!("cancelled by {by}")).into());
-        }
-        let message = format!(
-            "archive {} is damaged, and reading it takes longer than {} seconds (total-seconds)",
-            restore.archive, task.total_seconds
-        );
-        return Err(Failure::new(Cause::TooSlow, message).into());
-    };
+    let Some(Unreadable { paths, more, whole, incomplete, forgotten }) = found else { return Err(stopped(worker, task, restore)) };
+    if forgotten > 0 {
+        worker.note(&format!("there was no memory for {forgotten} files that are not to be restored; hard links to them were not read"));
+    }
     paths.iter().take(LOGGED).for_each(|path| worker.note(&format!("damaged: {}", escape_bytes(path))));
     if paths.is_empty() && incomplete.is_none() {
         worker.note("everything that is to be restored can be read");
         return Ok(None);
     }
-    Ok(Some(Found { paths, more, whole, incomplete }))
+    Ok(Some(Found { paths, more, whole, incomplete, is_exact }))
+}
+
+/// Why the look was not taken to its end.
+fn stopped(worker: &mut Worker, task: &Task, restore: &Restore) -> Stop {
+    if worker.is_control_lost() {
+        if !worker.outlives {
+            return anyhow::anyhow!("borgcubed is gone").into();
+        }
+        log::warn!("borgcubed was stopped; the restore ends");
+        worker.lost = true;
+        return Failure::new(Cause::BorgcubedRestart, "borgcubed was stopped").into();
+    }
+    if let Some(by) = &worker.cancelled {
+        return Failure::new(Cause::Cancelled { by: by.clone() }, format!("cancelled by {by}")).into();
+    }
+    let message =
+        format!("archive {} is damaged, and reading it takes longer than {} seconds (total-seconds)", restore.archive, task.total_seconds);
+    Failure::new(Cause::TooSlow, message).into()
 }
 
 fn failed(error: archive::Error) -> Failure {
@@ -110,7 +136,8 @@ impl Found {
         let road = format!(
             "`borgcube archive extract {archive} --to DIR` on the server goes on behind damage and puts zeros in its place; `borgcube repository check {repository} --verify-data` finds all that is damaged"
         );
-        let of = if self.paths.is_empty() { String::new() } else { format!(": {}", self.names()) };
+        let more = if self.is_exact { "" } else { " (this may include files that were not asked for)" };
+        let of = if self.paths.is_empty() { String::new() } else { format!(": {}{more}", self.names()) };
         match (self.rest(restore), other) {
             (Err(why), _) => {
                 let message =
@@ -139,7 +166,7 @@ mod tests {
     use super::*;
 
     fn found(paths: &[&str]) -> Found {
-        Found { paths: paths.iter().map(|path| path.as_bytes().to_vec()).collect(), more: 0, whole: 7, incomplete: None }
+        Found { paths: paths.iter().map(|path| path.as_bytes().to_vec()).collect(), more: 0, whole: 7, incomplete: None, is_exact: true }
     }
 
     fn restore() -> Restore {
@@ -168,6 +195,47 @@ mod tests {
         let failure = some.failure("main", &restore(), "/root/x", Some(full));
         assert!(failure.cause == Cause::ClientEnospc && failure.message.contains("no room; besides, these are damaged"), "{failure:?}");
         assert!(found(&["x"; 9]).names().ends_with("and 4 more"));
+    }
+
+    #[test]
+    fn what_is_not_understood_leaves_the_rest_in_force() {
+        let exact = Restore { paths: vec!["etc".into()], excludes: vec!["*.o".into()], ..restore() };
+        assert!(is_exact(&exact) && is_exact(&restore()));
+        assert!(!is_exact(&Restore { patterns: vec!["- *.c".into()], ..exact.clone() }));
+        // Python has it, we have not.
+        let odd = Restore { excludes: vec!["re:(?=a)".into(), "*.o".into()], ..exact };
+        let (mut selection, is_exact) = selected(&odd).unwrap();
+        assert!(!is_exact);
+        let taken = ["etc/a.o", "etc/a.c", "var/a.c"].map(|path| selection.choose(path.as_bytes()).is_some());
+        assert_eq!(taken, [false, true, false]);
+        let found = Found { is_exact: false, ..found(&["etc/a.c"]) };
+        let message = found.failure("main", &odd, "/root/x", None).message;
+        assert!(message.contains("left out: etc/a.c (this may include files that were not asked for); everything else"), "{message}");
+    }
+
+    #[test]
+    fn a_look_that_is_stopped_says_by_whom() {
+        let cause = |outlives: bool, cancelled: Option<&str>, is_lost: bool| {
+            let (mut worker, mut task, end, _) = Worker::of_test();
+            worker.outlives = outlives;
+            task.total_seconds = 77;
+            if is_lost {
+                drop(end);
+                let event = worker.events.recv_timeout(Duration::from_secs(60)).unwrap();
+                worker.waiting.push_back(event);
+            }
+            worker.cancelled = cancelled.map(Into::into);
+            assert_eq!(worker.goes_on(), !is_lost && cancelled.is_none());
+            let stop = stopped(&mut worker, &task, &restore());
+            (matches!(stop, Stop::Broken(_)), if let Stop::Failed(failure) = stop { failure.line() } else { String::new() }, worker.lost)
+        };
+        let (is_broken, line, lost) = cause(true, None, true);
+        assert!(!is_broken && lost && line.starts_with("borgcubed-restart"), "{line}");
+        assert!(cause(false, None, true).0);
+        let (_, line, lost) = cause(true, Some("anna"), false);
+        assert!(!lost && line.contains("cancelled by anna"), "{line}");
+        let (_, line, _) = cause(true, None, false);
+        assert!(line.contains("longer than 77 seconds"), "{line}");
     }
 
     #[test]
