@@ -4,6 +4,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use testkit::Sshd;
 use testkit::borgs::Borg;
 use testkit::retry::retry_until;
 use testkit::system::TestSystem;
@@ -194,6 +195,41 @@ fn hooks_around_a_backup() {
         assert!(there.is_some(), "{end}: {}", fs::read_to_string(&marks).unwrap());
     }
     assert_eq!(scene.archives(), 2);
+}
+
+/// On the road of a permanent key, and on that of the worker's own connection.
+#[test]
+fn hooks_and_dumps_over_a_real_sshd() {
+    let scene = Scene::new(&Borg::debian().expect("the distribution's borg"));
+    let system = &scene.system;
+    let (mut there, mut here) = (Sshd::start(), Sshd::start());
+    let dump = system.join("dump");
+    fs::write(&dump, strange(3_000_000)).unwrap();
+    for client in ["by-key", "by-carrier"] {
+        let cache = format!("--remote-cache-dir={}", system.join(client).display());
+        match client {
+            "by-key" => system.add_ssh_client(client, &mut there, &mut here, &[&cache]),
+            _ => system.add_carrier_client(client, &mut there, &[&cache]),
+        }
+        let marks = system.join(format!("{client}.marks"));
+        let config = format!("{client}/all");
+        let streamed = format!("one.bin=cat '{}'", dump.display());
+        system.add_config(client, "all", "main", &["--dump", &streamed], &[&scene.source]);
+        system.cli_ok(&["dump", "add", &config, "two.bin", "--command", &format!("cat '{}'", dump.display()), "--spool"]);
+        let mark = |text: &str| format!("echo {text} >>'{}'", marks.display());
+        system.cli_ok(&["hook", "add", &config, "mark", "--before", &mark("before"), "--after", &mark("after $BORGCUBE_RESULT")]);
+        let job = wait_for_end(system, start(system, &config));
+        assert_eq!(text(&job, "state"), "done", "{client}: {job}");
+        assert_eq!(fs::read_to_string(&marks).unwrap(), "before\nafter success\n", "{client}");
+        let archive = text(&newest_archive(system), "name").to_owned();
+        for name in ["one.bin", "two.bin"] {
+            assert!(scene.content(&archive, &format!("borgcube-dumps/{name}")) == fs::read(&dump).unwrap(), "{name} {client}");
+        }
+        // A command that fails fails the job on this road as well.
+        system.cli_ok(&["dump", "edit", &config, "one.bin", "--command", "head -c 5000000 /dev/zero; exit 9"]);
+        assert_failed(&wait_for_end(system, start(system, &config)), "dump-failed");
+        assert_eq!(text(&newest_archive(system), "name"), archive, "{client}");
+    }
 }
 
 /// The script ends borg before there is an archive. Should there be one all the same, nobody takes it for a good one.

@@ -96,7 +96,13 @@ impl Scene {
 
     /// The next one asks for the archive, and hears which one it is.
     fn read(&self) -> UnixStream {
+        self.read_when(|| {})
+    }
+
+    /// As [`Scene::read`]; `before` happens while that one still waits for its answer.
+    fn read_when(&self, before: impl FnOnce()) -> UnixStream {
         let (mut stream, operation) = self.asked();
+        before();
         assert!(matches!(&operation, Operation::Read { archive } if archive == ARCHIVE), "{operation:?}");
         let readable = Readable {
             name: "a".into(),
@@ -149,10 +155,8 @@ fn import_begun() -> Scene {
         damage: None,
     };
     write_json(&mut stream, kind::REPORT, &Report::Foreign { archives: vec![foreign], next: None }).unwrap();
-    // The worker itself looks which archive it is, and hears nothing else of it.
-    let worker = scene.read();
-    assert!(scene.children().is_empty());
-    drop(worker);
+    // The worker itself looks which archive it is, and hears nothing else of it. Once it has heard that, it starts the confined process.
+    drop(scene.read_when(|| assert!(scene.children().is_empty())));
     scene
 }
 

@@ -296,7 +296,21 @@ impl TestSystem {
     pub fn add_ssh_client(&self, name: &str, there: &mut Sshd, here: &mut Sshd, options: &[&str]) {
         let proxy = programs().join("borgcube-proxy");
         let forced = format!("command=\"env BORGCUBE_STATE={} {}\",restrict", self.state().display(), proxy.display());
-        let (out, back) = (there.authorize(""), here.authorize(&forced));
+        let back = here.authorize(&forced);
+        let server = format!("--server={}:{}", here.destination(), here.port());
+        let rsh = format!("--client-rsh={}", here.rsh(&back));
+        self.add_client_behind(there, name, &[&[server.as_str(), rsh.as_str()], options].concat());
+    }
+
+    /// Tells BorgCube of a client behind a real sshd that has no road back: everything goes over the worker's own connections.
+    #[track_caller]
+    pub fn add_carrier_client(&self, name: &str, there: &mut Sshd, options: &[&str]) {
+        self.add_client_behind(there, name, &[&["--road=carrier"], options].concat());
+    }
+
+    #[track_caller]
+    fn add_client_behind(&self, there: &mut Sshd, name: &str, options: &[&str]) {
+        let out = there.authorize("");
         // The identity file has an option of its own in BorgCube.
         let words = there.ssh_options(&out);
         let words: Vec<_> = words.iter().filter(|word| *word != "-i" && !out.as_os_str().eq(word.as_str())).collect();
@@ -304,8 +318,6 @@ impl TestSystem {
         arguments.push(there.destination());
         arguments.extend(words.iter().map(|word| format!("--rsh-option={word}")));
         arguments.push(format!("--ssh-identity-file={}", out.display()));
-        arguments.push(format!("--server={}:{}", here.destination(), here.port()));
-        arguments.push(format!("--client-rsh={}", here.rsh(&back)));
         arguments.extend(options.iter().map(|word| (*word).to_owned()));
         self.cli_ok(&arguments);
     }
