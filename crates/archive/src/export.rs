@@ -29,6 +29,13 @@ pub(crate) static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 pub fn tar(source: &Source, selection: &mut Selection, out: impl Write, complain: &mut Complain<'_>) -> Result<Written> {
     let mut feed = Feed::open(source, selection, true)?;
     let mut tar = Tar::new(out);
+    let mut written = entries(&mut feed, &mut tar, complain)?;
+    written.bytes = tar.finish().map_err(Error::Output)?;
+    Ok(written)
+}
+
+/// Everything of a tar archive but its end: whoever has more to say may add it.
+pub fn entries<W: Write>(feed: &mut Feed<'_>, tar: &mut Tar<W>, complain: &mut Complain<'_>) -> Result<Written> {
     let mut written = Written::default();
     let failed = Error::Output;
     while let Some(chosen) = feed.next(complain)? {
@@ -40,14 +47,14 @@ pub fn tar(source: &Source, selection: &mut Selection, out: impl Write, complain
         written.items += 1;
         written.content += entry.size;
         if entry.size > 0 {
-            content(&mut feed, &chosen.item, entry.size, &mut tar, complain)?;
+            content(feed, &chosen.item, entry.size, tar, complain)?;
             tar.pad().map_err(failed)?;
         }
         if !feed.is_ready() {
             tar.flush().map_err(failed)?;
         }
     }
-    written.bytes = tar.finish().map_err(failed)?;
+    written.bytes = tar.written();
     Ok(written)
 }
 
@@ -178,27 +185,40 @@ impl Trouble {
     }
 }
 
-/// Writes the content of one file, up to the first piece that is missing. False if it is not there, or not whole.
-pub fn cat(source: &Source, path: &[u8], out: &mut impl Write, complain: &mut Complain<'_>) -> Result<bool> {
+/// The selection for [`file`]: what has exactly this path.
+pub fn file_selection(path: &[u8]) -> Result<Selection> {
     let nothing: [&[u8]; 0] = [];
-    let mut selection = Selection::new(&[[b"pf:", path].concat()], &nothing, 0)?;
-    let mut feed = Feed::open(source, &mut selection, true)?;
-    let Some(Chosen { item, body, .. }) = feed.next(complain)? else {
-        complain(Some(path), "the archive has no such file");
-        return Ok(false);
-    };
-    let what = match (Kind::of(&item), body) {
+    Selection::new(&[[b"pf:", path].concat()], &nothing, 0)
+}
+
+/// The one file of a feed over [`file_selection`], and the bytes of its content; or why there is none to be read.
+pub fn file(feed: &mut Feed<'_>, complain: &mut Complain<'_>) -> Result<std::result::Result<(Item, u64), &'static str>> {
+    let Some(Chosen { item, body, .. }) = feed.next(complain)? else { return Ok(Err("the archive has no such file")) };
+    Ok(Err(match (Kind::of(&item), body) {
         (Kind::File, Body::LinkTo(_)) => "what it is a hard link to is not in the archive",
-        (Kind::File, _) => return pour(&mut feed, &item, out, complain),
+        (Kind::File, Body::Chunks(chunks)) => return Ok(Ok((item, chunks.iter().map(|chunk| u64::from(chunk.size)).sum()))),
+        (Kind::File, Body::Itself) => return Ok(Ok((item, 0))),
         (Kind::Directory, _) => "it is a directory",
         (Kind::Link, _) => "it is a symbolic link; name the file that it leads to",
         _ => "it has no content: it is no file",
-    };
-    complain(Some(path), what);
-    Ok(false)
+    }))
 }
 
-fn pour(feed: &mut Feed<'_>, item: &Item, out: &mut impl Write, complain: &mut Complain<'_>) -> Result<bool> {
+/// Writes the content of one file, up to the first piece that is missing. False if it is not there, or not whole.
+pub fn cat(source: &Source, path: &[u8], out: &mut impl Write, complain: &mut Complain<'_>) -> Result<bool> {
+    let mut selection = file_selection(path)?;
+    let mut feed = Feed::open(source, &mut selection, true)?;
+    match file(&mut feed, complain)? {
+        Ok((item, _)) => pour(&mut feed, &item, out, complain),
+        Err(what) => {
+            complain(Some(path), what);
+            Ok(false)
+        }
+    }
+}
+
+/// Writes the content of what [`file`] has found, up to the first piece that is missing. False if it is not whole.
+pub fn pour(feed: &mut Feed<'_>, item: &Item, out: &mut impl Write, complain: &mut Complain<'_>) -> Result<bool> {
     let mut at = 0_u64;
     while let Some((_, chunk)) = feed.chunk(complain)? {
         match chunk {

@@ -8,6 +8,7 @@ use model::Failure;
 use std::fmt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use model::web_user::Credential;
 use wire::maintenance::{Maintain, Operation};
 use wire::reading::{Readable, kind as reading};
 use wire::session::{VERSION, kind, read_json, write_json};
@@ -17,7 +18,7 @@ use wire::{WireError, frame};
 pub type Connect = dyn Fn() -> unix::Result<UnixStream> + Send + Sync;
 
 /// Gives a connection on which the archive was asked for, by what it is called here.
-type Asked = dyn Fn(&str) -> Result<UnixStream> + Send + Sync;
+pub type Asked = dyn Fn(&str) -> Result<UnixStream> + Send + Sync;
 
 /// An archive that can be read.
 #[derive(Clone)]
@@ -48,7 +49,9 @@ impl Source {
         Source::from(Arc::new(move |_| connect().map_err(Error::Connect)), id)
     }
 
-    fn from(asked: Arc<Asked>, archive: &str) -> Result<Source> {
+    /// For whoever asks in a way of its own, or may want to end this: an error of `asked` that is neither [`Error::Connect`] nor
+    /// [`Error::Unreachable`] is not tried again.
+    pub fn from(asked: Arc<Asked>, archive: &str) -> Result<Source> {
         let (_, readable, packed) = greet(&*asked, archive)?;
         let metadata = Arc::new(Metadata::parse(&packed)?);
         let key = Arc::new(id_key(&readable)?);
@@ -65,6 +68,13 @@ impl Source {
 pub fn ask(mut stream: UnixStream, archive: &str) -> Result<UnixStream> {
     let request = Maintain { version: VERSION, operation: Operation::Read { archive: archive.to_owned() } };
     write_json(&mut stream, kind::MAINTAIN, &request).map_err(broken)?;
+    Ok(stream)
+}
+
+/// The same on behalf of a person, for the status daemon, which may read nothing itself.
+pub fn ask_for(mut stream: UnixStream, archive: &str, credential: &Credential) -> Result<UnixStream> {
+    let operation = Operation::ReadFor { archive: archive.to_owned(), credential: credential.clone() };
+    write_json(&mut stream, kind::MAINTAIN, &Maintain { version: VERSION, operation }).map_err(broken)?;
     Ok(stream)
 }
 

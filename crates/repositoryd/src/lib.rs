@@ -9,6 +9,7 @@
 //! Threads: one accepts, one per connection (session or worker) checks and encrypts, one writes. The writing one alone has the
 //! repository, its manifest and its commits; everybody else sends it requests, and what was sent first is stored first.
 
+mod behalf;
 mod cli;
 mod collection;
 mod commit;

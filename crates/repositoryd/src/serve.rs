@@ -255,10 +255,10 @@ fn connection(owner: &Owner, mut stream: UnixStream, said: &[u8]) -> Result<(), 
         kind::OPEN | kind::ACCUSE => Err(WireError::Malformed("a process that is no session asked for one".into())),
         kind::PREPARE | kind::FINISH if visitor.works => worker::run(owner, stream, first, payload),
         kind::PREPARE | kind::FINISH => Err(WireError::Malformed("a process that is no worker's asked for a session".into())),
-        kind::MAINTAIN if visitor.works => {
+        kind::MAINTAIN if visitor.works || visitor.reads_for => {
             owner.maintaining.fetch_add(1, Ordering::SeqCst);
             let _counted = Counted(&owner.maintaining);
-            maintenance::run(owner, stream, &payload)
+            maintenance::run(owner, stream, &payload, visitor)
         }
         kind::MAINTAIN => Err(WireError::Malformed("a process of another user asked for maintenance".into())),
         other => Err(WireError::Malformed(format!("a connection began with a frame of type {other}"))),

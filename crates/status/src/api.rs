@@ -28,7 +28,7 @@ pub fn document() -> String {
     let g = &mut generator;
     add::<Dashboard>(&mut paths, g, "/dashboard", "What people look at every morning", &[]);
     add::<ClientsPage>(&mut paths, g, "/clients", "All clients", &[]);
-    add::<ClientPage>(&mut paths, g, "/clients/{name}", "One client", &[]);
+    add::<ClientPage>(&mut paths, g, "/clients/{name}", "One client", &[BEFORE]);
     add::<RepositoriesPage>(&mut paths, g, "/repositories", "All repositories", &[]);
     add::<RepositoryPage>(&mut paths, g, "/repositories/{name}", "One repository", &[]);
     add::<JobsPage>(&mut paths, g, "/jobs", "Jobs, the newest first", &[STATE, KIND, CLIENT, REPOSITORY, CONFIG, LABEL, BEFORE, LIMIT]);
@@ -47,6 +47,14 @@ pub fn document() -> String {
         json!({ "get": {
             "summary": "Server-sent events: job, progress, repository, schedules, borgcubed, resync",
             "responses": { "200": { "description": "For as long as the connection lasts", "content": { "text/event-stream": {} } } }
+        } }),
+    );
+    paths.insert(
+        "/socket".into(),
+        json!({ "get": {
+            "summary": "A WebSocket with the same events, each a JSON object of id (not of all), event and data",
+            "parameters": [{ "name": "after", "in": "query", "description": "The id of the last event that was seen", "schema": { "type": "string" } }],
+            "responses": { "101": { "description": "For as long as the connection lasts" }, "403": { "description": "A page of another server" }, "426": { "description": "No handshake" } }
         } }),
     );
     let mut schemas = generator.take_definitions(true);

@@ -34,6 +34,11 @@ impl Hosts {
         Ok(Hosts(LOOPBACK.into_iter().map(str::to_owned).chain(names.iter().map(|name| name.to_ascii_lowercase())).collect()))
     }
 
+    /// Those of this machine.
+    fn of_this_machine() -> Hosts {
+        Hosts(LOOPBACK.into_iter().map(str::to_owned).collect())
+    }
+
     /// Whether a Host header names one of them, with any port.
     #[must_use]
     pub fn allows(&self, host: &str) -> bool {
@@ -89,6 +94,20 @@ pub fn check(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> 
     Ok(())
 }
 
+/// Whether the page that sent this request is one of ours, as browsers say in its Origin. Who says nothing is no page.
+#[must_use]
+pub fn is_own_origin(hosts: &Hosts, headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    match (authority, host) {
+        (Some(authority), Some(host)) if authority.eq_ignore_ascii_case(host) => true,
+        // A web server before us may call us by another name than the one that browsers know; but this machine's own names are anybody's on it.
+        (Some(authority), _) => hosts.allows(authority) && !Hosts::of_this_machine().allows(authority),
+        _ => false,
+    }
+}
+
 /// Puts into an answer what every answer has.
 pub fn harden(headers: &mut HeaderMap) {
     let all = [
@@ -122,6 +141,25 @@ mod tests {
             assert!(!hosts.allows(bad), "{bad}");
         }
         assert!(Hosts::new(&["a b".into()]).is_err());
+    }
+
+    #[test]
+    fn pages_of_ours_and_of_others() {
+        let hosts = Hosts::new(&["backup.example.net".into()]).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, HeaderValue::from_static("127.0.0.1:8420"));
+        assert!(is_own_origin(&hosts, &headers));
+        for (origin, is_own) in [
+            ("http://127.0.0.1:8420", true),
+            ("https://backup.example.net", true),
+            ("http://127.0.0.1:3000", false),
+            ("http://localhost", false),
+            ("https://evil.example", false),
+            ("null", false),
+        ] {
+            headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
+            assert_eq!(is_own_origin(&hosts, &headers), is_own, "{origin}");
+        }
     }
 
     #[test]

@@ -29,8 +29,10 @@ const MAX_RUNNING: usize = 10_000;
 pub struct Frame {
     /// Its number; None: a comment or progress, which nobody has to catch up with.
     pub number: Option<u64>,
-    /// Its bytes.
+    /// Its bytes as a server-sent event.
     pub bytes: Bytes,
+    /// The same as a message of a WebSocket, in JSON. None: nothing that is of use there.
+    pub message: Option<Bytes>,
 }
 
 /// What is known of what runs now.
@@ -63,7 +65,7 @@ pub struct Hub {
 /// What a new viewer gets first.
 pub struct Joined {
     /// Frames that were missed.
-    pub first: Vec<Bytes>,
+    pub first: Vec<Frame>,
     /// Everything after them.
     pub rest: broadcast::Receiver<Frame>,
 }
@@ -109,7 +111,7 @@ impl Hub {
         let state = self.state();
         // Under the lock: no event falls between what was kept and what comes.
         let rest = self.channel.subscribe();
-        let mut first = vec![Bytes::from_static(b"retry: 3000\n\n")];
+        let mut first = vec![comment(b"retry: 3000\n\n")];
         let connected = Connected { connected: state.live.connected, trouble: state.live.trouble.as_deref() };
         first.push(frame(None, "borgcubed", &connected));
         if let Some(seen) = last_seen {
@@ -117,7 +119,7 @@ impl Hub {
             let oldest = state.kept.front().and_then(|frame| frame.number).unwrap_or(state.last + 1);
             match seen {
                 Some(seen) if seen + 1 >= oldest && seen <= state.last => {
-                    first.extend(state.kept.iter().filter(|frame| frame.number > Some(seen)).map(|frame| frame.bytes.clone()));
+                    first.extend(state.kept.iter().filter(|frame| frame.number > Some(seen)).cloned());
                 }
                 _ => first.push(resync()),
             }
@@ -142,7 +144,7 @@ impl Hub {
         loop {
             ticks.tick().await;
             // Nobody listens: nobody minds.
-            let _ = self.channel.send(Frame { number: None, bytes: Bytes::from_static(b": alive\n\n") });
+            let _ = self.channel.send(comment(b": alive\n\n"));
         }
     }
 
@@ -170,7 +172,7 @@ impl Hub {
         });
         self.publish("borgcubed", &Connected { connected: true, trouble: None });
         // What happened meanwhile nobody has told.
-        let _ = self.channel.send(Frame { number: None, bytes: resync() });
+        let _ = self.channel.send(resync());
     }
 
     fn lost(&self, trouble: &Trouble) {
@@ -201,7 +203,7 @@ impl Hub {
                     }
                 });
                 let moved = Moved { job: *job, progress: ProgressView::of(progress) };
-                let _ = self.channel.send(Frame { number: None, bytes: frame(None, "progress", &moved) });
+                let _ = self.channel.send(frame(None, "progress", &moved));
             }
             Event::Job(job) => {
                 if job.state.is_final() || job.state == JobState::JobCreated {
@@ -220,7 +222,7 @@ impl Hub {
         let mut state = self.state();
         state.last += 1;
         let number = state.last;
-        let sent = Frame { number: Some(number), bytes: frame(Some((self.epoch, number)), name, data) };
+        let sent = frame(Some((self.epoch, number)), name, data);
         if state.kept.len() == KEPT {
             state.kept.pop_front();
         }
@@ -237,15 +239,26 @@ impl Default for Hub {
 
 /// Look at everything anew: some events were missed.
 #[must_use]
-pub fn resync() -> Bytes {
-    Bytes::from_static(b"event: resync\ndata: {}\n\n")
+pub fn resync() -> Frame {
+    let message = Bytes::from_static(br#"{"event":"resync","data":{}}"#);
+    Frame { number: None, bytes: Bytes::from_static(b"event: resync\ndata: {}\n\n"), message: Some(message) }
 }
 
-/// An event in the form of server-sent events (WHATWG HTML, 9.2). JSON has no line breaks of its own.
-fn frame(id: Option<(u64, u64)>, name: &str, data: &impl Serialize) -> Bytes {
+/// Of use to those who read the stream of events only.
+fn comment(bytes: &'static [u8]) -> Frame {
+    Frame { number: None, bytes: Bytes::from_static(bytes), message: None }
+}
+
+/// An event in the form of server-sent events (WHATWG HTML, 9.2), and as one JSON object. JSON has no line breaks of its own.
+fn frame(id: Option<(u64, u64)>, name: &str, data: &impl Serialize) -> Frame {
     let data = serde_json::to_string(data).unwrap_or_else(|_| "null".to_owned());
-    let id = id.map_or_else(String::new, |(epoch, number)| format!("id: {epoch}-{number}\n"));
-    Bytes::from(format!("{id}event: {name}\ndata: {data}\n\n"))
+    let line = id.map_or_else(String::new, |(epoch, number)| format!("id: {epoch}-{number}\n"));
+    let field = id.map_or_else(String::new, |(epoch, number)| format!("\"id\":\"{epoch}-{number}\","));
+    Frame {
+        number: id.map(|(_, number)| number),
+        bytes: Bytes::from(format!("{line}event: {name}\ndata: {data}\n\n")),
+        message: Some(Bytes::from(format!("{{{field}\"event\":\"{name}\",\"data\":{data}}}"))),
+    }
 }
 
 #[cfg(test)]
@@ -257,8 +270,8 @@ mod tests {
         Event::Job(Box::new(job))
     }
 
-    fn texts(first: &[Bytes]) -> Vec<String> {
-        first.iter().map(|bytes| String::from_utf8(bytes.to_vec()).unwrap()).collect()
+    fn texts(first: &[Frame]) -> Vec<String> {
+        first.iter().map(|frame| String::from_utf8(frame.bytes.to_vec()).unwrap()).collect()
     }
 
     #[test]
@@ -288,8 +301,12 @@ mod tests {
         let mut joined = hub.join(None);
         let path = "a\nevent: job\ndata: {}\n\n</script>".to_owned();
         hub.happened(&Event::Progress { job: 1, progress: Progress { path, ..Progress::default() } });
-        let bytes = joined.rest.try_recv().unwrap().bytes;
-        assert_eq!(bytes.iter().filter(|b| **b == b'\n').count(), 3);
+        let sent = joined.rest.try_recv().unwrap();
+        assert_eq!(sent.bytes.iter().filter(|b| **b == b'\n').count(), 3);
+        // The same is told to everybody.
+        let message: serde_json::Value = serde_json::from_slice(&sent.message.unwrap()).unwrap();
+        let data = String::from_utf8(sent.bytes.to_vec()).unwrap().lines().nth(1).unwrap()["data: ".len()..].to_owned();
+        assert_eq!((message["event"].as_str(), message["data"].to_string()), (Some("progress"), data.parse::<serde_json::Value>().unwrap().to_string()));
         assert_eq!(hub.live().progress.len(), 1);
     }
 }

@@ -14,6 +14,7 @@
 
 pub mod address;
 pub mod api;
+pub mod browse;
 pub mod cli;
 pub mod control;
 pub mod figures;
@@ -24,6 +25,7 @@ pub mod query;
 pub mod render;
 pub mod routes;
 pub mod serve;
+pub mod socket;
 pub mod source;
 pub mod text;
 pub mod view;

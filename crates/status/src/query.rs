@@ -72,6 +72,15 @@ impl Query {
     }
 }
 
+impl Query {
+    /// The same query without one parameter: the address of the first page.
+    #[must_use]
+    pub fn without(&self, name: &str) -> String {
+        let others = self.0.iter().filter(|(known, _)| *known != name);
+        format!("?{}", form_urlencoded::Serializer::new(String::new()).extend_pairs(others).finish())
+    }
+}
+
 /// A name in a path as what it should be: what is no valid name does not exist.
 pub fn named<T: FromStr>(what: &str, text: &str) -> Result<T, Unanswered> {
     text.parse().map_err(|_| Unanswered::NotFound(format!("there is no {what} of that name")))
@@ -90,6 +99,8 @@ mod tests {
         assert!(query.get::<u64>("client").is_err());
         assert_eq!(query.text("x"), Some("<b> 1"));
         assert_eq!(query.with("before", "3&4"), "?client=web1&x=%3Cb%3E+1&before=3%264");
+        let paged = Query::parse("before=3&client=a%26b");
+        assert_eq!((paged.without("before").as_str(), Query::parse("before=3").without("before").as_str()), ("?client=a%26b", "?"));
         assert!(Query::parse("limit=0").limit(50, 500).is_err());
         assert_eq!(Query::parse("limit=7").limit(50, 500).unwrap(), 7);
     }

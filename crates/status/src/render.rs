@@ -12,7 +12,7 @@ use serde::Serialize;
 use std::convert::Infallible;
 
 /// What answers consist of.
-pub type Body = BoxBody<Bytes, Infallible>;
+pub type Body = BoxBody<Bytes, std::io::Error>;
 /// An answer.
 pub type Answer = Response<Body>;
 
@@ -33,7 +33,13 @@ pub const HTML: &str = "text/html; charset=utf-8";
 /// An answer of bytes that are there.
 #[must_use]
 pub fn whole(status: StatusCode, kind: &'static str, bytes: impl Into<Bytes>) -> Answer {
-    answer(status, kind, Full::new(bytes.into()).boxed())
+    answer(status, kind, unfailing(Full::new(bytes.into())))
+}
+
+/// A body that does not break off.
+#[must_use]
+pub fn unfailing(body: impl hyper::body::Body<Data = Bytes, Error = Infallible> + Send + Sync + 'static) -> Body {
+    body.map_err(|never| match never {}).boxed()
 }
 
 /// An answer with any body.

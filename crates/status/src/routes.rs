@@ -5,13 +5,13 @@ use crate::guard::{self, Hosts, Refused};
 use crate::hub::{Hub, resync};
 use crate::query::{Query, Unanswered, named};
 use crate::render::{self, Answer, Form, JSON};
-use crate::serve::Limits;
+use crate::serve::{Connection, Limits};
 use crate::source::Source;
 use crate::view::{
     About, ArchivePage, ArchivesPage, ClientPage, ClientsPage, Context, Dashboard, Health, JobPage, JobsPage, LogPage, PoliciesPage,
     PolicyPage, RepositoriesPage, RepositoryPage, SchedulesPage,
 };
-use crate::{api, metrics};
+use crate::{api, metrics, socket};
 use http_body_util::BodyExt;
 use http_body_util::channel::Channel;
 use hyper::body::{Bytes, Incoming};
@@ -21,7 +21,7 @@ use model::Timestamp;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use wire::control::ErrorKind;
 
 /// Files that do not change while we run.
@@ -30,6 +30,9 @@ const STATIC: [(&str, &str, &str); 3] = [
     ("live.js", "text/javascript; charset=utf-8", include_str!("../static/live.js")),
     ("icon.svg", "image/svg+xml", include_str!("../static/icon.svg")),
 ];
+
+/// Where live events come over a WebSocket.
+const SOCKET: &str = "/api/v1/socket";
 
 /// Everything that answers need.
 pub struct App {
@@ -57,20 +60,21 @@ pub struct App {
 
 impl App {
     /// The answer to any request.
-    pub async fn answer(self: Arc<App>, request: Request<Incoming>) -> Answer {
+    pub async fn answer(self: Arc<App>, mut request: Request<Incoming>) -> Answer {
         let path = request.uri().path().to_owned();
         let form = if path.starts_with("/api/") || path.starts_with(guard::TRIGGER) { Form::Json } else { Form::Html };
         let head = request.method() == Method::HEAD;
         let mut answer = match guard::check(&self.hosts, request.method(), request.uri(), request.headers()) {
+            Ok(()) if path == SOCKET => self.socket(&mut request),
             Ok(()) => match Arc::clone(&self).route(&path, form, &request, head).await {
                 Ok(answer) => answer,
                 Err(why) => render::unanswered(form, &why),
             },
             Err(refused) => refuse(form, refused),
         };
-        if let Some(length) = hyper::body::Body::size_hint(answer.body()).exact().filter(|_| head) {
+        if let Some(length) = hyper::body::Body::size_hint(answer.body()).exact().filter(|_| head && !answer.headers().contains_key(header::CONTENT_LENGTH)) {
             answer.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-            *answer.body_mut() = http_body_util::Empty::new().boxed();
+            *answer.body_mut() = render::unfailing(http_body_util::Empty::new());
         }
         answer
     }
@@ -112,7 +116,7 @@ impl App {
             match segments.as_slice() {
                 ["dashboard"] => render::view(form, &Dashboard::new(c)?),
                 ["clients"] => render::view(form, &ClientsPage::new(c)?),
-                ["clients", name] => render::view(form, &ClientPage::new(c, &named("client", name)?)?),
+                ["clients", name] => render::view(form, &ClientPage::new(c, &named("client", name)?, query)?),
                 ["repositories"] => render::view(form, &RepositoriesPage::new(c)?),
                 ["repositories", name] => render::view(form, &RepositoryPage::new(c, &named("repository", name)?)?),
                 ["jobs"] => render::view(form, &JobsPage::new(c, query)?),
@@ -184,23 +188,62 @@ impl App {
         render::whole(status, JSON, serde_json::to_vec(&health).unwrap_or_default())
     }
 
+    /// The same events over a WebSocket.
+    fn socket(&self, request: &mut Request<Incoming>) -> Answer {
+        let accept = match socket::check(&self.hosts, request.headers()) {
+            Ok(accept) => accept,
+            Err(socket::Refused::Origin) => {
+                return render::error(Form::Json, StatusCode::FORBIDDEN, "a page of another server may not listen here");
+            }
+            Err(socket::Refused::NoHandshake) => {
+                let sentence = "here is a WebSocket (RFC 6455, version 13); /api/v1/events has the same for those who speak HTTP only";
+                let mut answer = render::error(Form::Json, StatusCode::UPGRADE_REQUIRED, sentence);
+                answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+                answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+                return answer;
+            }
+        };
+        let (place, accept) = match (self.viewer(), HeaderValue::try_from(accept)) {
+            (Ok(place), Ok(accept)) => (place, accept),
+            (Err(why), _) => return render::unanswered(Form::Json, &why),
+            (_, Err(e)) => return render::unanswered(Form::Json, &Unanswered::Internal(e.to_string())),
+        };
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        let joined = self.hub.join(query.text("after"));
+        // The connection counts for as long as it is one.
+        let connection = request.extensions_mut().remove::<Connection>();
+        let upgrade = hyper::upgrade::on(request);
+        tokio::spawn(socket::converse(upgrade, joined, self.stopping.clone(), (place, connection)));
+        let mut answer = render::answer(StatusCode::SWITCHING_PROTOCOLS, JSON, render::unfailing(http_body_util::Empty::new()));
+        let headers = answer.headers_mut();
+        headers.remove(header::CONTENT_TYPE);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        answer
+    }
+
+    /// A place among the viewers.
+    fn viewer(&self) -> Result<OwnedSemaphorePermit, Unanswered> {
+        Arc::clone(&self.viewers).try_acquire_owned().map_err(|_| {
+            Unanswered::Unavailable(format!("{} viewers already look at live events; pages work without them", self.limits.viewers))
+        })
+    }
+
     /// Server-sent events, for as long as somebody looks.
     fn events(self: Arc<App>, request: &Request<Incoming>, head: bool) -> Result<Answer, Unanswered> {
         const KIND: &str = "text/event-stream";
         if head {
             return Ok(render::whole(StatusCode::OK, KIND, Bytes::new()));
         }
-        let Ok(place) = Arc::clone(&self.viewers).try_acquire_owned() else {
-            let sentence = format!("{} viewers already look at live events; pages work without them", self.limits.viewers);
-            return Err(Unanswered::Unavailable(sentence));
-        };
+        let place = self.viewer()?;
         let last_seen = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
         let mut joined = self.hub.join(last_seen);
         let (mut sender, body) = Channel::<Bytes, std::convert::Infallible>::new(2);
         let mut stopping = self.stopping.clone();
         tokio::spawn(async move {
-            for bytes in joined.first {
-                if sender.send_data(bytes).await.is_err() {
+            for frame in joined.first {
+                if sender.send_data(frame.bytes).await.is_err() {
                     return;
                 }
             }
@@ -212,7 +255,7 @@ impl App {
                 let bytes = match received {
                     Ok(frame) => frame.bytes,
                     // Too slow for all of it; the present state is what matters.
-                    Err(RecvError::Lagged(_)) => resync(),
+                    Err(RecvError::Lagged(_)) => resync().bytes,
                     Err(RecvError::Closed) => return,
                 };
                 let sent = tokio::select! {
@@ -229,7 +272,7 @@ impl App {
             let _held = &place;
             frame
         });
-        let mut answer = render::answer(StatusCode::OK, KIND, body.boxed());
+        let mut answer = render::answer(StatusCode::OK, KIND, render::unfailing(body));
         // nginx holds back what is not said to be a stream.
         answer.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
         answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));

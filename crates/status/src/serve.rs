@@ -159,14 +159,20 @@ async fn accept(listener: Accepting, app: Arc<App>, connections: Arc<Semaphore>,
     }
 }
 
+/// A place among the connections, for those requests that outlive HTTP.
+#[derive(Debug, Clone)]
+pub struct Connection(#[expect(dead_code, reason = "held, not looked at")] Arc<OwnedSemaphorePermit>);
+
 async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     app: Arc<App>,
     mut stopping: watch::Receiver<bool>,
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 ) {
-    let service = service_fn(move |request: Request<Incoming>| {
+    let place = Connection(Arc::new(permit));
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let app = Arc::clone(&app);
+        request.extensions_mut().insert(place.clone());
         async move { Ok::<_, Infallible>(app.answer(request).await) }
     });
     let connection = http1::Builder::new()
@@ -174,7 +180,8 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD_SIZE)
         .max_headers(64)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -1,6 +1,7 @@
 //! What a person asks a repository's owner for, besides backups: deleting archives, compacting, checking, and lending the repository to
 //! another borg. The locking table in `docs/locking.md` says what of it goes on beside what.
 
+use model::web_user::Credential;
 use crate::importing::{Take, Unusable};
 use model::Timestamp;
 use model::check::{CheckPlan, Coverage, Damage, DamagedFiles};
@@ -67,6 +68,13 @@ pub enum Operation {
     Read {
         /// Its name, its id, or the beginning of its id (at least 8 digits).
         archive: String,
+    },
+    /// The same on behalf of a person, who needs the role of an operator, and the setting `web-downloads`: all that the status daemon may ask for.
+    ReadFor {
+        /// As above.
+        archive: String,
+        /// Who it is; the owner itself compares that with the database.
+        credential: Credential,
     },
     /// Say which archives of the manifest have no record, some at a time.
     Foreign {
@@ -239,6 +247,7 @@ mod tests {
             Operation::NoteFiles { files: vec![("00".into(), DamagedFiles { paths: vec!["etc/x".into()], more: 1, incomplete: None })] },
             Operation::Release { wait_seconds: 5 },
             Operation::Read { archive: "a".into() },
+            Operation::ReadFor { archive: "a".into(), credential: Credential::Token { token: "00".into() } },
             Operation::Foreign { after: Some("00".into()) },
             Operation::Import(Box::new(Take {
                 name: "a".into(),

@@ -19,6 +19,7 @@ use crate::lending::{self, is_gone};
 use crate::orphans;
 use crate::owner::Owner;
 use crate::upkeep::{Attached, Collected, Upkeep};
+use crate::visitors::Visitor;
 use crate::writer::{Reply, Request};
 use borg::Id;
 use model::check::CheckPlan;
@@ -42,10 +43,15 @@ const COMMIT_AFTER: u64 = 50_000;
 const NEWS: Duration = Duration::from_millis(200);
 
 /// Serves a connection whose first frame was [`kind::MAINTAIN`].
-pub fn run(owner: &Owner, mut stream: UnixStream, payload: &[u8]) -> Result<(), WireError> {
+pub fn run(owner: &Owner, mut stream: UnixStream, payload: &[u8], visitor: Visitor) -> Result<(), WireError> {
     let Maintain { version, operation } = read_json(payload)?;
     if version != VERSION {
         let failure = internal("this program and the owner are of different versions of BorgCube; restart it completely");
+        return write_json(&mut stream, kind::FAILED, &failure);
+    }
+    if !visitor.works && !matches!(operation, Operation::ReadFor { .. }) {
+        log::warn!("the status daemon asked for something else than to read on behalf of a person, which is refused: is it still what it was?");
+        let failure = internal("the status daemon may read on behalf of a person, and nothing else");
         return write_json(&mut stream, kind::FAILED, &failure);
     }
     let work = Work { owner, stream: stream.try_clone()?, told: Cell::new(Instant::now()) };
@@ -57,7 +63,8 @@ pub fn run(owner: &Owner, mut stream: UnixStream, payload: &[u8]) -> Result<(), 
         Operation::NoteFiles { files } => damage::note_files(owner, files),
         Operation::Delete { archives, dry_run } => work.alone("a delete", || delete::delete(&work, &archives, dry_run)),
         Operation::DeleteDue { archives, compact } => work.alone("a prune", || prune::prune(&work, &archives, compact)),
-        Operation::Read { archive } => return read::run(&work, &archive),
+        Operation::Read { archive } => return read::run(&work, &archive, None),
+        Operation::ReadFor { archive, credential } => return read::run(&work, &archive, Some(&credential)),
         Operation::Foreign { after } => foreign::foreign(&work, after.as_deref()),
         Operation::Import(take) => import::run(&work, &take),
         Operation::ExportKey => export_key::export(&work),

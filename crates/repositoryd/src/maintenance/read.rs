@@ -4,6 +4,7 @@
 //! else has the key). Which ids are asked for is the reader's affair, as long as they are the archive's.
 
 use super::{Stop, Work};
+use crate::behalf;
 use crate::failures::{ending, internal, of_repository, of_store};
 use crate::opening::Opening;
 use crate::upkeep::Attached;
@@ -20,6 +21,7 @@ use std::os::fd::AsFd;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
 use store::ArchiveKey;
+use model::web_user::Credential;
 use wire::reading::{Lacking, MAX_FETCH, Readable, Reason, kind as reading};
 use wire::session::{Reference, decode_ids, kind, write_json};
 use wire::{WireError, frame};
@@ -33,14 +35,14 @@ const BUFFER: usize = 64 << 10;
 /// Fewer digits of an id may mean anything.
 const SHORTEST_ID: usize = 8;
 
-/// Serves a connection until whoever reads closes it.
-pub fn run(work: &Work<'_>, archive: &str) -> Result<(), WireError> {
+/// Serves a connection until whoever reads closes it. `behalf`: of somebody who reads through the status daemon, as long as that is allowed.
+pub fn run(work: &Work<'_>, archive: &str, behalf: Option<&Credential>) -> Result<(), WireError> {
     let mut output = work.stream.try_clone()?;
-    let served = begin(work, archive).and_then(|(mut reading, readable, packed)| {
+    let served = begin(work, archive, behalf).and_then(|(mut reading, readable, packed)| {
         told(write_json(&mut output, reading::READABLE, &readable))?;
         told(frame::write(&mut output, reading::METADATA, &[&packed]))?;
         drop(packed);
-        reading.serve(work)
+        reading.serve(work, behalf)
     });
     match served {
         Ok(()) | Err(Stop::Gone) => Ok(()),
@@ -83,7 +85,8 @@ pub(super) enum Answer {
     Lacking(Id, Reason, String),
 }
 
-fn begin(work: &Work<'_>, wanted: &str) -> Result<(Reading, Readable, Vec<u8>), Stop> {
+fn begin(work: &Work<'_>, wanted: &str, behalf: Option<&Credential>) -> Result<(Reading, Readable, Vec<u8>), Stop> {
+    let reader = behalf.map(|credential| behalf::admit(work.owner, credential)).transpose()?;
     let _inside = pass(work)?;
     let attached = work.attach()?;
     let (name, id) = find_archive(work, &attached, wanted)?;
@@ -104,7 +107,8 @@ fn begin(work: &Work<'_>, wanted: &str) -> Result<(Reading, Readable, Vec<u8>), 
         key_type: opening.key.key_type().byte(),
         id_key: crate::viewlist::hex(opening.key.id_key()),
     };
-    log::info!("archive {} is being read", unix::logging::escape(&name));
+    let by = reader.map_or_else(String::new, |name| format!(" by web:{name}"));
+    log::info!("archive {} is being read{by}", unix::logging::escape(&name));
     Ok((Reading { id, name, opening: Arc::downgrade(opening), scope }, readable, packed))
 }
 
@@ -189,7 +193,7 @@ pub(super) fn look_up(work: &Work<'_>, opening: &Arc<Opening>, id: &Id) -> Resul
 }
 
 impl Reading {
-    fn serve(&mut self, work: &Work<'_>) -> Result<(), Stop> {
+    fn serve(&mut self, work: &Work<'_>, behalf: Option<&Credential>) -> Result<(), Stop> {
         let mut input = &work.stream;
         let mut output = BufWriter::with_capacity(BUFFER, &work.stream);
         let mut payload = vec![];
@@ -206,6 +210,10 @@ impl Reading {
             let ids = decode_ids(&payload).map_err(|e| Stop::from(internal(e.to_string())))?;
             if ids.len() > MAX_FETCH {
                 return Err(internal(format!("a reader asked for {} objects at once", ids.len())).into());
+            }
+            // Whoever may not any more gets nothing more.
+            if let Some(credential) = behalf {
+                behalf::admit(work.owner, credential)?;
             }
             let mut rest = ids.into_iter().map(Id).peekable();
             while rest.peek().is_some() {

@@ -96,13 +96,18 @@ pub struct ArchivesPage {
 }
 
 /// A place in the list, as it travels in an address: `TIME.REPOSITORY.ID`.
-fn cursor(text: &str) -> Result<(Timestamp, ArchiveKey), Unanswered> {
+pub(super) fn cursor(text: &str) -> Result<(Timestamp, ArchiveKey), Unanswered> {
     let wrong = || Unanswered::BadRequest("parameter before: take the address of the next page from the page before it".into());
     let (time, rest) = text.split_once('.').ok_or_else(wrong)?;
     // A repository's name may have dots in it, an id has none.
     let (repository, id) = rest.rsplit_once('.').ok_or_else(wrong)?;
     let key = ArchiveKey { repository: repository.parse().map_err(|_| wrong())?, id: id.to_owned() };
     Ok((Timestamp(time.parse().map_err(|_| wrong())?), key))
+}
+
+/// The place behind an archive, for [`cursor`].
+pub(super) fn place(archive: &Archive) -> String {
+    format!("{}.{}.{}", archive.start.0, archive.repository, archive.id)
 }
 
 impl ArchivesPage {
@@ -119,12 +124,11 @@ impl ArchivesPage {
         let mut archives = c.read.archives().page(&filter, limit + 1)?;
         let more = archives.len() > limit;
         archives.truncate(limit);
-        let last = archives.last().filter(|_| more);
-        let next = last.map(|last| query.with("before", &format!("{}.{}.{}", last.start.0, last.repository, last.id)));
+        let next = archives.last().filter(|_| more).map(place);
         Ok(ArchivesPage {
             frame: c.frame("archives"),
             archives: archives.iter().map(ArchiveRow::of).collect(),
-            window: Window { next, first: query.text("before").is_none() },
+            window: Window::of(query, "before", next),
             client: query.text("client").map(str::to_owned),
             repository: query.text("repository").map(str::to_owned),
             clients: c.read.clients().list()?.iter().map(|client| client.name.to_string()).collect(),

@@ -1,10 +1,10 @@
 //! Clients, their configs, and how old their last good backups are.
 
-use super::archives::ArchiveRow;
+use super::archives::{self, ArchiveRow};
 use super::chart::Chart;
-use super::jobs::JobRow;
+use super::jobs::{JobRow, Window};
 use super::{Context, Frame, Sizes};
-use crate::query::Unanswered;
+use crate::query::{Query, Unanswered};
 use crate::text;
 use askama::Template;
 use model::{BackupConfig, Client, ClientName, Connection, Timestamp};
@@ -13,7 +13,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use store::{ArchiveFilter, JobFilter};
 
-/// Archives in a client's history.
+/// Archives on a page of a client's history.
 const HISTORY: usize = 60;
 /// Jobs on a client's page.
 const JOBS: usize = 10;
@@ -163,8 +163,10 @@ pub struct ClientPage {
     pub client: ClientRow,
     /// Its configs.
     pub configs: Vec<ConfigRow>,
-    /// Its newest archives, at most 60.
+    /// Its archives, the newest first, at most 60 on a page.
     pub archives: Vec<ArchiveRow>,
+    /// The rest of them.
+    pub window: Window,
     /// Its newest jobs, at most 10.
     pub jobs: Vec<JobRow>,
     #[serde(skip)]
@@ -174,11 +176,16 @@ pub struct ClientPage {
 
 impl ClientPage {
     /// By name.
-    pub fn new(c: &Context<'_>, name: &ClientName) -> Result<ClientPage, Unanswered> {
+    pub fn new(c: &Context<'_>, name: &ClientName, query: &Query) -> Result<ClientPage, Unanswered> {
         let client = c.read.clients().get(name)?.ok_or_else(|| Unanswered::NotFound(format!("there is no client {name}")))?;
         let configs: Vec<ConfigRow> = c.read.configs().of_client(name)?.iter().map(|config| ConfigRow::of(c, config)).collect();
-        let filter = ArchiveFilter { client: Some(name.clone()), ..ArchiveFilter::default() };
-        let archives: Vec<ArchiveRow> = c.read.archives().page(&filter, HISTORY)?.iter().map(ArchiveRow::of).collect();
+        let before = query.text("before").map(archives::cursor).transpose()?;
+        let filter = ArchiveFilter { client: Some(name.clone()), before, ..ArchiveFilter::default() };
+        let mut records = c.read.archives().page(&filter, HISTORY + 1)?;
+        let more = records.len() > HISTORY;
+        records.truncate(HISTORY);
+        let next = records.last().filter(|_| more).map(archives::place);
+        let archives: Vec<ArchiveRow> = records.iter().map(ArchiveRow::of).collect();
         let jobs = c.read.jobs().page(&JobFilter { client: Some(name.clone()), ..JobFilter::default() }, JOBS)?;
         Ok(ClientPage {
             frame: c.frame("clients"),
@@ -186,6 +193,7 @@ impl ClientPage {
             charts: Chart::history(&archives),
             configs,
             archives,
+            window: Window::of(query, "before", next),
             jobs: c.rows(&jobs),
         })
     }

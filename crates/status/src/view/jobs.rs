@@ -192,6 +192,18 @@ pub struct Window {
     pub next: Option<String>,
     /// Whether this is the first page.
     pub first: bool,
+    /// The query of the first page.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub(crate) newest: String,
+}
+
+impl Window {
+    /// Of a list in which the parameter `name` says where to go on; `next` is its value on the next page.
+    #[must_use]
+    pub fn of(query: &Query, name: &str, next: Option<String>) -> Window {
+        Window { next: next.map(|next| query.with(name, &next)), first: query.text(name).is_none(), newest: query.without(name) }
+    }
 }
 
 /// A page of jobs.
@@ -242,12 +254,12 @@ impl JobsPage {
         let more = jobs.len() > limit;
         jobs.truncate(limit);
         let last = jobs.last().map(|job| job.number);
-        let next = last.filter(|_| more).map(|last| query.with("before", &last.to_string()));
+        let next = last.filter(|_| more).map(|last| last.to_string());
         let text = |name| query.text(name).map(str::to_owned);
         Ok(JobsPage {
             frame: c.frame("jobs"),
             jobs: c.rows(&jobs),
-            window: Window { next, first: query.text("before").is_none() },
+            window: Window::of(query, "before", next),
             state: text("state"),
             client: text("client"),
             repository: text("repository"),

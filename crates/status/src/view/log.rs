@@ -75,7 +75,7 @@ impl LogPage {
         Ok(LogPage {
             frame: c.frame("log"),
             entries: entries.iter().map(LogRow::of).collect(),
-            window: Window { next: last.map(|last| query.with("before", &last.to_string())), first: before.is_none() },
+            window: Window::of(query, "before", last.map(|last| last.to_string())),
         })
     }
 }

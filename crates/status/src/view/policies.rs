@@ -129,12 +129,12 @@ impl PolicyPage {
             Some(last) => c.read.archives().config_behind(Some(last))?.is_some(),
             None => false,
         };
-        let next = last.filter(|_| more).map(|last| query.with("after", &last.to_string()));
+        let next = last.filter(|_| more).map(|last| last.to_string());
         Ok(PolicyPage {
             frame: c.frame("policies"),
             policy: PolicyRow::of(&policy),
             groups: groups.into_iter().map(group_of).collect(),
-            window: Window { next, first: after.is_none() },
+            window: Window::of(query, "after", next),
         })
     }
 }

@@ -1,0 +1,168 @@
+//! The live events over a WebSocket (RFC 6455), for those who want one. The same events as the stream's, counted among the same viewers.
+//!
+//! A message is `{"id": …, "event": NAME, "data": …}`; `?after=ID` goes on behind an event, as `Last-Event-ID` does. What a viewer says is of no
+//! meaning, and bounded.
+
+use crate::guard::Hosts;
+use crate::hub::{Frame, Joined, resync};
+use futures_util::{SinkExt, StreamExt};
+use hyper::body::Bytes;
+use hyper::header::{self, HeaderMap};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+
+/// Whoever has not answered to a ping when the next one is due is gone.
+const PING: Duration = Duration::from_secs(30);
+/// A viewer that takes nothing for so long is gone as well.
+const STUCK: Duration = Duration::from_secs(30);
+/// The longest message of a viewer. None is expected.
+const MAX_MESSAGE: usize = 4096;
+/// Messages of a viewer from one ping to the next.
+const MAX_MESSAGES: u32 = 64;
+
+/// Why a handshake fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// It is no handshake of a version that anybody knows.
+    NoHandshake,
+    /// A page of somebody else's wants to listen.
+    Origin,
+}
+
+/// Looks at a handshake; gives what Sec-WebSocket-Accept says.
+pub fn check(hosts: &Hosts, headers: &HeaderMap) -> Result<String, Refused> {
+    let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let has = |name, token: &str| text(name).is_some_and(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)));
+    let is_handshake = has(header::UPGRADE, "websocket") && has(header::CONNECTION, "upgrade");
+    let key = text(header::SEC_WEBSOCKET_KEY).filter(|key| key.len() == 24);
+    let (true, Some(key), Some("13")) = (is_handshake, key, text(header::SEC_WEBSOCKET_VERSION)) else {
+        return Err(Refused::NoHandshake);
+    };
+    // Browsers let every page open one, and say which page it is; others say nothing.
+    if !crate::guard::is_own_origin(hosts, headers) {
+        return Err(Refused::Origin);
+    }
+    Ok(derive_accept_key(key.as_bytes()))
+}
+
+/// Tells a viewer what happens until it is gone, or we stop. `place` is free when this ends.
+pub async fn converse<P>(upgrade: OnUpgrade, joined: Joined, stopping: watch::Receiver<bool>, place: P) {
+    let upgraded = match upgrade.await {
+        Ok(upgraded) => TokioIo::new(upgraded),
+        Err(e) => return log::debug!("a viewer is gone before it was one: {e}"),
+    };
+    let config = WebSocketConfig::default()
+        .read_buffer_size(MAX_MESSAGE)
+        .write_buffer_size(0)
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE));
+    let mut stream = WebSocketStream::from_raw_socket(upgraded, Role::Server, Some(config)).await;
+    let why = tell(&mut stream, joined, stopping).await;
+    let close = CloseFrame { code: why.0, reason: Utf8Bytes::from_static(why.1) };
+    if let Ok(Err(e)) = tokio::time::timeout(Duration::from_secs(1), stream.close(Some(close))).await {
+        log::debug!("a viewer is gone already: {e}");
+    }
+    drop(place);
+}
+
+/// Why it ends: a code and a word for the viewer.
+type Ending = (CloseCode, &'static str);
+
+const GONE: Ending = (CloseCode::Normal, "");
+
+async fn tell(stream: &mut WebSocketStream<TokioIo<Upgraded>>, joined: Joined, mut stopping: watch::Receiver<bool>) -> Ending {
+    let Joined { first, mut rest } = joined;
+    for frame in first {
+        if !sent(stream, frame).await {
+            return GONE;
+        }
+    }
+    let mut pings = tokio::time::interval_at(tokio::time::Instant::now() + PING, PING);
+    let (mut is_heard, mut messages) = (true, 0);
+    loop {
+        tokio::select! {
+            received = rest.recv() => {
+                let frame = match received {
+                    Ok(frame) => frame,
+                    // Too slow for all of it; the present state is what matters.
+                    Err(RecvError::Lagged(_)) => resync(),
+                    Err(RecvError::Closed) => return (CloseCode::Away, "stopping"),
+                };
+                if !sent(stream, frame).await {
+                    return GONE;
+                }
+            }
+            said = stream.next() => {
+                match said {
+                    Some(Ok(Message::Close(_))) | None => return GONE,
+                    Some(Ok(_)) => is_heard = true,
+                    Some(Err(e)) => {
+                        log::debug!("a viewer is not understood: {e}");
+                        return (CloseCode::Policy, "nothing of that size or kind is expected");
+                    }
+                }
+                messages += 1;
+                if messages > MAX_MESSAGES {
+                    return (CloseCode::Policy, "nobody listens here");
+                }
+            }
+            _ = pings.tick() => {
+                if !is_heard || !put(stream, Message::Ping(Bytes::new())).await {
+                    return GONE;
+                }
+                (is_heard, messages) = (false, 0);
+            }
+            _ = stopping.changed() => return (CloseCode::Away, "stopping"),
+        }
+    }
+}
+
+async fn sent(stream: &mut WebSocketStream<TokioIo<Upgraded>>, frame: Frame) -> bool {
+    match frame.message.map(Utf8Bytes::try_from) {
+        Some(Ok(text)) => put(stream, Message::Text(text)).await,
+        // A comment.
+        _ => true,
+    }
+}
+
+async fn put(stream: &mut WebSocketStream<TokioIo<Upgraded>>, message: Message) -> bool {
+    matches!(tokio::time::timeout(STUCK, stream.send(message)).await, Ok(Ok(())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+
+    #[test]
+    fn handshakes() {
+        let hosts = Hosts::new(&[]).unwrap();
+        let mut headers = HeaderMap::new();
+        assert_eq!(check(&hosts, &headers), Err(Refused::NoHandshake));
+        for (name, value) in [
+            (header::HOST, "localhost:8420"),
+            (header::UPGRADE, "WebSocket"),
+            (header::CONNECTION, "keep-alive, Upgrade"),
+            (header::SEC_WEBSOCKET_VERSION, "13"),
+            // The example of RFC 6455, 1.3.
+            (header::SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ=="),
+        ] {
+            assert_eq!(check(&hosts, &headers), Err(Refused::NoHandshake));
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        assert_eq!(check(&hosts, &headers).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        headers.insert(header::ORIGIN, HeaderValue::from_static("http://localhost:8420"));
+        assert!(check(&hosts, &headers).is_ok());
+        for strange in ["http://evil.example", "http://localhost:8421", "null", "http://localhost:8420.evil.example", "", "localhost:8420"] {
+            headers.insert(header::ORIGIN, HeaderValue::from_static(strange));
+            assert_eq!(check(&hosts, &headers), Err(Refused::Origin), "{strange}");
+        }
+    }
+}
