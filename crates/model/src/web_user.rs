@@ -218,6 +218,8 @@ pub struct WebSettings {
     pub peer: bool,
     /// A web server's before it, by a header.
     pub proxy: bool,
+    /// Whether operators may read archives through the status pages: browse and download.
+    pub downloads: bool,
 }
 
 impl WebSettings {
@@ -286,12 +288,7 @@ pub enum Refusal {
 }
 
 /// Whose credential it is, at the moment `now`.
-pub fn identify<'u>(
-    users: &'u [WebUser],
-    settings: WebSettings,
-    credential: &Credential,
-    now: Timestamp,
-) -> Result<&'u WebUser, Refusal> {
+pub fn identify<'u>(users: &'u [WebUser], settings: WebSettings, credential: &Credential, now: Timestamp) -> Result<&'u WebUser, Refusal> {
     let by_name = |name: &str, way: SignInWay, believed: bool| {
         if !believed {
             return Err(Refusal::Off(way));
@@ -333,7 +330,7 @@ mod tests {
     }
 
     const NOW: Timestamp = Timestamp(1_000_000);
-    const BOTH: WebSettings = WebSettings { peer: true, proxy: true };
+    const BOTH: WebSettings = WebSettings { peer: true, proxy: true, downloads: false };
 
     #[test]
     fn a_token_is_its_users_and_nobody_elses() {
@@ -368,7 +365,10 @@ mod tests {
         let peer = |name: &str| Credential::Peer { name: name.into() };
         let proxy = |name: &str| Credential::Proxy { name: name.into() };
         assert_eq!(identify(&users, WebSettings::default(), &peer("alice"), NOW), Err(Refusal::Off(SignInWay::Peer)));
-        assert_eq!(identify(&users, WebSettings { peer: true, proxy: false }, &proxy("bob@example.net"), NOW), Err(Refusal::Off(SignInWay::Proxy)));
+        assert_eq!(
+            identify(&users, WebSettings { peer: true, ..WebSettings::default() }, &proxy("bob@example.net"), NOW),
+            Err(Refusal::Off(SignInWay::Proxy))
+        );
         assert!(identify(&users, BOTH, &peer("alice"), NOW).is_ok());
         assert!(identify(&users, BOTH, &proxy("bob@example.net"), NOW).is_ok());
         for wrong in [proxy("alice"), peer("bob@example.net"), peer("Alice"), peer("")] {

@@ -306,7 +306,10 @@ mod tests {
         // The same is told to everybody.
         let message: serde_json::Value = serde_json::from_slice(&sent.message.unwrap()).unwrap();
         let data = String::from_utf8(sent.bytes.to_vec()).unwrap().lines().nth(1).unwrap()["data: ".len()..].to_owned();
-        assert_eq!((message["event"].as_str(), message["data"].to_string()), (Some("progress"), data.parse::<serde_json::Value>().unwrap().to_string()));
+        assert_eq!(
+            (message["event"].as_str(), message["data"].to_string()),
+            (Some("progress"), data.parse::<serde_json::Value>().unwrap().to_string())
+        );
         assert_eq!(hub.live().progress.len(), 1);
     }
 }

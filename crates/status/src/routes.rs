@@ -72,7 +72,9 @@ impl App {
             },
             Err(refused) => refuse(form, refused),
         };
-        if let Some(length) = hyper::body::Body::size_hint(answer.body()).exact().filter(|_| head && !answer.headers().contains_key(header::CONTENT_LENGTH)) {
+        if let Some(length) =
+            hyper::body::Body::size_hint(answer.body()).exact().filter(|_| head && !answer.headers().contains_key(header::CONTENT_LENGTH))
+        {
             answer.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
             *answer.body_mut() = render::unfailing(http_body_util::Empty::new());
         }

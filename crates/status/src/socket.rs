@@ -160,7 +160,8 @@ mod tests {
         assert_eq!(check(&hosts, &headers).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         headers.insert(header::ORIGIN, HeaderValue::from_static("http://localhost:8420"));
         assert!(check(&hosts, &headers).is_ok());
-        for strange in ["http://evil.example", "http://localhost:8421", "null", "http://localhost:8420.evil.example", "", "localhost:8420"] {
+        for strange in ["http://evil.example", "http://localhost:8421", "null", "http://localhost:8420.evil.example", "", "localhost:8420"]
+        {
             headers.insert(header::ORIGIN, HeaderValue::from_static(strange));
             assert_eq!(check(&hosts, &headers), Err(Refused::Origin), "{strange}");
         }

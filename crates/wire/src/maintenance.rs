@@ -1,13 +1,13 @@
 //! What a person asks a repository's owner for, besides backups: deleting archives, compacting, checking, and lending the repository to
 //! another borg. The locking table in `docs/locking.md` says what of it goes on beside what.
 
-use model::web_user::Credential;
 use crate::importing::{Take, Unusable};
 use model::Timestamp;
 use model::check::{CheckPlan, Coverage, Damage, DamagedFiles};
 use model::import::Foreign;
 use model::progress::Statistics;
 pub use model::progress::Steps as Progress;
+use model::web_user::Credential;
 use serde::{Deserialize, Serialize};
 
 /// A request; the first and only frame of its connection.

@@ -91,6 +91,12 @@ pub(super) const SETTINGS: &[Field] = &[
     field("log_bytes", &["sessions", "log_bytes"], Form::Number, "Bytes of what the client of one backup writes that are kept"),
     field("web_peer", &["web", "peer"], Form::Switch, "Believe the status daemon which Unix user is at its Unix socket"),
     field("web_proxy", &["web", "proxy"], Form::Switch, "Believe the status daemon whom a web server before it has signed in"),
+    field(
+        "web_downloads",
+        &["web", "downloads"],
+        Form::Switch,
+        "Let operators read archives through the status pages: browse and download",
+    ),
 ];
 
 pub(super) const REPOSITORY: &[Field] = &[

@@ -20,7 +20,12 @@ const NOW: Timestamp = Timestamp(1_795_300_000_000_000);
 
 fn empty() -> Configuration {
     Configuration {
-        settings: Settings { server_id: "s".into(), limits: Limits::default(), sessions: SessionLimits::default(), web: Default::default() },
+        settings: Settings {
+            server_id: "s".into(),
+            limits: Limits::default(),
+            sessions: SessionLimits::default(),
+            web: Default::default(),
+        },
         repositories: vec![],
         clients: vec![],
         configs: vec![],
@@ -277,7 +282,7 @@ fn configuration() -> impl Strategy<Value = Configuration> {
         server_id: "s".into(),
         limits: Limits { per_client, total: if total { 3 } else { Limits::default().total }, ..Limits::default() },
         sessions: if sessions { SessionLimits { idle_seconds: 99, ..SessionLimits::default() } } else { SessionLimits::default() },
-        web: WebSettings { peer: sessions, proxy: total },
+        web: WebSettings { peer: sessions, proxy: total, downloads: sessions != total },
     });
     let with_configs = clients.prop_flat_map(|clients| {
         let pairs: Vec<(&'static str, &'static str)> = clients

@@ -50,7 +50,9 @@ pub fn run(owner: &Owner, mut stream: UnixStream, payload: &[u8], visitor: Visit
         return write_json(&mut stream, kind::FAILED, &failure);
     }
     if !visitor.works && !matches!(operation, Operation::ReadFor { .. }) {
-        log::warn!("the status daemon asked for something else than to read on behalf of a person, which is refused: is it still what it was?");
+        log::warn!(
+            "the status daemon asked for something else than to read on behalf of a person, which is refused: is it still what it was?"
+        );
         let failure = internal("the status daemon may read on behalf of a person, and nothing else");
         return write_json(&mut stream, kind::FAILED, &failure);
     }

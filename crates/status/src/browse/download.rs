@@ -87,7 +87,16 @@ impl Download {
         let (parts, received) = mpsc::channel(PARTS);
         let (head, told) = oneshot::channel();
         let body = Stream { parts: received, line: Arc::clone(&self.line), is_over: false };
-        let out = Out { runtime: Handle::current(), parts, buffer: vec![], head: None, prepared: None, sent: 0, waited: Duration::ZERO, began: Instant::now() };
+        let out = Out {
+            runtime: Handle::current(),
+            parts,
+            buffer: vec![],
+            head: None,
+            prepared: None,
+            sent: 0,
+            waited: Duration::ZERO,
+            began: Instant::now(),
+        };
         let spawned = std::thread::Builder::new().name("download".into()).spawn(move || self.run(out, head));
         spawned.map_err(|e| Sorry::Busy(format!("no thread for a download: {e}")))?;
         Ok((told, body.boxed()))

@@ -21,11 +21,11 @@ use archive::Source;
 use library::{Book, Key, Library, Stage};
 use line::Line;
 use model::RepositoryName;
+use model::web_user::Credential;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 use unix::paths::Layout;
-use model::web_user::Credential;
 
 /// Lists of files that are read at a time.
 pub const BUILDS: usize = 2;
@@ -130,7 +130,8 @@ impl Reading {
         let place = place.map_err(|_| Sorry::Busy("too many people open archives at this moment; try again".into()))?;
         let line = Arc::new(Line::default());
         let mut wanted = Wanted(Some(Arc::clone(&line)));
-        let (socket, credential, asking) = (self.layout.repository_socket(repository.as_str()), reader.credential.clone(), Arc::clone(&line));
+        let (socket, credential, asking) =
+            (self.layout.repository_socket(repository.as_str()), reader.credential.clone(), Arc::clone(&line));
         let asked = move |archive: &str| {
             asking.connect(|| {
                 let stream = unix::socket::connect(&socket).map_err(archive::Error::Connect)?;
@@ -154,7 +155,13 @@ impl Reading {
     }
 
     /// The index in which a directory is; it may be being made still.
-    pub async fn look(&self, repository: &RepositoryName, id: &str, path: &[Vec<u8>], reader: &Reader) -> Result<(Arc<Book>, Stage), Sorry> {
+    pub async fn look(
+        &self,
+        repository: &RepositoryName,
+        id: &str,
+        path: &[Vec<u8>],
+        reader: &Reader,
+    ) -> Result<(Arc<Book>, Stage), Sorry> {
         let key = |directory| Key { repository: repository.to_string(), id: id.to_owned(), directory };
         let busy = || Sorry::Busy("the lists of files of other archives are being read; try again in a moment".into());
         let (source, line) = self.ask(repository, id, reader).await?;

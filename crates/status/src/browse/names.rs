@@ -63,7 +63,10 @@ mod tests {
     fn names_that_browsers_cannot_misunderstand() {
         assert_eq!(attachment("a.txt"), "attachment; filename=\"a.txt\"; filename*=UTF-8''a.txt");
         assert_eq!(attachment("ü\".exe"), "attachment; filename=\"__.exe\"; filename*=UTF-8''%C3%BC%22.exe");
-        assert_eq!(attachment("a\r\nSet-Cookie: x/../b"), "attachment; filename=\"a__Set-Cookie_ x_.._b\"; filename*=UTF-8''a__Set-Cookie%3A%20x_.._b");
+        assert_eq!(
+            attachment("a\r\nSet-Cookie: x/../b"),
+            "attachment; filename=\"a__Set-Cookie_ x_.._b\"; filename*=UTF-8''a__Set-Cookie%3A%20x_.._b"
+        );
         let long = attachment(&("ü".repeat(5000) + ".tar"));
         assert!(long.len() < 2000 && long.ends_with(".tar"), "{long}");
     }

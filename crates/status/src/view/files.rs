@@ -118,7 +118,14 @@ pub struct FilesPage {
 
 impl FilesPage {
     /// Of what is known of an archive.
-    pub fn new(c: &Context<'_>, archive: &Archive, book: &Book, stage: &Stage, path: &[Vec<u8>], query: &Query) -> Result<FilesPage, Unanswered> {
+    pub fn new(
+        c: &Context<'_>,
+        archive: &Archive,
+        book: &Book,
+        stage: &Stage,
+        path: &[Vec<u8>],
+        query: &Query,
+    ) -> Result<FilesPage, Unanswered> {
         if let Stage::Failed(why) = stage {
             return Err(Unanswered::Unavailable(format!("its list of files cannot be read: {why}")));
         }
