@@ -286,12 +286,7 @@ pub enum Refusal {
 }
 
 /// Whose credential it is, at the moment `now`.
-pub fn identify<'u>(
-    users: &'u [WebUser],
-    settings: WebSettings,
-    credential: &Credential,
-    now: Timestamp,
-) -> Result<&'u WebUser, Refusal> {
+pub fn identify<'u>(users: &'u [WebUser], settings: WebSettings, credential: &Credential, now: Timestamp) -> Result<&'u WebUser, Refusal> {
     let by_name = |name: &str, way: SignInWay, believed: bool| {
         if !believed {
             return Err(Refusal::Off(way));
@@ -368,7 +363,10 @@ mod tests {
         let peer = |name: &str| Credential::Peer { name: name.into() };
         let proxy = |name: &str| Credential::Proxy { name: name.into() };
         assert_eq!(identify(&users, WebSettings::default(), &peer("alice"), NOW), Err(Refusal::Off(SignInWay::Peer)));
-        assert_eq!(identify(&users, WebSettings { peer: true, proxy: false }, &proxy("bob@example.net"), NOW), Err(Refusal::Off(SignInWay::Proxy)));
+        assert_eq!(
+            identify(&users, WebSettings { peer: true, proxy: false }, &proxy("bob@example.net"), NOW),
+            Err(Refusal::Off(SignInWay::Proxy))
+        );
         assert!(identify(&users, BOTH, &peer("alice"), NOW).is_ok());
         assert!(identify(&users, BOTH, &proxy("bob@example.net"), NOW).is_ok());
         for wrong in [proxy("alice"), peer("bob@example.net"), peer("Alice"), peer("")] {

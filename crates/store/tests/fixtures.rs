@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use model::check::Health;
 use model::restore_test::TestRecord;
 use model::retention::Jump;
-use model::{Archive, BackupConfig, CheckConfig, Client, Job, Occurrence, Policy, Repository, Schedule, Settings, Timestamp, Trigger, WebUser};
+use model::{
+    Archive, BackupConfig, CheckConfig, Client, Job, Occurrence, Policy, Repository, Schedule, Settings, Timestamp, Trigger, WebUser,
+};
 use store::record::{decode, encode, seal};
 use store::{Change, Deletion, Entry, Intent, PreparedSession, Record, TransactionNumber};
 
@@ -253,6 +255,7 @@ fn write_missing_fixtures() {
     write(&common::schedule("nightly"));
     write(&common::occurrence(7));
     write(&common::trigger());
+    write(&common::web_user("alice"));
     write(&common::policy("standard"));
     write(&common::clock_jump());
     write(&common::restore_tests());

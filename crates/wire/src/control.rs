@@ -8,19 +8,19 @@ pub use crate::retention::{
     ArchiveRef, Confirmed, DueArchives, Policies, Preview, PreviewedArchive, PreviewedGroup, Pruned, RefusedRepository, RetentionFilter,
     StoppedGroup, StoredPolicy,
 };
-pub use crate::web::{IssuedUser, WebUsers};
 pub use crate::scheduling::{AddedTrigger, Due, History, ListedSchedule, OccurrenceFilter, Ran, Schedules, Triggers, Upcoming};
+pub use crate::web::{IssuedUser, WebUsers};
 use crate::worker::LogLine;
 use model::check::Health;
 use model::progress::Progress;
 use model::restore::Restore;
 use model::restore_test::{RestoreTest, TestResult};
 use model::trigger::{AccessContext, TriggerTarget};
+use model::web_user::{Credential, Role, SignInWay};
 use model::{
     Archive, BackupConfig, CheckConfig, CheckName, Client, ClientName, ConfigName, Job, JobKind, JobState, Label, Repository,
     RepositoryName, Settings,
 };
-use model::web_user::{Credential, Role, SignInWay};
 use model::{Policy, PolicyName, Schedule, ScheduleName, Timestamp, Trigger, TriggerId, UserName, WebUser, Work};
 use serde::{Deserialize, Serialize};
 

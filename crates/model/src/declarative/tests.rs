@@ -20,7 +20,12 @@ const NOW: Timestamp = Timestamp(1_795_300_000_000_000);
 
 fn empty() -> Configuration {
     Configuration {
-        settings: Settings { server_id: "s".into(), limits: Limits::default(), sessions: SessionLimits::default(), web: Default::default() },
+        settings: Settings {
+            server_id: "s".into(),
+            limits: Limits::default(),
+            sessions: SessionLimits::default(),
+            web: Default::default(),
+        },
         repositories: vec![],
         clients: vec![],
         configs: vec![],

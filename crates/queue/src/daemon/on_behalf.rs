@@ -37,7 +37,9 @@ pub fn needs(call: &Call) -> Need {
         Call::RunMaintenance { .. } => Never("importing archives"),
         Call::HoldArchives { .. } | Call::UndeleteArchives { .. } => OPERATOR,
         // These let archives go.
-        Call::ReleaseArchives { .. } | Call::DeleteArchives { .. } | Call::PruneArchives { .. } | Call::ConfirmPolicy { .. } => ADMINISTRATOR,
+        Call::ReleaseArchives { .. } | Call::DeleteArchives { .. } | Call::PruneArchives { .. } | Call::ConfirmPolicy { .. } => {
+            ADMINISTRATOR
+        }
         Call::UpdateSchedule { previous, schedule } if only_switches(previous, schedule) => OPERATOR,
         Call::AddSchedule { .. } | Call::UpdateSchedule { .. } | Call::RemoveSchedule { .. } => ADMINISTRATOR,
         Call::AddClient { .. } | Call::UpdateClient { .. } | Call::RemoveClient { .. } => ADMINISTRATOR,
@@ -56,7 +58,9 @@ pub fn needs(call: &Call) -> Need {
         }
         Call::OnBehalf { .. } => Never("acting for somebody who acts for somebody"),
         Call::Wake {} => Never("waking borgcubed"),
-        Call::GetInfo {} | Call::GetInterfaceDescription { .. } | Call::GetStatus {} | Call::GetSettings {} | Call::GetConfiguration {} => READ,
+        Call::GetInfo {} | Call::GetInterfaceDescription { .. } | Call::GetStatus {} | Call::GetSettings {} | Call::GetConfiguration {} => {
+            READ
+        }
         Call::ListRepositories {} | Call::ListClients {} | Call::ListConfigs {} | Call::ListSchedules {} | Call::ListTriggers {} => READ,
         Call::ListPolicies {} | Call::ListCheckConfigs {} | Call::ListHealth {} | Call::ListWebUsers {} | Call::ListRestoreTests {} => READ,
         Call::ListJobs { .. } | Call::GetJob { .. } | Call::GetJobLog { .. } | Call::Watch { .. } | Call::GetLog { .. } => READ,
@@ -99,7 +103,9 @@ fn forbidden(r: &Read<'_>, call: &Call) -> Result<Option<String>> {
 fn new_connection(client: &Client) -> Option<&'static str> {
     match &client.connection {
         Connection::Local { .. } => Some("a client that is this machine itself"),
-        Connection::Ssh(ssh) if ssh.rsh.is_some() || !ssh.rsh_options.is_empty() || ssh.client_rsh.is_some() => Some("an SSH command or SSH options"),
+        Connection::Ssh(ssh) if ssh.rsh.is_some() || !ssh.rsh_options.is_empty() || ssh.client_rsh.is_some() => {
+            Some("an SSH command or SSH options")
+        }
         Connection::Ssh(ssh) if ssh.ssh_identity_file.is_some() || !client.keys.is_empty() => Some("an SSH key"),
         Connection::Ssh(ssh) if ssh.remote_borg.is_some() => Some("the borg program of a client"),
         Connection::Ssh(ssh) if ssh.remote_cache_dir.is_some() => Some("the cache directory of a client"),
@@ -179,7 +185,9 @@ impl Daemon {
                 match self.rates.of_wrong_credential(Instant::now()) {
                     Rate::Within => log::warn!("web: a {way} from {carrier} was refused: {}", unix::logging::escape(&refusal.to_string())),
                     Rate::Told(untold) => {
-                        log::warn!("web: credentials from {carrier} were refused more than {BURST} times in a minute; {untold} before have no line here");
+                        log::warn!(
+                            "web: credentials from {carrier} were refused more than {BURST} times in a minute; {untold} before have no line here"
+                        );
                     }
                     Rate::Untold => {}
                 }

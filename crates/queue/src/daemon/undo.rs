@@ -100,7 +100,9 @@ fn check(r: &Read<'_>, entry: &Entry) -> Result<()> {
         }
     }
     if let Some(name) = old_token(r, entry)? {
-        return Err(refuse(format!("a token of user {name} that was replaced does not come back; `borgcube user token {name}` makes another")));
+        return Err(refuse(format!(
+            "a token of user {name} that was replaced does not come back; `borgcube user token {name}` makes another"
+        )));
     }
     if let Some((job, what)) = busy(r, entry)? {
         return Err(refuse(format!("job {} uses {what} and has not ended; wait, or cancel it", job.number)));
