@@ -1,9 +1,11 @@
 //! Connections: accepting them, limits on them, and the stop.
 
+use crate::access::{Access, Peer};
 use crate::address::Listener;
+use crate::browse::Reading;
 use crate::guard::Hosts;
 use crate::hub::Hub;
-use crate::routes::App;
+use crate::routes::{App, Outcomes};
 use crate::source::Source;
 use anyhow::Context;
 use hyper::body::Incoming;
@@ -43,7 +45,7 @@ impl Default for Limits {
 }
 
 /// Serves until SIGTERM or SIGINT.
-pub async fn serve(layout: &Layout, listeners: Vec<Listener>, hosts: Hosts, limits: Limits) -> anyhow::Result<()> {
+pub async fn serve(layout: &Layout, listeners: Vec<Listener>, hosts: Hosts, access: Access, limits: Limits) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (stop, stopping) = watch::channel(false);
@@ -53,16 +55,20 @@ pub async fn serve(layout: &Layout, listeners: Vec<Listener>, hosts: Hosts, limi
         hub: Arc::clone(&hub),
         control: layout.control_socket(),
         hosts,
+        access,
+        outcomes: Outcomes::default(),
         limits,
         viewers: Arc::new(Semaphore::new(limits.viewers)),
         questions: Semaphore::new(crate::control::QUESTIONS),
         readers: Arc::new(Semaphore::new(limits.readers)),
+        reading: Arc::new(Reading::new(layout.clone())),
         started: model::Timestamp::now(),
         stopping: stopping.clone(),
     });
     let connections = Arc::new(Semaphore::new(limits.viewers + limits.others));
     let watching = tokio::spawn(Arc::clone(&hub).run(layout.control_socket()));
     let alive = tokio::spawn(Arc::clone(&hub).keep_alive());
+    let tidy = tokio::spawn(Arc::clone(&app.reading).keep_tidy());
     let mut accepting = vec![];
     for listener in listeners {
         log::info!("listening at {}", listener.describe());
@@ -94,6 +100,7 @@ pub async fn serve(layout: &Layout, listeners: Vec<Listener>, hosts: Hosts, limi
     }
     watching.abort();
     alive.abort();
+    tidy.abort();
     Ok(())
 }
 
@@ -104,7 +111,7 @@ enum Accepting {
 }
 
 enum Accepted {
-    Tcp(tokio::net::TcpStream),
+    Tcp(tokio::net::TcpStream, std::net::IpAddr),
     Unix(tokio::net::UnixStream),
 }
 
@@ -125,10 +132,10 @@ impl Accepting {
     async fn next(&self) -> std::io::Result<Accepted> {
         match self {
             Accepting::Tcp(tcp) => {
-                let (stream, _) = tcp.accept().await?;
+                let (stream, address) = tcp.accept().await?;
                 // An event is small, and is to be seen at once.
                 stream.set_nodelay(true)?;
-                Ok(Accepted::Tcp(stream))
+                Ok(Accepted::Tcp(stream, address.ip()))
             }
             Accepting::Unix(unix) => Ok(Accepted::Unix(unix.accept().await?.0)),
         }
@@ -149,8 +156,11 @@ async fn accept(listener: Accepting, app: Arc<App>, connections: Arc<Semaphore>,
         };
         let (app, stopping) = (Arc::clone(&app), stopping.clone());
         match accepted {
-            Ok(Accepted::Tcp(stream)) => drop(tokio::spawn(converse(stream, app, stopping, permit))),
-            Ok(Accepted::Unix(stream)) => drop(tokio::spawn(converse(stream, app, stopping, permit))),
+            Ok(Accepted::Tcp(stream, address)) => drop(tokio::spawn(converse(stream, Peer::Address(address), app, stopping, permit))),
+            Ok(Accepted::Unix(stream)) => {
+                let peer = Peer::User(stream.peer_cred().ok().map(|credentials| credentials.uid()));
+                drop(tokio::spawn(converse(stream, peer, app, stopping, permit)));
+            }
             Err(e) => {
                 log::warn!("a connection cannot be accepted: {e}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -165,6 +175,7 @@ pub struct Connection(#[expect(dead_code, reason = "held, not looked at")] Arc<O
 
 async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
+    peer: Peer,
     app: Arc<App>,
     mut stopping: watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
@@ -173,7 +184,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let service = service_fn(move |mut request: Request<Incoming>| {
         let app = Arc::clone(&app);
         request.extensions_mut().insert(place.clone());
-        async move { Ok::<_, Infallible>(app.answer(request).await) }
+        async move { Ok::<_, Infallible>(app.answer(request, peer).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

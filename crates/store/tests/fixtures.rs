@@ -255,6 +255,7 @@ fn write_missing_fixtures() {
     write(&common::schedule("nightly"));
     write(&common::occurrence(7));
     write(&common::trigger());
+    write(&common::web_user("alice"));
     write(&common::policy("standard"));
     write(&common::clock_jump());
     write(&common::restore_tests());

@@ -5,11 +5,13 @@
 //!
 //! | module | |
 //! |---|---|
+//! | [`answer`] | who may, and what is answered |
 //! | [`names`] | paths in addresses, names of downloads |
 //! | [`line`] | connections that can be ended |
 //! | [`index`], [`library`] | directories, from lists of files that are read once |
 //! | [`download`] | files and tar archives |
 
+pub mod answer;
 pub mod download;
 pub mod index;
 pub mod library;
@@ -139,9 +141,9 @@ impl Reading {
             })
         };
         let (send, receive) = oneshot::channel();
-        let id = id.to_owned();
+        let asked_for = id.to_owned();
         let started = std::thread::Builder::new().name("question".into()).spawn(move || {
-            let opened = Source::from(Arc::new(asked), &id);
+            let opened = Source::from(Arc::new(asked), &asked_for);
             drop(place);
             // Nobody may wait for it any more.
             drop(send.send(opened));
@@ -150,6 +152,12 @@ impl Reading {
         let opened = tokio::time::timeout(PATIENCE, receive).await;
         let opened = opened.map_err(|_| Sorry::Trouble("the repository's owner does not answer; its log may tell why".into()))?;
         let source = opened.map_err(|e| Sorry::Trouble(e.to_string()))?.map_err(|e| Sorry::of(&e))?;
+        // An archive can be called like another one's id.
+        if source.readable.id != id {
+            return Err(Sorry::Trouble(
+                "another archive has this archive's id for its name; borgcube archive files on the server reads it".into(),
+            ));
+        }
         wanted.0 = None;
         Ok((source, line))
     }

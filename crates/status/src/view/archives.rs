@@ -1,10 +1,11 @@
-//! Archives: what is recorded of them. What is in them is not read here.
+//! Archives: what is recorded of them. What is in them, [`super::files`] shows.
 
 use super::jobs::Window;
 use super::{ArchiveSizes, Context, Frame};
 use crate::query::{Query, Unanswered};
 use crate::text;
 use askama::Template;
+use model::web_user::Role;
 use model::{Archive, ClientName, ConfigName, RepositoryName, Timestamp};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -156,6 +157,8 @@ pub struct ArchivePage {
     pub hold: Option<String>,
     /// Who decided that it goes.
     pub deletion: Option<String>,
+    /// Whether whoever asks may look into it here.
+    pub readable: bool,
 }
 
 impl ArchivePage {
@@ -169,7 +172,9 @@ impl ArchivePage {
         let archive = c.read.archives().get(&key)?.ok_or_else(missing)?;
         let policy =
             |policy: &Option<model::PolicyName>| policy.as_ref().map_or_else(String::new, |policy| format!(", by policy {policy}"));
+        let is_on = c.read.settings()?.is_some_and(|settings| settings.web.downloads);
         Ok(ArchivePage {
+            readable: is_on && c.visit.viewer.as_ref().is_some_and(|viewer| viewer.role >= Role::Operator),
             frame: c.frame("archives"),
             archive: ArchiveRow::of(&archive),
             hold: archive.hold.as_ref().map(|hold| match hold.reason.as_str() {
