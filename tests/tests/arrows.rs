@@ -17,7 +17,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("proxy", &["borg", "model", "unix", "wire"]),
     ("repositoryd", &["borg", "model", "repository", "store", "unix", "wire"]),
     ("scheduler", &["model", "store", "unix", "wire"]),
-    ("status", &["model", "store", "unix", "wire"]),
+    ("status", &["archive", "borg", "model", "store", "unix", "wire"]),
     ("cli", &["archive", "model", "unix", "wire"]),
     ("testkit", &["unix"]),
     // Not shipped: it reaches into programs to test what parses.

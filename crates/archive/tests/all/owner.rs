@@ -153,11 +153,13 @@ pub fn open(objects: &Arc<Objects>) -> Source {
     Source::open(Arc::new(connect), "a").unwrap()
 }
 
-fn serve(objects: &Objects, mut stream: UnixStream) {
+/// Answers on one connection, to people and to those who read on behalf of them.
+pub fn serve(objects: &Objects, mut stream: UnixStream) {
     objects.connections.fetch_add(1, Ordering::SeqCst);
     let mut payload = vec![];
     let Ok(kind::MAINTAIN) = frame::read(&mut stream, &mut payload) else { return };
-    let Maintain { operation: Operation::Read { archive }, .. } = read_json(&payload).unwrap() else { panic!("it is asked for a read") };
+    let Maintain { operation, .. } = read_json(&payload).unwrap();
+    let (Operation::Read { archive } | Operation::ReadFor { archive, .. }) = operation else { panic!("it is asked for a read") };
     let id = id_of(&objects.metadata).to_hex();
     if archive != "a" && archive != id {
         let failure = Failure::new(Cause::RepositoryError, "the repository has no archive of that name");
