@@ -1,7 +1,7 @@
 //! The OpenAPI document, made of the very types that the answers are made of.
 
 use crate::view::{
-    About, ArchivePage, ArchivesPage, ClientPage, ClientsPage, Dashboard, JobPage, JobsPage, LogPage, PoliciesPage, PolicyPage,
+    About, ArchivePage, ArchivesPage, ClientPage, ClientsPage, Dashboard, FilesPage, JobPage, JobsPage, LogPage, PoliciesPage, PolicyPage,
     RepositoriesPage, RepositoryPage, SchedulesPage,
 };
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
@@ -35,6 +35,14 @@ pub fn document() -> String {
     add::<JobPage>(&mut paths, g, "/jobs/{number}", "One job, with its log", &[]);
     add::<ArchivesPage>(&mut paths, g, "/archives", "Archives, the newest first", &[CLIENT, REPOSITORY, CONFIG, BEFORE, LIMIT]);
     add::<ArchivePage>(&mut paths, g, "/archives/{repository}/{id}", "One archive", &[]);
+    let from = ("from", "integer", "The number of the first entry, counted from 0");
+    let files = "A directory of an archive, for operators, if the setting web-downloads is on; without a path: the archive";
+    add::<FilesPage>(&mut paths, g, "/archives/{repository}/{id}/files/{path}", files, &[from, LIMIT]);
+    for (what, summary) in
+        [("file", "A file of an archive"), ("tar", "A directory of an archive, or without a path all of it, as a tar archive")]
+    {
+        paths.insert(format!("/archives/{{repository}}/{{id}}/{what}/{{path}}"), download(summary));
+    }
     let month = ("month", "string", "The month of the calendar, such as 2026-11");
     add::<SchedulesPage>(&mut paths, g, "/schedules", "Schedules, and a month of them", &[month]);
     add::<PoliciesPage>(&mut paths, g, "/policies", "Retention policies", &[]);
@@ -75,6 +83,17 @@ pub fn document() -> String {
         "components": { "schemas": schemas },
     })
     .to_string()
+}
+
+/// What is no JSON. The path has as many segments as the file has names above it.
+fn download(summary: &str) -> Value {
+    let in_path =
+        ["repository", "id", "path"].map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
+    json!({ "get": {
+        "summary": summary,
+        "parameters": in_path,
+        "responses": { "200": { "description": summary, "content": { "application/octet-stream": {} } } }
+    } })
 }
 
 fn add<T: JsonSchema>(paths: &mut Map<String, Value>, generator: &mut SchemaGenerator, path: &str, summary: &str, query: &[Parameter]) {

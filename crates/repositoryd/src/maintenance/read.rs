@@ -107,7 +107,7 @@ fn begin(work: &Work<'_>, wanted: &str, behalf: Option<&Credential>) -> Result<(
         key_type: opening.key.key_type().byte(),
         id_key: crate::viewlist::hex(opening.key.id_key()),
     };
-    let by = reader.map_or_else(String::new, |name| format!(" by web:{name}"));
+    let by = reader.map_or_else(String::new, |name| format!(" by {name}"));
     log::info!("archive {} is being read{by}", unix::logging::escape(&name));
     Ok((Reading { id, name, opening: Arc::downgrade(opening), scope }, readable, packed))
 }

@@ -70,6 +70,7 @@ impl App {
         let joined = path.join(&b'/');
         match place.what {
             What::Files => self.files(asked, archive, path, viewer, &reader).await,
+            What::File if joined.is_empty() => Err(Unanswered::NotFound("a file has a name".into())),
             What::File => self.download(asked, &archive, Wanted::File(joined), &reader).await,
             What::Tar => self.download(asked, &archive, Wanted::Tar((!joined.is_empty()).then_some(joined)), &reader).await,
         }

@@ -115,6 +115,8 @@ impl Download {
         let sent = out.sent;
         match ended {
             Ok(()) => log::info!("{who} has got {sent} bytes from archive {archive}: {what}"),
+            // Nobody waits for the rest, or for anything.
+            Err(_) if self.line.go_on().is_err() => log::info!("{who} has given up after {sent} bytes from archive {archive}: {what}"),
             Err(e) => log::warn!("{who} does not get all of what was to be downloaded from archive {archive}, {what}: {e}"),
         }
         self.line.cancel("the download is over");

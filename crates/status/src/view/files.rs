@@ -15,7 +15,7 @@ use serde::Serialize;
 use unix::logging::escape_bytes;
 
 const PAGE: usize = 500;
-const MAX_PAGE: usize = 5000;
+const MAX_PAGE: usize = 500;
 
 /// An entry of a directory.
 #[derive(Debug, Clone, Serialize, JsonSchema)]

@@ -111,6 +111,10 @@ fn names_in_archives_are_text_and_lead_nowhere() {
     let root = shelf.files("");
     assert!(root["strange"].as_u64() > Some(3), "{root}");
     assert!(!root["complaints"].as_array().unwrap().is_empty(), "{root}");
+    let document = shelf.world.api("/openapi.json");
+    let schema =
+        &document["paths"]["/archives/{repository}/{id}/files/{path}"]["get"]["responses"]["200"]["content"]["application/json"]["schema"];
+    crate::schema::check(&document, schema, &shelf.files("0"), "files").unwrap();
     let mut contents = BTreeSet::new();
     for (number, evil) in CORPUS.iter().enumerate() {
         // Names with slashes are directories.
