@@ -129,7 +129,8 @@ fn describe(act: &Act, outcome: &schemars::Schema) -> Value {
 fn outside(paths: &mut Map<String, Value>) {
     let root = json!([{ "url": "/" }]);
     let id = json!([{ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } }]);
-    let jobs = json!({ "type": "object", "required": ["jobs"], "properties": { "jobs": { "type": "array", "items": { "type": "integer" } } } });
+    let jobs =
+        json!({ "type": "object", "required": ["jobs"], "properties": { "jobs": { "type": "array", "items": { "type": "integer" } } } });
     paths.insert(
         "/trigger/{id}".into(),
         json!({ "servers": root, "post": {
