@@ -283,27 +283,6 @@ fn metrics_have_the_form_and_the_figures() {
     assert!(text.contains("borgcube_last_success_timestamp_seconds{client=\"web1\""));
 }
 
-/// `cargo test -p status --test server -- --ignored --nocapture large`: figures for people, which nothing is asserted of.
-#[test]
-#[ignore = "fills a database for a minute"]
-fn large_databases() {
-    const NUMBER: u64 = 100_000;
-    let world = World::filled(|store| {
-        records::many(store, NUMBER);
-    });
-    let took = |path: &str| {
-        let began = std::time::Instant::now();
-        assert_eq!(world.get(path).status, 200, "{path}");
-        began.elapsed()
-    };
-    println!("{NUMBER} jobs and archives; the first page of all, which reads everything: {:?}", took("/"));
-    for path in PAGES.iter().filter(|path| !path.contains("policies")).chain(&["/jobs?state=failed&client=db1", "/metrics"]) {
-        let mut times: Vec<_> = (0..20).map(|_| took(path)).collect();
-        times.sort();
-        println!("{path}: median {:?}, slowest {:?}", times[10], times[19]);
-    }
-}
-
 #[test]
 fn without_a_database_it_says_so_and_waits() {
     let mut world = World::new();
