@@ -34,6 +34,7 @@ const KINDS: &[&str] = &[
     "/repositories",
     "/repositories/*",
     "/schedules",
+    "/sign-in",
 ];
 
 /// What people with a keyboard or a screen reader need, and what a narrow screen must not have.
@@ -126,6 +127,7 @@ fn pages_in_a_browser_while_a_backup_runs() {
         tab_reaches_everything(browser, &scene, path);
     }
     filters_by_keyboard(browser, &scene);
+    signed_in_by_keyboard(browser, &scene, axe.as_deref());
     without_scripts(browser, &scene, &pages);
     the_end_is_seen(browser, scene, job);
     assert_eq!(browser.complaints, [""; 0], "the browser complains");
@@ -177,6 +179,11 @@ fn looks(browser: &mut Browser, scene: &Scene, kind: &str, path: &str, axe: Opti
     let name = if name.is_empty() { "dashboard" } else { &name };
     browser.look(DESK.0, DESK.1, "light");
     browser.open(&scene.url(path));
+    looks_of(browser, name, path, axe);
+}
+
+/// The page that is open.
+fn looks_of(browser: &mut Browser, name: &str, path: &str, axe: Option<&str>) {
     if let Some(axe) = axe {
         browser.ask(&format!("{axe}; true"));
     }
@@ -244,6 +251,49 @@ fn filters_by_keyboard(browser: &mut Browser, scene: &Scene) {
     let failed = browser.ask("document.querySelectorAll('tr[data-job]').length").as_u64().unwrap();
     assert!(0 < failed && failed < all, "{failed} of {all}");
     assert_eq!(browser.ask("document.querySelectorAll('tr[data-job] .badge.failed').length"), failed);
+}
+
+/// Presses Tab until a script says that it is there.
+#[track_caller]
+fn tab_to(browser: &mut Browser, what: &str) {
+    for _ in 0..60 {
+        if browser.ask(what) == true {
+            return;
+        }
+        browser.tab();
+    }
+    panic!("the Tab key never comes to {what}: {}", browser.ask("document.body.innerText"));
+}
+
+/// Somebody who may runs a config without a mouse.
+fn signed_in_by_keyboard(browser: &mut Browser, scene: &Scene, axe: Option<&str>) {
+    browser.look(DESK.0, DESK.1, "light");
+    browser.open(&scene.url("/clients/web1"));
+    assert_eq!(browser.ask("document.querySelectorAll('main form').length"), 0, "who is not signed in has no buttons");
+    tab_to(browser, "document.activeElement.textContent === 'Sign in'");
+    browser.follow(Browser::enter);
+    browser.until("the field has the focus", "document.activeElement.name === 'token'");
+    browser.call("Input.insertText", json!({ "text": scene.operator() }));
+    browser.follow(Browser::enter);
+    assert_eq!(browser.ask("location.pathname"), "/clients/web1", "back where it began");
+    let path = "/clients/web1 of an operator";
+    looks_of(browser, "clients-one-operator", path, axe);
+    browser.look(DESK.0, DESK.1, "light");
+    browser.open(&scene.url("/clients/web1"));
+    tab_to(browser, "document.activeElement.form?.elements.config?.value === 'web1/etc'");
+    assert_eq!(browser.ask(FOCUSED)[1], true);
+    browser.follow(Browser::enter);
+    browser.until("what came of it", "document.querySelector('main [role=status]:not(#trouble)')?.innerText.includes('queued') ?? false");
+    let job = browser.ask("document.querySelector('main [role=status] a').getAttribute('href')");
+    looks_of(browser, "clients-one-done", "what came of it", axe);
+    browser.look(DESK.0, DESK.1, "light");
+    browser.open(&scene.url(job.as_str().unwrap()));
+    assert_eq!(browser.ask("document.querySelector('.lead').innerText.includes('web1/etc')"), true);
+    assert!(browser.ask("document.querySelector('#facts').innerText").as_str().unwrap().contains("web:alice"));
+    tab_to(browser, "document.activeElement.textContent === 'Sign out'");
+    browser.follow(Browser::enter);
+    browser.open(&scene.url("/clients/web1"));
+    assert_eq!(browser.ask("document.querySelectorAll('main form').length"), 0);
 }
 
 /// Everything but the live parts.

@@ -14,6 +14,7 @@ pub struct Scene {
     system: TestSystem,
     tap: Tap,
     address: String,
+    operator: String,
     job: Cell<u64>,
 }
 
@@ -40,14 +41,20 @@ impl Scene {
         system.add_config("db1", "data", "main", &[], &[&source]);
         assert!(!system.run("db1/data").status.success());
         system.cli_ok(&["repository", "check", "main", "--verify-data"]);
+        let operator = system.cli_json(&["user", "add", "alice", "--role", "operator"])["token"].as_str().unwrap().to_owned();
         let slow = system.join("slow");
         system.add_config("web1", "slow", "main", &["--read-special"], &[&slow]);
         let tap = Tap::open(&slow, 200_000);
-        Scene { system, tap, address, job: Cell::new(0) }
+        Scene { system, tap, address, operator, job: Cell::new(0) }
     }
 
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.address)
+    }
+
+    /// The token of somebody who may run configs.
+    pub fn operator(&self) -> &str {
+        &self.operator
     }
 
     /// Starts the backup that runs until [`end_slow`](Self::end_slow); gives its job.

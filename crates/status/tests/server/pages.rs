@@ -90,6 +90,14 @@ fn repositories_say_how_much_was_checked_and_what_is_damaged() {
     store(false);
     let main = &world.api("/repositories/main")["repository"];
     assert_eq!((main["structure"]["per_cent"].as_u64(), main["structure"]["promise"].as_str()), (Some(100), Some("holds")), "{main}");
+    // Somebody checked it by hand, which is no job.
+    let by_hand = |good: bool| {
+        let main = &world.api("/repositories/main")["repository"];
+        let health = world.store.read(|r| r.health().get(&"main".parse().unwrap())).unwrap().unwrap();
+        assert_eq!(main["last_check"].as_i64(), Some(health.checked.0));
+        assert_eq!((main["last_check_good"].as_bool(), main["last_check_job"].is_null()), (Some(good), true), "{main}");
+    };
+    by_hand(true);
     // Half of it was never verified, and is older than the promise.
     assert_eq!((main["data"]["per_cent"].as_u64(), main["data"]["promise"].as_str()), (Some(50), Some("broken")), "{main}");
     assert_eq!((main["data"]["never"].as_u64(), main["data"]["bytes"].as_u64(), main["damage"].is_null()), (Some(500), Some(1000), true));
@@ -100,6 +108,7 @@ fn repositories_say_how_much_was_checked_and_what_is_damaged() {
     assert!(world.page("/").contains("is not checked as often as promised"));
 
     store(true);
+    by_hand(false);
     let detail = world.api("/repositories/main");
     let damage = &detail["damage"];
     assert_eq!(detail["repository"]["damage"], damage["summary"]);
