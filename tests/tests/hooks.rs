@@ -121,6 +121,12 @@ fn a_dump_that_failed_is_in_no_archive() {
         }
         let log = scene.system.cli_ok(&["job", "log", "1"]);
         assert!(log.contains("out of memory"), "{log}");
+        // One that fails while borg starts: nobody wants to know where Python was then.
+        scene.system.cli_ok(&["config", "add", "early", "--client=db1", "--repository=main", "--dump", "early=exit 3"]);
+        let job = wait_for_end(&scene.system, start(&scene.system, "db1/early"));
+        assert_failed(&job, "dump-failed");
+        let log = scene.system.cli_ok(&["job", "log", &number(&job, "number").to_string()]);
+        assert!(!log.contains("Traceback") && !log.contains("KeyboardInterrupt"), "{} {log}", borg.version);
     }
 }
 
