@@ -133,7 +133,7 @@ pub fn damage(health: &Health, damage: &Damage) -> String {
         .many("Cannot tell", unknown)
         .many("Found", errors.chain(more_errors))
         .many("Still runs", still_runs(damage))
-        .many("What to do", what_to_do(health, damage))
+        .many("What to do", what_to_do(health, damage).into_iter().chain(unnamed(health, damage)))
         .render()
 }
 
@@ -183,6 +183,12 @@ fn what_to_do(health: &Health, damage: &Damage) -> Vec<String> {
     ]
 }
 
+/// Only a job reads what clients wrote.
+fn unnamed(health: &Health, damage: &Damage) -> Option<String> {
+    let can_look = damage.unopenable.is_none() && damage.is_unnamed();
+    can_look.then(|| format!("which files are concerned, a job finds out: borgcube repository check {} --job --wait", health.repository))
+}
+
 fn archive(archive: &DamagedArchive) -> Vec<String> {
     let whose = match (&archive.client, &archive.label) {
         (Some(client), Some(label)) => format!(" ({client}/{label})"),
@@ -200,7 +206,7 @@ fn archive(archive: &DamagedArchive) -> Vec<String> {
     let what = if what.is_empty() { "damaged, and nobody knows how much of it".to_owned() } else { what.join(", ") };
     let mut lines = vec![format!("{}{whose}: {what}", shown(&archive.name))];
     match &archive.files {
-        None => lines.push("  which files: not looked for yet".into()),
+        None => lines.push("  which files: not looked for yet, see below".into()),
         Some(files) => {
             lines.extend(files.paths.iter().map(|path| format!("  {}", shown(path))));
             if files.more > 0 {
