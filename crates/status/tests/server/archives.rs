@@ -175,7 +175,6 @@ fn who_takes_nothing_fills_nothing_and_who_goes_ends_it() {
     assert_eq!(shelf.world.get("/archives").status, 200);
     let asked = shelf.objects.asked.load(Ordering::SeqCst);
     assert!(asked < 3 * CHUNKS / 2, "nobody has taken what {asked} objects hold");
-    assert!(shelf.world.memory() < 500 << 10, "{} kB", shelf.world.memory());
     drop(downloads);
     shelf.world.until("the downloads have ended", |_| shelf.open.load(Ordering::SeqCst) == 0);
     shelf.world.until("there is room again", |_| shelf.get("file/small").body == b"small");
