@@ -17,7 +17,7 @@ fn every_answer_is_hardened() {
         );
         assert!(!policy.contains("unsafe"), "{path}");
         assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
-        assert_eq!(answer.header("referrer-policy"), "no-referrer", "{path}");
+        assert_eq!(answer.header("referrer-policy"), "same-origin", "{path}");
         assert!(!answer.header("cache-control").is_empty(), "{path}");
         assert!(answer.header("access-control-allow-origin").is_empty(), "{path}");
     }
