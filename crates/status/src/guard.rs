@@ -28,8 +28,10 @@ const BY_POST: [(&str, &str); 4] = [
     ("/sign-out", "signing out is done by POST"),
 ];
 
-/// The longest path with its query: a file's path has 4096 bytes on Linux, of which each may take three.
-const MAX_URI: usize = 13_000;
+/// The longest path with its query.
+const MAX_URI: usize = 4096;
+/// The same below archives: a file's path has 4096 bytes on Linux, of which each may take three.
+const MAX_FILE: usize = 13_000;
 
 /// Scripts, styles and pictures come from here; nothing is inline, nothing comes from elsewhere, nobody frames a page.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -118,7 +120,9 @@ pub fn check(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> 
             sentence: "that can only be looked at; what can be done has addresses below /do",
         });
     }
-    if uri.path_and_query().is_some_and(|path| path.as_str().len() > MAX_URI) {
+    let is_file = ["/archives/", "/api/v1/archives/"].iter().any(|start| uri.path().starts_with(start));
+    let most = if is_file { MAX_FILE } else { MAX_URI };
+    if uri.path_and_query().is_some_and(|path| path.as_str().len() > most) {
         return Err(Refused::Uri);
     }
     Ok(())

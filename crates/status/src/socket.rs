@@ -86,7 +86,12 @@ async fn tell(stream: &mut WebSocketStream<TokioIo<Upgraded>>, joined: Joined, m
             }
             said = stream.next() => {
                 match said {
-                    Some(Ok(Message::Close(_))) | None => return GONE,
+                    Some(Ok(Message::Close(_))) => {
+                        // The answer to it is waiting already.
+                        let _ = tokio::time::timeout(Duration::from_secs(1), stream.flush()).await;
+                        return GONE;
+                    }
+                    None => return GONE,
                     Some(Ok(_)) => is_heard = true,
                     Some(Err(e)) => {
                         log::debug!("a viewer is not understood: {e}");
