@@ -17,6 +17,7 @@ pub mod api;
 pub mod cli;
 pub mod control;
 pub mod figures;
+pub mod forms;
 pub mod guard;
 pub mod hub;
 pub mod metrics;

@@ -4,6 +4,7 @@
 
 mod about;
 mod archives;
+mod changes;
 mod chart;
 mod clients;
 mod dashboard;
@@ -15,6 +16,7 @@ mod schedules;
 
 pub use about::{About, Health};
 pub use archives::{ArchivePage, ArchiveRow, ArchivesPage};
+pub use changes::{ChangedGroup, ChangedRow};
 pub use chart::{Bar, Chart};
 pub use clients::{ClientPage, ClientRow, ClientsPage, ConfigRow};
 pub use dashboard::{Dashboard, Totals, Upcoming};
