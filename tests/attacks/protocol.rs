@@ -207,7 +207,7 @@ fn a18_a23_messages_that_are_no_calls() {
                 said => assert_eq!(said.broke(), "message"),
             }
         });
-        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", &bytes[..bytes.len().min(8)]);
+        assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", &bytes[..bytes.len().min(8)]);
     }
 }
 

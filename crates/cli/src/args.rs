@@ -2,7 +2,7 @@
 
 use crate::commands::{
     archive, binary, check_config, client, completions, config, configuration, doctor, dump, hook, job, keys, log, policy, prune,
-    repository, restore, restore_test, run, schedule, settings, setup, status, trigger,
+    repository, restore, restore_test, run, schedule, settings, setup, status, trigger, user,
 };
 use crate::error::EXIT_CODES;
 use crate::up;
@@ -76,6 +76,9 @@ pub enum Command {
     /// Let others start a schedule or a backup by an id
     #[command(subcommand)]
     Trigger(trigger::Command),
+    /// Say who may do what on the status pages: add, list, show, edit and remove users
+    #[command(subcommand)]
+    User(user::Command),
     /// List and show archives
     #[command(subcommand)]
     Archive(archive::Command),

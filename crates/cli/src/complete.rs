@@ -1,7 +1,7 @@
 //! Names for the shell's completion, asked for at the running server. Where nothing answers there are no names, and no complaint: the
 //! person is in the middle of typing.
 
-use crate::commands::{binary, check_config, client, config, policy, repository, schedule, trigger};
+use crate::commands::{binary, check_config, client, config, policy, repository, schedule, trigger, user};
 use crate::control::Control;
 use crate::error::Result;
 use clap_complete::CompletionCandidate;
@@ -67,6 +67,11 @@ pub fn check_configs() -> Vec<CompletionCandidate> {
 /// Triggers.
 pub fn triggers() -> Vec<CompletionCandidate> {
     names(|c| Ok(trigger::all(c)?.into_iter().map(|x| (x.id.to_string(), format!("{} {}", x.target, x.comment))).collect()))
+}
+
+/// Users of the status pages.
+pub fn web_users() -> Vec<CompletionCandidate> {
+    names(|c| Ok(user::all(c)?.into_iter().map(|x| (x.name.to_string(), format!("{} {}", x.role, x.comment))).collect()))
 }
 
 /// Jobs, newest first.

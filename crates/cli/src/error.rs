@@ -184,7 +184,7 @@ impl From<ControlError> for Error {
             ErrorKind::NotFound => Kind::NotFound,
             ErrorKind::AlreadyExists | ErrorKind::Conflict => Kind::Conflict,
             ErrorKind::InvalidArgument => Kind::Usage,
-            ErrorKind::PermissionDenied => Kind::Permission,
+            ErrorKind::PermissionDenied | ErrorKind::Unauthenticated => Kind::Permission,
             ErrorKind::Stopping => Kind::Unreachable,
             ErrorKind::Internal => Kind::Failed,
         };

@@ -46,6 +46,7 @@ pub mod time;
 pub mod token;
 pub mod trigger;
 pub mod validate;
+pub mod web_user;
 pub mod work;
 
 pub use archive::Archive;
@@ -65,4 +66,5 @@ pub use schedule::{Action, Schedule};
 pub use settings::Settings;
 pub use time::Timestamp;
 pub use trigger::{Trigger, TriggerId};
+pub use web_user::{UserName, WebUser};
 pub use work::{JobKind, Work, Yield};

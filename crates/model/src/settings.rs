@@ -1,6 +1,7 @@
 //! Server-wide settings.
 
 use crate::queue::Limits;
+use crate::web_user::WebSettings;
 use serde::{Deserialize, Serialize};
 
 /// What holds for the whole server.
@@ -13,6 +14,9 @@ pub struct Settings {
     /// What one backup may do to the server; as long as nothing was changed it is not stored.
     #[serde(default, skip_serializing_if = "SessionLimits::is_default")]
     pub sessions: SessionLimits,
+    /// Whose claims the status pages are believed; as long as nothing was changed it is not stored.
+    #[serde(default, skip_serializing_if = "WebSettings::is_default")]
+    pub web: WebSettings,
 }
 
 /// What one client may do to the server, in one backup and with what it keeps. All of it is generous for honest clients; what goes

@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn limits_and_the_server_id() {
-        let present = Settings { server_id: "a".into(), limits: Limits::default(), sessions: Default::default() };
+        let present = Settings { server_id: "a".into(), limits: Limits::default(), sessions: Default::default(), web: Default::default() };
         assert_eq!(settings(&present, &present), Ok(()));
         assert!(settings(&present, &Settings { server_id: "b".into(), ..present.clone() }).is_err());
         assert!(settings(&present, &Settings { limits: Limits { total: 0, ..Limits::default() }, ..present.clone() }).is_err());

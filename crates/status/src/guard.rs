@@ -7,8 +7,26 @@ use std::collections::BTreeSet;
 /// Names that always mean this machine.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
-/// What is behind it is the id of a trigger. Nothing else may be anything but looked at.
+/// What is behind it is the id of a trigger.
 pub const TRIGGER: &str = "/trigger/";
+
+/// Where people sign in.
+pub const SIGN_IN: &str = "/sign-in";
+
+/// Where somebody signs in who then goes on to `next`.
+#[must_use]
+pub fn sign_in(next: &str) -> String {
+    let next: String = form_urlencoded::byte_serialize(next.as_bytes()).collect();
+    format!("{SIGN_IN}?next={next}")
+}
+
+/// What something happens at, and how.
+const BY_POST: [(&str, &str); 4] = [
+    (TRIGGER, "a trigger is used by POST"),
+    ("/do/", "that is done by POST"),
+    ("/api/v1/do/", "that is done by POST"),
+    ("/sign-out", "signing out is done by POST"),
+];
 
 /// The longest path with its query.
 const MAX_URI: usize = 4096;
@@ -49,6 +67,16 @@ impl Hosts {
     }
 }
 
+impl Hosts {
+    /// Whether this is one of the names that somebody chose for this server, with any port.
+    #[must_use]
+    pub fn names(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        let is_loopback = LOOPBACK.iter().any(|name| host.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')));
+        self.allows(&host) && !is_loopback
+    }
+}
+
 /// Why a request is not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
@@ -76,12 +104,19 @@ pub fn check(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> 
     }
     let is_looking = method == Method::GET || method == Method::HEAD;
     // A preview of a link must not start anything.
-    if uri.path().starts_with(TRIGGER) {
+    if let Some((_, sentence)) = BY_POST.iter().find(|(beginning, _)| uri.path().starts_with(beginning)) {
         if method != Method::POST {
-            return Err(Refused::Method { allowed: "POST", sentence: "a trigger is used by POST" });
+            return Err(Refused::Method { allowed: "POST", sentence });
+        }
+    } else if uri.path() == SIGN_IN {
+        if !is_looking && method != Method::POST {
+            return Err(Refused::Method { allowed: "GET, HEAD, POST", sentence: "signing in is a form" });
         }
     } else if !is_looking {
-        return Err(Refused::Method { allowed: "GET, HEAD", sentence: "nothing can be changed here; `borgcube` changes things" });
+        return Err(Refused::Method {
+            allowed: "GET, HEAD",
+            sentence: "that can only be looked at; what can be done has addresses below /do",
+        });
     }
     if uri.path_and_query().is_some_and(|path| path.as_str().len() > MAX_URI) {
         return Err(Refused::Uri);

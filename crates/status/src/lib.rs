@@ -12,6 +12,8 @@
 //!
 //! Nothing polls the database: a request reads it, events come from the control socket.
 
+pub mod access;
+pub mod acts;
 pub mod address;
 pub mod api;
 pub mod cli;

@@ -1,8 +1,10 @@
 //! The query string of a request: filters and cursors, each checked.
 
+use crate::control::Trouble;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
+use wire::control::ErrorKind;
 
 /// Why something is not answered as asked.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +15,21 @@ pub enum Unanswered {
     /// A parameter makes no sense; the sentence says which and why.
     #[error("{0}")]
     BadRequest(String),
+    /// Nobody has signed in, or what was shown is wrong.
+    #[error("{0}")]
+    Unauthenticated(String),
+    /// The sentence says why not.
+    #[error("{0}")]
+    Forbidden(String),
+    /// Something else stands in the way; the sentence says what.
+    #[error("{0}")]
+    Conflict(String),
+    /// What came is too long.
+    #[error("{0}")]
+    TooLarge(String),
+    /// It is asked for too often.
+    #[error("{0}")]
+    TooOften(String),
     /// The database cannot be read.
     #[error("{0}")]
     Unavailable(String),
@@ -26,6 +43,24 @@ impl From<store::Error> for Unanswered {
         match e {
             store::Error::NotFound(what) => Unanswered::NotFound(format!("there is no {what}")),
             other => Unanswered::Unavailable(format!("the database cannot be read: {other}")),
+        }
+    }
+}
+
+impl From<Trouble> for Unanswered {
+    fn from(trouble: Trouble) -> Unanswered {
+        let sentence = trouble.to_string();
+        match trouble {
+            Trouble::Unreachable(_) => Unanswered::Unavailable(sentence),
+            Trouble::Refused(error) => match error.kind {
+                ErrorKind::NotFound => Unanswered::NotFound(sentence),
+                ErrorKind::InvalidArgument => Unanswered::BadRequest(sentence),
+                ErrorKind::AlreadyExists | ErrorKind::Conflict => Unanswered::Conflict(sentence),
+                ErrorKind::PermissionDenied => Unanswered::Forbidden(sentence),
+                ErrorKind::Unauthenticated => Unanswered::Unauthenticated(sentence),
+                ErrorKind::Stopping => Unanswered::Unavailable(sentence),
+                ErrorKind::Internal => Unanswered::Internal(sentence),
+            },
         }
     }
 }
@@ -60,6 +95,21 @@ impl Query {
             Some(limit) if (1..=most).contains(&limit) => Ok(limit),
             Some(limit) => Err(Unanswered::BadRequest(format!("parameter limit: {limit} is not a number from 1 to {most}"))),
         }
+    }
+
+    /// A parameter, which is not there any more then.
+    pub fn take(&mut self, name: &str) -> Option<String> {
+        self.0.remove(name)
+    }
+
+    /// As the end of an address.
+    #[must_use]
+    pub fn tail(&self) -> String {
+        if self.0.is_empty() {
+            return String::new();
+        }
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.0).finish();
+        format!("?{query}")
     }
 
     /// The same query with another value of one parameter: the address of the next page.

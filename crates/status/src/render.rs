@@ -84,11 +84,28 @@ pub fn unanswered(form: Form, why: &Unanswered) -> Answer {
     let status = match why {
         Unanswered::NotFound(_) => StatusCode::NOT_FOUND,
         Unanswered::BadRequest(_) => StatusCode::BAD_REQUEST,
+        Unanswered::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+        Unanswered::Forbidden(_) => StatusCode::FORBIDDEN,
+        Unanswered::Conflict(_) => StatusCode::CONFLICT,
+        Unanswered::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        Unanswered::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
         Unanswered::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         Unanswered::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     if status.is_server_error() {
         log::warn!("{why}");
     }
-    error(form, status, &why.to_string())
+    let mut answer = error(form, status, &why.to_string());
+    if status == StatusCode::UNAUTHORIZED {
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    answer
+}
+
+/// Sends a browser on to an address within our pages.
+pub fn see(address: &str) -> Result<Answer, Unanswered> {
+    let value = HeaderValue::from_str(address).map_err(|_| Unanswered::BadRequest("that is no address within these pages".into()))?;
+    let mut answer = whole(StatusCode::SEE_OTHER, HTML, "");
+    answer.headers_mut().insert(header::LOCATION, value);
+    Ok(answer)
 }

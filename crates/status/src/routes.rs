@@ -1,25 +1,32 @@
 //! Which request gets which answer: one table on one screen.
 
-use crate::control::{Told, Trouble, about_job, fire};
+use crate::access::{self, Access, Peer, Shown, Viewer};
+use crate::acts::{self, Fields, Outcome};
+use crate::control::{self, Told, Trouble, about_job};
 use crate::guard::{self, Hosts, Refused};
 use crate::hub::{Hub, resync};
 use crate::query::{Query, Unanswered, named};
-use crate::render::{self, Answer, Form, JSON};
+use crate::render::{self, Answer, Form, HTML, JSON};
 use crate::serve::Limits;
 use crate::source::Source;
 use crate::view::{
     About, ArchivePage, ArchivesPage, ClientPage, ClientsPage, Context, Dashboard, Health, JobPage, JobsPage, LogPage, PoliciesPage,
-    PolicyPage, RepositoriesPage, RepositoryPage, SchedulesPage,
+    PolicyPage, RepositoriesPage, RepositoryPage, SchedulesPage, Visit,
 };
 use crate::{api, metrics};
-use http_body_util::BodyExt;
+use askama::Template;
 use http_body_util::channel::Channel;
+use http_body_util::{BodyExt, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use model::Timestamp;
+use model::web_user::Credential;
+use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, watch};
 use wire::control::ErrorKind;
@@ -31,6 +38,14 @@ const STATIC: [(&str, &str, &str); 3] = [
     ("icon.svg", "image/svg+xml", include_str!("../static/icon.svg")),
 ];
 
+/// The longest body, and the longest time that it may take.
+const BODY_SIZE: usize = 512 * 1024;
+const BODY_TIME: Duration = Duration::from_secs(20);
+/// The field that tells a form of ours from one of somebody else.
+const CSRF: &str = "csrf";
+/// The parameter by which a page finds what came of an act.
+const DID: &str = "did";
+
 /// Everything that answers need.
 pub struct App {
     /// The database.
@@ -41,6 +56,10 @@ pub struct App {
     pub control: PathBuf,
     /// Names we answer to.
     pub hosts: Hosts,
+    /// Who may look, and who is who.
+    pub access: Access,
+    /// What came of acts.
+    pub outcomes: Outcomes,
     /// What we do at most.
     pub limits: Limits,
     /// Places for viewers.
@@ -55,37 +74,121 @@ pub struct App {
     pub stopping: watch::Receiver<bool>,
 }
 
+/// What came of acts, for the page that a browser is sent on to.
+#[derive(Debug, Default)]
+pub struct Outcomes(Mutex<VecDeque<(String, String, Outcome)>>);
+
+impl Outcomes {
+    const KEPT: usize = 200;
+
+    /// Keeps it for this user; gives the word to find it by.
+    fn keep(&self, user: &str, outcome: Outcome) -> Result<String, Unanswered> {
+        let word = unix::random::hex(8).map_err(|e| Unanswered::Internal(e.to_string()))?;
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push_back((word.clone(), user.to_owned(), outcome));
+        let surplus = kept.len().saturating_sub(Outcomes::KEPT);
+        kept.drain(..surplus);
+        Ok(word)
+    }
+
+    fn find(&self, user: &str, word: &str) -> Option<Outcome> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().find(|(known, whose, _)| known == word && whose == user).map(|(_, _, outcome)| outcome.clone())
+    }
+}
+
+/// A request without its body.
+struct Asked<'r> {
+    form: Form,
+    head: &'r Parts,
+    peer: Peer,
+    segments: Vec<&'r str>,
+    query: Query,
+}
+
 impl App {
     /// The answer to any request.
-    pub async fn answer(self: Arc<App>, request: Request<Incoming>) -> Answer {
-        let path = request.uri().path().to_owned();
+    pub async fn answer(self: Arc<App>, request: Request<Incoming>, peer: Peer) -> Answer {
+        let (head, body) = request.into_parts();
+        let path = head.uri.path();
         let form = if path.starts_with("/api/") || path.starts_with(guard::TRIGGER) { Form::Json } else { Form::Html };
-        let head = request.method() == Method::HEAD;
-        let mut answer = match guard::check(&self.hosts, request.method(), request.uri(), request.headers()) {
-            Ok(()) => match Arc::clone(&self).route(&path, form, &request, head).await {
-                Ok(answer) => answer,
-                Err(why) => render::unanswered(form, &why),
-            },
-            Err(refused) => refuse(form, refused),
+        let answered = match guard::check(&self.hosts, &head.method, &head.uri, &head.headers) {
+            Ok(()) => {
+                let segments = path.split('/').skip(1).filter(|segment| !segment.is_empty()).collect();
+                let query = Query::parse(head.uri.query().unwrap_or_default());
+                Arc::clone(&self).route(Asked { form, head: &head, peer, segments, query }, body).await
+            }
+            Err(refused) => Ok(refuse(form, refused)),
         };
-        if let Some(length) = hyper::body::Body::size_hint(answer.body()).exact().filter(|_| head) {
+        let mut answer = answered.unwrap_or_else(|why| render::unanswered(form, &why));
+        if let Some(length) = hyper::body::Body::size_hint(answer.body()).exact().filter(|_| head.method == Method::HEAD) {
             answer.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
             *answer.body_mut() = http_body_util::Empty::new().boxed();
         }
         answer
     }
 
-    async fn route(self: Arc<App>, path: &str, form: Form, request: &Request<Incoming>, head: bool) -> Result<Answer, Unanswered> {
-        let query = Query::parse(request.uri().query().unwrap_or_default());
-        let segments: Vec<&str> = path.split('/').skip(1).filter(|segment| !segment.is_empty()).collect();
-        // Pages and API have the same names for the same things.
-        let segments = match (form, segments.as_slice()) {
-            (Form::Json, ["api", "v1", "events"]) => return self.events(request, head),
-            (Form::Json, ["api", "v1", "openapi.json"]) => return Ok(render::whole(StatusCode::OK, JSON, api::document())),
-            (Form::Json, ["trigger", id]) => return self.trigger(id).await,
-            (Form::Json, ["api", "v1", rest @ ..]) => rest.to_vec(),
+    async fn route(self: Arc<App>, asked: Asked<'_>, body: Incoming) -> Result<Answer, Unanswered> {
+        if !self.access.admits(asked.peer) {
+            return Err(Unanswered::TooOften("these are too many requests; slow down".into()));
+        }
+        // What needs nobody to sign in.
+        match (asked.form, asked.segments.as_slice()) {
             (Form::Html, ["static", name]) => return file(name),
             (Form::Html, ["healthz"]) => return Ok(self.healthz().await),
+            (Form::Html, ["sign-in"]) => return self.sign_in(&asked, body).await,
+            (Form::Json, ["trigger", id]) => return self.trigger(id).await,
+            _ => {}
+        }
+        let shown = self.access.shown(&asked.head.headers, asked.peer)?;
+        let known = self.known(shown.clone()).await?;
+        if let (Form::Html, ["sign-out"]) = (asked.form, asked.segments.as_slice()) {
+            return self.sign_out(&asked, known.map(|(viewer, _)| viewer), body).await;
+        }
+        let act = match (asked.form, asked.segments.as_slice()) {
+            (Form::Json, ["api", "v1", "do", name]) | (Form::Html, ["do", name]) => Some(*name),
+            _ => None,
+        };
+        let Some((viewer, credential)) = known else {
+            if self.access.required || act.is_some() {
+                return self.nobody(&asked);
+            }
+            return self.look(&asked, None).await;
+        };
+        match act {
+            Some(name) => self.act(name, &asked, &shown, viewer, credential, body).await,
+            None => self.look(&asked, Some(viewer)).await,
+        }
+    }
+
+    /// Whose it is that is shown.
+    async fn known(self: &Arc<App>, shown: Shown) -> Result<Option<(Viewer, Credential)>, Unanswered> {
+        if shown == Shown::Nothing {
+            return Ok(None);
+        }
+        let app = Arc::clone(self);
+        app.blocking(move |app| app.source.read(|read, _, now| app.access.viewer(read, &shown, now))).await
+    }
+
+    /// Who has to sign in first.
+    fn nobody(&self, asked: &Asked<'_>) -> Result<Answer, Unanswered> {
+        let is_page = asked.form == Form::Html && asked.head.method == Method::GET && asked.segments != ["metrics"];
+        if is_page {
+            let here = asked.head.uri.path_and_query().map_or("/", |here| here.as_str());
+            return render::see(&guard::sign_in(here));
+        }
+        Err(Unanswered::Unauthenticated("sign in first, at /sign-in; programs send the header 'Authorization: Bearer TOKEN'".into()))
+    }
+
+    /// Everything that only shows something.
+    async fn look(self: Arc<App>, asked: &Asked<'_>, viewer: Option<Viewer>) -> Result<Answer, Unanswered> {
+        let is_head = asked.head.method == Method::HEAD;
+        // Pages and API have the same names for the same things.
+        let segments = match (asked.form, asked.segments.as_slice()) {
+            (Form::Json, ["api", "v1", "events"]) => return self.events(asked.head, is_head),
+            (Form::Json, ["api", "v1", "openapi.json"]) => return Ok(render::whole(StatusCode::OK, JSON, api::document())),
+            (Form::Json, ["api", "v1", "me"]) => return Ok(me(viewer.as_ref())),
+            (Form::Json, ["api", "v1", rest @ ..]) => rest.to_vec(),
             (Form::Html, ["metrics"]) => return self.metrics().await,
             (Form::Html, []) => vec!["dashboard"],
             (Form::Html, rest) => rest.to_vec(),
@@ -98,17 +201,104 @@ impl App {
             }
             _ => Told::default(),
         };
+        let user = viewer.as_ref().map(|viewer| viewer.name.as_str());
+        let mut query = asked.query.clone();
+        let outcome = query.take(DID).zip(user).and_then(|(word, user)| self.outcomes.find(user, &word));
+        let here = format!("{}{}", asked.head.uri.path(), query.tail());
+        let visit = Visit { viewer, here, outcome };
         let segments: Vec<String> = segments.iter().map(|segment| (*segment).to_owned()).collect();
-        self.blocking(move |app| app.page(form, &segments, &query, told)).await
+        let form = asked.form;
+        self.blocking(move |app| app.page(form, &segments, &query, told, &visit)).await
+    }
+
+    /// `GET /sign-in` shows the form, `POST /sign-in` takes it.
+    async fn sign_in(self: Arc<App>, asked: &Asked<'_>, body: Incoming) -> Result<Answer, Unanswered> {
+        let page = |next: &str, trouble: Option<&str>| {
+            let status = if trouble.is_some() { StatusCode::FORBIDDEN } else { StatusCode::OK };
+            let html = SignInPage { next, trouble }.render().map_err(|e| Unanswered::Internal(e.to_string()))?;
+            Ok(render::whole(status, HTML, html))
+        };
+        if asked.head.method != Method::POST {
+            return page(asked.query.text("next").and_then(access::local).unwrap_or("/"), None);
+        }
+        access::check_origin(&self.hosts, &asked.head.headers)?;
+        if !self.access.admits_sign_in(asked.peer) {
+            return Err(Unanswered::TooOften("there were too many sign-ins from there; try it again in a minute".into()));
+        }
+        let fields = Fields::of_form(&whole_body(body).await?)?;
+        let next = fields.text("next").and_then(access::local).unwrap_or("/").to_owned();
+        let token = fields.text("token").unwrap_or_default().trim().to_owned();
+        match self.known(Shown::Cookie(token.clone())).await? {
+            Some((viewer, _)) => {
+                log::info!("{} signed in", viewer.name);
+                let mut answer = render::see(&next)?;
+                set_cookie(&mut answer, &access::remember(&token, &asked.head.headers))?;
+                Ok(answer)
+            }
+            None => {
+                log::warn!("a sign-in from {} was refused: no user has that token, or may use it", asked.peer);
+                page(&next, Some("No user has that token, or the user is disabled or has expired."))
+            }
+        }
+    }
+
+    async fn sign_out(self: Arc<App>, asked: &Asked<'_>, viewer: Option<Viewer>, body: Incoming) -> Result<Answer, Unanswered> {
+        access::check_origin(&self.hosts, &asked.head.headers)?;
+        if let Some(viewer) = viewer {
+            access::check_csrf(&viewer, Fields::of_form(&whole_body(body).await?)?.text(CSRF))?;
+        }
+        let mut answer = render::see("/")?;
+        set_cookie(&mut answer, access::FORGET)?;
+        Ok(answer)
+    }
+
+    /// `POST /do/NAME` and `POST /api/v1/do/NAME`.
+    async fn act(
+        self: Arc<App>,
+        name: &str,
+        asked: &Asked<'_>,
+        shown: &Shown,
+        viewer: Viewer,
+        credential: Credential,
+        body: Incoming,
+    ) -> Result<Answer, Unanswered> {
+        let act = acts::named(name).ok_or_else(|| Unanswered::NotFound("there is no such act".into()))?;
+        let headers = &asked.head.headers;
+        access::check_origin(&self.hosts, headers)?;
+        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        let body = whole_body(body).await?;
+        let fields = match asked.form {
+            Form::Json if kind.eq_ignore_ascii_case(JSON) => Fields::of_json(&body)?,
+            Form::Json => return Err(Unanswered::BadRequest(format!("the body is {JSON}, and the Content-Type header has to say so"))),
+            Form::Html => Fields::of_form(&body)?,
+        };
+        if shown.may_be_forged() {
+            access::check_csrf(&viewer, fields.text(CSRF))?;
+        }
+        let back = fields.text("back").and_then(access::local).unwrap_or("/").to_owned();
+        let app = Arc::clone(&self);
+        let call = app.blocking(move |app| app.source.read(|read, _, _| (act.plan)(&fields, read))).await?;
+        let reply = control::on_behalf(&self.control, &self.questions, credential, call).await?;
+        let outcome = Outcome::of(act, &reply);
+        log::info!("{}: {name}", viewer.name);
+        match asked.form {
+            Form::Json => Ok(render::whole(StatusCode::OK, JSON, serde_json::json!({ "outcome": outcome, "reply": reply }).to_string())),
+            Form::Html => {
+                let word = self.outcomes.keep(&viewer.name, outcome)?;
+                let join = if back.contains('?') { '&' } else { '?' };
+                render::see(&format!("{back}{join}{DID}={word}"))
+            }
+        }
     }
 
     /// The table. Everything here is one short read of the database.
-    fn page(&self, form: Form, segments: &[String], query: &Query, told: Told) -> Result<Answer, Unanswered> {
+    fn page(&self, form: Form, segments: &[String], query: &Query, told: Told, visit: &Visit) -> Result<Answer, Unanswered> {
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let live = self.hub.live();
         let stat = if segments == ["about"] { Some(self.source.stat()?) } else { None };
         self.source.read(|read, figures, now| {
-            let c = &Context { read, figures, live: &live, now };
+            let c = &Context { read, figures, live: &live, now, visit };
             match segments.as_slice() {
                 ["dashboard"] => render::view(form, &Dashboard::new(c)?),
                 ["clients"] => render::view(form, &ClientsPage::new(c)?),
@@ -156,7 +346,9 @@ impl App {
             let live = app.hub.live();
             let viewers = app.watching();
             let stat = app.source.stat()?;
-            app.source.read(|read, figures, now| metrics::text(&Context { read, figures, live: &live, now }, &stat, viewers))
+            app.source.read(|read, figures, now| {
+                metrics::text(&Context { read, figures, live: &live, now, visit: &Visit::default() }, &stat, viewers)
+            })
         });
         Ok(render::whole(StatusCode::OK, metrics::KIND, text.await?))
     }
@@ -165,8 +357,9 @@ impl App {
     /// bears only so many attempts.
     async fn trigger(self: Arc<App>, id: &str) -> Result<Answer, Unanswered> {
         let unknown = || Unanswered::NotFound("there is no such trigger, or it cannot be used from here".into());
-        let id = id.parse().map_err(|_| unknown())?;
-        match fire(&self.control, &self.questions, &id).await {
+        // Whatever it is: that somebody tries is borgcubed's to tell.
+        let id: String = id.chars().take(64).collect();
+        match control::fire(&self.control, &self.questions, &id).await {
             Ok(jobs) => Ok(render::whole(StatusCode::OK, JSON, serde_json::json!({ "jobs": jobs }).to_string())),
             Err(Trouble::Refused(error)) if error.kind == ErrorKind::NotFound => Err(unknown()),
             Err(trouble) => Err(Unanswered::Unavailable(trouble.to_string())),
@@ -185,7 +378,7 @@ impl App {
     }
 
     /// Server-sent events, for as long as somebody looks.
-    fn events(self: Arc<App>, request: &Request<Incoming>, head: bool) -> Result<Answer, Unanswered> {
+    fn events(self: Arc<App>, request: &Parts, head: bool) -> Result<Answer, Unanswered> {
         const KIND: &str = "text/event-stream";
         if head {
             return Ok(render::whole(StatusCode::OK, KIND, Bytes::new()));
@@ -194,7 +387,7 @@ impl App {
             let sentence = format!("{} viewers already look at live events; pages work without them", self.limits.viewers);
             return Err(Unanswered::Unavailable(sentence));
         };
-        let last_seen = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
+        let last_seen = request.headers.get("last-event-id").and_then(|id| id.to_str().ok());
         let mut joined = self.hub.join(last_seen);
         let (mut sender, body) = Channel::<Bytes, std::convert::Infallible>::new(2);
         let mut stopping = self.stopping.clone();
@@ -235,6 +428,34 @@ impl App {
         answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         Ok(answer)
     }
+}
+
+#[derive(Template)]
+#[template(path = "sign-in.html")]
+struct SignInPage<'a> {
+    next: &'a str,
+    trouble: Option<&'a str>,
+}
+
+/// The whole body of a request, if it is not too long and comes in time.
+async fn whole_body(body: Incoming) -> Result<Bytes, Unanswered> {
+    let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_SIZE).collect()).await;
+    let slow = |_| Unanswered::BadRequest("the body did not come in time".into());
+    let broken = |_| Unanswered::TooLarge(format!("what came is longer than {} KiB, or broke off", BODY_SIZE / 1024));
+    Ok(collected.map_err(slow)?.map_err(broken)?.to_bytes())
+}
+
+fn set_cookie(answer: &mut Answer, cookie: &str) -> Result<(), Unanswered> {
+    let mut value = HeaderValue::from_str(cookie).map_err(|_| Unanswered::BadRequest("that is no token".into()))?;
+    value.set_sensitive(true);
+    answer.headers_mut().insert(header::SET_COOKIE, value);
+    Ok(())
+}
+
+/// Who is asking, and what a form of theirs has to bring along.
+fn me(viewer: Option<&Viewer>) -> Answer {
+    let me = viewer.map(|viewer| serde_json::json!({ "name": viewer.name, "role": viewer.role, "csrf": viewer.csrf }));
+    render::whole(StatusCode::OK, JSON, serde_json::json!({ "user": me }).to_string())
 }
 
 fn nothing_there() -> Unanswered {

@@ -1,9 +1,10 @@
 //! Connections: accepting them, limits on them, and the stop.
 
+use crate::access::{Access, Peer};
 use crate::address::Listener;
 use crate::guard::Hosts;
 use crate::hub::Hub;
-use crate::routes::App;
+use crate::routes::{App, Outcomes};
 use crate::source::Source;
 use anyhow::Context;
 use hyper::body::Incoming;
@@ -43,7 +44,7 @@ impl Default for Limits {
 }
 
 /// Serves until SIGTERM or SIGINT.
-pub async fn serve(layout: &Layout, listeners: Vec<Listener>, hosts: Hosts, limits: Limits) -> anyhow::Result<()> {
+pub async fn serve(layout: &Layout, listeners: Vec<Listener>, hosts: Hosts, access: Access, limits: Limits) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (stop, stopping) = watch::channel(false);
@@ -53,6 +54,8 @@ pub async fn serve(layout: &Layout, listeners: Vec<Listener>, hosts: Hosts, limi
         hub: Arc::clone(&hub),
         control: layout.control_socket(),
         hosts,
+        access,
+        outcomes: Outcomes::default(),
         limits,
         viewers: Arc::new(Semaphore::new(limits.viewers)),
         questions: Semaphore::new(crate::control::QUESTIONS),
@@ -104,7 +107,7 @@ enum Accepting {
 }
 
 enum Accepted {
-    Tcp(tokio::net::TcpStream),
+    Tcp(tokio::net::TcpStream, std::net::IpAddr),
     Unix(tokio::net::UnixStream),
 }
 
@@ -125,10 +128,10 @@ impl Accepting {
     async fn next(&self) -> std::io::Result<Accepted> {
         match self {
             Accepting::Tcp(tcp) => {
-                let (stream, _) = tcp.accept().await?;
+                let (stream, address) = tcp.accept().await?;
                 // An event is small, and is to be seen at once.
                 stream.set_nodelay(true)?;
-                Ok(Accepted::Tcp(stream))
+                Ok(Accepted::Tcp(stream, address.ip()))
             }
             Accepting::Unix(unix) => Ok(Accepted::Unix(unix.accept().await?.0)),
         }
@@ -149,8 +152,11 @@ async fn accept(listener: Accepting, app: Arc<App>, connections: Arc<Semaphore>,
         };
         let (app, stopping) = (Arc::clone(&app), stopping.clone());
         match accepted {
-            Ok(Accepted::Tcp(stream)) => drop(tokio::spawn(converse(stream, app, stopping, permit))),
-            Ok(Accepted::Unix(stream)) => drop(tokio::spawn(converse(stream, app, stopping, permit))),
+            Ok(Accepted::Tcp(stream, address)) => drop(tokio::spawn(converse(stream, Peer::Address(address), app, stopping, permit))),
+            Ok(Accepted::Unix(stream)) => {
+                let peer = Peer::User(stream.peer_cred().ok().map(|credentials| credentials.uid()));
+                drop(tokio::spawn(converse(stream, peer, app, stopping, permit)));
+            }
             Err(e) => {
                 log::warn!("a connection cannot be accepted: {e}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -161,13 +167,14 @@ async fn accept(listener: Accepting, app: Arc<App>, connections: Arc<Semaphore>,
 
 async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
+    peer: Peer,
     app: Arc<App>,
     mut stopping: watch::Receiver<bool>,
     _permit: OwnedSemaphorePermit,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
         let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(app.answer(request).await) }
+        async move { Ok::<_, Infallible>(app.answer(request, peer).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -31,6 +31,7 @@
         const renewed = page.getElementById(old.id);
         if (!renewed || old.innerHTML === renewed.innerHTML) continue;
         // Who reads or types there is not disturbed.
+        if (old.querySelector("details[open], :focus:is(input, select, textarea, button)")) continue;
         const focused = old.contains(document.activeElement) ? document.activeElement : null;
         const address = focused && focused.getAttribute("href");
         old.replaceChildren(...renewed.childNodes);

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use model::check::Health;
 use model::restore_test::TestRecord;
 use model::retention::Jump;
-use model::{Archive, BackupConfig, CheckConfig, Client, Job, Occurrence, Policy, Repository, Schedule, Settings, Timestamp, Trigger};
+use model::{
+    Archive, BackupConfig, CheckConfig, Client, Job, Occurrence, Policy, Repository, Schedule, Settings, Timestamp, Trigger, WebUser,
+};
 use store::record::{decode, encode, seal};
 use store::{Change, Deletion, Entry, Intent, PreparedSession, Record, TransactionNumber};
 
@@ -150,6 +152,11 @@ fn health() {
 }
 
 #[test]
+fn web_user() {
+    check::<WebUser>(common::web_user("alice"));
+}
+
+#[test]
 fn archives_from_before_retention_are_neither_held_nor_going() {
     let archive = decode::<Archive>("archive", &fixture(Archive::NAME, 2)).unwrap().record;
     assert_eq!((archive.hold, archive.pending_deletion), (None, None));
@@ -180,10 +187,11 @@ fn kinds_are_unique() {
         TestRecord::KIND,
         CheckConfig::KIND,
         Health::KIND,
+        WebUser::KIND,
     ];
-    assert_eq!(kinds, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 20, 21], "a kind's number never changes");
+    assert_eq!(kinds, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 20, 21, 23], "a kind's number never changes");
     kinds.dedup();
-    assert_eq!(kinds.len(), 17);
+    assert_eq!(kinds.len(), 18);
 }
 
 #[test]
@@ -247,6 +255,7 @@ fn write_missing_fixtures() {
     write(&common::schedule("nightly"));
     write(&common::occurrence(7));
     write(&common::trigger());
+    write(&common::web_user("alice"));
     write(&common::policy("standard"));
     write(&common::clock_jump());
     write(&common::restore_tests());

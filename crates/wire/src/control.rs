@@ -9,17 +9,19 @@ pub use crate::retention::{
     StoppedGroup, StoredPolicy,
 };
 pub use crate::scheduling::{AddedTrigger, Due, History, ListedSchedule, OccurrenceFilter, Ran, Schedules, Triggers, Upcoming};
+pub use crate::web::{IssuedUser, WebUsers};
 use crate::worker::LogLine;
 use model::check::Health;
 use model::progress::Progress;
 use model::restore::Restore;
 use model::restore_test::{RestoreTest, TestResult};
 use model::trigger::{AccessContext, TriggerTarget};
+use model::web_user::{Credential, Role, SignInWay};
 use model::{
     Archive, BackupConfig, CheckConfig, CheckName, Client, ClientName, ConfigName, Job, JobKind, JobState, Label, Repository,
     RepositoryName, Settings,
 };
-use model::{Policy, PolicyName, Schedule, ScheduleName, Timestamp, Trigger, TriggerId, Work};
+use model::{Policy, PolicyName, Schedule, ScheduleName, Timestamp, Trigger, TriggerId, UserName, WebUser, Work};
 use serde::{Deserialize, Serialize};
 
 /// The interface's name.
@@ -451,6 +453,53 @@ pub enum Call {
     /// -> [`Healths`]: what checks have found, of repositories that were checked.
     #[serde(rename = "org.borgcube.Control.ListHealth")]
     ListHealth {},
+    /// -> [`WebUsers`]
+    #[serde(rename = "org.borgcube.Control.ListWebUsers")]
+    ListWebUsers {},
+    /// -> [`IssuedUser`], with the token that was made for it
+    #[serde(rename = "org.borgcube.Control.AddWebUser")]
+    AddWebUser {
+        /// The name.
+        name: UserName,
+        /// What it may do.
+        role: Role,
+        /// How it proves who it is.
+        sign_in: SignInWay,
+        /// From when on it may not sign in.
+        #[serde(default)]
+        expires: Option<Timestamp>,
+        /// Who it is, what for.
+        #[serde(default)]
+        comment: String,
+    },
+    /// -> {}; a token stays as it is.
+    #[serde(rename = "org.borgcube.Control.UpdateWebUser")]
+    UpdateWebUser {
+        /// As the caller read it.
+        previous: Box<WebUser>,
+        /// As it shall be.
+        user: Box<WebUser>,
+    },
+    /// -> [`IssuedUser`]: the token of before is void.
+    #[serde(rename = "org.borgcube.Control.RenewWebToken")]
+    RenewWebToken {
+        /// Whose.
+        name: UserName,
+    },
+    /// -> {}
+    #[serde(rename = "org.borgcube.Control.RemoveWebUser")]
+    RemoveWebUser {
+        /// The name.
+        name: UserName,
+    },
+    /// -> as `call`: what a user of the status pages may do by its role, and nothing else.
+    #[serde(rename = "org.borgcube.Control.OnBehalf")]
+    OnBehalf {
+        /// Who.
+        credential: Credential,
+        /// What: `{"method": .., "parameters": {..}}`.
+        call: Box<Call>,
+    },
     /// -> {}: somebody else committed jobs, and they are not to wait until something else happens.
     #[serde(rename = "org.borgcube.Control.Wake")]
     Wake {},
@@ -723,6 +772,8 @@ pub enum ErrorKind {
     Conflict,
     /// The caller may not do this.
     PermissionDenied,
+    /// Nobody knows on whose behalf this is to be done: the credential is wrong, disabled or expired.
+    Unauthenticated,
     /// The daemon stops.
     Stopping,
     /// The daemon's own trouble; its log has more.
@@ -867,6 +918,12 @@ mod tests {
             "UpdateCheckConfig",
             "RemoveCheckConfig",
             "ListHealth",
+            "ListWebUsers",
+            "AddWebUser",
+            "UpdateWebUser",
+            "RenewWebToken",
+            "RemoveWebUser",
+            "OnBehalf",
             "Wake",
         ];
         for call in calls {

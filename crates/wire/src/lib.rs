@@ -22,6 +22,7 @@ pub mod retention;
 pub mod scheduling;
 pub mod session;
 pub mod tool;
+pub mod web;
 pub mod worker;
 
 /// Why a message could not be passed on.

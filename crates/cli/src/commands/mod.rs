@@ -41,6 +41,7 @@ pub mod settings;
 pub mod setup;
 pub mod status;
 pub mod trigger;
+pub mod user;
 pub mod wait;
 
 use crate::args::Command;
@@ -69,6 +70,7 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Prune(args) => return prune::run(&args, context),
         Command::Schedule(command) => schedule::run(command, context),
         Command::Trigger(command) => trigger::run(command, context),
+        Command::User(command) => user::run(command, context),
         Command::Export(args) => configuration::export(&args, context),
         Command::Diff(args) => return configuration::diff(&args, context),
         Command::Apply(args) => configuration::apply(&args, context),

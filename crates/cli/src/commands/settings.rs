@@ -40,6 +40,27 @@ pub struct Edit {
     total: Option<u32>,
     #[command(flatten)]
     sessions: Sessions,
+    #[command(flatten)]
+    web: Web,
+}
+
+/// Whose word counts on the status pages.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Signing in to the status pages without a token")]
+struct Web {
+    /// Believe the status daemon which Unix user is at its Unix socket: on or off (default off)
+    #[arg(long, value_name = "SWITCH")]
+    web_peer: Option<Switch>,
+    /// Believe the status daemon whom a web server before it has signed in: on or off (default off)
+    #[arg(long, value_name = "SWITCH")]
+    web_proxy: Option<Switch>,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 /// What one client may do to the server.
@@ -126,6 +147,8 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
     put(&mut sessions.client_archives, given.client_archives);
     put(&mut sessions.client_bytes, given.client_bytes);
     put(&mut sessions.log_bytes, given.log_bytes);
+    put(&mut settings.web.peer, args.web.web_peer.map(|switch| switch == Switch::On));
+    put(&mut settings.web.proxy, args.web.web_proxy.map(|switch| switch == Switch::On));
     something(&previous, &settings, "settings edit")?;
     control.tell(Call::UpdateSettings { previous, settings: settings.clone() })?;
     context.done(&settings, "Changed the settings.")

@@ -7,7 +7,7 @@ use model::archive::PendingDeletion;
 use model::check::Health;
 use model::client::Connection;
 use model::progress::{Progress, Statistics, Steps};
-use model::{Archive, BackupConfig, Client, Job, JobState, Repository, Settings, Yield};
+use model::{Archive, BackupConfig, Client, Job, JobState, Repository, Settings, Timestamp, WebUser, Yield};
 use wire::control::{JobDetail, Occupied, Status};
 
 /// The server's state.
@@ -306,6 +306,20 @@ fn going(pending: &PendingDeletion) -> String {
     format!("deleted from {} on, as {by} decided; until then: borgcube archive undelete", pending.due.to_local())
 }
 
+/// A user of the status pages.
+pub fn web_user(user: &WebUser) -> String {
+    Details::new()
+        .line("Name", user.name.as_str())
+        .line("Role", user.role.as_str())
+        .line("Signs in by", user.sign_in.way().to_string())
+        .line("State", super::plans::web_user_state(user, Timestamp::now()))
+        .line("Expires", user.expires.map(Timestamp::to_local).unwrap_or_else(|| "never".into()))
+        .line("In the log", user.actor())
+        .maybe("Comment", Some(&user.comment))
+        .line("Added", user.created.to_local())
+        .render()
+}
+
 /// The settings.
 pub fn settings(settings: &Settings) -> String {
     Details::new()
@@ -326,6 +340,8 @@ pub fn settings(settings: &Settings) -> String {
         .line("A client's archives", settings.sessions.client_archives.to_string())
         .line("A client's bytes", exactly(settings.sessions.client_bytes))
         .line("A backup's log", exactly(settings.sessions.log_bytes))
+        .line("Web sign-in by peer", if settings.web.peer { "on" } else { "off" })
+        .line("Web sign-in by proxy", if settings.web.proxy { "on" } else { "off" })
         .render()
 }
 

@@ -3,7 +3,7 @@
 use super::tables::Column::{Number, Text, Whole};
 use super::{Details, Table, count, duration, shown};
 use model::occurrence::LeftOut;
-use model::{Occurrence, Outcome, Timestamp, Trigger};
+use model::{Occurrence, Outcome, Timestamp, Trigger, WebUser};
 use wire::control::{Due, ListedSchedule, Ran};
 
 /// Schedules.
@@ -142,6 +142,30 @@ pub fn triggers(records: &[Trigger]) -> Table {
             trigger.comment.clone(),
         ]
     })
+}
+
+/// Users of the status pages.
+pub fn web_users(records: &[WebUser]) -> Table {
+    let columns = [Whole("NAME"), Whole("ROLE"), Whole("SIGNS IN BY"), Whole("STATE"), Whole("EXPIRES"), Text("COMMENT")];
+    Table::new(&columns, records, |user| {
+        vec![
+            user.name.to_string(),
+            user.role.to_string(),
+            user.sign_in.way().to_string(),
+            web_user_state(user, Timestamp::now()).to_owned(),
+            user.expires.map(Timestamp::to_local).unwrap_or_else(|| "never".into()),
+            user.comment.clone(),
+        ]
+    })
+}
+
+/// Whether somebody may sign in now.
+pub fn web_user_state(user: &WebUser, now: Timestamp) -> &'static str {
+    match user.expires {
+        _ if !user.enabled => "disabled",
+        Some(expires) if expires <= now => "expired",
+        _ => "enabled",
+    }
 }
 
 #[cfg(test)]

@@ -89,6 +89,8 @@ pub(super) const SETTINGS: &[Field] = &[
         "Bytes that a client's archives may hold in a repository, compressed, what it shares with others counted in full",
     ),
     field("log_bytes", &["sessions", "log_bytes"], Form::Number, "Bytes of what the client of one backup writes that are kept"),
+    field("web_peer", &["web", "peer"], Form::Switch, "Believe the status daemon which Unix user is at its Unix socket"),
+    field("web_proxy", &["web", "proxy"], Form::Switch, "Believe the status daemon whom a web server before it has signed in"),
 ];
 
 pub(super) const REPOSITORY: &[Field] = &[

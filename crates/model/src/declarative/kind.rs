@@ -3,10 +3,12 @@
 use super::fields::{self, Field};
 use crate::check::{CheckPlan, Repositories};
 use crate::names::{CheckName, ClientName, ConfigName, PolicyName, RepositoryName, ScheduleName};
+use crate::queue::Limits;
 use crate::retention::Scope;
 use crate::schedule::Action;
 use crate::settings::SessionLimits;
 use crate::trigger::{TriggerId, TriggerTarget};
+use crate::web_user::WebSettings;
 use crate::{BackupConfig, CheckConfig, Client, Policy, Repository, Schedule, Settings, Timestamp, Trigger, validate};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -139,7 +141,8 @@ impl Kind {
         let sentence = |e: crate::names::NameError| e.to_string();
         Ok(match self {
             Kind::Settings => {
-                json!({"server_id": "", "limits": crate::queue::Limits::default(), "sessions": SessionLimits::default()})
+                let (limits, sessions, web) = (Limits::default(), SessionLimits::default(), WebSettings::default());
+                json!({"server_id": "", "limits": limits, "sessions": sessions, "web": web})
             }
             Kind::Repository => {
                 let name: RepositoryName = name.parse().map_err(sentence)?;
@@ -242,6 +245,7 @@ impl Record {
                 let mut json = serde_json::to_value(settings).unwrap_or_default();
                 // Not stored while they are the defaults.
                 json["sessions"] = serde_json::to_value(settings.sessions).unwrap_or_default();
+                json["web"] = serde_json::to_value(settings.web).unwrap_or_default();
                 return json;
             }
             Record::Repository(repository) => serde_json::to_value(repository),

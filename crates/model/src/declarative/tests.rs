@@ -11,6 +11,7 @@ use crate::schedule::Action;
 use crate::settings::SessionLimits;
 use crate::sshkey::{ClientKey, job_key};
 use crate::trigger::{AccessContext, TriggerId, TriggerTarget};
+use crate::web_user::WebSettings;
 use crate::{CheckName, ConfigName, EncryptionMode, Recurrence, ScheduleName, Timestamp};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -19,7 +20,12 @@ const NOW: Timestamp = Timestamp(1_795_300_000_000_000);
 
 fn empty() -> Configuration {
     Configuration {
-        settings: Settings { server_id: "s".into(), limits: Limits::default(), sessions: SessionLimits::default() },
+        settings: Settings {
+            server_id: "s".into(),
+            limits: Limits::default(),
+            sessions: SessionLimits::default(),
+            web: Default::default(),
+        },
         repositories: vec![],
         clients: vec![],
         configs: vec![],
@@ -276,6 +282,7 @@ fn configuration() -> impl Strategy<Value = Configuration> {
         server_id: "s".into(),
         limits: Limits { per_client, total: if total { 3 } else { Limits::default().total }, ..Limits::default() },
         sessions: if sessions { SessionLimits { idle_seconds: 99, ..SessionLimits::default() } } else { SessionLimits::default() },
+        web: WebSettings { peer: sessions, proxy: total },
     });
     let with_configs = clients.prop_flat_map(|clients| {
         let pairs: Vec<(&'static str, &'static str)> = clients
@@ -714,7 +721,7 @@ fn the_file_can_say_everything_that_people_set() {
         let blank = kind.record(kind.blank(if *kind == Kind::Config { "x/x" } else { "x" }).unwrap()).unwrap().json();
         let mut leaves = vec![];
         for (name, value) in blank.as_object().unwrap() {
-            let nested = matches!(name.as_str(), "limits" | "sessions" | "connection");
+            let nested = matches!(name.as_str(), "limits" | "sessions" | "web" | "connection");
             match value.as_object().filter(|_| nested) {
                 Some(inner) => leaves.extend(inner.keys().map(|inner| format!("/{name}/{inner}"))),
                 None => leaves.push(format!("/{name}")),

@@ -228,7 +228,7 @@ mod tests {
             assert_eq!(add(&mut paths, &wide(&format!("x{}", number % 2)), Kind::File), "ok");
         }
         // Hashing every ancestor from its beginning would be 6 GB.
-        assert!(began.elapsed() < std::time::Duration::from_secs(3), "{:?}", began.elapsed());
+        assert!(began.elapsed() < std::time::Duration::from_secs(15), "{:?}", began.elapsed());
     }
 
     #[test]

@@ -13,6 +13,8 @@ use wire::control::{Call, ControlError, ErrorKind, Event, EventReply, JobLog, Re
 const MAX_CALL: usize = wire::json::MAX_DOCUMENT;
 /// The same of those who may not call anything.
 const MAX_STRANGE_CALL: usize = 64 * 1024;
+/// The same of the status daemon: a form, and the record that it changes.
+const MAX_WATCHERS_CALL: usize = 1024 * 1024;
 /// As much may wait for a reader before the next answer to it is prepared.
 const HIGH_WATER: usize = 1024 * 1024;
 /// A watcher that lets more events wait is dropped.
@@ -91,7 +93,7 @@ impl Connection {
     pub fn new(stream: UnixStream, actor: String, rights: Rights, now: Instant) -> std::io::Result<Connection> {
         let (deadline, limit) = match rights {
             Rights::Control => (None, MAX_CALL),
-            Rights::Watch => (None, MAX_STRANGE_CALL),
+            Rights::Watch => (None, MAX_WATCHERS_CALL),
             Rights::None => (Some(now + STRANGER), MAX_STRANGE_CALL),
         };
         Ok(Connection { channel: Channel::new(stream, limit)?, actor, rights, stream: None, busy: false, closing: false, deadline })
@@ -222,11 +224,13 @@ impl Connection {
     }
 }
 
-/// What the status daemon may ask for: what goes on, and what a trigger starts that anybody may use who knows its id.
+/// What the status daemon may ask for: what goes on, what a trigger starts that anybody may use who knows its id, and what its users ask for.
 pub fn for_watchers(call: &Call) -> bool {
     match call {
         Call::GetStatus {} | Call::GetJob { .. } | Call::GetJobLog { .. } | Call::Watch { .. } => true,
         Call::FireTrigger { context, .. } => *context == AccessContext::AnonymousWeb,
+        // Who is behind it, and what that user may do, is looked at then.
+        Call::OnBehalf { .. } => true,
         _ => false,
     }
 }

@@ -151,6 +151,17 @@ impl Daemon {
             Call::UpdateCheckConfig { previous, config } => self.update_check_config(&previous, *config, actor).and_then(|()| nothing()),
             Call::RemoveCheckConfig { name } => self.remove_check_config(&name, actor).and_then(|()| nothing()),
             Call::ListHealth {} => one(&self.list_health()?),
+            Call::ListWebUsers {} => one(&self.list_web_users()?),
+            Call::AddWebUser { name, role, sign_in, expires, comment } => {
+                one(&self.add_web_user(name, role, sign_in, expires, comment, actor)?)
+            }
+            Call::UpdateWebUser { previous, user } => self.update_web_user(&previous, *user, actor).and_then(|()| nothing()),
+            Call::RenewWebToken { name } => one(&self.renew_web_token(&name, actor)?),
+            Call::RemoveWebUser { name } => self.remove_web_user(&name, actor).and_then(|()| nothing()),
+            Call::OnBehalf { credential, call } => {
+                let user = self.may(&credential, &call, actor)?;
+                self.carry_out(*call, false, &user)
+            }
             Call::Wake {} => self.wake().and_then(|()| nothing()),
         }
     }

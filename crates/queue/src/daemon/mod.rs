@@ -5,6 +5,7 @@
 //! | `event_loop` | waits for descriptors and deadlines, deals out events |
 //! | `control`, `request`, `channel` | connections, calls, bytes |
 //! | `methods`, `records`, `lists`, `undo`, `apply` | what people may ask for |
+//! | `on_behalf`, `web_users` | what users of the status pages may do, and who they are |
 //! | `queue` | from `job_created` to a worker |
 //! | `outcomes` | from a worker's end to the job's record |
 //! | `retries` | jobs that wait for a moment |
@@ -26,6 +27,7 @@ mod keys;
 mod leftovers;
 mod lists;
 mod methods;
+mod on_behalf;
 mod outcomes;
 mod policies;
 mod queue;
@@ -39,6 +41,7 @@ mod scheduling;
 mod settings;
 mod timers;
 mod undo;
+mod web_users;
 mod workers;
 
 use anyhow::Context;

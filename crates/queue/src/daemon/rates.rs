@@ -61,6 +61,7 @@ impl Bucket {
 pub struct Rates {
     triggers: BTreeMap<TriggerId, Bucket>,
     unknown: Bucket,
+    wrong_credentials: Bucket,
 }
 
 impl Rates {
@@ -75,6 +76,11 @@ impl Rates {
     /// One that there is not. All of them together, for ids can be made up.
     pub fn of_unknown(&mut self, now: Instant) -> Rate {
         self.unknown.take(now)
+    }
+
+    /// A credential that is nobody's. It limits the lines of the log; a token has so many bits that trying more of them leads nowhere.
+    pub fn of_wrong_credential(&mut self, now: Instant) -> Rate {
+        self.wrong_credentials.take(now)
     }
 }
 

@@ -3,6 +3,7 @@
 use model::Settings;
 use model::queue::Limits;
 use model::settings::SessionLimits;
+use model::web_user::WebSettings;
 use std::path::PathBuf;
 use std::time::Duration;
 use store::Store;
@@ -44,7 +45,8 @@ pub fn load(store: &Store) -> anyhow::Result<Settings> {
     if let Some(settings) = store.read(|r| r.settings())? {
         return Ok(settings);
     }
-    let settings = Settings { server_id: unix::random::hex(8)?, limits: Limits::default(), sessions: SessionLimits::default() };
+    let (limits, sessions, web) = (Limits::default(), SessionLimits::default(), WebSettings::default());
+    let settings = Settings { server_id: unix::random::hex(8)?, limits, sessions, web };
     store.write("first start: make the server's settings", super::ACTOR, |w| w.set_settings(&settings))?;
     Ok(settings)
 }

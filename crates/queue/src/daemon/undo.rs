@@ -3,9 +3,9 @@
 use super::errors::{from_store, refuse, refuse_in};
 use super::records::{programs, same_place};
 use super::{Daemon, settings};
-use model::{BackupConfig, Client, ClientName, ConfigName, Job, Repository, RepositoryName, Timestamp};
+use model::{BackupConfig, Client, ClientName, ConfigName, Job, Repository, RepositoryName, Timestamp, UserName, WebUser};
 use std::collections::BTreeSet;
-use store::tables::{Archives, Clients, Configs, Jobs, Repositories, Schedules};
+use store::tables::{Archives, Clients, Configs, Jobs, Repositories, Schedules, WebUsers};
 use store::{Change, Entry, Key, Read, Result, Table, TransactionNumber};
 use wire::control::{ControlError, ErrorKind, Event};
 
@@ -99,6 +99,11 @@ fn check(r: &Read<'_>, entry: &Entry) -> Result<()> {
             return Err(refuse("the server cannot be without settings".into()));
         }
     }
+    if let Some(name) = old_token(r, entry)? {
+        return Err(refuse(format!(
+            "a token of user {name} that was replaced does not come back; `borgcube user token {name}` makes another"
+        )));
+    }
     if let Some((job, what)) = busy(r, entry)? {
         return Err(refuse(format!("job {} uses {what} and has not ended; wait, or cancel it", job.number)));
     }
@@ -141,6 +146,17 @@ fn check(r: &Read<'_>, entry: &Entry) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The user of the status pages whose token would become an older one: it may be in wrong hands.
+fn old_token(r: &Read<'_>, entry: &Entry) -> Result<Option<UserName>> {
+    for change in entry.changes.iter().filter(|change| change.table == WebUsers::NAME) {
+        let Some(back) = before::<WebUser>(change, change.before.as_deref())? else { continue };
+        if r.web_users().get(&back.name)?.is_some_and(|now| now.sign_in != back.sign_in) {
+            return Ok(Some(back.name));
+        }
+    }
+    Ok(None)
 }
 
 /// A job that has not ended and whose client, repository or config the undo would touch.

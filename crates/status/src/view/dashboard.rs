@@ -60,6 +60,8 @@ pub struct Totals {
     pub clients: u64,
     /// Backup configs.
     pub configs: u64,
+    /// Of these, configs that were never backed up and are not overdue yet.
+    pub never: u64,
     /// Repositories.
     pub repositories: u64,
     /// Jobs in the queue.
@@ -96,6 +98,7 @@ impl Dashboard {
             backups_today: c.figures.on_day(c.now).archives,
             clients: c.read.clients().count()?,
             configs: configs.len() as u64,
+            never: configs.iter().filter(|config| config.last_good.is_none() && !config.overdue).count() as u64,
             repositories: c.read.repositories().count()?,
             queued: queue.len() as u64,
             running: running.len() as u64,

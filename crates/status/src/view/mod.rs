@@ -26,7 +26,10 @@ pub use policies::{PoliciesPage, PolicyPage, PolicyRow, PreviewGroup, PreviewRow
 pub use repositories::{CoverageView, DamageView, DamagedRow, RepositoriesPage, RepositoryPage, RepositoryRow};
 pub use schedules::{Day, OccurrenceRow, ScheduleRow, SchedulesPage};
 
+use crate::access::Viewer;
+use crate::acts::{self, Outcome};
 use crate::figures::{Figures, Sums};
+use crate::guard;
 use crate::hub::Live;
 use model::Timestamp;
 use model::progress::Statistics;
@@ -57,13 +60,26 @@ pub struct Context<'a> {
     pub live: &'a Live,
     /// The present moment.
     pub now: Timestamp,
+    /// For whom.
+    pub visit: &'a Visit,
+}
+
+/// For whom a page is, and what it is to tell them beside what it shows.
+#[derive(Debug, Clone, Default)]
+pub struct Visit {
+    /// Who has signed in.
+    pub viewer: Option<Viewer>,
+    /// The page's address.
+    pub here: String,
+    /// What came of what was just done.
+    pub outcome: Option<Outcome>,
 }
 
 impl Context<'_> {
     /// What is around every page.
     #[must_use]
     pub fn frame(&self, section: &'static str) -> Frame {
-        Frame { section, now: self.now, trouble: self.live.trouble.clone().filter(|_| !self.live.connected) }
+        Frame { section, now: self.now, trouble: self.live.trouble.clone().filter(|_| !self.live.connected), visit: self.visit.clone() }
     }
 }
 
@@ -76,6 +92,29 @@ pub struct Frame {
     pub now: Timestamp,
     /// Why nothing is heard of borgcubed, if so.
     pub trouble: Option<String>,
+    /// For whom it is.
+    pub visit: Visit,
+}
+
+impl Frame {
+    /// Whether the viewer gets to see the buttons of this act.
+    #[must_use]
+    pub fn may(&self, act: &str) -> bool {
+        let act = acts::named(act);
+        self.visit.viewer.as_ref().is_some_and(|viewer| act.is_some_and(|act| viewer.role >= act.role))
+    }
+
+    /// Where somebody signs in who then comes back.
+    #[must_use]
+    pub fn sign_in(&self) -> String {
+        guard::sign_in(&self.visit.here)
+    }
+
+    /// What the viewer's forms carry.
+    #[must_use]
+    pub fn csrf(&self) -> &str {
+        self.visit.viewer.as_ref().map_or("", |viewer| &viewer.csrf)
+    }
 }
 
 /// Sizes of archives.

@@ -19,6 +19,7 @@
 //! | `restore-tests`| client, label           |                                                |
 //! | `check-configs`| name                    |                                                |
 //! | `health`       | repository              |                                                |
+//! | `web-users`    | name                    |                                                |
 
 mod archives;
 mod basics;
@@ -28,6 +29,7 @@ mod owner;
 mod restore_tests;
 mod retention;
 mod schedules;
+mod web_users;
 
 pub use archives::{ArchiveFilter, ArchiveKey, Archives};
 pub use basics::{Clients, Configs, Repositories, SettingsTable};
@@ -37,6 +39,7 @@ pub use owner::{Deletion, Deletions, Intent, IntentKey, Intents, PreparedSession
 pub use restore_tests::RestoreTests;
 pub use retention::{ClockJumps, PolicyTable};
 pub use schedules::{OccurrenceFilter, Occurrences, Schedules, Triggers};
+pub use web_users::WebUsers;
 
 use crate::error::Result;
 use crate::handle::{TableMut, TableRef};
@@ -63,6 +66,7 @@ mod kind {
     pub const CHECK_CONFIG: u16 = 20;
     pub const HEALTH: u16 = 21;
     pub const DELETION: u16 = 22;
+    pub const WEB_USER: u16 = 23;
 }
 
 /// All tables.
@@ -85,6 +89,7 @@ pub(crate) fn all() -> Vec<TableDef> {
         TableDef::of::<RestoreTests>(),
         TableDef::of::<CheckConfigs>(),
         TableDef::of::<HealthTable>(),
+        TableDef::of::<WebUsers>(),
     ]
 }
 
@@ -173,6 +178,11 @@ impl<'t> Read<'t> {
     pub fn health(&self) -> TableRef<'t, HealthTable> {
         self.table()
     }
+
+    /// Who may sign in to the status pages, by name.
+    pub fn web_users(&self) -> TableRef<'t, WebUsers> {
+        self.table()
+    }
 }
 
 impl<'t> Write<'t> {
@@ -258,6 +268,11 @@ impl<'t> Write<'t> {
 
     /// What checks have found, by repository.
     pub fn health(&mut self) -> TableMut<'_, 't, HealthTable> {
+        self.table()
+    }
+
+    /// Who may sign in to the status pages, by name.
+    pub fn web_users(&mut self) -> TableMut<'_, 't, WebUsers> {
         self.table()
     }
 }

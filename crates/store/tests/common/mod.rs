@@ -9,10 +9,12 @@ use model::progress::{SessionCounters, Statistics};
 use model::queue::Limits;
 use model::restore_test::{Known, TestRecord, TestResult};
 use model::retention::{Confirmation, Count, Jump, Period, Scope};
+use model::token::Token;
 use model::trigger::{AccessContext, TriggerTarget};
+use model::web_user::{Role, SignIn, TokenHash};
 use model::{
     Action, Archive, BackupConfig, Client, ClientName, ConfigName, Connection, EncryptionMode, Job, JobState, Occurrence, Origin, Outcome,
-    Policy, Recurrence, Repository, RepositoryName, Schedule, Settings, SkipReason, Timestamp, Trigger, TriggerId,
+    Policy, Recurrence, Repository, RepositoryName, Schedule, Settings, SkipReason, Timestamp, Trigger, TriggerId, WebUser,
 };
 use store::{Deletion, Intent, PreparedSession, Store};
 use tempfile::TempDir;
@@ -128,7 +130,19 @@ pub fn archive(repository: &str, config: &str, id: u64, seconds: i64) -> Archive
 }
 
 pub fn settings() -> Settings {
-    Settings { server_id: "0123456789abcdef".into(), limits: Limits::default(), sessions: Default::default() }
+    Settings { server_id: "0123456789abcdef".into(), limits: Limits::default(), sessions: Default::default(), web: Default::default() }
+}
+
+pub fn web_user(name: &str) -> WebUser {
+    WebUser {
+        name: name.parse().unwrap(),
+        role: Role::Operator,
+        sign_in: SignIn::Token { hash: TokenHash::of(&Token::from_random([7; 32])) },
+        enabled: true,
+        created: T0,
+        expires: Some(T0.plus_seconds(3600)),
+        comment: "of the night shift".into(),
+    }
 }
 
 pub fn session(hash: &str, job: u64) -> PreparedSession {

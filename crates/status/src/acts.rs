@@ -1,0 +1,221 @@
+//! What can be done from the pages and over the API: one table.
+//!
+//! `POST /do/NAME` takes a form and answers with the page it came from, `POST /api/v1/do/NAME` takes the same fields as JSON. What becomes of them
+//! is a call that `borgcubed` judges by itself; the roles here only say who sees a button.
+
+use crate::query::Unanswered;
+use model::web_user::Role;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::str::FromStr;
+use store::Read;
+use wire::control::Call;
+
+/// Fields of one act at most.
+const MAX_FIELDS: usize = 20_000;
+
+/// What kind of value a field has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A text.
+    Text,
+    /// A whole number.
+    Number,
+    /// `true` or `false`; a checkbox that is not there is `false`.
+    Switch,
+    /// Several texts.
+    Texts,
+}
+
+/// A field of an act.
+#[derive(Debug, Clone, Copy)]
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// It has to be there.
+    pub required: bool,
+    /// What it means.
+    pub about: &'static str,
+}
+
+/// Something that can be done.
+pub struct Act {
+    /// Its name in addresses.
+    pub name: &'static str,
+    /// Who sees it. (Who may have it done is decided by borgcubed.)
+    pub role: Role,
+    /// What it does, for the API's document.
+    pub about: &'static str,
+    /// What people read when it is done.
+    pub said: &'static str,
+    /// What it takes.
+    pub fields: &'static [Field],
+    /// The call that it is.
+    pub plan: fn(&Fields, &Read<'_>) -> Result<Call, Unanswered>,
+}
+
+const fn required(name: &'static str, kind: Kind, about: &'static str) -> Field {
+    Field { name, kind, required: true, about }
+}
+
+/// The table.
+pub const ACTS: &[Act] = &[Act {
+    name: "run-config",
+    role: Role::Operator,
+    about: "Run a backup config now",
+    said: "The backup is queued.",
+    fields: &[required("config", Kind::Text, "The config, CLIENT/LABEL")],
+    plan: |fields, _| Ok(Call::RunConfig { config: fields.needed("config")?, archive_name: None, retry: false }),
+}];
+
+/// The act of this name.
+#[must_use]
+pub fn named(name: &str) -> Option<&'static Act> {
+    ACTS.iter().find(|act| act.name == name)
+}
+
+/// What somebody sent: texts by name. An empty field is not there.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Fields(BTreeMap<String, Vec<String>>);
+
+impl Fields {
+    /// Of a form (`application/x-www-form-urlencoded`).
+    pub fn of_form(body: &[u8]) -> Result<Fields, Unanswered> {
+        let mut fields = Fields::default();
+        for (at, (name, value)) in form_urlencoded::parse(body).enumerate() {
+            if at >= MAX_FIELDS {
+                return Err(Unanswered::TooLarge(format!("a form has at most {MAX_FIELDS} fields")));
+            }
+            fields.add(name.into_owned(), value.into_owned());
+        }
+        Ok(fields)
+    }
+
+    /// Of a JSON object of texts, numbers, `true` and `false`, and lists of them.
+    pub fn of_json(body: &[u8]) -> Result<Fields, Unanswered> {
+        let wrong = |why: String| Unanswered::BadRequest(format!("the body is no JSON object of fields: {why}"));
+        let object: Map<String, Value> = serde_json::from_slice(body).map_err(|e| wrong(e.to_string()))?;
+        let mut fields = Fields::default();
+        let mut number = 0;
+        for (name, value) in object {
+            let values = match value {
+                Value::Array(values) => values,
+                value => vec![value],
+            };
+            for value in values {
+                number += 1;
+                if number > MAX_FIELDS {
+                    return Err(Unanswered::TooLarge(format!("there are at most {MAX_FIELDS} values")));
+                }
+                let text = match value {
+                    Value::Null => continue,
+                    Value::String(text) => text,
+                    Value::Bool(_) | Value::Number(_) => value.to_string(),
+                    Value::Array(_) | Value::Object(_) => {
+                        return Err(wrong(format!("{name} is neither a text, a number nor a list of such")));
+                    }
+                };
+                fields.add(name.clone(), text);
+            }
+        }
+        Ok(fields)
+    }
+
+    fn add(&mut self, name: String, value: String) {
+        if !value.is_empty() {
+            self.0.entry(name).or_default().push(value);
+        }
+    }
+
+    /// A field as it came; of several the last.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.last().map(String::as_str)
+    }
+
+    /// All values of a field.
+    #[must_use]
+    pub fn all(&self, name: &str) -> &[String] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// A field as what it should be.
+    pub fn get<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, Unanswered> {
+        self.text(name).map(|text| text.parse().map_err(|e| Unanswered::BadRequest(format!("{name}: {e}")))).transpose()
+    }
+
+    /// A field that has to be there.
+    pub fn needed<T: FromStr<Err: Display>>(&self, name: &str) -> Result<T, Unanswered> {
+        self.get(name)?.ok_or_else(|| Unanswered::BadRequest(format!("the field {name} is missing")))
+    }
+
+    /// A checkbox, or `true`.
+    #[must_use]
+    pub fn is_on(&self, name: &str) -> bool {
+        self.text(name).is_some_and(|text| !matches!(text, "false" | "0" | "off"))
+    }
+}
+
+/// What came of an act.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Outcome {
+    /// The act's name.
+    pub act: String,
+    /// What was done, as a sentence.
+    pub said: String,
+    /// Jobs that were created.
+    pub jobs: Vec<u64>,
+    /// What a person should know about it all the same.
+    pub warnings: Vec<String>,
+}
+
+impl Outcome {
+    /// Of the answer of borgcubed, whichever call it was.
+    #[must_use]
+    pub fn of(act: &Act, reply: &Value) -> Outcome {
+        let list = |name: &str| reply.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let jobs = reply.get("job").into_iter().chain(list("jobs")).filter_map(Value::as_u64).collect();
+        let texts = list("done").iter().chain(list("warnings")).filter_map(Value::as_str).map(str::to_owned);
+        let left_out = list("left_out").iter().filter_map(|part| {
+            let reason = part.get("reason")?.as_str()?.replace('-', " ");
+            Some(format!("{} left out: {reason}", part.get("what")?.as_str()?))
+        });
+        Outcome { act: act.name.into(), said: act.said.into(), jobs, warnings: texts.chain(left_out).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_and_json_are_the_same_fields() {
+        let form = Fields::of_form(b"config=web1%2Fetc&empty=&many=a&many=b&on=on").unwrap();
+        assert_eq!(form.text("config"), Some("web1/etc"));
+        assert_eq!(
+            (form.text("empty"), form.all("many"), form.is_on("on"), form.is_on("x")),
+            (None, &["a".into(), "b".into()][..], true, false)
+        );
+        let json = Fields::of_json(br#"{"config": "web1/etc", "empty": null, "many": ["a", "b"], "on": "on"}"#).unwrap();
+        assert_eq!(json, form);
+        assert!(!Fields::of_json(br#"{"on": false}"#).unwrap().is_on("on"));
+        for bad in [&b"[]"[..], b"", b"x", br#"{"a": {}}"#, br#"{"a": [[]]}"#] {
+            assert!(Fields::of_json(bad).is_err());
+        }
+        let many = "a=1&".repeat(MAX_FIELDS + 1);
+        assert!(matches!(Fields::of_form(many.as_bytes()), Err(Unanswered::TooLarge(_))));
+    }
+
+    #[test]
+    fn names_are_told_apart() {
+        let mut names: Vec<_> = ACTS.iter().map(|act| act.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ACTS.len());
+    }
+}
