@@ -4,15 +4,17 @@
 //! is a call that `borgcubed` judges by itself; the roles here only say who sees a button.
 
 use crate::query::Unanswered;
+use model::restore_test::{RestoreTest, TestedArchive};
 use model::web_user::Role;
+use model::{ConfigName, Schedule, Work};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
-use store::Read;
-use wire::control::Call;
+use store::{ArchiveKey, Read};
+use wire::control::{ArchiveRef, Call};
 
 /// Fields of one act at most.
 const MAX_FIELDS: usize = 20_000;
@@ -63,15 +65,173 @@ const fn required(name: &'static str, kind: Kind, about: &'static str) -> Field 
     Field { name, kind, required: true, about }
 }
 
+const fn optional(name: &'static str, kind: Kind, about: &'static str) -> Field {
+    Field { name, kind, required: false, about }
+}
+
+/// Archives, as acts take them.
+const ARCHIVES: Field = required("archive", Kind::Texts, "The archives, each as REPOSITORY/ID");
+const REPOSITORY: Field = required("repository", Kind::Text, "The repository");
+const SCHEDULE: Field = required("schedule", Kind::Text, "The schedule");
+
 /// The table.
-pub const ACTS: &[Act] = &[Act {
-    name: "run-config",
-    role: Role::Operator,
-    about: "Run a backup config now",
-    said: "The backup is queued.",
-    fields: &[required("config", Kind::Text, "The config, CLIENT/LABEL")],
-    plan: |fields, _| Ok(Call::RunConfig { config: fields.needed("config")?, archive_name: None, retry: false }),
-}];
+pub const ACTS: &[Act] = &[
+    Act {
+        name: "run-config",
+        role: Role::Operator,
+        about: "Run a backup config now",
+        said: "The backup is queued.",
+        fields: &[required("config", Kind::Text, "The config, CLIENT/LABEL")],
+        plan: |fields, _| Ok(Call::RunConfig { config: fields.needed("config")?, archive_name: None, retry: false }),
+    },
+    Act {
+        name: "run-schedule",
+        role: Role::Operator,
+        about: "Do now what a schedule does",
+        said: "The schedule's actions are done or queued.",
+        fields: &[SCHEDULE],
+        plan: |fields, _| Ok(Call::RunSchedule { name: fields.needed("schedule")? }),
+    },
+    Act {
+        name: "enable-schedule",
+        role: Role::Operator,
+        about: "Let a schedule's occurrences lead to runs",
+        said: "The schedule is enabled.",
+        fields: &[SCHEDULE],
+        plan: |fields, read| switch_schedule(fields, read, true),
+    },
+    Act {
+        name: "disable-schedule",
+        role: Role::Operator,
+        about: "Have a schedule's occurrences skipped",
+        said: "The schedule is disabled.",
+        fields: &[SCHEDULE],
+        plan: |fields, read| switch_schedule(fields, read, false),
+    },
+    Act {
+        name: "cancel-job",
+        role: Role::Operator,
+        about: "Cancel a job that waits or runs",
+        said: "The job is cancelled, or will be in a moment.",
+        fields: &[required("job", Kind::Number, "Its number")],
+        plan: |fields, _| Ok(Call::CancelJob { job: fields.needed("job")? }),
+    },
+    Act {
+        name: "check-repository",
+        role: Role::Operator,
+        about: "Check a repository",
+        said: "The check is queued.",
+        fields: &[REPOSITORY, optional("verify_data", Kind::Switch, "Also decrypt each object and recompute its id")],
+        plan: |fields, _| maintenance(fields, Work::Check { verify_data: fields.is_on("verify_data"), config: None }),
+    },
+    Act {
+        name: "compact-repository",
+        role: Role::Operator,
+        about: "Give back the space of what was deleted in a repository",
+        said: "The compact is queued.",
+        fields: &[REPOSITORY],
+        plan: |fields, _| maintenance(fields, Work::Compact { threshold: Work::THRESHOLD }),
+    },
+    Act {
+        name: "prune-repository",
+        role: Role::Administrator,
+        about: "Let the policies decide about a repository's archives, delete what is due, and give the space back",
+        said: "The prune is queued.",
+        fields: &[REPOSITORY, optional("policy", Kind::Text, "What this policy decides about only")],
+        plan: |fields, _| maintenance(fields, Work::Prune { policy: fields.get("policy")?, clients: None, labels: None, compact: true }),
+    },
+    Act {
+        name: "test-restore",
+        role: Role::Operator,
+        about: "Extract a sample of an archive on the server, and compare it",
+        said: "The restore test is queued.",
+        fields: &[
+            optional("config", Kind::Text, "The newest archive of this config, CLIENT/LABEL"),
+            optional("archive", Kind::Text, "This archive, REPOSITORY/ID"),
+            optional("live", Kind::Switch, "Compare with what is on the client now"),
+        ],
+        plan: test_restore,
+    },
+    Act {
+        name: "hold-archives",
+        role: Role::Operator,
+        about: "Keep archives, whatever policies say",
+        said: "Held: nothing and nobody deletes what is held.",
+        fields: &[ARCHIVES, optional("reason", Kind::Text, "What for")],
+        plan: |fields, _| {
+            let reason = fields.text("reason").unwrap_or_default().to_owned();
+            Ok(Call::HoldArchives { archives: archives(fields)?, reason })
+        },
+    },
+    Act {
+        name: "release-archives",
+        role: Role::Administrator,
+        about: "Let policies decide about archives again that were held",
+        said: "Released: policies decide again.",
+        fields: &[ARCHIVES],
+        plan: |fields, _| Ok(Call::ReleaseArchives { archives: archives(fields)? }),
+    },
+    Act {
+        name: "delete-archives",
+        role: Role::Administrator,
+        about: "Delete archives when their grace period is over",
+        said: "It is deleted when its grace period is over; until then it can be brought back.",
+        fields: &[ARCHIVES, optional("grace_hours", Kind::Number, "Its length, 24 at least; otherwise as the policy says, or a week")],
+        plan: |fields, _| Ok(Call::DeleteArchives { archives: archives(fields)?, grace_hours: fields.get("grace_hours")? }),
+    },
+    Act {
+        name: "undelete-archives",
+        role: Role::Operator,
+        about: "Keep archives that were going to be deleted",
+        said: "It stays.",
+        fields: &[ARCHIVES, optional("hold", Kind::Switch, "Hold them as well, so that no policy takes them again")],
+        plan: |fields, _| Ok(Call::UndeleteArchives { archives: archives(fields)?, hold: fields.is_on("hold") }),
+    },
+    Act {
+        name: "confirm-policy",
+        role: Role::Administrator,
+        about: "Say that somebody has looked at what stopped a policy, and that it goes on",
+        said: "Confirmed: pruning goes on.",
+        fields: &[required("policy", Kind::Text, "The policy"), optional("config", Kind::Text, "For this config only, CLIENT/LABEL")],
+        plan: |fields, _| Ok(Call::ConfirmPolicy { name: fields.needed("policy")?, config: fields.get("config")? }),
+    },
+];
+
+fn switch_schedule(fields: &Fields, read: &Read<'_>, enabled: bool) -> Result<Call, Unanswered> {
+    let previous = read.schedules().require(&fields.needed("schedule")?)?;
+    let schedule = Schedule { enabled, ..previous.clone() };
+    Ok(Call::UpdateSchedule { previous: Box::new(previous), schedule: Box::new(schedule) })
+}
+
+fn maintenance(fields: &Fields, work: Work) -> Result<Call, Unanswered> {
+    Ok(Call::RunMaintenance { repository: fields.needed("repository")?, work, retry: false })
+}
+
+fn archive(text: &str) -> Result<ArchiveRef, Unanswered> {
+    let found = text.rsplit_once('/').and_then(|(repository, id)| Some(ArchiveRef { repository: repository.parse().ok()?, id: id.to_owned() }));
+    found.ok_or_else(|| Unanswered::BadRequest(format!("archive: {text:?} is not REPOSITORY/ID")))
+}
+
+fn archives(fields: &Fields) -> Result<Vec<ArchiveRef>, Unanswered> {
+    match fields.all("archive") {
+        [] => Err(Unanswered::BadRequest("the field archive is missing".into())),
+        all => all.iter().map(|text| archive(text)).collect(),
+    }
+}
+
+fn test_restore(fields: &Fields, read: &Read<'_>) -> Result<Call, Unanswered> {
+    let live = fields.is_on("live");
+    if let Some(text) = fields.text("archive") {
+        let ArchiveRef { repository, id } = archive(text)?;
+        let found = read.archives().require(&ArchiveKey { repository: repository.clone(), id })?;
+        let tested = TestedArchive { name: found.name, id: found.id };
+        let test = RestoreTest { label: Some(found.label), archive: Some(tested), live, ..RestoreTest::new() };
+        return Ok(Call::RunRestoreTest { client: found.client, repository: Some(repository), test: Box::new(test), retry: false });
+    }
+    let config: ConfigName = fields.needed("config")?;
+    let test = RestoreTest { label: Some(config.label), live, ..RestoreTest::new() };
+    Ok(Call::RunRestoreTest { client: config.client, repository: None, test: Box::new(test), retry: false })
+}
 
 /// The act of this name.
 #[must_use]

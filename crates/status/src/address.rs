@@ -88,8 +88,8 @@ pub fn check_exposure(listeners: &[Listener], exposed: bool, hosts: &[String]) -
     let Some(open) = listeners.iter().find(|listener| listener.is_exposed()) else { return Ok(()) };
     if !exposed || hosts.is_empty() {
         bail!(
-            "{} can be reached from other machines, and whoever reaches it sees everything without signing in: better put a web server with \
-             TLS and sign-in before 127.0.0.1. If it is meant, say so twice: --expose, and --host NAME for the name it is called by",
+            "{} can be reached from other machines, and tokens would travel to it in the clear: better put a web server with TLS before \
+             127.0.0.1. If it is meant, say so twice: --expose, and --host NAME for the name it is called by",
             open.describe()
         );
     }

@@ -1,5 +1,6 @@
 //! The OpenAPI document, made of the very types that the answers are made of.
 
+use crate::acts::{ACTS, Act, Kind, Outcome};
 use crate::view::{
     About, ArchivePage, ArchivesPage, ClientPage, ClientsPage, Dashboard, JobPage, JobsPage, LogPage, PoliciesPage, PolicyPage,
     RepositoriesPage, RepositoryPage, SchedulesPage,
@@ -49,6 +50,21 @@ pub fn document() -> String {
             "responses": { "200": { "description": "For as long as the connection lasts", "content": { "text/event-stream": {} } } }
         } }),
     );
+    let text = || json!({ "type": "string" });
+    paths.insert(
+        "/me".into(),
+        json!({ "get": {
+            "summary": "Who is asking; csrf is what acts take from who is signed in without a bearer token",
+            "responses": { "200": { "description": "The user, or null", "content": { "application/json": { "schema": {
+                "type": "object", "required": ["user"], "properties": { "user": { "type": ["object", "null"], "required": ["name", "role", "csrf"],
+                "properties": { "name": text(), "role": text(), "csrf": text() } } } } } } } }
+        } }),
+    );
+    let outcome = generator.subschema_for::<Outcome>();
+    for act in ACTS {
+        paths.insert(format!("/do/{}", act.name), describe(act, &outcome));
+    }
+    outside(&mut paths);
     let mut schemas = generator.take_definitions(true);
     schemas.insert(
         "Error".into(),
@@ -60,13 +76,84 @@ pub fn document() -> String {
         "info": {
             "title": "BorgCube status",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Reading only. Moments are microseconds since 1970-01-01T00:00:00Z, sizes are bytes."
+            "description": "Whoever may look may read. What is below /do is done for users, if their role allows it, and stands in the transaction log \
+                under web:NAME. Moments are microseconds since 1970-01-01T00:00:00Z, sizes are bytes."
         },
         "servers": [{ "url": "/api/v1" }],
         "paths": paths,
-        "components": { "schemas": schemas },
+        "components": { "schemas": schemas, "securitySchemes": {
+            "token": { "type": "http", "scheme": "bearer", "description": "borgcube user add prints one" },
+            "session": { "type": "apiKey", "in": "cookie", "name": crate::access::COOKIE }
+        } },
     })
     .to_string()
+}
+
+fn error_schema(description: &str) -> Value {
+    json!({ "description": description, "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } } })
+}
+
+/// Something that can be done.
+fn describe(act: &Act, outcome: &schemars::Schema) -> Value {
+    let mut properties = Map::new();
+    for field in act.fields {
+        let kind = match field.kind {
+            Kind::Text => json!({ "type": "string", "description": field.about }),
+            Kind::Number => json!({ "type": "integer", "description": field.about }),
+            Kind::Switch => json!({ "type": "boolean", "description": field.about }),
+            Kind::Texts => json!({ "type": "array", "items": { "type": "string" }, "description": field.about }),
+        };
+        properties.insert(field.name.to_owned(), kind);
+    }
+    properties.insert("csrf".into(), json!({ "type": "string", "description": "As /me says; not with a bearer token" }));
+    let required: Vec<&str> = act.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
+    json!({ "post": {
+        "summary": format!("{} ({})", act.about, act.role),
+        "security": [{ "token": [] }, { "session": [] }],
+        "requestBody": { "required": true, "content": { "application/json": { "schema": {
+            "type": "object", "required": required, "properties": properties
+        } } } },
+        "responses": {
+            "200": { "description": act.said, "content": { "application/json": { "schema": {
+                "type": "object", "required": ["outcome", "reply"],
+                "properties": { "outcome": outcome, "reply": { "type": "object", "description": "The answer of borgcubed" } }
+            } } } },
+            "400": error_schema("The fields make no sense"), "401": error_schema("Nobody has signed in"),
+            "403": error_schema("The role does not allow it, or nobody may do it here"), "404": error_schema("There is no such thing"),
+            "409": error_schema("Something stands in the way"), "429": error_schema("Too often"), "503": error_schema("borgcubed does not answer")
+        }
+    } })
+}
+
+/// What is not below /api/v1.
+fn outside(paths: &mut Map<String, Value>) {
+    let root = json!([{ "url": "/" }]);
+    let id = json!([{ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } }]);
+    let jobs = json!({ "type": "object", "required": ["jobs"], "properties": { "jobs": { "type": "array", "items": { "type": "integer" } } } });
+    paths.insert(
+        "/trigger/{id}".into(),
+        json!({ "servers": root, "post": {
+            "summary": "Use a trigger that was added for anonymous-web; nobody has to sign in",
+            "parameters": id,
+            "responses": {
+                "200": { "description": "The jobs that were created", "content": { "application/json": { "schema": jobs } } },
+                "404": error_schema("It cannot be used, whyever"), "429": error_schema("Too often"), "503": error_schema("borgcubed does not answer")
+            }
+        } }),
+    );
+    paths.insert(
+        "/sign-in".into(),
+        json!({ "servers": root, "post": {
+            "summary": "Sign in with a token: the answer sets a cookie. Programs send the token with each request instead",
+            "requestBody": { "required": true, "content": { "application/x-www-form-urlencoded": { "schema": {
+                "type": "object", "required": ["token"], "properties": { "token": { "type": "string" }, "next": { "type": "string" } }
+            } } } },
+            "responses": {
+                "303": { "description": "Signed in; on to the page" }, "403": { "description": "No user has that token" },
+                "429": { "description": "Too often" }
+            }
+        } }),
+    );
 }
 
 fn add<T: JsonSchema>(paths: &mut Map<String, Value>, generator: &mut SchemaGenerator, path: &str, summary: &str, query: &[Parameter]) {
@@ -76,8 +163,7 @@ fn add<T: JsonSchema>(paths: &mut Map<String, Value>, generator: &mut SchemaGene
     let in_query =
         query.iter().map(|(name, kind, about)| json!({ "name": name, "in": "query", "description": about, "schema": { "type": kind } }));
     let parameters: Vec<Value> = in_path.chain(in_query).collect();
-    let error =
-        json!({ "description": "Why not", "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } } });
+    let error = error_schema("Why not");
     let get = json!({ "get": {
         "summary": summary,
         "parameters": parameters,

@@ -77,7 +77,9 @@ fn answers_are_as_described() {
         check(&document, schema, &world.api(path), path).unwrap();
         used.insert(template.clone());
     }
-    let described: std::collections::BTreeSet<_> = paths.keys().filter(|path| *path != "/events").cloned().collect();
+    // What is done is tried in `access`, and so is who is asking.
+    let looked_at = paths.iter().filter(|(path, what)| !["/events", "/me"].contains(&path.as_str()) && what["get"].is_object());
+    let described: std::collections::BTreeSet<_> = looked_at.map(|(path, _)| path.clone()).collect();
     assert_eq!(used, described, "a path is described and never tried");
     let error: Value = serde_json::from_slice(&world.get("/api/v1/jobs/999").body).unwrap();
     check(&document, &document["components"]["schemas"]["Error"], &error, "error").unwrap();
