@@ -208,7 +208,8 @@ fn maintenance(fields: &Fields, work: Work) -> Result<Call, Unanswered> {
 }
 
 fn archive(text: &str) -> Result<ArchiveRef, Unanswered> {
-    let found = text.rsplit_once('/').and_then(|(repository, id)| Some(ArchiveRef { repository: repository.parse().ok()?, id: id.to_owned() }));
+    let found =
+        text.rsplit_once('/').and_then(|(repository, id)| Some(ArchiveRef { repository: repository.parse().ok()?, id: id.to_owned() }));
     found.ok_or_else(|| Unanswered::BadRequest(format!("archive: {text:?} is not REPOSITORY/ID")))
 }
 

@@ -13,7 +13,7 @@ mod policy;
 mod schedule;
 mod typed;
 
-pub use page::{FormPage, Kind, Prepared, Question, Target, Verb, Wrong, first, prepare, refused};
+pub use page::{Description, FormPage, Kind, Prepared, Question, Target, Verb, Wrong, descriptions, first, is_there, prepare, refused};
 pub use typed::{Errors, Typed};
 
 use crate::query::Unanswered;
@@ -142,6 +142,12 @@ pub trait Formed: Sized + Clone + PartialEq + Serialize {
 pub fn version<T: Formed>(record: &T) -> String {
     let bytes = serde_json::to_vec(&record.settled()).unwrap_or_default();
     hex(&Sha256::digest(bytes))
+}
+
+/// The form for a new config of a client.
+#[must_use]
+pub fn config_form(client: &str) -> String {
+    format!("/clients/{client}/configs/new")
 }
 
 fn hex(bytes: &[u8]) -> String {

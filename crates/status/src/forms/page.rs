@@ -1,7 +1,7 @@
 //! The pages around forms: an empty one, one with a record in it, the same again with what is wrong, and the question before something goes.
 
 use super::typed::WHOLE;
-use super::{Control, Errors, Formed, Known, Section, Typed, spoken, version};
+use super::{Control, Errors, Field, Formed, Known, Section, Typed, spoken, version};
 use crate::control::Trouble;
 use crate::query::Unanswered;
 use crate::text;
@@ -10,6 +10,7 @@ use askama::Template;
 use model::{BackupConfig, CheckConfig, Client, Policy, Schedule};
 use schemars::JsonSchema;
 use serde::Serialize;
+use store::Read;
 use wire::control::{Call, ErrorKind};
 
 /// What a form is for.
@@ -82,6 +83,24 @@ impl Target {
             [of, "new"] => target(kind(of)?, Verb::Add, ""),
             [of, name, word] => target(kind(of)?, verb(word)?, name),
             _ => None,
+        }
+    }
+
+    /// Whether its address may be that of a record with the name `new` as well.
+    #[must_use]
+    pub fn may_be_a_name(&self) -> bool {
+        self.verb == Verb::Add && matches!(self.kind, Kind::Client | Kind::Policy)
+    }
+
+    /// The address of its page.
+    #[must_use]
+    pub fn path(&self) -> String {
+        let list = self.kind.list("");
+        match (self.kind, self.verb, self.name.split_once('/')) {
+            (Kind::Config, Verb::Add, _) => format!("/clients/{}/configs/new", self.name),
+            (Kind::Config, verb, Some((client, label))) => format!("/clients/{client}/configs/{label}/{}", verb.word()),
+            (_, Verb::Add, _) => format!("{list}/new"),
+            (_, verb, _) => format!("{list}/{}/{}", self.name, verb.word()),
         }
     }
 
@@ -240,6 +259,32 @@ impl Prepared {
     }
 }
 
+impl Prepared {
+    /// What is wrong, in one sentence.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        let sentence = |wrong: &Wrong| match wrong.field.as_str() {
+            "" => wrong.sentence.clone(),
+            field => format!("{field}: {}", wrong.sentence),
+        };
+        match self {
+            Prepared::Call { .. } => None,
+            Prepared::Form(page) => (!page.errors.is_empty()).then(|| page.errors.iter().map(sentence).collect::<Vec<_>>().join("; ")),
+            Prepared::Question(question) => question.error.clone(),
+        }
+    }
+
+    /// As programs get it.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        match self {
+            Prepared::Call { .. } => serde_json::Value::Null,
+            Prepared::Form(page) => serde_json::to_value(page).unwrap_or_default(),
+            Prepared::Question(question) => serde_json::to_value(question).unwrap_or_default(),
+        }
+    }
+}
+
 /// Runs `$f` with the record's type.
 macro_rules! by_kind {
     ($kind:expr, $f:ident($($argument:expr),*)) => {
@@ -275,6 +320,55 @@ pub fn prepare(c: &Context<'_>, target: &Target, sent: &Typed, known: &Known, is
 /// The database cannot be read.
 pub fn refused(c: &Context<'_>, target: &Target, sent: &Typed, known: &Known, trouble: &Trouble) -> Result<Prepared, Unanswered> {
     by_kind!(target.kind, refused_of(c, target, sent, known, trouble))
+}
+
+/// Whether there is a record of this name.
+///
+/// # Errors
+/// The database cannot be read.
+pub fn is_there(read: &Read<'_>, kind: Kind, name: &str) -> store::Result<bool> {
+    fn of<T: Formed>(read: &Read<'_>, name: &str) -> store::Result<bool> {
+        T::find(read, name).map(|found| found.is_some())
+    }
+    by_kind!(kind, of(read, name))
+}
+
+/// Something that a form does, for the API's document.
+pub struct Description {
+    /// The act.
+    pub act: String,
+    /// The path of its page.
+    pub path: String,
+    /// What it does.
+    pub about: String,
+    /// What it takes.
+    pub fields: Vec<Field>,
+}
+
+/// All that forms do.
+#[must_use]
+pub fn descriptions() -> Vec<Description> {
+    fn of<T: Formed>(kind: Kind) -> Vec<Description> {
+        let known = Known::default();
+        let describe = |verb: Verb| {
+            let name = match (kind, verb) {
+                (Kind::Config, Verb::Add) => "{client}",
+                (Kind::Config, _) => "{client}/{label}",
+                _ => "{name}",
+            };
+            let target = Target { kind, verb, name: name.to_owned() };
+            let fields = T::sections(&T::blank(&known, ""), None, &known).into_iter().flat_map(|section| section.fields);
+            let fields = fields.filter(|field| verb == Verb::Add || !["name", "client"].contains(&field.name.as_str()));
+            let (fields, about) = match verb {
+                Verb::Add => (fields.collect(), format!("Add a {}", T::WHAT)),
+                Verb::Edit => (fields.collect(), format!("Change a {}; what is not sent stays", T::WHAT)),
+                Verb::Remove => (vec![], format!("Remove a {}", T::WHAT)),
+            };
+            Description { act: target.act(), path: target.path(), about, fields }
+        };
+        [Verb::Add, Verb::Edit, Verb::Remove].map(describe).into()
+    }
+    KINDS.into_iter().flat_map(|kind| by_kind!(kind, of(kind))).collect()
 }
 
 /// A form at work.

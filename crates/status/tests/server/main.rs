@@ -3,6 +3,7 @@
 
 mod events;
 mod figures;
+mod forms;
 mod hostile;
 mod limits;
 mod pages;

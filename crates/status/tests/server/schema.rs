@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// Whether `value` is what `schema` describes, as far as our schemas go (types, properties, items, references, alternatives). Unlike JSON
 /// Schema it also refuses properties that are not described.
-fn check(document: &Value, schema: &Value, value: &Value, place: &str) -> Result<(), String> {
+pub fn check(document: &Value, schema: &Value, value: &Value, place: &str) -> Result<(), String> {
     if let Some(reference) = schema["$ref"].as_str() {
         let target = document.pointer(reference.trim_start_matches('#')).ok_or(format!("{place}: {reference} leads nowhere"))?;
         return check(document, target, value, place);
@@ -79,6 +79,8 @@ fn answers_are_as_described() {
     }
     // What is done is tried in `access`, and so is who is asking.
     let looked_at = paths.iter().filter(|(path, what)| !["/events", "/me"].contains(&path.as_str()) && what["get"].is_object());
+    // Forms are for administrators, and tried in `forms`.
+    let looked_at = looked_at.filter(|(path, _)| !["/new", "/edit", "/remove"].iter().any(|end| path.ends_with(end)));
     let described: std::collections::BTreeSet<_> = looked_at.map(|(path, _)| path.clone()).collect();
     assert_eq!(used, described, "a path is described and never tried");
     let error: Value = serde_json::from_slice(&world.get("/api/v1/jobs/999").body).unwrap();
