@@ -28,7 +28,7 @@ const KINDS: [(&str, &str); 13] = [
 const KEPT: (&str, &str) = ("as-it-is", "as it is:");
 
 /// Rows that are free to be filled.
-const FREE: usize = 2;
+const FREE: usize = 3;
 
 const TABLE: &str = "action";
 
