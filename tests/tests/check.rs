@@ -206,6 +206,10 @@ fn a_segment_that_is_gone_takes_what_only_it_had() {
     fs::remove_file(scene.data_segment()).unwrap();
     let (code, said) = system.cli_fails(&["repository", "check", "main", "--verify-data"]);
     assert!(code == 1 && said.contains("borgcube repository damage main"), "{said}");
+    // Whoever calls this may be root, and reads nothing that a client wrote; a job does, confined, and need not read all data again.
+    assert!(said.contains("Which files are concerned, a job finds out: borgcube repository check main --job --wait"), "{said}");
+    assert!(scene.damage().unwrap()["archives"].as_array().unwrap().iter().all(|archive| archive["files"].is_null()));
+    system.cli_fails(&["repository", "check", "main", "--job", "--wait"]);
     let damage = scene.damage().unwrap();
     assert_eq!((names(&damage), number(&damage, "chunks") >= 8), (BTreeSet::from([first.as_str(), second.as_str()]), true), "{damage}");
     assert_eq!((files(&damage, &second).len(), files(&damage, &second)), (8, scene.oracle(&second)), "{damage}");

@@ -64,6 +64,8 @@ fn what_a_policy_would_do() {
     assert_eq!((number(&freed[0], "archives"), text(&freed[0], "repository")), (3, "main"));
     let bytes = number(&freed[0], "bytes");
     assert!((3 << 20..4 << 20).contains(&bytes), "{freed}");
+    // Asked for what goes alone, it is told of nothing else, and counts the same.
+    assert_eq!(scene.preview(&["short", "--going"]), (lines[1..].to_vec(), freed));
 
     // As if it had other rules; what is stored stays as it is.
     let (lines, _) = scene.preview(&["short", "--keep-last", "2", "--quick"]);

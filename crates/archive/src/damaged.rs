@@ -5,11 +5,10 @@ use crate::feed::{Chosen, Feed};
 use crate::items::Items;
 use crate::links::Body;
 use crate::selection::Selection;
-use crate::source::{Connect, Source};
+use crate::source::Source;
 use borg::Id;
 use model::check::{Damage, DamagedArchive, DamagedFiles};
 use std::collections::HashSet;
-use std::sync::Arc;
 
 /// Archives that are looked into; for a list of more files than anybody reads.
 const MOST_ARCHIVES: usize = 100;
@@ -47,30 +46,6 @@ pub fn bounded(mut files: DamagedFiles) -> DamagedFiles {
     files.paths.iter_mut().for_each(|path| *path = unix::logging::bounded(path, DamagedFiles::LONGEST));
     files.incomplete = files.incomplete.map(|why| unix::logging::bounded(&why, DamagedFiles::SENTENCE));
     files
-}
-
-/// Reads these lists of files one after the other, and tells of each. `go_on` ends it by saying no, and so does `tell`.
-///
-/// # Errors
-/// Those of `tell`.
-pub fn look<E>(
-    connect: &Arc<Connect>,
-    damage: &Damage,
-    chunks: &[String],
-    go_on: &mut dyn FnMut() -> bool,
-    tell: &mut dyn FnMut(&DamagedArchive, DamagedFiles) -> std::result::Result<(), E>,
-) -> std::result::Result<(), E> {
-    let damaged = ids(chunks);
-    for archive in concerned(damage) {
-        let found = Source::open(Arc::clone(connect), &archive.id).and_then(|source| files(&source, &damaged, go_on));
-        let found = match found {
-            Ok(Some(found)) => Ok(found),
-            Ok(None) => break,
-            Err(e) => Err(unix::logging::escape(&e.to_string())),
-        };
-        tell(archive, concluded(found, damage, chunks))?;
-    }
-    Ok(())
 }
 
 /// The files of one archive that have any of these chunks. None: `go_on` said no.

@@ -439,6 +439,12 @@ impl Damage {
         }
     }
 
+    /// Whether there are archives of which nobody has looked which files it concerns.
+    #[must_use]
+    pub fn is_unnamed(&self) -> bool {
+        self.archives.iter().chain(&self.unknown).any(|archive| archive.files.is_none())
+    }
+
     /// The clients concerned.
     #[must_use]
     pub fn clients(&self) -> BTreeSet<&ClientName> {

@@ -33,11 +33,16 @@ struct Scene {
 impl Drop for Scene {
     fn drop(&mut self) {
         self.worker.pidfd.signal(Signal::SIGKILL).unwrap();
-        self.worker.wait().unwrap();
+        // A test may have waited for its end before.
+        drop(self.worker.wait());
     }
 }
 
 fn scene(work: Work, errand: Errand) -> Scene {
+    scene_within(600, work, errand)
+}
+
+fn scene_within(total_seconds: u64, work: Work, errand: Errand) -> Scene {
     let directory = tempfile::tempdir().unwrap();
     let layout = Layout::new(directory.path());
     for place in [layout.repository_socket("main"), layout.job_log(5)] {
@@ -64,7 +69,7 @@ fn scene(work: Work, errand: Errand) -> Scene {
         server_id: "sid".into(),
         log_bytes: 1 << 20,
         start_seconds: 60,
-        total_seconds: 600,
+        total_seconds,
         objects: 1000,
         outlives: false,
     };
@@ -190,10 +195,10 @@ fn what_the_confined_process_has_counted_comes_to_the_owner() {
     drop(connections);
 }
 
-#[test]
-fn lists_of_files_of_damaged_archives_are_read_by_a_confined_process() {
+/// A check's worker that has heard of damage in these archives.
+fn damage_found(total_seconds: u64, archives: &[&str]) -> Scene {
     let (work, operation) = (Work::Check { verify_data: false, config: None }, Operation::Check { verify_data: false });
-    let scene = scene(work, Errand::Maintenance(operation));
+    let scene = scene_within(total_seconds, work, Errand::Maintenance(operation));
     let (mut stream, operation) = scene.asked();
     assert!(matches!(operation, Operation::Check { .. }), "{operation:?}");
     let now = Timestamp::now();
@@ -206,7 +211,7 @@ fn lists_of_files_of_damaged_archives_are_read_by_a_confined_process() {
         errors: vec!["a segment".into()],
         error_count: 1,
         chunks: 1,
-        archives: vec![archive(ARCHIVE)],
+        archives: archives.iter().map(|id| archive(id)).collect(),
         more_archives: 0,
         unknown: vec![],
         more_unknown: 0,
@@ -226,6 +231,27 @@ fn lists_of_files_of_damaged_archives_are_read_by_a_confined_process() {
         not_due_since: None,
     };
     write_json(&mut stream, kind::REPORT, &report).unwrap();
+    scene
+}
+
+#[test]
+fn archives_that_damage_concerns_have_one_time_limit_together() {
+    let scene = damage_found(1, &[ARCHIVE, &"cd".repeat(32)]);
+    // The first one takes all of it.
+    let _silent = scene.read();
+    let (mut stream, operation) = scene.asked();
+    let Operation::NoteFiles { files } = operation else { panic!("{operation:?}") };
+    assert!(files[0].1.incomplete.as_ref().is_some_and(|why| why.contains("1 seconds in all (total-seconds)")), "{files:?}");
+    write_json(&mut stream, kind::REPORT, &Report::Noted).unwrap();
+    // Nothing is left for the second one, and nothing is recorded of it: the next check comes to it.
+    assert_eq!(scene.worker.wait().unwrap(), unix::pidfd::ExitStatus::Exited(0));
+    scene.owner.set_nonblocking(true).unwrap();
+    assert_eq!(scene.owner.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn lists_of_files_of_damaged_archives_are_read_by_a_confined_process() {
+    let scene = damage_found(600, &[ARCHIVE]);
     let confined = scene.read();
     scene.assert_confined(confined);
     // What it could not read is said, archive by archive.

@@ -12,7 +12,7 @@ use model::schedule::Matcher;
 use model::{Archive, ConfigName, Policy, PolicyName, RepositoryName, Timestamp};
 
 use crate::error::{Error, Result};
-use crate::tables::{ArchiveFilter, ArchiveKey, JobFilter};
+use crate::tables::{ArchiveFilter, ArchiveKey, Deletion, JobFilter};
 use crate::txn::{Read, Write};
 
 /// Which archives are looked at.
@@ -346,14 +346,19 @@ impl Write<'_> {
         Ok(archives.len())
     }
 
-    /// What its owner takes out of the repository at this moment nobody can keep any more.
+    /// What its owner takes out of the repository at this moment nobody can keep any more. An owner that was killed at that moment leaves the answer to the
+    /// next opening of the repository.
     fn refuse_going(&self, keys: &[ArchiveKey]) -> Result<()> {
         for key in keys {
             let deletion = self.view().deletions().get(&key.repository)?;
-            if deletion.is_some_and(|deletion| deletion.archives.contains(&key.id)) {
+            if let Some(Deletion { time, .. }) = deletion.filter(|deletion| deletion.archives.contains(&key.id)) {
                 let name = self.view().archives().get(key)?.map_or_else(|| key.id.clone(), |archive| archive.name);
-                let message =
-                    format!("archive {name} is being deleted from repository {} at this moment; nothing was changed", key.repository);
+                let (repository, since) = (&key.repository, time.to_local());
+                let message = format!(
+                    "archive {name} is being deleted from repository {repository} (since {since}); nothing was changed. If that was broken off, the repository \
+                     has to be opened to see whether the archive is still there: `borgcube repository check {repository}` does that, or says why it \
+                     cannot be opened. Then try again"
+                );
                 return Err(Error::caller(message));
             }
         }

@@ -73,7 +73,10 @@ fn what_is_being_deleted_nobody_can_keep_any_more() {
         store.write_at(T0, "hold", "ada", |w| w.hold(&[key("main", 2), key("main", 1)], &hold())).unwrap_err(),
         store.write_at(T0, "undelete", "ada", |w| w.undelete(&[key("main", 1)], None)).unwrap_err(),
     ] {
-        assert!(refused.to_string().contains("is being deleted from repository main at this moment; nothing was changed"), "{refused}");
+        let (refused, since) = (refused.to_string(), format!("is being deleted from repository main (since {})", T0.to_local()));
+        assert!(refused.contains(&since) && refused.contains("; nothing was changed"), "{refused}");
+        // Whoever reads that while nothing is running, and the repository cannot be opened, learns what to do.
+        assert!(refused.contains("`borgcube repository check main` does that, or says why it cannot be opened"), "{refused}");
     }
     assert_eq!((record(&store, 1), record(&store, 2).hold), (before, None));
     store.write_at(T0, "hold", "ada", |w| w.hold(&[key("main", 2)], &hold())).unwrap();

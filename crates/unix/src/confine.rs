@@ -77,8 +77,8 @@ pub fn confine(directory: Option<&Path>, limits: Limits) -> Result<Confined> {
     Ok(Confined { calls: calls.is_ok(), files: files.is_ok(), limits: set.iter().all(|set| *set) })
 }
 
-/// System calls that are answered with EPERM.
-const REFUSED: &[libc::c_long] = &[
+/// System calls that are answered with EPERM. Threads can still be started.
+pub(crate) const REFUSED: &[libc::c_long] = &[
     // The network, and everybody who can be reached through a socket. What was handed over stays open.
     libc::SYS_socket,
     libc::SYS_connect,
@@ -88,6 +88,11 @@ const REFUSED: &[libc::c_long] = &[
     // Other programs,
     libc::SYS_execve,
     libc::SYS_execveat,
+    // more of itself, which would outlive it (clone and clone3 are looked at besides),
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_fork,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_vfork,
     // and other processes.
     libc::SYS_kill,
     libc::SYS_tkill,

@@ -69,10 +69,11 @@ const MACHINE: (u32, Option<u32>) = (0xc000_003e, Some(0x4000_0000));
 #[cfg(target_arch = "aarch64")]
 const MACHINE: (u32, Option<u32>) = (0xc000_00b7, None);
 
-/// From now on this thread, and those that it starts, get EPERM from these system calls. Needs no new privileges to be given up before.
+/// From now on this thread, and those that it starts, get EPERM from these system calls, and from clone for anything but a thread. clone3 says what
+/// it is to make where no filter sees it: whoever gets ENOSYS from it takes clone. Needs no new privileges to be given up before.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) fn refuse_calls(refused: &[libc::c_long]) -> io::Result<()> {
-    // Linux, struct seccomp_data: the number of the call comes first, the machine behind it.
+    // Linux, struct seccomp_data: the number of the call comes first, the machine behind it, and the lower half of the first argument at 16.
     let load = |offset: u32| libc::sock_filter { code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, jt: 0, jf: 0, k: offset };
     let answer = |with: u32| libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: with };
     let jump = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: (libc::BPF_JMP | code | libc::BPF_K) as u16, jt, jf, k };
@@ -82,11 +83,15 @@ pub(crate) fn refuse_calls(refused: &[libc::c_long]) -> io::Result<()> {
     if let Some(bit) = other {
         filter.extend([jump(libc::BPF_JGE, bit, 0, 1), answer(libc::SECCOMP_RET_KILL_PROCESS)]);
     }
+    let call = |number: libc::c_long| u32::try_from(number).map_err(|_| too_many());
+    filter.extend([jump(libc::BPF_JEQ, call(libc::SYS_clone3)?, 0, 1), answer(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32)]);
     for (at, number) in refused.iter().enumerate() {
-        // Past the others and the answer to what is allowed.
-        let over = u8::try_from(refused.len() - at).map_err(|_| too_many())?;
-        filter.push(jump(libc::BPF_JEQ, u32::try_from(*number).map_err(|_| too_many())?, over, 0));
+        // Past the others, what is asked of clone, and the answer to what is allowed.
+        let over = u8::try_from(refused.len() - at + 3).map_err(|_| too_many())?;
+        filter.push(jump(libc::BPF_JEQ, call(*number)?, over, 0));
     }
+    // On both machines the flags are clone's first argument.
+    filter.extend([jump(libc::BPF_JEQ, call(libc::SYS_clone)?, 0, 2), load(16), jump(libc::BPF_JSET, libc::CLONE_THREAD as u32, 0, 1)]);
     filter.extend([answer(libc::SECCOMP_RET_ALLOW), answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32)]);
     let program = libc::sock_fprog { len: u16::try_from(filter.len()).map_err(|_| too_many())?, filter: filter.as_mut_ptr() };
     // SAFETY: the pointer is to a program whose length is that of the vector, both of which live until the call has returned; the kernel copies it.
@@ -273,6 +278,49 @@ mod tests {
         let setup = ChildSetup { sources: vec![], before: vec![], parent: 1, death_signal: Some(Signal::SIGKILL), own_session: false };
         before_exec(&mut command, setup);
         assert_eq!(command.spawn().unwrap_err().raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    fn a_confined_process_starts_threads_and_no_processes() {
+        /// Some way of dividing oneself.
+        fn refused(name: &str, divide: impl FnOnce() -> i64) -> Option<i32> {
+            match divide() {
+                -1 => io::Error::last_os_error().raw_os_error(),
+                // SAFETY: the child of a process with threads does nothing but end.
+                0 => unsafe { libc::_exit(0) },
+                child => panic!("{name} made process {child}"),
+            }
+        }
+        // A filter is its thread's and that of threads which this one starts.
+        let confined = std::thread::spawn(|| {
+            crate::harden::no_new_privs().unwrap();
+            if let Err(e) = refuse_calls(crate::confine::REFUSED) {
+                eprintln!("NOT RUN: no filter of system calls: {e}");
+                return;
+            }
+            let all = || {
+                // SAFETY: a child, if there is one, ends at once.
+                assert_eq!(refused("fork", || i64::from(unsafe { libc::fork() })), Some(libc::EPERM));
+                let signal = libc::SIGCHLD as libc::c_long;
+                // SAFETY: without a stack clone is fork; a child, if there is one, ends at once.
+                assert_eq!(refused("clone", || unsafe { libc::syscall(libc::SYS_clone, signal, 0, 0, 0, 0) }), Some(libc::EPERM));
+                let flags = signal | libc::c_long::from(libc::CLONE_PARENT);
+                // SAFETY: as above.
+                assert_eq!(refused("clone", || unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) }), Some(libc::EPERM));
+                // SAFETY: no arguments at all: EINVAL from a kernel that looks at them.
+                assert_eq!(refused("clone3", || unsafe { libc::syscall(libc::SYS_clone3, 0, 0) }), Some(libc::ENOSYS));
+                #[cfg(target_arch = "x86_64")]
+                for (name, number) in [("fork", libc::SYS_fork), ("vfork", libc::SYS_vfork)] {
+                    // SAFETY: as for fork; the parent of vfork waits until its child has ended.
+                    assert_eq!(refused(name, || unsafe { libc::syscall(number) }), Some(libc::EPERM));
+                }
+            };
+            all();
+            std::thread::scope(|scope| (0..4).map(|_| scope.spawn(all)).for_each(|thread| thread.join().unwrap()));
+            std::thread::Builder::new().stack_size(1 << 16).spawn(|| ()).unwrap().join().unwrap();
+        });
+        confined.join().unwrap();
     }
 
     #[test]

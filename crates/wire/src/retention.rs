@@ -50,6 +50,8 @@ pub struct RetentionFilter {
     pub repository: Option<RepositoryName>,
     /// As if this policy were stored in the place of the one with its name.
     pub instead: Option<Policy>,
+    /// Only archives that go, that are going already, or whose grace period runs; groups without any are there all the same.
+    pub going: bool,
 }
 
 /// What pruning has decided. Nothing is deleted by that yet.
@@ -150,4 +152,12 @@ pub struct PreviewedArchive {
     /// Its grace period, if that runs.
     #[serde(default)]
     pub pending_deletion: Option<PendingDeletion>,
+}
+
+impl PreviewedArchive {
+    /// Whether it goes, is going already, or has a grace period that runs, whoever began that.
+    #[must_use]
+    pub fn may_go(&self) -> bool {
+        matches!(self.verdict, Some(Fate::Goes { .. } | Fate::Going {})) || self.pending_deletion.is_some()
+    }
 }

@@ -54,7 +54,7 @@ pub struct Task {
     pub log_bytes: u64,
     /// Seconds until the client's borg has begun, and from its end to the client's.
     pub start_seconds: u64,
-    /// Seconds from the client's begin to its end.
+    /// Seconds from the client's begin to its end, both times together if it begins anew. A check has as many to name the files that damage concerns.
     pub total_seconds: u64,
     /// Different chunks that one archive may refer to.
     #[serde(default = "objects")]

@@ -10,7 +10,6 @@ use clap_complete::ArgValueCandidates;
 use model::check::{CheckPlan, Coverage, Damage};
 use model::{CheckName, RepositoryName, Timestamp, Work};
 use serde::Serialize;
-use std::sync::Arc;
 use unix::signals::Signals;
 use wire::control::Call;
 use wire::maintenance::{Operation, Report};
@@ -49,7 +48,8 @@ pub struct Queue {
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Nothing is changed, and backups go on meanwhile. Damage that is found is listed and stays recorded, and the exit code is 1:
-borgcube repository damage tells which archives, clients and files are concerned.
+borgcube repository damage tells which archives and clients are concerned, and which files once a job has looked (--job): it reads
+what clients wrote in confined processes.
 
 Examples:
   borgcube repository check main
@@ -190,11 +190,8 @@ fn chosen(args: &Check, context: &Context) -> Result<(Vec<RepositoryName>, Optio
 fn check_one(name: &RepositoryName, operation: Operation, interrupts: &mut Signals, context: &Context) -> Result<()> {
     let link = OwnerLink::ask(name, operation, context)?;
     match link.report(&format!("check of {name}"), interrupts, context)? {
-        Report::Checked { objects, bytes: read, errors, error_count, complete, structure, data, damage, chunks, not_due_since } => {
-            let mut damage = damage.map(|damage| *damage);
-            if let Some(damage) = &mut damage {
-                name_files(name, damage, &chunks, interrupts, context)?;
-            }
+        Report::Checked { objects, bytes: read, errors, error_count, complete, structure, data, damage, not_due_since, .. } => {
+            let damage = damage.map(|damage| *damage);
             let error_count = error_count.max(errors.len() as u64);
             let advice = if error_count > 0 { advice(name, &errors) } else { vec![] };
             if context.json {
@@ -222,6 +219,7 @@ fn check_one(name: &RepositoryName, operation: Operation, interrupts: &mut Signa
             context.say(&outcome(name, complete, not_due_since, damage.as_ref(), &read))?;
             if damage.is_some() {
                 context.note(&format!("What is known, and what to do: borgcube repository damage {name}"));
+                unnamed(name, damage.as_ref()).into_iter().for_each(|line| context.note(&line));
             }
             for (part, coverage) in [("structure", structure), ("data", data)] {
                 if let Some(coverage) = coverage {
@@ -253,31 +251,15 @@ fn outcome(name: &RepositoryName, complete: bool, not_due_since: Option<Timestam
 fn concerned(name: &RepositoryName, damage: &Option<Damage>, advice: Vec<String>) -> Vec<String> {
     let Some(damage) = damage else { return advice };
     let summary = format!("{}. Which, says: borgcube repository damage {name}", damage.summary());
-    std::iter::once(summary).chain(advice).collect()
+    std::iter::once(summary).chain(unnamed(name, Some(damage))).chain(advice).collect()
 }
 
-/// Looks which files are concerned, and has the owner remember it.
-fn name_files(name: &RepositoryName, damage: &mut Damage, chunks: &[String], interrupts: &mut Signals, context: &Context) -> Result<()> {
-    let socket = context.layout.repository_socket(name.as_str());
-    let connect: Arc<archive::source::Connect> = Arc::new(move || unix::socket::connect(&socket));
-    let mut looked = vec![];
-    archive::damaged::look(&connect, damage, chunks, &mut || interrupts.take().is_empty(), &mut |archive, files| {
-        looked.push((archive.id.clone(), files));
-        Ok::<_, Error>(())
-    })?;
-    for (id, files) in looked {
-        let archives = damage.archives.iter_mut().chain(&mut damage.unknown);
-        archives.filter(|archive| archive.id == id).for_each(|archive| archive.files = Some(files.clone()));
-        match OwnerLink::ask(name, Operation::NoteFiles { files: vec![(id, files)] }, context)?.report(
-            "noting the files",
-            interrupts,
-            context,
-        )? {
-            Report::Noted => {}
-            other => return Err(senseless(&other)),
-        }
-    }
-    Ok(())
+/// That nobody has looked yet which files damage concerns, and who does. Lists of files are what clients wrote: a job reads them, in confined processes, and
+/// whoever calls this, who may be root, does not.
+fn unnamed(name: &RepositoryName, damage: Option<&Damage>) -> Option<String> {
+    damage
+        .is_some_and(Damage::is_unnamed)
+        .then(|| format!("Which files are concerned, a job finds out: borgcube repository check {name} --job --wait"))
 }
 
 /// What to do about damage. Borg 1.x: a repair by 1.2.4 and older cuts the item stream of archives anew and leaves their TAM as it was,

@@ -100,7 +100,7 @@ fn filter(args: &Preview, control: &mut Control) -> Result<RetentionFilter> {
         }
     };
     let (policy, client, label, repository) = (args.policy.clone(), args.client.clone(), args.label.clone(), args.repository.clone());
-    Ok(RetentionFilter { policy, client, label, repository, instead })
+    Ok(RetentionFilter { policy, client, label, repository, instead, going: args.going })
 }
 
 fn pages(filter: &RetentionFilter, control: &mut Control) -> Result<Vec<PreviewedGroup>> {
@@ -121,10 +121,7 @@ fn pages(filter: &RetentionFilter, control: &mut Control) -> Result<Vec<Previewe
 fn freed(groups: &[PreviewedGroup], context: &Context) -> Result<Vec<Freed>> {
     let mut by_repository: BTreeMap<&RepositoryName, Vec<String>> = BTreeMap::new();
     for group in groups {
-        let goes = group
-            .archives
-            .iter()
-            .filter(|archive| matches!(archive.verdict, Some(Fate::Goes { .. } | Fate::Going {})) || archive.pending_deletion.is_some());
+        let goes = group.archives.iter().filter(|archive| archive.may_go());
         by_repository.entry(&group.repository).or_default().extend(goes.map(|archive| archive.name.clone()));
     }
     let mut interrupts = wait::interrupts()?;

@@ -72,7 +72,7 @@ struct Done {
 /// Does it.
 pub fn run(args: &Prune, context: &Context) -> Result<ExitCode> {
     let (policy, client, label, repository) = (args.policy.clone(), args.client.clone(), args.label.clone(), args.repository.clone());
-    let filter = RetentionFilter { policy, client, label, repository, instead: None };
+    let filter = RetentionFilter { policy, client, label, repository, instead: None, going: false };
     let Pruned { marked, due, stopped, left, pending, refused } =
         context.control()?.call::<Pruned>(Call::PruneArchives { filter: Box::new(filter) })?;
     context.say(&decided(marked.len() as u64, pending))?;

@@ -129,7 +129,7 @@ pub fn damage(health: &Health, damage: &Damage) -> String {
         .many("Cannot tell", unknown)
         .many("Found", errors.chain(more_errors))
         .many("Still runs", still_runs(damage))
-        .many("What to do", what_to_do(health, damage))
+        .many("What to do", what_to_do(health, damage).into_iter().chain(unnamed(health, damage)))
         .render()
 }
 
@@ -179,6 +179,12 @@ fn what_to_do(health: &Health, damage: &Damage) -> Vec<String> {
     ]
 }
 
+/// Only a job reads what clients wrote.
+fn unnamed(health: &Health, damage: &Damage) -> Option<String> {
+    let can_look = damage.unopenable.is_none() && damage.is_unnamed();
+    can_look.then(|| format!("which files are concerned, a job finds out: borgcube repository check {} --job --wait", health.repository))
+}
+
 fn archive(archive: &DamagedArchive) -> Vec<String> {
     let whose = match (&archive.client, &archive.label) {
         (Some(client), Some(label)) => format!(" ({client}/{label})"),
@@ -187,7 +193,7 @@ fn archive(archive: &DamagedArchive) -> Vec<String> {
     let error = archive.error.as_ref().map_or_else(String::new, |error| format!(", {}", shown(error)));
     let mut lines = vec![format!("{}{whose}: {}{error}", shown(&archive.name), count(archive.chunks, "damaged chunk"))];
     match &archive.files {
-        None => lines.push("  which files: not looked for yet".into()),
+        None => lines.push("  which files: not looked for yet, see below".into()),
         Some(files) => {
             lines.extend(files.paths.iter().map(|path| format!("  {}", shown(path))));
             if files.more > 0 {

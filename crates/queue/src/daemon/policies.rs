@@ -167,7 +167,12 @@ impl Daemon {
             Ok((groups, next))
         });
         let (groups, next) = read.map_err(from_store)?;
-        Ok(Preview { groups: groups.into_iter().map(previewed).collect(), next })
+        let mut groups: Vec<PreviewedGroup> = groups.into_iter().map(previewed).collect();
+        if filter.going {
+            // Whoever asks for hundreds of configs is told of one archive in thirty, and need not hear of the others.
+            groups.iter_mut().for_each(|group| group.archives.retain(PreviewedArchive::may_go));
+        }
+        Ok(Preview { groups, next })
     }
 
     pub(super) fn prune_archives(&mut self, filter: &RetentionFilter, actor: &str) -> Answered<Pruned> {

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use unix::logging::escape;
 use unix::paths::Layout;
 use wire::frame;
@@ -327,7 +327,8 @@ impl Importer {
     /// Has a confined process do it.
     fn confined(&self, archive: &Foreign, what: What, files: &[File]) -> Result<Done, Why> {
         let order = Order { archive: archive.id.clone(), seconds: self.seconds, what };
-        let done = sandbox::run(&self.socket, &order, files, &mut |word| {
+        let until = Instant::now() + Duration::from_secs(self.seconds);
+        let done = sandbox::run(&self.socket, &order, files, until, &mut |word| {
             match word {
                 Some(Word::Progress { unit, done, total }) => self.tell(Said::Progress(Progress { unit, done, total })),
                 Some(Word::Ready(ready)) if !self.has_said_what_lacks.replace(true) => {

@@ -517,7 +517,7 @@ impl Worker {
         self.waiting.retain(|event| matches!(event, Event::Control(_) | Event::ControlLost));
         self.report.again();
         self.seen = task.job.state;
-        self.patience = Patience::new(task.start_seconds, task.total_seconds, Instant::now());
+        self.patience.begin_again(Instant::now());
         self.shelf = shelf(&task.errand, layout);
     }
 

@@ -4,6 +4,9 @@
 use model::JobState;
 use std::time::{Duration, Instant};
 
+/// A century.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// What a job allows its client, and since when it is where it is.
 pub struct Patience {
     start: Duration,
@@ -19,6 +22,17 @@ impl Patience {
     pub fn new(start: u64, total: u64, now: Instant) -> Patience {
         let (start, total) = (Duration::from_secs(start), Duration::from_secs(total));
         Patience { start, more: (Duration::ZERO, Duration::ZERO), total, began: now, state: (JobState::JobCreated, now) }
+    }
+
+    /// The client begins anew: each of its spans does as well, and all of it together does not.
+    pub fn begin_again(&mut self, now: Instant) {
+        self.state = (JobState::JobCreated, now);
+    }
+
+    /// When everything is to be over.
+    pub fn end(&self) -> Instant {
+        // Who asks for more than there can be has no limit.
+        self.began.checked_add(self.total).unwrap_or_else(|| self.began + FOREVER)
     }
 
     /// Commands of the config have limits of their own: so many seconds before borg's begin, and after its end.
@@ -92,6 +106,14 @@ mod tests {
         let mut patience = Patience::new(10, 100, began);
         assert_eq!(patience.over(JobState::ClientInProgress, at(109)), None);
         assert!(patience.over(JobState::ClientInProgress, at(110)).unwrap().contains("in all"));
+        // One that begins anew has no more time in all.
+        let mut patience = Patience::new(10, 100, began);
+        assert_eq!(patience.over(JobState::ClientInProgress, at(90)), None);
+        patience.begin_again(at(95));
+        assert_eq!(patience.over(JobState::ClientPreparing, at(104)), None);
+        assert!(patience.over(JobState::ClientPreparing, at(105)).unwrap().contains("has not begun"));
+        assert!(patience.over(JobState::ClientInProgress, at(110)).unwrap().contains("in all"));
+        assert_eq!(patience.end(), at(100));
         let mut patience = Patience::new(10, 100, began);
         assert_eq!(patience.over(JobState::ClientDone, at(1)), None);
         assert!(patience.over(JobState::ClientCleanup, at(11)).unwrap().contains("goes on"));

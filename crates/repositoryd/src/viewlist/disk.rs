@@ -44,6 +44,9 @@ impl Lists {
     /// Removes files that no record names and no list needs, and half-written ones: an owner ended before its intent, or an earlier
     /// repository had the name.
     pub fn sweep(&self, kept: &HashSet<String>) {
+        if self.has_only(kept) {
+            return;
+        }
         let Some((entries, half)) = self.entries() else { return };
         let mut needed: HashSet<&str> = HashSet::new();
         for (id, entry) in &entries {
@@ -62,6 +65,19 @@ impl Lists {
             log::info!("{} belongs to no archive; removing it", path.display());
             remove(path);
         }
+    }
+
+    /// Whether the directory has nothing but lists that are kept anyway: then nobody has to read their beginnings, of which there may be tens of
+    /// thousands.
+    fn has_only(&self, kept: &HashSet<String>) -> bool {
+        let Ok(mut directory) = std::fs::read_dir(&self.directory) else { return false };
+        directory.all(|entry| {
+            entry.is_ok_and(|entry| match entry.file_name().to_str().map(|name| name.rsplit_once('.')) {
+                Some(Some((id, "view"))) => kept.contains(id),
+                Some(Some((_, "tmp"))) | None => false,
+                Some(_) => true,
+            })
+        })
     }
 
     /// Whether another list builds on that of this archive, or nobody knows.

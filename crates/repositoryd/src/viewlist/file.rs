@@ -17,6 +17,9 @@ const FIRST_MAGIC: &[u8; 8] = b"BCVIEW1\n";
 const FIRST_HEAD: usize = 24;
 const FIRST_DIGEST: u64 = 32;
 
+/// Entries of a large file that are read at once by who goes through all of them.
+const TOGETHER: u64 = 4096;
+
 /// Files up to this size are read at once and closed.
 const SMALL: u64 = 64 << 10;
 
@@ -205,6 +208,47 @@ impl Verified {
         self.stream(self.head.at_others(), self.head.others, 32)
     }
 
+    /// Goes through the ids of its references: what [`Verified::references`] gives, several times as fast.
+    pub fn each_reference(&self, each: &mut impl FnMut(&Id)) -> Result<(), ViewListError> {
+        self.each::<{ Reference::SIZE }>(Some(self.head.at_references()), self.head.references, each)
+    }
+
+    /// The same with what [`Verified::removed`] gives.
+    pub fn each_removed(&self, each: &mut impl FnMut(&Id)) -> Result<(), ViewListError> {
+        self.each::<{ ID as usize }>(self.head.at_removed(), self.head.removed, each)
+    }
+
+    fn each<const WIDTH: usize>(&self, at: Option<u64>, count: u64, each: &mut impl FnMut(&Id)) -> Result<(), ViewListError> {
+        if count == 0 {
+            return Ok(());
+        }
+        let damaged = || ViewListError::Damaged(self.path.display().to_string());
+        let unreadable = |e| ViewListError::Unreadable(self.path.display().to_string(), e);
+        let at = at.ok_or_else(damaged)?;
+        let bytes = |count: u64| usize::try_from(count).ok()?.checked_mul(WIDTH);
+        let mut order = Order::default();
+        if let Some(small) = &self.small {
+            let begin = usize::try_from(at).ok();
+            let end = begin.zip(bytes(count)).and_then(|(begin, bytes)| begin.checked_add(bytes));
+            let part = begin.zip(end).and_then(|(begin, end)| small.get(begin..end)).ok_or_else(damaged)?;
+            return if order.each::<WIDTH>(part, each) { Ok(()) } else { Err(damaged()) };
+        }
+        let mut file = File::open(&self.path).map_err(unreadable)?;
+        file.seek(SeekFrom::Start(at)).map_err(unreadable)?;
+        let mut buffer = vec![0; bytes(count.min(TOGETHER)).ok_or_else(damaged)?];
+        let mut left = count;
+        while left > 0 {
+            let now = left.min(TOGETHER);
+            let part = bytes(now).and_then(|bytes| buffer.get_mut(..bytes)).ok_or_else(damaged)?;
+            file.read_exact(part).map_err(unreadable)?;
+            if !order.each::<WIDTH>(part, each) {
+                return Err(damaged());
+            }
+            left -= now;
+        }
+        Ok(())
+    }
+
     fn stream(&self, at: Option<u64>, count: u64, width: usize) -> Result<Stream, ViewListError> {
         let unreadable = |e| ViewListError::Unreadable(self.path.display().to_string(), e);
         let at = at.ok_or_else(|| ViewListError::Damaged(self.path.display().to_string()))?;
@@ -218,6 +262,30 @@ impl Verified {
             }
         };
         Ok(Stream { source, left: count, width, last: None, path: self.path.clone() })
+    }
+}
+
+/// Sees that each id comes after the one before.
+#[derive(Default)]
+struct Order {
+    last: Option<Id>,
+    /// How the last one begins; most of them differ there.
+    begin: u64,
+}
+
+impl Order {
+    /// The ids of these entries, in their order; false at one that is not behind the one before.
+    fn each<const WIDTH: usize>(&mut self, entries: &[u8], each: &mut impl FnMut(&Id)) -> bool {
+        for entry in entries.as_chunks::<WIDTH>().0 {
+            let Some((id, begin)) = entry.first_chunk::<32>().zip(entry.first_chunk::<8>()) else { return false };
+            let (id, begin) = (Id(*id), u64::from_be_bytes(*begin));
+            if begin <= self.begin && self.last.is_some_and(|last| last >= id) {
+                return false;
+            }
+            (self.last, self.begin) = (Some(id), begin);
+            each(&id);
+        }
+        true
     }
 }
 

@@ -4,6 +4,7 @@
 //! that goes and one that stays, or between those that go: no other file is looked at for it. What comes out is looked for in all other lists: each
 //! file is read once, past a filter that lets hardly anything else through, by all processors.
 
+use super::file::Verified;
 use super::tree::{Event, Node, Tree, in_parallel, walk};
 use super::{Lists, Named, ViewListError};
 use borg::Id;
@@ -103,17 +104,9 @@ fn own(tree: &[Node], gone: usize) -> Result<Vec<Id>, ViewListError> {
         }
     }
     let mut words = vec![];
+    let filter = Filter::of(&touched);
     for (node, Node { file, .. }) in tree.iter().enumerate().filter(|(at, _)| counts.get(*at) == Some(&true)) {
-        for (has, mut stream) in [(true, file.references()?), (false, file.removed()?)] {
-            // Both are sorted.
-            let mut left = touched.iter().enumerate().peekable();
-            while let Some(entry) = stream.next()? {
-                while left.next_if(|(_, id)| id.0 < entry.id).is_some() {}
-                if let Some((key, _)) = left.next_if(|(_, id)| id.0 == entry.id) {
-                    words.push(Word { key, node, has });
-                }
-            }
-        }
+        words_of(&touched, &filter, node, file, &mut words)?;
     }
     words.sort_unstable();
     let mut here = vec![];
@@ -163,16 +156,7 @@ fn referred(ids: &[Id], filter: &Filter, tree: &[Node], gone: usize) -> Result<V
     }
     let mut words = vec![];
     for (node, Node { file, .. }) in tree.iter().enumerate() {
-        for (has, mut stream) in [(true, file.references()?), (false, file.removed()?)] {
-            while let Some(entry) = stream.next()? {
-                let id = Id(entry.id);
-                if filter.may_have(&id)
-                    && let Ok(key) = ids.binary_search(&id)
-                {
-                    words.push(Word { key, node, has });
-                }
-            }
-        }
+        words_of(ids, filter, node, file, &mut words)?;
     }
     words.sort_unstable();
     let mut here = vec![];
@@ -186,6 +170,19 @@ fn referred(ids: &[Id], filter: &Filter, tree: &[Node], gone: usize) -> Result<V
     Ok(found)
 }
 
+/// Everything that a file says about `ids`, which are sorted.
+fn words_of(ids: &[Id], filter: &Filter, node: usize, file: &Verified, words: &mut Vec<Word>) -> Result<(), ViewListError> {
+    let mut say = |id: &Id, has| {
+        if filter.may_have(id)
+            && let Ok(key) = ids.binary_search(id)
+        {
+            words.push(Word { key, node, has });
+        }
+    };
+    file.each_reference(&mut |id| say(id, true))?;
+    file.each_removed(&mut |id| say(id, false))
+}
+
 /// Says of most ids that they are not among some others. Ids are as good as random: a part of one is its hash.
 struct Filter {
     bits: Vec<u64>,
@@ -197,21 +194,21 @@ impl Filter {
         let words = (ids.len().saturating_mul(BITS) / 64).max(64).next_power_of_two();
         let mut filter = Filter { bits: vec![0; words], mask: words as u64 * 64 - 1 };
         for id in ids {
-            let (word, bit) = filter.place(id);
-            if let Some(word) = filter.bits.get_mut(word) {
-                *word |= bit;
+            for (word, bit) in filter.places(id) {
+                if let Some(word) = filter.bits.get_mut(word) {
+                    *word |= bit;
+                }
             }
         }
         filter
     }
 
-    fn place(&self, id: &Id) -> (usize, u64) {
-        let number = id.0.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes)) & self.mask;
-        ((number / 64) as usize, 1 << (number % 64))
+    fn places(&self, id: &Id) -> [(usize, u64); 2] {
+        let part = |at: usize| id.0.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        [part(0), part(8)].map(|number| (((number & self.mask) / 64) as usize, 1 << (number % 64)))
     }
 
     fn may_have(&self, id: &Id) -> bool {
-        let (word, bit) = self.place(id);
-        self.bits.get(word).is_some_and(|word| word & bit != 0)
+        self.places(id).iter().all(|(word, bit)| self.bits.get(*word).is_some_and(|word| word & bit != 0))
     }
 }

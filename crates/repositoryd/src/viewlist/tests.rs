@@ -228,6 +228,13 @@ fn a_sweep_knows_bases() {
     lists.sweep(&HashSet::from([b.id.clone()]));
     let file = |named: &Named| format!("{}.view", named.id);
     assert_eq!(names(&lists), BTreeSet::from([file(&a), file(&b), file(&c), file(&young), "young.tmp".into()]));
+    // Where all lists are kept anyway, a half-written file goes all the same.
+    let kept = [&a, &b, &c, &young].map(|named| named.id.clone());
+    age("young.tmp");
+    lists.sweep(&HashSet::from(kept.clone()));
+    assert_eq!(names(&lists).len(), 4);
+    lists.sweep(&HashSet::from(kept));
+    assert_eq!(names(&lists).len(), 4);
 }
 
 #[test]
@@ -292,6 +299,49 @@ fn a_file_that_both_names_and_removes_an_id_frees_nothing_that_others_have() {
     let freed = lists.unreferenced(std::slice::from_ref(&first), std::slice::from_ref(&third)).unwrap();
     assert_eq!(freed, [id(89)]);
     assert!(!lists.unreferenced(&[first, third], std::slice::from_ref(&second)).unwrap().contains(&id(50)), "in doubt it stays");
+}
+
+#[test]
+fn going_through_a_file_finds_what_its_streams_give() {
+    let ends = |mut stream: file::Stream| {
+        let mut ids = vec![];
+        loop {
+            match stream.next() {
+                Ok(Some(entry)) => ids.push(Id(entry.id)),
+                Ok(None) => return (ids, true),
+                Err(_) => return (ids, false),
+            }
+        }
+    };
+    let (directory, _lists) = scene();
+    let path = directory.path().join("file");
+    // Small and large ones, below and beyond what is read together; in order, and with one out of it.
+    for count in [0, 1, 2, 100, 1600, 4095, 4096, 4097, 9000_usize] {
+        let places = [0, 1, count / 2, 4095, 4096, count - count.min(1)];
+        for wrong in std::iter::once(None).chain(places.into_iter().filter(|at| *at > 0 && *at < count).map(Some)) {
+            // Many begin alike.
+            let mut ids: Vec<Id> = (0..count).map(|n| wide(n as u16)).collect();
+            ids.sort_unstable();
+            if let Some(at) = wrong {
+                ids[at] = ids[at - 1];
+            }
+            let (references, removed) = (count as u64, count as u64);
+            let base = Some(Named { id: "ab".repeat(32), digest: "cd".repeat(32) });
+            let head = file::Head { base, depth: 1, references, removed, total: references, ..Default::default() };
+            let mut bytes = head.encode();
+            ids.iter().for_each(|id| bytes.extend([&id.0[..], &[7; 8]].concat()));
+            ids.iter().for_each(|id| bytes.extend(id.0));
+            std::fs::write(&path, &bytes).unwrap();
+            for file in [file::Verified::in_memory(&bytes).unwrap(), file::Verified::trusted(&path).unwrap()] {
+                let mut seen = vec![];
+                let is_good = file.each_reference(&mut |id| seen.push(*id)).is_ok();
+                assert_eq!((seen, is_good), ends(file.references().unwrap()), "{count} {wrong:?}");
+                let mut seen = vec![];
+                let is_good = file.each_removed(&mut |id| seen.push(*id)).is_ok();
+                assert_eq!((&seen, is_good), (&ids[..wrong.unwrap_or(count)].to_vec(), wrong.is_none()), "{count} {wrong:?}");
+            }
+        }
+    }
 }
 
 /// Ids as hashes are, of which some begin alike: a filter lets through more than what is looked for.

@@ -9,6 +9,8 @@ use archive::{Selection, Source};
 use model::restore::{Restore, Target};
 use model::{Cause, Failure};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use unix::logging::escape_bytes;
 use unix::paths::Layout;
@@ -19,6 +21,9 @@ const NAMED: usize = 5;
 
 /// Paths that the log has.
 const LOGGED: usize = 50;
+
+/// How often it is asked whether the look is to go on, whatever the owner and the archive are at.
+const GLANCE: Duration = Duration::from_millis(250);
 
 /// Characters of a path in a sentence.
 const LONG: usize = 300;
@@ -60,16 +65,34 @@ pub fn may_be(failure: &Failure) -> bool {
     }
 }
 
-/// Reads everything that is to be restored, as the client would. None: all of it is there now.
+/// Reads everything that is to be restored, as the client would, until the time of the whole job is over. None: all of it is there now.
 pub fn look(worker: &mut Worker, layout: &Layout, task: &Task, restore: &Restore) -> Result<Option<Found>, Stop> {
     worker.flush()?;
     let socket = layout.repository_socket(task.repository.name.as_str());
     let connect: Arc<Connect> = Arc::new(move || unix::socket::connect(&socket));
     let (mut selection, is_exact) = selected(restore).map_err(failed)?;
-    let until = Instant::now() + Duration::from_secs(task.total_seconds);
-    let source = Source::open(connect, &restore.id).map_err(failed)?;
-    let found =
-        archive::damaged::unreadable(&source, &mut selection, &mut || worker.goes_on() && Instant::now() < until).map_err(failed)?;
+    // In a thread: it may wait for the owner, or be long between two files that are to be restored. One that nobody waits for any more ends with the
+    // next chunk or file, and with this process, which has nothing else to do then.
+    let (stop, (sender, looked)) = (Arc::new(AtomicBool::new(false)), channel());
+    let (id, is_stopped) = (restore.id.clone(), Arc::clone(&stop));
+    std::thread::spawn(move || {
+        let mut go_on = || !is_stopped.load(Ordering::Relaxed);
+        let looked = Source::open(connect, &id).and_then(|source| archive::damaged::unreadable(&source, &mut selection, &mut go_on));
+        // Nobody waits for it if it was stopped.
+        let _ = sender.send(looked);
+    });
+    let until = worker.patience.end();
+    let found = loop {
+        match looked.recv_timeout(GLANCE) {
+            Ok(found) => break found.map_err(failed)?,
+            Err(RecvTimeoutError::Timeout) if worker.goes_on() && Instant::now() < until => {}
+            Err(RecvTimeoutError::Timeout) => {
+                stop.store(true, Ordering::Relaxed);
+                break None;
+            }
+            Err(RecvTimeoutError::Disconnected) => return Err(anyhow::anyhow!("the thread that looks for damage is gone").into()),
+        }
+    };
     let Some(Unreadable { paths, more, whole, incomplete, forgotten }) = found else { return Err(stopped(worker, task, restore)) };
     if forgotten > 0 {
         worker.note(&format!("there was no memory for {forgotten} files that are not to be restored; hard links to them were not read"));
@@ -95,8 +118,10 @@ fn stopped(worker: &mut Worker, task: &Task, restore: &Restore) -> Stop {
     if let Some(by) = &worker.cancelled {
         return Failure::new(Cause::Cancelled { by: by.clone() }, format!("cancelled by {by}")).into();
     }
-    let message =
-        format!("archive {} is damaged, and reading it takes longer than {} seconds (total-seconds)", restore.archive, task.total_seconds);
+    let message = format!(
+        "archive {} is damaged, and restoring it past that takes longer than {} seconds in all (total-seconds)",
+        restore.archive, task.total_seconds
+    );
     Failure::new(Cause::TooSlow, message).into()
 }
 
@@ -163,6 +188,7 @@ impl Found {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::Event;
     use super::*;
 
     fn found(paths: &[&str]) -> Found {
@@ -236,6 +262,44 @@ mod tests {
         assert!(!lost && line.contains("cancelled by anna"), "{line}");
         let (_, line, _) = cause(true, None, false);
         assert!(line.contains("longer than 77 seconds"), "{line}");
+    }
+
+    /// A worker that looks for damage and has an owner that takes connections and says nothing; how that ends.
+    fn look_in_vain(of: impl FnOnce(&mut Worker, &mut Task, &std::sync::mpsc::Sender<Event>) + Send + 'static) -> String {
+        let (sender, ended) = channel();
+        std::thread::spawn(move || {
+            let directory = tempfile::tempdir().unwrap();
+            let layout = Layout::new(directory.path());
+            let socket = layout.repository_socket("main");
+            std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+            let _silent = std::os::unix::net::UnixListener::bind(socket).unwrap();
+            let (mut worker, mut task, _end, events) = Worker::of_test();
+            task.repository.name = "main".parse().unwrap();
+            of(&mut worker, &mut task, &events);
+            let stop = look(&mut worker, &layout, &task, &restore()).err();
+            sender.send(if let Some(Stop::Failed(failure)) = stop { failure.line() } else { "otherwise".into() }).unwrap();
+        });
+        ended.recv_timeout(Duration::from_secs(60)).expect("it ends")
+    }
+
+    #[test]
+    fn whoever_cancels_waits_for_no_owner() {
+        let line = look_in_vain(|_, _, events| {
+            let events = events.clone();
+            std::thread::spawn(move || events.send(Event::Control(wire::worker::ToWorker::Cancel { by: "anna".into() })));
+        });
+        assert!(line.contains("cancelled by anna"), "{line}");
+    }
+
+    #[test]
+    fn what_the_client_has_taken_counts() {
+        let line = look_in_vain(|worker, task, _| {
+            // The client has taken all the time that there was; the task's own says nothing more.
+            worker.patience = super::super::super::patience::Patience::new(60, 0, Instant::now());
+            worker.begin_again(task, &Layout::new(std::path::Path::new("/nonexistent")));
+            assert!(task.total_seconds >= 60);
+        });
+        assert!(line.contains("too-slow") && line.contains("seconds in all (total-seconds)"), "{line}");
     }
 
     #[test]

@@ -89,15 +89,23 @@ fn end(child: &Child) -> Result<ExitStatus> {
 }
 
 /// Has an order done. `go_on` hears what the process has given up and how far it is, is asked now and then without any of it, and ends it with false:
-/// then there is no result. When there is one, the process is gone.
+/// then there is no result. When there is one, the process is gone. It has until then, and the order's seconds of processor time.
 ///
 /// # Errors
-/// [`Cause::WorkerCrashed`]: the process ended otherwise, or said what it may not. Else what it says or what the system refuses.
-pub fn run(socket: &Path, order: &Order, files: &[File], go_on: &mut dyn FnMut(Option<Word>) -> bool) -> Result<Option<Done>, Failure> {
+/// [`Cause::WorkerCrashed`]: the process ended otherwise, or said what it may not. [`Cause::TooSlow`]: the time is over. Else what it says or what the system refuses.
+pub fn run(
+    socket: &Path,
+    order: &Order,
+    files: &[File],
+    until: Instant,
+    go_on: &mut dyn FnMut(Option<Word>) -> bool,
+) -> Result<Option<Done>, Failure> {
+    if Instant::now() >= until {
+        return Err(too_slow(order));
+    }
     let (sender, words) = channel();
     let broken = |e: anyhow::Error| Failure::new(Cause::Internal, format!("a confined process cannot be started: {e:#}"));
     let sandbox = Sandbox::start(socket, order, files, move |word| sender.send(word).is_ok()).map_err(broken)?;
-    let deadline = Instant::now() + Duration::from_secs(order.seconds);
     loop {
         let word = match words.recv_timeout(GLANCE) {
             Ok(word) => Some(word),
@@ -117,11 +125,14 @@ pub fn run(socket: &Path, order: &Order, files: &[File], go_on: &mut dyn FnMut(O
                 }
             }
         }
-        if Instant::now() >= deadline {
-            let message = format!("reading archive {} takes longer than {} seconds (total-seconds)", order.archive, order.seconds);
-            return Err(Failure::new(Cause::TooSlow, message));
+        if Instant::now() >= until {
+            return Err(too_slow(order));
         }
     }
+}
+
+fn too_slow(Order { archive, seconds, .. }: &Order) -> Failure {
+    Failure::new(Cause::TooSlow, format!("archive {archive} was not read to its end within {seconds} seconds in all (total-seconds)"))
 }
 
 fn lost(sandbox: Sandbox, archive: &str, why: &str) -> Failure {
