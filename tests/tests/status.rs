@@ -190,3 +190,89 @@ fn daemons_come_and_go() {
     system.up();
     assert!(healthy(&system));
 }
+
+/// A form or a JSON body, with these headers beside the necessary ones; status, head and body of the answer.
+fn post(system: &TestSystem, path: &str, headers: &str, body: &str) -> (u16, String, String) {
+    let address = address(system);
+    let mut stream = TcpStream::connect(&address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len()).unwrap();
+    let mut whole = String::new();
+    stream.read_to_string(&mut whole).unwrap();
+    let (head, body) = whole.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_ascii_lowercase(), body.to_owned())
+}
+
+#[test]
+fn somebody_signs_in_and_runs_and_cancels_backups() {
+    let system = TestSystem::start();
+    system.add_repository("main", "none", None);
+    system.add_local_client("host");
+    let source = system.join("source");
+    make(&source, Spec::default());
+    system.add_config("host", "all", "main", &[], &[&source]);
+    let slow = system.join("slow");
+    system.add_config("host", "slow", "main", &["--read-special"], &[&slow]);
+    let add = |name: &str, role: &str| text(&system.cli_json(&["user", "add", name, "--role", role]), "token").to_owned();
+    let (alice, vera) = (add("alice", "operator"), add("vera", "viewer"));
+    assert_eq!((alice.len(), alice == vera), (64, false));
+
+    // As a browser does it.
+    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    let (status, head, body) = post(&system, "/sign-in", form, &format!("token={alice}&next=%2Fclients%2Fhost"));
+    assert_eq!(status, 303, "{body}");
+    assert!(head.contains("location: /clients/host\r") && head.contains("httponly; samesite=strict"), "{head}");
+    let cookie = format!("Cookie: borgcube-session={alice}\r\n");
+    let look = |path: &str| {
+        let address = address(&system);
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n{cookie}\r\n").unwrap();
+        let mut whole = String::new();
+        stream.read_to_string(&mut whole).unwrap();
+        whole
+    };
+    let page = look("/clients/host");
+    let csrf = page.split("name=\"csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("the page has forms").to_owned();
+    let body = format!("csrf={csrf}&back=%2Fclients%2Fhost&config=host%2Fall");
+    let (status, head, answer) = post(&system, "/do/run-config", &format!("{form}{cookie}"), &body);
+    assert_eq!(status, 303, "{answer}");
+    let place = head.lines().find_map(|line| line.strip_prefix("location: ")).unwrap().to_owned();
+    let page = look(&place);
+    assert!(page.contains("The backup is queued."), "{page}");
+    let job: u64 = page.split("<a href=\"/jobs/").nth(1).and_then(|rest| rest.split('"').next()).unwrap().parse().unwrap();
+    wait_for_end(&system, job);
+    let done = api(&system, &format!("/jobs/{job}"));
+    assert_eq!((&done["job"]["state"], &done["actor"]), (&"done".into(), &"web:alice".into()), "{done}");
+
+    // As a program does it; one that runs is cancelled.
+    let tap = Tap::open(&slow, 200_000);
+    let program = |token: &str, act: &str, fields: Value| {
+        let headers = format!("Content-Type: application/json\r\nAuthorization: Bearer {token}\r\n");
+        let (status, _, body) = post(&system, &format!("/api/v1/do/{act}"), &headers, &fields.to_string());
+        (status, serde_json::from_str::<Value>(&body).unwrap())
+    };
+    let (status, refused) = program(&vera, "run-config", serde_json::json!({ "config": "host/slow" }));
+    assert_eq!((status, text(&refused["error"], "message")), (403, "vera is a viewer; this takes the role operator"));
+    let (status, ran) = program(&alice, "run-config", serde_json::json!({ "config": "host/slow" }));
+    assert_eq!(status, 200, "{ran}");
+    let job = ran["outcome"]["jobs"][0].as_u64().unwrap();
+    retry_until(PATIENCE, || (api(&system, &format!("/jobs/{job}"))["job"]["phase"] == "running").then_some(())).expect("it runs");
+    assert_eq!(program(&alice, "cancel-job", serde_json::json!({ "job": job })).0, 200);
+    wait_for_end(&system, job);
+    drop(tap);
+    assert_eq!(api(&system, &format!("/jobs/{job}"))["job"]["state"], "cancelled");
+    let log = system.cli_json(&["log"]);
+    let notes: Vec<_> = log.as_array().unwrap().iter().filter(|e| e["actor"] == "web:alice").map(|e| text(e, "note").to_owned()).collect();
+    assert!(notes.contains(&"run config host/all".to_owned()) && notes.contains(&"run config host/slow".to_owned()), "{log}");
+
+    // A new token voids the old one at once; no log has either.
+    let renewed = text(&system.cli_json(&["user", "token", "alice"]), "token").to_owned();
+    assert_eq!(program(&alice, "run-config", serde_json::json!({ "config": "host/all" })).0, 401);
+    assert!(!look("/clients/host").contains("/do/"));
+    for token in [&alice, &vera, &renewed] {
+        assert!(!system.log().contains(token.as_str()));
+        assert!(!system.cli_json(&["user", "list"]).to_string().contains(token.as_str()));
+        assert!(!log.to_string().contains(token.as_str()));
+    }
+}

@@ -89,7 +89,8 @@ fn only_the_one_that_must_runs_as_root() {
         }
         // A user namespace hides who is at the other end of a socket, and a pid namespace breaks LMDB's locks.
         assert!(!text.contains("PrivatePIDs="), "{name}");
-        let asks = ["borgcubed.service", "borgcube-repositoryd@.service", "borgcube-session@.service"].contains(&name.as_str());
+        let asks = ["borgcubed.service", "borgcube-statusd.service", "borgcube-repositoryd@.service", "borgcube-session@.service"]
+            .contains(&name.as_str());
         assert!(!(asks && text.contains("PrivateUsers=")), "{name} could not tell its peers");
         // Readers of the database have to write its lock file.
         let database = text.contains("SupplementaryGroups=borgcube-db");

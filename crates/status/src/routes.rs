@@ -175,9 +175,11 @@ impl App {
 
     /// Who has to sign in first.
     fn nobody(&self, asked: &Asked<'_>) -> Result<Answer, Unanswered> {
-        let is_page = asked.form == Form::Html && asked.head.method == Method::GET && asked.segments != ["metrics"];
+        let is_page = asked.form == Form::Html && asked.head.method != Method::HEAD && asked.segments != ["metrics"];
         if is_page {
-            let here = asked.head.uri.path_and_query().map_or("/", |here| here.as_str());
+            // What is done cannot be looked at.
+            let looked = Some(asked.head).filter(|head| head.method == Method::GET).and_then(|head| head.uri.path_and_query());
+            let here = looked.map_or("/", |here| here.as_str());
             return render::see(&guard::sign_in(here));
         }
         Err(Unanswered::Unauthenticated("sign in first, at /sign-in; programs send the header 'Authorization: Bearer TOKEN'".into()))

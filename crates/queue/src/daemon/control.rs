@@ -250,6 +250,7 @@ pub fn stranger(actor: &str) -> Reply {
 mod tests {
     use super::*;
     use model::progress::Progress;
+    use model::web_user::Credential;
     use std::io::Read;
 
     fn connection(stream: Option<Stream>) -> (Connection, UnixStream) {
@@ -275,9 +276,16 @@ mod tests {
     #[test]
     fn who_watches_changes_nothing_and_lists_nothing() {
         let anonymous = Call::FireTrigger { id: String::new(), context: AccessContext::AnonymousWeb };
-        for call in
-            [Call::GetStatus {}, Call::GetJob { job: 1 }, Call::GetJobLog { job: 1, follow: true }, Call::Watch { job: None }, anonymous]
-        {
+        let credential = Credential::Token { token: String::new() };
+        let for_a_user = Call::OnBehalf { credential, call: Box::new(Call::CancelJob { job: 1 }) };
+        for call in [
+            Call::GetStatus {},
+            Call::GetJob { job: 1 },
+            Call::GetJobLog { job: 1, follow: true },
+            Call::Watch { job: None },
+            anonymous,
+            for_a_user,
+        ] {
             assert!(for_watchers(&call), "{call:?}");
         }
         let name = "main".parse().unwrap();
@@ -290,6 +298,8 @@ mod tests {
             Call::RemoveRepository { name },
             Call::GetSettings {},
             Call::ListClients {},
+            Call::ListWebUsers {},
+            Call::RenewWebToken { name: "alice".parse().unwrap() },
         ];
         for call in others {
             assert!(!for_watchers(&call), "{call:?}");

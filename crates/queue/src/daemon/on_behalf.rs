@@ -213,3 +213,244 @@ fn way(credential: &Credential) -> SignInWay {
         Credential::Proxy { .. } => SignInWay::Proxy,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::web_user::{SignIn, TokenHash};
+    use serde_json::{Value, json};
+    use std::collections::BTreeSet;
+    use store::Store;
+    use wire::control::{DESCRIPTION, INTERFACE};
+
+    fn call(method: &str, parameters: Value) -> Call {
+        let method = if method.contains('.') { method.to_owned() } else { format!("{INTERFACE}.{method}") };
+        serde_json::from_value(json!({ "method": method, "parameters": parameters })).unwrap_or_else(|e| panic!("{method}: {e}"))
+    }
+
+    fn client() -> Value {
+        json!({ "name": "web1", "created": 0, "connection": { "kind": "ssh", "remote": "root@web1", "server": "borgcube-ssh@backup" } })
+    }
+
+    fn config() -> Value {
+        json!({ "client": "web1", "label": "etc", "repository": "main", "paths": ["/etc"], "created": 0 })
+    }
+
+    fn policy(grace: u32) -> Value {
+        json!({ "name": "p", "minimum": 3, "zone": "UTC", "most_per_day": 48, "grace_hours": grace, "applies": [], "created": 0, "within": "7d" })
+    }
+
+    fn schedule(enabled: bool, actions: &Value) -> Value {
+        let now = Timestamp(1_795_287_991_055_717);
+        let recurrence = model::Recurrence::parse("DTSTART;TZID=UTC:20261101T023000 RRULE:FREQ=DAILY", "UTC", now).unwrap();
+        json!({ "name": "nightly", "recurrence": recurrence, "enabled": enabled, "actions": actions, "handled": 0, "created": 0 })
+    }
+
+    fn web_user(role: Role) -> WebUser {
+        let sign_in = SignIn::Token { hash: TokenHash::of(&model::token::Token::from_random([1; 32])) };
+        WebUser {
+            name: "alice".parse().unwrap(),
+            role,
+            sign_in,
+            enabled: true,
+            created: Timestamp(0),
+            expires: None,
+            comment: String::new(),
+        }
+    }
+
+    /// Every call, in the way that it is permitted to most people.
+    fn calls() -> Vec<(Call, &'static str)> {
+        let (run, both) =
+            (json!([{ "kind": "run-config", "config": "web1/etc" }]), |what: &str, value: Value| json!({ "previous": value, what: value }));
+        let check = json!({
+            "name": "c", "repositories": { "named": "main" }, "created": 0, "structure": true, "archives": true, "data": false, "promise_hours": 336
+        });
+        let restore = json!({ "archive": "a", "id": "00".repeat(32), "of": "web1", "target": "new" });
+        let settings = json!({ "server_id": "a", "limits": { "per_client": 1, "per_repository": 4, "total": 16 } });
+        let repository = json!({ "name": "main", "url": "/srv", "repository_id": "ab".repeat(32), "encryption": "none", "created": 0 });
+        let trigger = json!({ "id": "a5".repeat(16), "access": "local-cli", "enabled": true, "created": 0, "target": { "kind": "config", "config": "web1/etc" } });
+        let user = serde_json::to_value(web_user(Role::Viewer)).unwrap();
+        let archives = json!([{ "repository": "main", "id": "00".repeat(32) }]);
+        let all = [
+            ("org.varlink.service.GetInfo", json!({}), "never"),
+            ("org.varlink.service.GetInterfaceDescription", json!({ "interface": "x" }), "never"),
+            ("GetStatus", json!({}), "never"),
+            ("ListRepositories", json!({}), "never"),
+            ("AddRepository", json!({ "repository": repository }), "never"),
+            ("UpdateRepository", both("repository", repository), "never"),
+            ("RemoveRepository", json!({ "name": "main" }), "never"),
+            ("ListClients", json!({}), "never"),
+            ("AddClient", json!({ "client": client() }), "administrator"),
+            ("UpdateClient", both("client", client()), "administrator"),
+            ("RemoveClient", json!({ "name": "web1" }), "administrator"),
+            ("ListConfigs", json!({}), "never"),
+            ("AddConfig", json!({ "config": config() }), "administrator"),
+            ("UpdateConfig", both("config", config()), "administrator"),
+            ("RemoveConfig", json!({ "name": "web1/etc" }), "administrator"),
+            ("RunConfig", json!({ "config": "web1/etc" }), "operator"),
+            ("RunMaintenance", json!({ "repository": "main", "work": { "kind": "compact", "threshold": 10 } }), "operator"),
+            ("RunMaintenance", json!({ "repository": "main", "work": { "kind": "check", "verify_data": true } }), "operator"),
+            ("RunMaintenance", json!({ "repository": "main", "work": { "kind": "prune", "compact": true } }), "administrator"),
+            (
+                "RunMaintenance",
+                json!({ "repository": "main", "work": { "kind": "import", "import": { "which": "all", "attribution": "by-name" } } }),
+                "never",
+            ),
+            ("RunMaintenance", json!({ "repository": "main", "work": { "kind": "backup", "client": "web1", "label": "etc" } }), "never"),
+            ("Restore", json!({ "repository": "main", "client": "web1", "restore": restore }), "never"),
+            ("RunRestoreTest", json!({ "client": "web1", "test": { "bytes": 1 } }), "operator"),
+            ("ListRestoreTests", json!({}), "never"),
+            ("ListJobs", json!({ "filter": {} }), "never"),
+            ("GetJob", json!({ "job": 1 }), "never"),
+            ("CancelJob", json!({ "job": 1 }), "operator"),
+            ("GetJobLog", json!({ "job": 1 }), "never"),
+            ("Watch", json!({}), "never"),
+            ("ListArchives", json!({ "filter": {} }), "never"),
+            ("GetLog", json!({ "limit": 1 }), "never"),
+            ("Undo", json!({ "transaction": 1 }), "never"),
+            ("GetSettings", json!({}), "never"),
+            ("UpdateSettings", both("settings", settings), "never"),
+            ("ListSchedules", json!({}), "never"),
+            ("AddSchedule", json!({ "schedule": schedule(true, &run) }), "administrator"),
+            ("UpdateSchedule", json!({ "previous": schedule(true, &run), "schedule": schedule(false, &run) }), "operator"),
+            ("UpdateSchedule", json!({ "previous": schedule(true, &run), "schedule": schedule(false, &json!([])) }), "administrator"),
+            ("RemoveSchedule", json!({ "name": "nightly" }), "administrator"),
+            ("RunSchedule", json!({ "name": "nightly" }), "operator"),
+            ("NextOccurrences", json!({}), "never"),
+            ("ListOccurrences", json!({ "filter": {} }), "never"),
+            ("ListTriggers", json!({}), "never"),
+            ("AddTrigger", json!({ "access": "local-cli", "target": trigger["target"], "enabled": true }), "never"),
+            ("UpdateTrigger", both("trigger", trigger), "never"),
+            ("RemoveTrigger", json!({ "id": "a5".repeat(16) }), "never"),
+            ("FireTrigger", json!({ "id": "x", "context": "anonymous-web" }), "never"),
+            ("ListPolicies", json!({}), "never"),
+            ("AddPolicy", json!({ "policy": policy(168) }), "administrator"),
+            ("UpdatePolicy", both("policy", policy(168)), "administrator"),
+            ("RemovePolicy", json!({ "name": "p" }), "administrator"),
+            ("ConfirmPolicy", json!({ "name": "p" }), "administrator"),
+            ("PreviewRetention", json!({ "filter": {} }), "never"),
+            ("PruneArchives", json!({ "filter": {} }), "administrator"),
+            ("HoldArchives", json!({ "archives": archives }), "operator"),
+            ("ReleaseArchives", json!({ "archives": archives }), "administrator"),
+            ("DeleteArchives", json!({ "archives": archives }), "administrator"),
+            ("UndeleteArchives", json!({ "archives": archives, "hold": true }), "operator"),
+            ("GetConfiguration", json!({}), "never"),
+            ("ApplyConfiguration", json!({ "base": 0, "changes": [], "note": "" }), "never"),
+            ("ListCheckConfigs", json!({}), "never"),
+            ("AddCheckConfig", json!({ "config": check }), "administrator"),
+            ("UpdateCheckConfig", both("config", check), "administrator"),
+            ("RemoveCheckConfig", json!({ "name": "c" }), "administrator"),
+            ("ListHealth", json!({}), "never"),
+            ("ListWebUsers", json!({}), "never"),
+            ("AddWebUser", json!({ "name": "eve", "role": "administrator", "sign_in": "token" }), "never"),
+            ("UpdateWebUser", both("user", user), "never"),
+            ("RenewWebToken", json!({ "name": "alice" }), "never"),
+            ("RemoveWebUser", json!({ "name": "alice" }), "never"),
+            (
+                "OnBehalf",
+                json!({ "credential": { "kind": "token", "token": "x" }, "call": { "method": format!("{INTERFACE}.CancelJob"), "parameters": { "job": 1 } } }),
+                "never",
+            ),
+            ("Wake", json!({}), "never"),
+        ];
+        let described: BTreeSet<&str> = DESCRIPTION
+            .lines()
+            .filter_map(|line| line.strip_prefix("method ")?.split('(').next())
+            .chain(["GetInfo", "GetInterfaceDescription"])
+            .collect();
+        let listed: BTreeSet<&str> = all.iter().filter_map(|(method, ..)| method.rsplit('.').next()).collect();
+        assert_eq!(listed, described, "a call is missing in this test");
+        all.into_iter().map(|(method, parameters, takes)| (call(method, parameters), takes)).collect()
+    }
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().join("db")).unwrap();
+        (directory, store)
+    }
+
+    #[test]
+    fn each_call_takes_its_role_and_most_are_for_nobody() {
+        let (_directory, store) = store();
+        for (call, takes) in calls() {
+            let least = match needs(&call) {
+                Need::Never(_) => "never",
+                Need::Role(role) => role.as_str(),
+            };
+            assert_eq!(least, takes, "{call:?}");
+            for role in Role::ALL {
+                let judged = store.read(|r| judge(&web_user(role), &call, r)).unwrap();
+                let may = takes != "never" && role >= takes.parse().unwrap();
+                assert_eq!(judged.is_ok(), may, "{role} {call:?}: {judged:?}");
+                assert!(judged.err().is_none_or(|e| e.kind == ErrorKind::PermissionDenied));
+            }
+        }
+    }
+
+    #[test]
+    fn what_runs_commands_is_not_changed_on_the_web() {
+        let (_directory, store) = store();
+        let refused = |method: &str, parameters: Value| {
+            let call = call(method, parameters);
+            let judged = store.read(|r| judge(&web_user(Role::Administrator), &call, r)).unwrap();
+            judged.expect_err(method).message
+        };
+        let with = |value: Value, pointer: &str, to: Value| {
+            let mut value = value;
+            let (place, name) = pointer.rsplit_once('/').unwrap();
+            value.pointer_mut(place).unwrap()[name] = to;
+            value
+        };
+        let dangerous = [
+            ("/connection/rsh", json!("sh -c id")),
+            ("/connection/rsh_options", json!(["-oProxyCommand=id"])),
+            ("/connection/client_rsh", json!("sh -c id")),
+            ("/connection/remote_borg", json!("/tmp/x")),
+            ("/connection/remote_cache_dir", json!("/root/.ssh")),
+            ("/connection/ssh_identity_file", json!("/root/.ssh/id_ed25519")),
+            ("/connection", json!({ "kind": "local" })),
+        ];
+        for (pointer, to) in dangerous {
+            let changed = with(client(), pointer, to);
+            assert!(refused("AddClient", json!({ "client": changed })).contains("cannot be set on the web"), "{pointer}");
+            // Neither put in nor taken out.
+            refused("UpdateClient", json!({ "previous": client(), "client": changed }));
+            refused("UpdateClient", json!({ "previous": changed, "client": client() }));
+        }
+        let hooks = json!([{ "name": "h", "before": "id", "seconds": 1 }]);
+        let dumps = json!([{ "name": "d", "command": "id", "seconds": 1 }]);
+        let dangerous = [("/extra_options", json!(["--content-from-comm"])), ("/hooks", hooks.clone()), ("/dumps", dumps)];
+        for (pointer, to) in dangerous {
+            let changed = with(config(), pointer, to);
+            refused("AddConfig", json!({ "config": changed }));
+            refused("UpdateConfig", json!({ "previous": config(), "config": changed }));
+            refused("UpdateConfig", json!({ "previous": changed, "config": config() }));
+        }
+        // What is there already stays, and the rest can be changed.
+        let old = with(with(config(), "/hooks", hooks), "/extra_options", json!(["--noatime"]));
+        let edited = with(old.clone(), "/paths", json!(["/etc", "/srv"]));
+        let edit = call("UpdateConfig", json!({ "previous": old, "config": edited }));
+        assert!(store.read(|r| judge(&web_user(Role::Administrator), &edit, r)).unwrap().is_ok());
+        // A client moves, unless that would have its hooks run elsewhere.
+        let moved =
+            call("UpdateClient", json!({ "previous": client(), "client": with(client(), "/connection/remote", json!("root@other")) }));
+        assert!(store.read(|r| judge(&web_user(Role::Administrator), &moved, r)).unwrap().is_ok());
+        let hooked: BackupConfig = serde_json::from_value(old).unwrap();
+        store.write("config", "root", |w| w.configs().insert(&hooked)).unwrap();
+        let judged = store.read(|r| judge(&web_user(Role::Administrator), &moved, r)).unwrap();
+        assert!(judged.unwrap_err().message.contains("would run on another host"));
+    }
+
+    #[test]
+    fn archives_do_not_go_at_once() {
+        let (_directory, store) = store();
+        let judged = |call: &Call| store.read(|r| judge(&web_user(Role::Administrator), call, r)).unwrap().is_ok();
+        let delete = |hours: u32| call("DeleteArchives", json!({ "archives": [], "grace_hours": hours }));
+        assert!(!judged(&delete(0)) && !judged(&delete(23)) && judged(&delete(24)));
+        let update = |before: u32, after: u32| call("UpdatePolicy", json!({ "previous": policy(before), "policy": policy(after) }));
+        assert!(!judged(&update(168, 0)) && !judged(&update(12, 6)));
+        assert!(judged(&update(168, 24)) && judged(&update(12, 12)) && judged(&update(0, 48)));
+        assert!(!judged(&call("AddPolicy", json!({ "policy": policy(1) }))));
+    }
+}

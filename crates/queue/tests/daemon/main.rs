@@ -13,3 +13,4 @@ mod records;
 mod stopping;
 mod trouble;
 mod watching;
+mod web;

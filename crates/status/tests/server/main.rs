@@ -1,6 +1,7 @@
 //! The real program over a real database, asked over real sockets.
 #![allow(clippy::unwrap_used, reason = "tests, their helper functions included")]
 
+mod access;
 mod events;
 mod figures;
 mod forms;

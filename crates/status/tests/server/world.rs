@@ -9,11 +9,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use store::Store;
 use tempfile::TempDir;
 use unix::paths::Layout;
-use wire::control::{ControlError, ErrorKind, Event, EventReply, JobDetail, JobLog, Ran, Reply};
+use wire::control::{ControlError, ErrorKind, Event, EventReply, JobDetail, JobLog, JobNumber, Ran, Reply};
 use wire::json;
 use wire::worker::LogLine;
 
@@ -110,6 +111,18 @@ impl World {
     /// Sends a form with nothing in it.
     pub fn post(&self, path: &str) -> Answer {
         self.raw(format!("POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", self.host()).as_bytes())
+    }
+
+    /// Sends a body, with these headers beside the necessary ones.
+    pub fn send(&self, path: &str, headers: &str, body: &str) -> Answer {
+        let (host, length) = (self.host(), body.len());
+        let head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n");
+        self.raw(format!("{head}{body}").as_bytes())
+    }
+
+    /// Looks, with these headers beside the necessary ones.
+    pub fn look(&self, path: &str, headers: &str) -> Answer {
+        self.raw(format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}\r\n", self.host()).as_bytes())
     }
 
     /// A page that is there.
@@ -261,6 +274,8 @@ pub const TRIGGER: &str = "0123456789abcdef0123456789abcdef";
 pub struct Control {
     path: PathBuf,
     pub events: Sender<Event>,
+    /// What was asked for somebody.
+    pub acts: Arc<Mutex<Vec<Value>>>,
     watches: Receiver<()>,
     stop: UnixStream,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -274,6 +289,8 @@ impl Control {
         let listener = UnixListener::bind(&path).unwrap();
         let (events, happening) = channel::<Event>();
         let (watched, watches) = channel();
+        let acts = Arc::new(Mutex::new(vec![]));
+        let asked = Arc::clone(&acts);
         let (stop, stopped) = UnixStream::pair().unwrap();
         stopped.set_nonblocking(true).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -286,7 +303,7 @@ impl Control {
                 }
                 if let Ok((stream, _)) = listener.accept() {
                     stream.set_nonblocking(false).unwrap();
-                    if let Some(stream) = converse(stream, &log) {
+                    if let Some(stream) = converse(stream, &log, &asked) {
                         watcher = Some(stream);
                         watched.send(()).unwrap();
                     }
@@ -299,7 +316,7 @@ impl Control {
                 std::thread::sleep(Duration::from_millis(2));
             }
         });
-        Control { path, events, watches, stop, thread: Some(thread) }
+        Control { path, events, acts, watches, stop, thread: Some(thread) }
     }
 
     /// Until the server watches.
@@ -317,7 +334,7 @@ impl Drop for Control {
 }
 
 /// Answers what is asked on one connection; gives it back if it is a watcher.
-fn converse(stream: UnixStream, log: &[LogLine]) -> Option<UnixStream> {
+fn converse(stream: UnixStream, log: &[LogLine], acts: &Mutex<Vec<Value>>) -> Option<UnixStream> {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut stream = stream;
     loop {
@@ -334,6 +351,13 @@ fn converse(stream: UnixStream, log: &[LogLine]) -> Option<UnixStream> {
                 Reply::new(&Ran { jobs: vec![9, 10], ..Ran::default() })
             }
             "FireTrigger" => ControlError::new(ErrorKind::NotFound, "<b>nothing</b> of that name").to_reply(),
+            "OnBehalf" => {
+                acts.lock().unwrap().push(asked["parameters"].clone());
+                match asked["parameters"]["call"]["parameters"]["config"].as_str() {
+                    Some("web1/<i>") | None => ControlError::new(ErrorKind::PermissionDenied, "<i>it</i> may not").to_reply(),
+                    Some(_) => Reply::new(&JobNumber { job: 9, warnings: vec!["<i>in a blackout</i>".into()] }),
+                }
+            }
             "GetJobLog" => Reply::new(&JobLog { lines: log.to_vec() }),
             _ => Reply::new(&serde_json::json!({})),
         };
