@@ -5,6 +5,7 @@ use super::{Errors, Field, Formed, Known, Section, Typed, hex};
 use crate::query::Unanswered;
 use crate::view::{ChangedGroup, Context};
 use model::retention::{Count, Period, Scope};
+use model::web_user::LEAST_GRACE_HOURS;
 use model::{Policy, Timestamp};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -145,6 +146,10 @@ impl Formed for Policy {
             if !known.configs.contains(config) && !known.archived.contains(config) && !is_old {
                 errors.add("configs", format!("there is no backup config {config}"));
             }
+        }
+        let least = before.map_or(LEAST_GRACE_HOURS, |before| before.grace_hours.min(LEAST_GRACE_HOURS));
+        if grace_hours < least && !typed.text("grace_hours").is_empty() {
+            errors.add("grace_hours", format!("on these pages a grace period is at least {LEAST_GRACE_HOURS} hours"));
         }
         if let Some(plain) = plain(known.now) {
             let mut probe = |field, policy: Policy| errors.probe(field, policy.check());

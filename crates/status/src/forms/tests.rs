@@ -365,6 +365,9 @@ fn policies() {
     assert!(only(with(&[("zone", "")]), "zone").contains("it is empty"));
     assert!(only(with(&[("minimum", "")]), "minimum").contains("it is empty"));
     assert!(only(with(&[("grace_hours", "99999")]), "grace_hours").contains("at most 366 days"));
+    assert!(only(with(&[("grace_hours", "23")]), "grace_hours").contains("at least 24 hours"));
+    let short = Policy { grace_hours: 2, ..policy() };
+    assert!(edit(&short, &[("description", "x")]).is_ok() && edit(&short, &[("grace_hours", "1")]).is_err());
     assert!(only(with(&[("most_per_day", "0")]), "most_per_day").contains("at least 1"));
     assert!(only(with(&[("configs", "web1/nothing")]), "configs").contains("there is no backup config web1/nothing"));
     assert!(only(with(&[("configs", "web1")]), "configs").contains("CLIENT/LABEL"));
