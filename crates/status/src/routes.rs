@@ -315,7 +315,7 @@ impl App {
 
     /// A form as it is shown first.
     async fn first_form(self: Arc<App>, form: Form, target: Target, viewer: Viewer) -> Result<Answer, Unanswered> {
-        let prepared = self.with_form(viewer, target, |c, target, known| forms::first(c, target, known)).await?;
+        let prepared = self.with_form(viewer, target, forms::first).await?;
         show(form, &prepared)
     }
 
