@@ -15,7 +15,7 @@ help: ## print this list
 	@echo 'BorgCube. The targets:'
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo 'make run takes SOURCE=directory (default: this checkout) and STATE=directory (default: ./state).'
-	@echo 'make bench takes ONLY="parts" of big, small, clients, index, delete, puts, restore, prune, verify and scale (default: all).'
+	@echo 'make bench takes ONLY="parts" of big, small, clients, index, delete, puts, restore, prune, verify, scale and status (default: all).'
 
 run: ## back up SOURCE with stock borg through BorgCube, and prove that stock borg can read it
 	@scripts/setup run

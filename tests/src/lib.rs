@@ -2,6 +2,9 @@
 //!
 //! Development only. Every test here starts the real programs as separate processes, with a real borg as client and as judge.
 
+pub mod load;
+pub mod web;
+
 use serde_json::Value;
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};

@@ -20,6 +20,8 @@ fn a_configuration_in_git() {
     assert!(!exported.contains("not in any file") && exported.starts_with("# The configuration"), "{exported}");
     assert!(system.cli_ok(&["diff", &path]).contains("The server has what the file says."));
     assert!(system.cli_ok(&["apply", "--yes", &path]).contains("nothing to do"));
+    // Where there is nothing to do, there is nothing to ask.
+    assert!(system.cli_ok(&["apply", &path]).contains("nothing to do"));
 
     // What a person adds by hand.
     let more = "[policy.standard]\nkeep = { daily = 7 }\napplies = [{ kind = \"config\", config = \"host/all\" }]\n\
@@ -44,7 +46,7 @@ fn a_configuration_in_git() {
     assert_eq!((text(changed, "action"), text(changed, "kind"), &changed["fields"][0]["new"]), ("change", "config", &true.into()));
     // Nobody is asked without a terminal, and nothing is done.
     let (code, said) = system.cli_fails(&["apply", &path]);
-    assert!(code == 2 && said.contains("--yes"), "{said}");
+    assert!(code == 2 && said.contains("--yes") && said.contains("+ policy standard"), "{said}");
     assert!(system.cli_ok(&["apply", "--dry-run", &path]).contains("+ policy standard"));
     assert_eq!(system.cli_ok(&["export"]), exported);
 
@@ -77,6 +79,8 @@ fn a_configuration_in_git() {
     fs::write(&file, wanted.replace("[policy.standard]\nkeep", "[policy.standard]\nkep").replace("daily 02:30 UTC", "dayly")).unwrap();
     let (code, said) = system.cli_fails(&["diff", &path]);
     assert_eq!(code, 2);
+    let (_, without_terminal) = system.cli_fails(&["apply", &path]);
+    assert!(without_terminal.contains("there is no field \"kep\""), "{without_terminal}");
     let line = |needle: &str| wanted.lines().position(|line| line.contains(needle)).unwrap() + 1;
     let place = format!("{path}:{}:1: there is no field \"kep\"; is keep meant?", line("keep"));
     assert!(said.contains(&place), "{place}\n{said}");

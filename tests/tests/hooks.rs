@@ -63,6 +63,11 @@ fn dumps_come_back_byte_for_byte() {
         // One that is streamed and one from the disk beside ordinary paths; excludes do not concern them.
         scene.config("all", &["--exclude", "*.bin", "--dump", &format!("one.bin={}", cat(&one))]);
         scene.system.cli_ok(&["dump", "add", "db1/all", "two.bin", "--command", &cat(&two), "--spool"]);
+        assert_eq!(
+            scene.system.cli_fails(&["dump", "add", "db1/all", "two.bin", "--command", "true", "--spool"]).0,
+            4,
+            "its name is taken"
+        );
         scene.system.run_ok("db1/all");
         let archive = text(&newest_archive(&scene.system), "name").to_owned();
         assert!(scene.content(&archive, "borgcube-dumps/one.bin") == fs::read(&one).unwrap(), "{}", borg.version);
@@ -121,6 +126,12 @@ fn a_dump_that_failed_is_in_no_archive() {
         }
         let log = scene.system.cli_ok(&["job", "log", "1"]);
         assert!(log.contains("out of memory"), "{log}");
+        // One that fails while borg starts: nobody wants to know where Python was then.
+        scene.system.cli_ok(&["config", "add", "early", "--client=db1", "--repository=main", "--dump", "early=exit 3"]);
+        let job = wait_for_end(&scene.system, start(&scene.system, "db1/early"));
+        assert_failed(&job, "dump-failed");
+        let log = scene.system.cli_ok(&["job", "log", &number(&job, "number").to_string()]);
+        assert!(!log.contains("Traceback") && !log.contains("KeyboardInterrupt"), "{} {log}", borg.version);
     }
 }
 

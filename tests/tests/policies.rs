@@ -107,6 +107,8 @@ fn grace_and_holds() {
     assert!(said.contains("held by") && said.contains("archive release"), "{said}");
     let (_, said) = system.cli_fails(&["archive", "delete", &one, "--now", "--yes"]);
     assert!(said.contains("held by") && said.contains("nothing was deleted"), "{said}");
+    let (code, said) = system.cli_fails(&["archive", "delete", "nothing", "--repository", "main", "--now", "--yes"]);
+    assert!(code == 3 && said.contains("archive-missing") && said.contains("archive list"), "{said}");
     system.cli_ok(&["archive", "release", &one]);
     assert_ne!(system.cli_fails(&["archive", "release", &one]).0, 0);
     assert_ne!(system.cli_fails(&["archive", "undelete", &one]).0, 0);

@@ -353,7 +353,19 @@ fn an_unreachable_client_is_tried_again_later_and_the_wait_survives_a_restart() 
     assert_failed(&wait_for_end(&system, again), "client-connection-failed");
     let third = system.cli_json(&["job", "show", &again.to_string()])["retried_as"].as_u64().expect("it is tried again");
     assert!(text(&system.cli_json(&["job", "show", &third.to_string()]), "waits").ends_with("(attempt 3 of 6)"));
+    // Who waits for it asks for no further tries, and is told what runs.
+    let run = system.run("away/all");
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(
+        !run.status.success()
+            && said.contains(&format!("job {third}, attempt 3, was waiting already; it runs now, and is not tried again")),
+        "{said}"
+    );
+    assert!(system.cli_json(&["job", "show", &third.to_string()])["retried_as"].is_null());
     // And it is cancelled like any other.
+    let next = start(&system, "away/all");
+    assert_failed(&wait_for_end(&system, next), "client-connection-failed");
+    let third = system.cli_json(&["job", "show", &next.to_string()])["retried_as"].as_u64().expect("it is tried again");
     assert!(system.cli_ok(&["job", "cancel", &third.to_string()]).contains("is cancelled"));
     let began = Instant::now();
     assert_eq!(text(&wait_for_end(&system, third), "state"), "cancelled");

@@ -1,7 +1,6 @@
 //! The status pages of a whole system: a real backup whose progress arrives while it runs, and figures that stock borg agrees with.
 
 use serde_json::Value;
-use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use testkit::borgs::Borg;
@@ -9,38 +8,10 @@ use testkit::retry::retry_until;
 use testkit::system::TestSystem;
 use testkit::tree::{Spec, make};
 use testkit::world::BorgWorld;
+use tests::web::{address, api, connect, get};
 use tests::{PATIENCE, Tap, newest_archive, number, start, text, wait_for_end};
 
 const PASSPHRASE: &str = "correct horse battery staple";
-
-/// Where the pages of a system are, as it says itself.
-fn address(system: &TestSystem) -> String {
-    let url =
-        retry_until(PATIENCE, || fs::read_to_string(system.state().join("run/status.url")).ok()).expect("the address is written down");
-    url.trim().trim_start_matches("http://").trim_end_matches('/').to_owned()
-}
-
-fn connect(system: &TestSystem, path: &str) -> BufReader<TcpStream> {
-    let address = address(system);
-    let mut stream = TcpStream::connect(&address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").unwrap();
-    BufReader::new(stream)
-}
-
-/// Status and body of an answer (HTTP/1.0: until the connection is closed).
-fn get(system: &TestSystem, path: &str) -> (u16, String) {
-    let mut whole = String::new();
-    connect(system, path).read_to_string(&mut whole).unwrap();
-    let (head, body) = whole.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer for {path}: {whole}\n{}", system.log()));
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-}
-
-fn api(system: &TestSystem, path: &str) -> Value {
-    let (status, body) = get(system, &format!("/api/v1{path}"));
-    assert_eq!(status, 200, "{path}: {body}");
-    serde_json::from_str(&body).unwrap()
-}
 
 /// Events until `enough` has seen what it wanted.
 fn watch(mut stream: BufReader<TcpStream>, mut enough: impl FnMut(&str, &Value) -> bool) {

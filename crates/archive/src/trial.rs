@@ -27,6 +27,9 @@ const FILE: u64 = 8 << 10;
 /// Complaints about the archive as such that are passed on.
 const COMPLAINTS: usize = 20;
 
+/// How a pattern begins that means one path.
+const WHOLE_PATH: &str = "pf:";
+
 /// Linux: bits that are left out, because they do harm here.
 const SET_ID: u32 = 0o6000;
 /// Its owner may read it. An unreadable file would be in the way of its own test.
@@ -62,7 +65,7 @@ pub struct Tried {
     pub seen_bytes: u64,
     /// See above.
     pub too_large: u64,
-    /// What was asked for and is not in the archive: patterns.
+    /// What was asked for and is not in the archive: patterns. Of those for one whole path (`pf:`) also what is there and no regular file.
     pub unmatched: Vec<String>,
     /// What is wrong with the archive's list of files, escaped for printing.
     pub complaints: Vec<String>,
@@ -166,11 +169,17 @@ fn draw(source: &Source, trial: &Trial, progress: &mut Progress<'_>) -> Result<(
             complaints.push(format!("{shown}{}", unix::logging::escape(what)));
         }
     };
+    // Paths that have to be files; of a path that comes twice, the last one counts.
+    let mut whole: BTreeMap<&[u8], bool> =
+        trial.take.iter().filter_map(|pattern| Some((pattern.strip_prefix(WHOLE_PATH)?.as_bytes(), false))).collect();
     let mut feed = Feed::open(source, &mut selection, false)?;
     while let Some(Chosen { mut item, body, .. }) = feed.next(&mut complain)? {
         looked += 1;
         if looked.is_multiple_of(1000) {
             progress("items", looked, 0);
+        }
+        if let Some(is_file) = whole.get_mut(&item.path[..]) {
+            *is_file = Kind::of(&item) == Kind::File;
         }
         // Another name of a file is tested with that file, and what is no file has no content.
         if Kind::of(&item) != Kind::File || matches!(body, Body::LinkTo(_)) {
@@ -184,7 +193,11 @@ fn draw(source: &Source, trial: &Trial, progress: &mut Progress<'_>) -> Result<(
         let is_known = !trial.known.is_empty() && trial.known.get(&hash(&item.path)).is_some_and(|known| *known == item_hash(&item));
         sampler.offer(&Candidate { size: content_size(&item), is_known, weight, file: Arc::new(item) });
     }
-    let unmatched = selection.unmatched().map(str::to_owned).collect();
+    let is_file = |path: &str| whole.get(path.as_bytes()).copied().unwrap_or_default();
+    let others = selection.unmatched().filter(|pattern| !pattern.starts_with(WHOLE_PATH));
+    // What another pattern has taken is there as well.
+    let no_files = trial.take.iter().filter(|pattern| pattern.strip_prefix(WHOLE_PATH).is_some_and(|path| !is_file(path)));
+    let unmatched = others.map(str::to_owned).chain(no_files.cloned()).collect();
     let sample = sampler.draw();
     let Sample { seen, seen_bytes, too_large, .. } = sample;
     if trial.is_whole && (seen > u64::from(trial.files) || seen_bytes > trial.bytes || sample.files.len() as u64 != seen) {

@@ -1,5 +1,6 @@
 //! Why jobs fail: a fixed list of words, each with what to do about it.
 
+use crate::work::JobKind;
 use serde::{Deserialize, Serialize};
 
 /// A failure cause. The word is stable: scripts and alerts may compare it.
@@ -210,7 +211,41 @@ impl Cause {
         }
     }
 
-    /// What to do next.
+    /// Whether it says of an archive that it cannot be relied upon. All others say something of the job, of whoever asked for it, or of the machines.
+    #[must_use]
+    pub fn is_about_archive(&self) -> bool {
+        use Cause::*;
+        matches!(
+            self,
+            RestoreTestDamaged | RestoreTestDiffers | RestoreTestLiveDiffers | ArchiveMissing | RepositoryIntegrity | RepositoryCheckNeeded
+        )
+    }
+
+    /// What to do next, when it has ended a job of this kind.
+    #[must_use]
+    pub fn advice_for(&self, kind: JobKind) -> &'static str {
+        use Cause::*;
+        match (self, kind) {
+            (_, JobKind::Backup) => self.advice(),
+            (QuotaExceeded { .. }, JobKind::RestoreTest) => {
+                "Name fewer paths, let --files draw some of the files, or raise --bytes; beyond that are limits of the server, which `borgcube settings edit` raises."
+            }
+            (QuotaExceeded { .. }, _) => "`borgcube settings show` has the limits of this server, and `settings edit` raises them.",
+            (RepositoryEnospc, _) => {
+                "Free space on the repository's file system by other means; then `archive delete` and `repository compact` can free more."
+            }
+            (SessionLost, _) => "The connection or its process ended early; run it again.",
+            (OwnerLost, _) => "The repository's owner process ended; it starts again by itself. Run it again.",
+            (BorgcubedRestart | WorkerCrashed, JobKind::Import) => "Run it again: what was imported by then stays, and is left alone then.",
+            (BorgcubedRestart | WorkerCrashed, _) => "Run it again.",
+            (Cancelled { .. }, _) => "Run it again when you want it.",
+            (ClientEnospc, JobKind::Restore) => "Make room on the client's file system that is restored to.",
+            (ClientBorgKilled { .. }, _) => "Look for the out-of-memory killer or a shutdown in the client's log, then run it again.",
+            _ => self.advice(),
+        }
+    }
+
+    /// What to do next, when it has ended a backup.
     pub fn advice(&self) -> &'static str {
         use Cause::*;
         match self {
@@ -231,7 +266,7 @@ impl Cause {
             PassphraseWrong => "Set the right one with `borgcube repository edit NAME --passphrase-file FILE`.",
             KeyMissing => "Give the key with `borgcube repository edit NAME --key-file FILE`.",
             RepositoryIntegrity => {
-                "Somebody without the key wrote to the repository, or it is damaged: copy it, then look with stock `borg check`. Do not repair it: that may remove archives."
+                "The repository is damaged, or somebody without the key wrote to it: `borgcube repository check NAME`, then `borgcube repository damage NAME` say what is concerned and what to do. Copy it before anything else. Do not repair it: that may remove archives."
             }
             DatabaseEnospc => "Make room on the file system of the state directory.",
             OwnerLost => "The repository's owner process ended; it starts again by itself. Run the config again.",
@@ -278,7 +313,7 @@ impl Cause {
                 "`borgcube job log` names the files. If you brought the hashes, see whether they are of that very archive; if an earlier test had recorded them, check the repository with --verify-data, and this server's memory."
             }
             RestoreTestLiveDiffers => {
-                "Look at the file on the client: somebody changed it and set its time back, its disk is failing, or the backup does not hold what it should. Backups do not notice such a change, because they go by size and time."
+                "Look at the file on the client: somebody changed it and set its time back, its disk is failing, or the backup does not hold what it should. By default a backup reads a file again when its ctime, size or inode has changed: what somebody changed gets into the next one, what a failing disk changes does not."
             }
             RestoreTestEnospc => "Free space on the file system of the state directory, or test less at a time with --bytes.",
             SessionLost => "The connection or its process ended early; run the config again, it resumes from the last checkpoint.",
@@ -320,6 +355,9 @@ mod tests {
     fn advice_that_must_not_come_back() {
         assert!(Cause::RepositoryCheckNeeded.advice().contains("never repair with a borg older than 1.4"));
         assert!(Cause::RepositoryIntegrity.advice().contains("Do not repair it"));
+        assert!(Cause::RepositoryIntegrity.advice().contains("`borgcube repository damage NAME`"));
+        let differs = Cause::RestoreTestLiveDiffers.advice();
+        assert!(differs.contains("ctime, size or inode") && !differs.contains("do not notice"), "{differs}");
         assert!(Cause::RepositoryEnospc.advice().contains("by other means"));
         assert!(Cause::RepositoryEnospc.advice().contains("what its last checkpoint holds is kept"));
         assert!(Cause::ViewStale.advice().contains("by itself once"));
@@ -330,5 +368,36 @@ mod tests {
         let f = Failure::new(Cause::Internal, format!("a\nb{}", "ü".repeat(1000)));
         assert!(!f.message.contains('\n'));
         assert!(f.message.len() <= 1004);
+    }
+
+    #[test]
+    fn what_to_do_is_meant_for_the_job() {
+        let limit = Cause::QuotaExceeded { limit: "restore-test".into() };
+        assert!(limit.advice_for(JobKind::Backup).contains("back up less"));
+        for kind in [JobKind::Check, JobKind::Compact, JobKind::Prune, JobKind::Restore, JobKind::Import, JobKind::RestoreTest] {
+            for cause in [
+                limit.clone(),
+                Cause::RepositoryEnospc,
+                Cause::SessionLost,
+                Cause::OwnerLost,
+                Cause::BorgcubedRestart,
+                Cause::WorkerCrashed,
+                Cause::Cancelled { by: "root".into() },
+                Cause::ClientBorgKilled { signal: 9 },
+            ] {
+                let advice = cause.advice_for(kind);
+                let is_of_backups = ["back up", "backup", "checkpoint", "config again", "resumes"].iter().any(|word| advice.contains(word));
+                assert!(advice.ends_with('.') && !is_of_backups, "{kind:?} {}: {advice}", cause.word());
+            }
+        }
+        assert!(limit.advice_for(JobKind::RestoreTest).contains("--bytes"));
+    }
+
+    #[test]
+    fn few_causes_say_something_of_an_archive() {
+        assert!(Cause::RestoreTestDiffers.is_about_archive() && Cause::ArchiveMissing.is_about_archive());
+        for job in [Cause::PathNotInArchive, Cause::TooSlow, Cause::WorkerCrashed, Cause::QuotaExceeded { limit: "restore-test".into() }] {
+            assert!(!job.is_about_archive(), "{}", job.word());
+        }
     }
 }

@@ -270,11 +270,16 @@ impl Connection {
         // The carrier leads to no host at all.
         let server = (ssh.road == Road::Back || !ssh.server.is_empty()).then_some(("server", &ssh.server));
         for (what, host) in [("remote", &ssh.remote)].into_iter().chain(server) {
-            let bad = host.is_empty()
-                || host.len() > 300
+            let bad = host.len() > 300
                 || host.starts_with(['-', '@'])
                 || host.contains("@-")
                 || !host.chars().all(|c| c.is_ascii_alphanumeric() || "@.:_-[]%".contains(c));
+            if host.is_empty() {
+                return Err(match what {
+                    "server" => "a client needs `server`: how it reaches this server, USER@HOST. With `road = \"carrier\"` it needs none, nor with `local = true`".into(),
+                    _ => "a client needs `remote`: how this server reaches it, USER@HOST. Or it is this machine itself: `local = true`".to_owned(),
+                });
+            }
             if bad {
                 return Err(format!("{what} {host:?} is not usable: write user@host"));
             }

@@ -121,6 +121,15 @@ impl Import {
         Ok((chosen, missing))
     }
 
+    /// Whether it is a regular expression that matches a part of some names and none as a whole.
+    #[must_use]
+    pub fn matches_part_of(&self, foreign: &[Foreign]) -> bool {
+        let Which::Match(regex) = &self.which else { return false };
+        let matches =
+            |regex: &str| whole_name("archive", regex).is_ok_and(|regex| foreign.iter().any(|archive| regex.is_match(&archive.name)));
+        !matches(regex) && matches(&format!(".*(?:{regex}).*"))
+    }
+
     fn decide(&self, archive: Foreign) -> (Foreign, Choice) {
         let choice = if is_checkpoint(&archive.name) && !matches!(self.which, Which::Names(_)) {
             Choice::Skip("it is a checkpoint of a backup that broke off; name it to import it all the same".into())
@@ -252,6 +261,8 @@ mod tests {
         assert_eq!(names(Which::Names(vec!["host-b.checkpoint".into(), "c".into()])), ["host-b.checkpoint", "?c"]);
         let by_name = Import { which: Which::All, attribution: Attribution::ByName };
         assert!(by_name.choose(all()).unwrap().0.iter().all(|(_, choice)| matches!(choice, Choice::Skip(_))));
+        let part = |regex: &str| Import { which: Which::Match(regex.into()), ..by_name.clone() }.matches_part_of(&all());
+        assert!(part("host") && part("-b") && !part("host-.") && !part("web") && !by_name.matches_part_of(&all()));
         for bad in [Which::Match("a)|(b".into()), Which::Names(vec![]), Which::Names(vec![String::new(); MAX_NAMES + 1])] {
             assert!(Import { which: bad, attribution: Attribution::ByName }.check().is_err());
         }

@@ -149,7 +149,9 @@ fn pattern(what: &str, text: &str) -> Result<Regex, String> {
     }
     let compiled = |text: &str| RegexBuilder::new(text).size_limit(PATTERN_SIZE).dfa_size_limit(PATTERN_SIZE).nest_limit(50).build();
     // By itself first: `a)|(b` must not become whole by what is put around it.
-    let wrong = |e: regex::Error| format!("{text:?} is no usable regular expression for the {what} (`.*` matches all): {e}");
+    // Its own account of it takes several lines, with a mark below the place.
+    let why = |e: &regex::Error| e.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let wrong = |e: regex::Error| format!("{text:?} is no usable regular expression for the {what} (`.*` matches all): {}", why(&e));
     compiled(text).map_err(wrong)?;
     // (?x) would make a comment of what follows on the same line.
     compiled(&format!("^(?:{text}\n)$")).map_err(wrong)?;

@@ -3,7 +3,7 @@
 //!
 //! So the figures are those of the snapshot they are shown with, and a page costs the same with a hundred archives and a hundred thousand.
 
-use model::{Archive, ConfigName, Job, JobKind, JobState, RepositoryName, Timestamp};
+use model::{Archive, ClientName, ConfigName, Job, JobKind, JobState, RepositoryName, Timestamp};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use store::tables::{Archives, Jobs};
@@ -34,6 +34,13 @@ impl Sums {
         self.original = self.original.saturating_add(s.original_size);
         self.compressed = self.compressed.saturating_add(s.compressed_size);
         self.deduplicated = self.deduplicated.saturating_add(s.deduplicated_size);
+    }
+
+    fn join(&mut self, other: &Sums) {
+        self.archives += other.archives;
+        self.original = self.original.saturating_add(other.original);
+        self.compressed = self.compressed.saturating_add(other.compressed);
+        self.deduplicated = self.deduplicated.saturating_add(other.deduplicated);
     }
 
     fn take(&mut self, archive: &Archive) {
@@ -281,16 +288,23 @@ impl Figures {
         self.configs.get(config).map(|figures| figures.sums).unwrap_or_default()
     }
 
+    /// The sums of each client, also of its configs that are gone.
+    #[must_use]
+    pub fn clients(&self) -> BTreeMap<&ClientName, Sums> {
+        let mut clients: BTreeMap<&ClientName, Sums> = BTreeMap::new();
+        for (config, figures) in &self.configs {
+            clients.entry(&config.client).or_default().join(&figures.sums);
+        }
+        clients
+    }
+
     /// Backups that ended on the day of `now`.
     #[must_use]
     pub fn on_day(&self, now: Timestamp) -> Sums {
         let today = day(now);
         let mut sums = Sums::default();
         for day in self.repositories.values().filter_map(|repository| repository.days.get(&today)) {
-            sums.archives += day.archives;
-            sums.original += day.original;
-            sums.compressed += day.compressed;
-            sums.deduplicated += day.deduplicated;
+            sums.join(day);
         }
         sums
     }

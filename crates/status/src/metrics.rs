@@ -129,7 +129,7 @@ pub fn text(c: &Context<'_>, stat: &Stat, viewers: usize) -> Result<String, Unan
         ("borgcube_repository_damaged", "Whether something of the repository is known to be damaged.", |r| {
             Some(f64::from(u8::from(r.damage.is_some())))
         }),
-        ("borgcube_repository_last_check_timestamp_seconds", "End of the newest check job.", |r| r.last_check.map(seconds)),
+        ("borgcube_repository_last_check_timestamp_seconds", "End of the newest check.", |r| r.last_check.map(seconds)),
         ("borgcube_repository_structure_checked_ratio", "Part of the segment files that was checked within the promised time.", |r| {
             ratio(r.structure.as_ref()?)
         }),

@@ -176,6 +176,15 @@ impl Borg {
         Ok(serde_json::from_str(&self.finish(command)?)?)
     }
 
+    /// An object of the repository as it is stored, by its id (`borg debug get-obj`).
+    pub fn object(&self, world: &BorgWorld, repository: &Path, id: &str) -> Result<Vec<u8>> {
+        let file = tempfile::NamedTempFile::new()?;
+        let mut command = self.command(world);
+        command.args(["debug", "get-obj"]).arg(repository).arg(id).arg(file.path());
+        self.finish(command)?;
+        Ok(std::fs::read(file.path())?)
+    }
+
     /// The items of an archive as `borg list --json-lines` shows them.
     pub fn items(&self, world: &BorgWorld, repository: &Path, archive: &str) -> Result<Vec<Value>> {
         let mut command = self.command(world);

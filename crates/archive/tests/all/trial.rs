@@ -148,3 +148,25 @@ fn a_hard_link_whose_master_is_elsewhere_is_a_file() {
     let other = tried(&source, &Trial { take: vec!["pp:b".into()], ..everything() }).unwrap();
     assert_eq!((names(&other), other.files[0].content.as_str()), (vec!["b/other".into()], &hash(b"both")[..]));
 }
+
+#[test]
+fn an_expected_path_that_is_no_file_is_missed() {
+    let mut builder = Builder::default();
+    let (good, mut master) = (builder.file("good", &[b"good"]), builder.file("d/was-a-file/below", &[b"new"]));
+    master.hardlink_master = Some(true);
+    let was = builder.file("twice", &[b"was"]);
+    builder.add(&good).add(&directory("d")).add(&directory("d/was-a-file")).add(&master).add(&link("link", "good"));
+    builder.add(&hard_link("other-name", "d/was-a-file/below")).add(&was).add(&directory("twice"));
+    let source = builder.source();
+    let expecting = |also: &[&str], paths: &[&str]| {
+        let whole = paths.iter().map(|path| format!("pf:{path}"));
+        let take = also.iter().map(|pattern| (*pattern).to_owned()).chain(whole).collect();
+        tried(&source, &Trial { take, is_whole: true, ..everything() }).unwrap()
+    };
+    let alone = expecting(&[], &["d/was-a-file"]);
+    assert_eq!((names(&alone).len(), &alone.unmatched[..]), (0, &["pf:d/was-a-file".to_owned()][..]));
+    let beside = expecting(&[], &["good", "link", "nothing", "twice", "other-name"]);
+    assert_eq!(beside.unmatched, ["pf:link", "pf:nothing", "pf:twice"]);
+    // Something else may have taken it.
+    assert_eq!(expecting(&["pp:d", "pp:nowhere"], &["d/was-a-file", "d/was-a-file/below"]).unmatched, ["pp:nowhere", "pf:d/was-a-file"]);
+}

@@ -12,7 +12,8 @@ use clap_complete::ArgValueCandidates;
 use model::import::{Attribution, Choice, DEFAULT_LABEL, Foreign, Import, Which};
 use model::{ClientName, ConfigName, Label, RepositoryName, Work};
 use serde::Serialize;
-use wire::control::{ArchiveFilter, Archives, Call};
+use std::collections::BTreeSet;
+use wire::control::{ArchiveFilter, Archives, Call, Clients};
 use wire::maintenance::{Operation, Report};
 
 /// Options of `borgcube archive import`.
@@ -89,7 +90,9 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
     };
     let import = Import { which, attribution };
     import.check().map_err(Error::usage)?;
-    let (chosen, missing) = import.choose(foreign(&name, context)?).map_err(Error::usage)?;
+    let foreign = foreign(&name, context)?;
+    let is_part_of_a_name = import.matches_part_of(&foreign);
+    let (chosen, missing) = import.choose(foreign).map_err(Error::usage)?;
     let mut unknown = vec![];
     for archive in missing {
         let filter = ArchiveFilter { repository: Some(name.clone()), name: Some(archive.clone()), ..Default::default() };
@@ -110,6 +113,11 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
             Choice::Skip(why) => Planned { archive, import_as: None, skipped_because: Some(why) },
         })
         .collect();
+    if import.attribution == Attribution::ByName {
+        let clients: Clients = context.control()?.call(Call::ListClients {})?;
+        let known: BTreeSet<&ClientName> = clients.clients.iter().map(|client| &client.name).collect();
+        no_client(&planned, &known)?;
+    }
     if args.dry_run {
         return context.list(&planned, table(&planned));
     }
@@ -117,12 +125,42 @@ pub fn run(args: Args, context: &Context) -> Result<()> {
         for one in &planned {
             context.note(&format!("{}: {}", shown(&one.archive.name), one.skipped_because.as_deref().unwrap_or_default()));
         }
-        return context.done(&planned, &format!("There is nothing to import into the records of repository {name}."));
+        return context.done(&planned, &nothing(&name, &import.which, is_part_of_a_name));
     }
     let going = planned.iter().filter(|one| one.import_as.is_some()).count() as u64;
     context.note(&format!("{} to import.", count(going, "archive")));
     let call = Call::RunMaintenance { repository: name, work: Work::Import { import: Box::new(import) }, retry: false };
     queued(call, args.wait, context)
+}
+
+/// Why nothing is imported. Whoever knows grep takes a part of a name for a match.
+fn nothing(repository: &RepositoryName, which: &Which, is_part_of_a_name: bool) -> String {
+    let Which::Match(regex) = which else { return format!("There is nothing to import into the records of repository {repository}.") };
+    let regex = shown(regex);
+    match is_part_of_a_name {
+        true => format!(
+            "There is nothing to import: {regex:?} matches a part of names, and the whole name must match, as with {:?}.",
+            format!(".*({regex}).*")
+        ),
+        false => format!(
+            "There is nothing to import into the records of repository {repository}: no name of an archive without a record matches {regex:?}."
+        ),
+    }
+}
+
+/// Archives belong to clients that there are: nobody else could be asked for them.
+fn no_client(planned: &[Planned], known: &BTreeSet<&ClientName>) -> Result<()> {
+    let named: BTreeSet<&ClientName> = planned.iter().filter_map(|one| one.import_as.as_ref()).map(|config| &config.client).collect();
+    let unknown: Vec<&str> = named.into_iter().filter(|client| !known.contains(client)).map(ClientName::as_str).collect();
+    let Some(first) = unknown.first() else { return Ok(()) };
+    let message = match unknown.len() {
+        1 => format!("the archives name client {first}, and there is no such client"),
+        _ => format!("the archives name these clients, and there are none: {}", unknown.join(", ")),
+    };
+    let hint = format!(
+        "Add what is missing, such as with: borgcube client add {first} USER@HOST. Or import only a part with --match, or as another client's with --client."
+    );
+    Err(Error::not_found(message).hint("Nothing was imported.").hint(hint))
 }
 
 /// The archives in the manifest that have no record.
@@ -176,4 +214,35 @@ fn table(planned: &[Planned]) -> Table {
 /// Nobody wants to see what is behind the seconds.
 fn seconds(time: &str) -> String {
     time.split('.').next().unwrap_or_default().replacen('T', " ", 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archives_of_nobody_are_not_imported() {
+        let planned = |config: Option<&str>| Planned {
+            archive: serde_json::from_value(serde_json::json!({"name": "a", "id": "00"})).unwrap(),
+            import_as: config.map(|config| config.parse().unwrap()),
+            skipped_because: None,
+        };
+        let web1: ClientName = "web1".parse().unwrap();
+        let known = BTreeSet::from([&web1]);
+        assert!(no_client(&[planned(Some("web1/etc")), planned(None)], &known).is_ok());
+        let error = no_client(&[planned(Some("web1/etc")), planned(Some("db1/etc")), planned(Some("db1/all"))], &known).unwrap_err();
+        assert_eq!(error.message(), "the archives name client db1, and there is no such client");
+        let error = no_client(&[planned(Some("web2/etc")), planned(Some("db1/etc"))], &known).unwrap_err();
+        assert_eq!(error.message(), "the archives name these clients, and there are none: db1, web2");
+        assert!(error.hints()[1].contains("borgcube client add db1"), "{error:?}");
+    }
+
+    #[test]
+    fn a_part_of_a_name_is_no_match_and_it_says_so() {
+        let (name, part) = ("main".parse().unwrap(), Which::Match("web1-".into()));
+        let said = nothing(&name, &part, true);
+        assert!(said.contains("the whole name must match") && said.contains("\".*(web1-).*\""), "{said}");
+        assert!(nothing(&name, &part, false).contains("no name of an archive without a record matches"));
+        assert!(!nothing(&name, &Which::All, false).contains("match"));
+    }
 }

@@ -13,7 +13,7 @@ use clap_complete::ArgValueCandidates;
 use model::client::{BinaryUse, KeyUse, SshConnection};
 use model::{Blackout, Client, ClientName, Connection, Timestamp};
 use std::path::Path;
-use wire::control::{Call, Clients};
+use wire::control::{ArchiveFilter, Archives, Call, Clients};
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -207,8 +207,11 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
         Command::Remove(Name { name }) => {
             let mut control = context.control()?;
             let client = find(&mut control, &name)?;
+            let filter = ArchiveFilter { client: Some(name.clone()), limit: 1, ..Default::default() };
+            let has_archives = !control.call::<Archives>(Call::ListArchives { filter })?.archives.is_empty();
             control.tell(Call::RemoveClient { name: name.clone() })?;
-            context.done(&client, &format!("Removed client {name}. Its archives stay."))
+            let archives = if has_archives { " Its archives stay." } else { "" };
+            context.done(&client, &format!("Removed client {name}.{archives}"))
         }
     }
 }

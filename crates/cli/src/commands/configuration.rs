@@ -159,11 +159,6 @@ pub fn diff(args: &Diff, context: &Context) -> Result<ExitCode> {
 
 /// Makes the server have what the file says.
 pub fn apply(args: &Apply, context: &Context) -> Result<()> {
-    let asks = !args.yes && !args.dry_run;
-    if asks && (!io::stdin().is_terminal() || args.file == Path::new("-")) {
-        return Err(Error::usage("there is no terminal to ask whether that is meant")
-            .hint("--yes applies without asking; --dry-run shows what would be done."));
-    }
     let mut control = context.control()?;
     let Planned { transaction: base, plan } = planned(&mut control, &args.file, args.remove_missing, context)?;
     if plan.is_empty() {
@@ -178,11 +173,19 @@ pub fn apply(args: &Apply, context: &Context) -> Result<()> {
         return if context.json { context.print_json(&Planned { transaction: base, plan }) } else { Ok(()) };
     }
     if let [first, more @ ..] = plan.obstacles.as_slice() {
-        let beside = if more.is_empty() { String::new() } else { format!(", and {} more things are in the way", more.len()) };
+        let beside = match more.len() {
+            0 => String::new(),
+            1 => ", and one more thing is in the way".to_owned(),
+            n => format!(", and {n} more things are in the way"),
+        };
         let message = format!("{}{beside}", shown(&first.message));
         return Err(Error::conflict(message).hint("Nothing was changed: everything is applied, or nothing."));
     }
-    if asks {
+    if !args.yes {
+        if !io::stdin().is_terminal() || args.file == Path::new("-") {
+            return Err(Error::usage("there is no terminal to ask whether that is meant; nothing was changed")
+                .hint("--yes applies without asking; --dry-run shows what would be done."));
+        }
         let interrupts = wait::interrupts()?;
         let untouched = "nothing was changed";
         if !confirm::ask("Apply this?", untouched, &interrupts)? {
@@ -205,11 +208,7 @@ pub fn apply(args: &Apply, context: &Context) -> Result<()> {
 fn planned(control: &mut Control, file: &Path, remove_missing: bool, context: &Context) -> Result<Planned> {
     let (name, text) = read(file)?;
     let Configured { transaction, configuration, archived } = configured(control)?;
-    let document = declarative::parse(&text, Timestamp::now(), &configuration);
-    let plan = document.and_then(|document| {
-        let remove_missing = remove_missing || document.remove_missing;
-        declarative::plan(&configuration, &archived, &document, remove_missing)
-    });
+    let plan = declarative::compare(&text, Timestamp::now(), &configuration, &archived, remove_missing);
     Ok(Planned { transaction, plan: plan.map_err(|mistakes| wrong(&name, &mistakes, context))? })
 }
 

@@ -110,7 +110,7 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
             let mut control = context.control()?;
             let previous = config::find(&mut control, &of)?;
             if previous.commands.dumps.iter().any(|other| other.name == name) {
-                return Err(Error::usage(format!("{of} has a dump {name} already")).hint("borgcube dump edit changes it."));
+                return Err(Error::conflict(format!("{of} has a dump {name} already")).hint("borgcube dump edit changes it."));
             }
             let dump = changed(Dump { name, command: String::new(), seconds: Dump::SECONDS, spool: false }, options)?;
             let mut config = previous.clone();

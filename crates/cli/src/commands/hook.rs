@@ -151,7 +151,7 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
             let mut control = context.control()?;
             let previous = config::find(&mut control, &of)?;
             if previous.commands.hooks.iter().any(|other| other.name == hook.name) {
-                return Err(Error::usage(format!("{of} has a hook {} already", hook.name)).hint("borgcube hook edit changes it."));
+                return Err(Error::conflict(format!("{of} has a hook {} already", hook.name)).hint("borgcube hook edit changes it."));
             }
             let mut config = previous.clone();
             let position = options.position;
@@ -256,16 +256,17 @@ pub fn command_in(file: &Path) -> Result<String> {
 /// More than a command may have; the check says so then.
 const MOST: u64 = 1 << 20;
 
-/// `90`, `90s`, `10m`, `2h` in seconds.
+/// `90`, `90s`, `10m`, `10min`, `2h` in seconds.
 pub fn limit(text: &str) -> std::result::Result<u32, String> {
-    let (number, unit) = match text.char_indices().last() {
-        Some((at, 's')) => (&text[..at], 1),
-        Some((at, 'm')) => (&text[..at], 60),
-        Some((at, 'h')) => (&text[..at], 3600),
-        _ => (text, 1),
+    let (number, unit) = text.split_at(text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len());
+    let unit = match unit {
+        "" | "s" => Some(1),
+        "m" | "min" => Some(60),
+        "h" => Some(3600),
+        _ => None,
     };
-    let wrong = || format!("{text:?} is not a time; write seconds, or 90s, 10m, 2h");
-    number.parse::<u32>().ok().and_then(|n| n.checked_mul(unit)).ok_or_else(wrong)
+    let wrong = || format!("{text:?} is not a time; write seconds, or 90s, 10min, 2h");
+    number.parse::<u32>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit)).ok_or_else(wrong)
 }
 
 #[cfg(test)]
@@ -274,8 +275,8 @@ mod tests {
 
     #[test]
     fn limits() {
-        assert_eq!(["90", "90s", "10m", "2h"].map(|t| limit(t).unwrap()), [90, 90, 600, 7200]);
-        for bad in ["", "h", "1d", "-1", "1.5h", "99999999h"] {
+        assert_eq!(["90", "90s", "10m", "30min", "2h"].map(|t| limit(t).unwrap()), [90, 90, 600, 1800, 7200]);
+        for bad in ["", "min", "ü", "h", "1d", "-1", "1.5h", "99999999h"] {
             assert!(limit(bad).is_err(), "{bad}");
         }
     }

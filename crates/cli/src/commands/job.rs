@@ -166,13 +166,17 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
             let detail: JobDetail = control.call(Call::GetJob { job })?;
             let sentence = match detail.job.state.is_final() {
                 true => format!("Job {job} is cancelled."),
-                false => {
-                    format!("Job {job} is being cancelled; the client may still write a checkpoint. Watch it with: borgcube job wait {job}")
-                }
+                false => being_cancelled(&detail.job),
             };
             context.done(&Flat::new(&detail, None), &sentence)
         }
     }
+}
+
+/// What is to be expected of a job that does not end at once.
+fn being_cancelled(job: &Job) -> String {
+    let checkpoint = if job.kind() == JobKind::Backup { "; the client may still write a checkpoint" } else { "" };
+    format!("Job {0} is being cancelled{checkpoint}. Watch it with: borgcube job wait {0}", job.number)
 }
 
 /// With `--json` one record a line, because a log that is followed has no end.

@@ -132,7 +132,7 @@ fn compacted(name: &RepositoryName, segments: u64, freed: u64, orphans: u64) -> 
     }
     let mut sentence = format!("Compacted repository {name}: {} freed, {} gone", bytes(freed), count(segments, "segment file"));
     if orphans > 0 {
-        sentence.push_str(&format!(", {} of broken sessions deleted", count(orphans, "object")));
+        sentence.push_str(&format!(", {} that no archive needs deleted", count(orphans, "object")));
     }
     sentence + "."
 }
@@ -188,6 +188,7 @@ fn chosen(args: &Check, context: &Context) -> Result<(Vec<RepositoryName>, Optio
 }
 
 fn check_one(name: &RepositoryName, operation: Operation, interrupts: &mut Signals, context: &Context) -> Result<()> {
+    let is_partial = matches!(operation, Operation::CheckBy { .. });
     let link = OwnerLink::ask(name, operation, context)?;
     match link.report(&format!("check of {name}"), interrupts, context)? {
         Report::Checked { objects, bytes: read, errors, error_count, complete, structure, data, damage, not_due_since, .. } => {
@@ -216,7 +217,7 @@ fn check_one(name: &RepositoryName, operation: Operation, interrupts: &mut Signa
                 return Err(if context.json { error } else { in_detail(error, &errors, error_count, concerned(name, &damage, advice)) });
             }
             let read = format!("{}, {} read", count(objects, "object"), bytes(read));
-            context.say(&outcome(name, complete, not_due_since, damage.as_ref(), &read))?;
+            context.say(&outcome(name, is_partial, complete, not_due_since, damage.as_ref(), &read))?;
             if damage.is_some() {
                 context.note(&format!("What is known, and what to do: borgcube repository damage {name}"));
                 unnamed(name, damage.as_ref()).into_iter().for_each(|line| context.note(&line));
@@ -232,10 +233,18 @@ fn check_one(name: &RepositoryName, operation: Operation, interrupts: &mut Signa
     }
 }
 
-/// What a check has come to that has found nothing.
-fn outcome(name: &RepositoryName, complete: bool, not_due_since: Option<Timestamp>, damage: Option<&Damage>, read: &str) -> String {
+/// What a check has come to that has found nothing. `is_partial`: it was to look at what is due by a check config, and at nothing else.
+fn outcome(
+    name: &RepositoryName,
+    is_partial: bool,
+    complete: bool,
+    not_due_since: Option<Timestamp>,
+    damage: Option<&Damage>,
+    read: &str,
+) -> String {
     let looked = match (not_due_since, complete, damage) {
         (Some(last), ..) => format!("nothing was due, so nothing was checked. The last check was at {}", last.to_local()),
+        (None, true, None) if is_partial => return format!("Repository {name}: what was due is sound: {read}."),
         (None, true, None) => return format!("Repository {name} is whole: {read}."),
         (None, false, None) => return format!("Repository {name}: no damage found until the time was over: {read}."),
         (None, true, Some(_)) => format!("nothing was found wrong in what was looked at: {read}"),
@@ -314,9 +323,18 @@ mod tests {
         let name = "main".parse().unwrap();
         assert_eq!(compacted(&name, 0, 0, 0), "Compacted repository main: there was nothing to free.");
         assert_eq!(compacted(&name, 1, 1_500_000, 0), "Compacted repository main: 1.50 MB freed, 1 segment file gone.");
-        let orphans = "Compacted repository main: 9 B freed, 2 segment files gone, 3 objects of broken sessions deleted.";
+        let orphans = "Compacted repository main: 9 B freed, 2 segment files gone, 3 objects that no archive needs deleted.";
         assert_eq!(compacted(&name, 2, 9, 3), orphans);
         assert!(damaged(&name, 1).starts_with("WARNING: 1 segment file damaged and left alone."));
+    }
+
+    #[test]
+    fn a_part_that_is_sound_is_not_the_whole() {
+        let name = "main".parse().unwrap();
+        let by = |is_partial, complete| outcome(&name, is_partial, complete, None, None, "28 objects, 1 MB read");
+        assert_eq!(by(false, true), "Repository main is whole: 28 objects, 1 MB read.");
+        assert_eq!(by(true, true), "Repository main: what was due is sound: 28 objects, 1 MB read.");
+        assert_eq!(by(true, false), "Repository main: no damage found until the time was over: 28 objects, 1 MB read.");
     }
 
     #[test]

@@ -105,7 +105,7 @@ fn ask(action: &[&str], place: &Place<'_>, credentials: &Path, context: &Context
 /// A failure of a repository as an error of this program.
 pub fn error(failure: &Failure, name: &str) -> Error {
     let kind = match failure.cause {
-        Cause::RepositoryDoesNotExist => Kind::NotFound,
+        Cause::RepositoryDoesNotExist | Cause::ArchiveMissing => Kind::NotFound,
         Cause::RepositoryLockTimeout | Cause::RepositoryIdMismatch => Kind::Conflict,
         _ => Kind::Failed,
     };
@@ -116,9 +116,22 @@ pub fn error(failure: &Failure, name: &str) -> Error {
         }
         // Other sentences of the causes are about backups.
         Cause::RepositoryEnospc => "Make room on its file system by other means; then delete archives and compact.",
+        Cause::ArchiveMissing => "borgcube archive list shows what has a record, and with --foreign what has none.",
         Cause::RepositoryError => "The log of the repository's owner may have more.",
         Cause::OwnerLost => "The repository's owner process ended; it starts again by itself. Try again.",
         _ => failure.cause.advice(),
     };
     Error::new(kind, format!("repository {name}: {}", shown(&failure.line()))).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_has_its_exit_code() {
+        let error = error(&Failure::new(Cause::ArchiveMissing, "repository main has no archive named \"x\"; nothing was deleted"), "main");
+        assert_eq!(error.kind(), Kind::NotFound);
+        assert!(error.hints()[0].contains("borgcube archive list"), "{error:?}");
+    }
 }

@@ -87,7 +87,8 @@ fn stopped(job: u64, context: &Context) -> Option<Error> {
     let state = context.state.as_ref().filter(|_| !context.layout.control_socket().exists())?;
     let sentence = format!("BorgCube was stopped while job {job} was waited for; the job does not go on");
     let start = format!("Start it again with: borgcube up --state {}", shell_word(state));
-    let look = format!("Then borgcube job show {job} tells how it ended; the next run of its config resumes from its last checkpoint.");
+    let look =
+        format!("Then borgcube job show {job} tells how it ended; a backup goes on from its last checkpoint when its config runs again.");
     Some(Error::new(Kind::Unreachable, sentence).hint(start).hint(look))
 }
 
@@ -132,7 +133,7 @@ fn verdict(job: &Job) -> Result<()> {
     Err(match kind {
         Kind::JobCancelled => Error::new(kind, format!("job {number} {how}: {}", shown(&failure.message))),
         _ => Error::new(kind, format!("job {number} {how}: {}", shown(&failure.line())))
-            .hint(failure.cause.advice())
+            .hint(failure.cause.advice_for(job.kind()))
             .hint(format!("Its log: borgcube job log {number}")),
     })
 }

@@ -172,7 +172,7 @@ pub fn job(detail: &JobDetail, retried_as: Option<u64>) -> String {
             .maybe("Cancellation", detail.cancelled_by.as_deref().map(|by| format!("under way, asked for by {by}")))
             .maybe("Progress", detail.progress.as_ref().map(progress))
             .maybe("Failure", job.failure.as_ref().map(|f| f.line()))
-            .maybe("What to do", job.failure.as_ref().map(|f| f.cause.advice()))
+            .maybe("What to do", job.failure.as_ref().map(|f| f.cause.advice_for(job.kind())))
             .maybe("Archive", job.archive_name.as_deref().filter(|_| made))
             .maybe("Archive id", job.archive.as_deref())
             .maybe("Result", job.yielded.as_ref().map(yielded)),
@@ -235,7 +235,7 @@ pub fn yielded(yielded: &Yield) -> String {
                 (*live, "as on the client"),
                 (*changed, "changed there since"),
                 (*gone, "gone there"),
-                (*first_seen, "recorded for next time"),
+                (*first_seen, "seen for the first time"),
             ];
             let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
             let parts = if parts.is_empty() { "nothing to compare".to_owned() } else { parts.join(", ") };
@@ -248,7 +248,8 @@ pub fn yielded(yielded: &Yield) -> String {
             format!("{deleted} deleted with {}, {} freed{marked}{stopped}", bytes(*size), bytes(*freed))
         }
         Yield::Compacted { segments, freed, orphans, skipped } => {
-            let orphans = if *orphans == 0 { String::new() } else { format!(", {} of broken sessions deleted", count(*orphans, "object")) };
+            let orphans =
+                if *orphans == 0 { String::new() } else { format!(", {} that no archive needs deleted", count(*orphans, "object")) };
             let skipped =
                 if *skipped == 0 { String::new() } else { format!(", {} damaged and left alone", count(*skipped, "segment file")) };
             format!("{} freed, {} gone{orphans}{skipped}", bytes(*freed), count(*segments, "segment file"))

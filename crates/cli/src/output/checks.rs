@@ -100,7 +100,11 @@ fn since(moment: Option<Timestamp>, damage: &Damage) -> String {
     match moment {
         None => "never".to_owned(),
         Some(moment) if moment > damage.found => format!("at {}, after the damage was found", moment.to_local()),
-        Some(moment) => format!("last at {}, before that", moment.to_local()),
+        // What was looked at then was not what is damaged, or not closely enough.
+        Some(moment) if moment >= damage.since => {
+            format!("at {}, after the damage was found first and before it was found last", moment.to_local())
+        }
+        Some(moment) => format!("last at {}, before the damage was found", moment.to_local()),
     }
 }
 
@@ -190,8 +194,17 @@ fn archive(archive: &DamagedArchive) -> Vec<String> {
         (Some(client), Some(label)) => format!(" ({client}/{label})"),
         _ => String::new(),
     };
-    let error = archive.error.as_ref().map_or_else(String::new, |error| format!(", {}", shown(error)));
-    let mut lines = vec![format!("{}{whose}: {}{error}", shown(&archive.name), count(archive.chunks, "damaged chunk"))];
+    // Of what BorgCube did not make it knows the files at most: which chunks it refers to stands in no record.
+    let files = archive.files.as_ref().map_or(0, |files| files.paths.len() as u64 + files.more);
+    let known = match (archive.chunks, files) {
+        (0, 0) => None,
+        (0, files) => Some(count(files, "damaged file")),
+        (chunks, _) => Some(count(chunks, "damaged chunk")),
+    };
+    let error = archive.error.as_ref().map(|error| shown(error));
+    let what: Vec<String> = known.into_iter().chain(error).collect();
+    let what = if what.is_empty() { "damaged, and nobody knows how much of it".to_owned() } else { what.join(", ") };
+    let mut lines = vec![format!("{}{whose}: {what}", shown(&archive.name))];
     match &archive.files {
         None => lines.push("  which files: not looked for yet, see below".into()),
         Some(files) => {
@@ -240,14 +253,39 @@ mod tests {
         assert!(lines[1].starts_with("DAMAGED:") && lines[1].contains("2 chunks damaged"), "{text}");
         assert!(lines[2].contains("borgcube repository damage main"), "{text}");
         let archives = lines.iter().find(|line| line.starts_with("Archives:")).unwrap();
-        assert!(archives.ends_with(", before that"), "{text}");
+        assert!(archives.ends_with(", before the damage was found"), "{text}");
         assert!(lines.iter().any(|line| line.starts_with("Index:") && line.ends_with("after the damage was found")), "{text}");
+        // A look between the first and the last sight of the damage was not before it.
+        let seen_again = Damage { since: Timestamp(500_000), ..damaged(2) };
+        let text = show(&known(Some(seen_again)));
+        let archives = text.lines().find(|line| line.starts_with("Archives:")).unwrap();
+        assert!(archives.ends_with(", after the damage was found first and before it was found last"), "{text}");
         // Nothing is told of one that cannot be opened but that.
         let closed = known(Some(Damage::unopened(None, "no index", Timestamp(9_000_000))));
         let text = show(&closed);
         assert!(text.contains("it cannot be opened") && text.contains("when it could still be opened"), "{text}");
         assert!(!text.contains("sound") && !text.contains("Structure"), "{text}");
         assert!(show(&Health { structure: None, ..closed }).contains("Checked:    never"));
+    }
+
+    #[test]
+    fn damage_of_other_origin_is_not_counted_as_none() {
+        let files =
+            |paths: &[&str]| model::check::DamagedFiles { paths: paths.iter().map(|p| (*p).to_owned()).collect(), ..Default::default() };
+        let foreign = DamagedArchive {
+            name: "v2".into(),
+            id: "00".repeat(32),
+            client: None,
+            label: None,
+            chunks: 0,
+            error: None,
+            files: Some(files(&["etc/passwd"])),
+        };
+        assert_eq!(archive(&foreign), ["v2: 1 damaged file", "  etc/passwd"]);
+        let broken = DamagedArchive { error: Some("its metadata is damaged".into()), files: None, ..foreign.clone() };
+        assert_eq!(archive(&broken)[0], "v2: its metadata is damaged");
+        let own = DamagedArchive { chunks: 2, client: Some("web1".parse().unwrap()), label: Some("etc".parse().unwrap()), ..broken };
+        assert_eq!(archive(&own)[0], "v2 (web1/etc): 2 damaged chunks, its metadata is damaged");
     }
 
     #[test]

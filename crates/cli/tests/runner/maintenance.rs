@@ -185,7 +185,7 @@ fn compact_shows_progress_and_what_it_freed() {
     });
     let (code, out, err) = owner.run(&["repository", "compact", "main", "--threshold", "20"]);
     assert_eq!((code, err.as_str()), (0, "compact of main: 3 of 9 segments\n"));
-    assert_eq!(out, "Compacted repository main: 2.00 MB freed, 3 segment files gone, 1 object of broken sessions deleted.\n");
+    assert_eq!(out, "Compacted repository main: 2.00 MB freed, 3 segment files gone, 1 object that no archive needs deleted.\n");
     assert_eq!(owner.asked(), [Operation::Compact { threshold: 20 }]);
     let (code, out, err) = owner.run(&["repository", "compact", "main", "--json"]);
     assert_eq!((code, err.as_str()), (0, ""));

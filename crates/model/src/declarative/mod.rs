@@ -27,7 +27,7 @@ pub use form::Form;
 pub use kind::{Kind, Record};
 pub use object::Object;
 pub use parse::{Document, Entry, Mistake, Place, parse};
-pub use plan::{Change, Difference, Obstacle, Plan, Step, Verb, plan};
+pub use plan::{Change, Difference, Obstacle, Plan, Step, Verb, compare, plan};
 
 use crate::{BackupConfig, CheckConfig, Client, Policy, Repository, Schedule, Settings, Trigger};
 use serde::{Deserialize, Serialize};

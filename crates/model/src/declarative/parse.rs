@@ -56,6 +56,11 @@ impl Entry {
     pub fn place_of(&self, field: &str) -> Place {
         self.places.get(field).copied().unwrap_or(self.place)
     }
+
+    /// Whether the file has this field; the empty one is the name.
+    pub(super) fn has(&self, field: &str) -> bool {
+        field.is_empty() || self.places.contains_key(field)
+    }
 }
 
 /// A file without mistakes in itself.
@@ -67,15 +72,38 @@ pub struct Document {
     pub remove_missing: bool,
 }
 
+/// All that could be read of a file.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    /// What has no mistakes in itself.
+    pub document: Document,
+    /// Objects with mistakes in themselves, as far as they are known.
+    pub half: Vec<Entry>,
+    /// Kinds and names of all objects, those with mistakes as well.
+    pub named: BTreeSet<(Kind, String)>,
+    /// The mistakes, in the order of their places.
+    pub mistakes: Vec<Mistake>,
+    /// Its syntax is in order, and its format known.
+    pub is_toml: bool,
+}
+
 /// Reads a file. `current`: what the server has; a recurrence that it has already may be over.
 pub fn parse(text: &str, now: Timestamp, current: &Configuration) -> Result<Document, Vec<Mistake>> {
+    let Parsed { document, mistakes, .. } = parsed(text, now, current);
+    if mistakes.is_empty() { Ok(document) } else { Err(mistakes) }
+}
+
+/// The same, with what can be known beside the mistakes.
+pub(super) fn parsed(text: &str, now: Timestamp, current: &Configuration) -> Parsed {
     let (document, errors) = DeTable::parse_recoverable(text);
     let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-    let mut reader = Reader { text, lines, now, current, mistakes: vec![], entries: vec![] };
+    let mut reader = Reader { text, lines, now, current, mistakes: vec![], entries: vec![], half: vec![], named: BTreeSet::new() };
+    let is_toml = errors.is_empty();
     if let Some((at, newer)) = newer(document.get_ref()) {
         // Whatever else looks wrong may be right there.
         reader.mistake(at, format!("the file has format {newer}, and this borgcube knows format {FORMAT}: use a newer borgcube"));
-        return Err(reader.mistakes);
+        let document = Document { entries: vec![], remove_missing: false };
+        return Parsed { document, half: vec![], named: BTreeSet::new(), mistakes: reader.mistakes, is_toml: false };
     }
     for error in &errors {
         let span = error.span().unwrap_or_default();
@@ -87,16 +115,13 @@ pub fn parse(text: &str, now: Timestamp, current: &Configuration) -> Result<Docu
     if !errors.is_empty() {
         reader.mistakes.truncate(errors.len());
     }
-    let Reader { mut mistakes, mut entries, .. } = reader;
-    if !mistakes.is_empty() {
-        mistakes.sort();
-        mistakes.dedup();
-        return Err(mistakes);
-    }
+    let Reader { mut mistakes, mut entries, half, named, .. } = reader;
+    mistakes.sort();
+    mistakes.dedup();
     // Stable: equal triggers stay in the order of the file.
     let order = |entry: &Entry| (entry.object.kind, entry.object.name.clone(), entry.object.get("enabled").is_some());
     entries.sort_by_cached_key(order);
-    Ok(Document { entries, remove_missing })
+    Parsed { document: Document { entries, remove_missing }, half, named, mistakes, is_toml }
 }
 
 /// A format that this program does not know.
@@ -114,6 +139,8 @@ struct Reader<'a> {
     current: &'a Configuration,
     mistakes: Vec<Mistake>,
     entries: Vec<Entry>,
+    half: Vec<Entry>,
+    named: BTreeSet<(Kind, String)>,
 }
 
 type Node<'i> = Spanned<DeValue<'i>>;
@@ -214,6 +241,10 @@ impl Reader<'_> {
             Ok(blank) => blank,
             Err(why) => return self.mistake(at, why),
         };
+        self.named.insert((kind, name.to_owned()));
+        if self.is_new_repository(kind, name) {
+            set(&mut json, &["repository_id"], Value::from("0".repeat(64)));
+        }
         let Some(table) = node.get_ref().as_table() else {
             let message = format!("this is {}, not a table such as {}", described(node.get_ref()), kind.heading());
             return self.mistake(node.span(), message);
@@ -236,13 +267,20 @@ impl Reader<'_> {
                 self.mistake(at.clone(), sentence(why));
             }
         }
-        let Some(record) = record.ok().filter(|_| self.mistakes.len() == known) else { return };
         let spans: BTreeMap<&str, Range<usize>> = given.into_iter().map(|(field, span, _)| (field.name, span)).collect();
-        if let Err(why) = record.check() {
+        let places = spans.iter().map(|(field, span)| (*field, self.place(span.start))).collect();
+        let Ok(record) = record else { return };
+        let object = Object::of(&record);
+        let entry = Entry { record, object, place: self.place(at.start), places };
+        if self.mistakes.len() > known {
+            return self.half.push(entry);
+        }
+        if let Err(why) = entry.record.check() {
             let culprit = culprit(kind, name, &json, &why, &spans);
+            self.half.push(entry);
             return self.mistake(culprit.unwrap_or(at), why);
         }
-        let object = Object::of(&record);
+        let object = &entry.object;
         let lost = |(field, usual): &(&super::Field, &Option<Value>)| {
             let wanted = || super::object::find(&json, field.path).and_then(|value| field.form.show(value));
             spans.contains_key(field.name) && object.get(field.name).is_none() && wanted() != **usual
@@ -256,9 +294,9 @@ impl Reader<'_> {
             self.mistake(spans[field.name].clone(), message);
         }
         if lost.is_empty() {
-            let places = spans.into_iter().map(|(field, span)| (field, self.place(span.start))).collect();
-            let place = self.place(at.start);
-            self.entries.push(Entry { record, object, place, places });
+            self.entries.push(entry);
+        } else {
+            self.half.push(entry);
         }
     }
 
@@ -290,7 +328,10 @@ impl Reader<'_> {
         }
         // Of those that say the same thing, the first one speaks for all.
         let mut said: BTreeSet<&[&str]> = BTreeSet::new();
-        for field in kind.fields().iter().filter(|field| field.required && said.insert(field.path)) {
+        // What apply does not add anyway need not be known to the last field.
+        let is_new = self.is_new_repository(kind, name);
+        let is_needed = |field: &super::Field| field.required && !(is_new && UNKNOWN_BEFORE.contains(&field.name));
+        for field in kind.fields().iter().filter(|field| is_needed(field) && said.insert(field.path)) {
             let names: Vec<&str> = std::iter::once(field.name).chain(kind.alternatives(field).map(|other| other.name)).collect();
             let there: Vec<&&str> = names.iter().filter(|name| table.get(**name).is_some()).collect();
             match there.as_slice() {
@@ -312,11 +353,18 @@ impl Reader<'_> {
         given
     }
 
+    fn is_new_repository(&self, kind: Kind, name: &str) -> bool {
+        kind == Kind::Repository && self.current.repositories.iter().all(|repository| repository.name.as_str() != name)
+    }
+
     fn recurrence(&self, kind: Kind, name: &str) -> Option<Recurrence> {
         let mut schedules = self.current.schedules.iter().filter(|schedule| kind == Kind::Schedule && schedule.name.as_str() == name);
         schedules.next().map(|schedule| schedule.recurrence.clone())
     }
 }
+
+/// What nobody knows of a repository before it was made or opened.
+const UNKNOWN_BEFORE: [&str; 2] = ["repository_id", "encryption"];
 
 /// The field without which the record would be right; or, if there are several mistakes, the one that the sentence names.
 fn culprit(kind: Kind, name: &str, json: &Value, why: &str, spans: &BTreeMap<&'static str, Range<usize>>) -> Option<Range<usize>> {

@@ -2,9 +2,10 @@
 
 use super::kind::{Kind, Record};
 use super::object::{Object, title};
-use super::parse::{Document, Entry, Mistake};
+use super::parse::{Document, Entry, Mistake, Parsed, parsed};
 use super::{Configuration, Known};
 use crate::names::ConfigName;
+use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,15 +92,53 @@ impl Plan {
     }
 }
 
+/// Reads a file and compares it, as [`plan`] does. All mistakes come at once: those that only show beside what the server has as well, as far as the file's
+/// other mistakes let anybody know. `remove_missing`: also if the file does not say so.
+pub fn compare(
+    text: &str,
+    now: Timestamp,
+    current: &Configuration,
+    archived: &[ConfigName],
+    remove_missing: bool,
+) -> Result<Plan, Vec<Mistake>> {
+    let Parsed { document, half, named, mut mistakes, is_toml } = parsed(text, now, current);
+    let remove_missing = remove_missing || document.remove_missing;
+    if mistakes.is_empty() {
+        return plan(current, archived, &document, remove_missing);
+    }
+    if is_toml {
+        let (_, more) = planned(current, archived, &document, (&half, &named), remove_missing);
+        mistakes.extend(more);
+        mistakes.sort();
+        mistakes.dedup();
+    }
+    Err(mistakes)
+}
+
 /// Compares. What the server has and the file has not stays, unless `remove_missing`. Mistakes are those that only show beside what the
 /// server has.
 pub fn plan(current: &Configuration, archived: &[ConfigName], document: &Document, remove_missing: bool) -> Result<Plan, Vec<Mistake>> {
+    let (plan, mistakes) = planned(current, archived, document, (&[], &BTreeSet::new()), remove_missing);
+    if mistakes.is_empty() { Ok(plan) } else { Err(mistakes) }
+}
+
+/// The plan, and the mistakes. `half` are objects with mistakes in themselves, and the names of all that the file has.
+fn planned(
+    current: &Configuration,
+    archived: &[ConfigName],
+    document: &Document,
+    (half, named): (&[Entry], &BTreeSet<(Kind, String)>),
+    remove_missing: bool,
+) -> (Plan, Vec<Mistake>) {
     let mut server = current.known();
     let file: BTreeMap<(Kind, String), &Entry> = super::numbered(document.entries.iter(), |entry| (entry.object.kind, &entry.object.name));
     pair_triggers(&mut server, &file);
-    let mut planning = Planning { server: &server, file: &file, remove_missing, plan: Plan::default(), mistakes: vec![] };
+    let mut planning = Planning { server: &server, file: &file, named, remove_missing, plan: Plan::default(), mistakes: vec![] };
     for (key, entry) in &file {
         planning.entry(key, entry);
+    }
+    for entry in half {
+        planning.references(entry, server.get(&(entry.object.kind, entry.object.name.clone())));
     }
     if remove_missing {
         // Nothing is removed before what refers to it.
@@ -109,7 +148,7 @@ pub fn plan(current: &Configuration, archived: &[ConfigName], document: &Documen
     }
     let Planning { plan, mut mistakes, .. } = planning;
     mistakes.sort();
-    if mistakes.is_empty() { Ok(plan) } else { Err(mistakes) }
+    (plan, mistakes)
 }
 
 /// Triggers that are called the same: each of the file gets one of the server that is as it says, or one of the others.
@@ -145,6 +184,7 @@ fn pair_triggers(server: &mut BTreeMap<(Kind, String), Known>, file: &BTreeMap<(
 struct Planning<'a> {
     server: &'a BTreeMap<(Kind, String), Known>,
     file: &'a BTreeMap<(Kind, String), &'a Entry>,
+    named: &'a BTreeSet<(Kind, String)>,
     remove_missing: bool,
     plan: Plan,
     mistakes: Vec<Mistake>,
@@ -201,7 +241,8 @@ impl Planning<'_> {
             let stays = on_server && (!self.remove_missing || kind == Kind::Repository);
             let as_before =
                 !on_server && old.is_some_and(|old| old.object.get(field).is_some() && old.object.get(field) == entry.object.get(field));
-            if self.file.contains_key(&key) || stays || as_before {
+            let in_file = self.file.contains_key(&key) || self.named.contains(&key);
+            if in_file || stays || as_before || !entry.has(field) {
                 continue;
             }
             let (what, name) = (entry.object.title(), &key.1);

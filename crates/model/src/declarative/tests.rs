@@ -439,10 +439,7 @@ paths = ["/etc"]
 
 fn mistakes(text: &str) -> Vec<String> {
     let server = server();
-    let found = match parse(text, NOW, &server) {
-        Err(mistakes) => mistakes,
-        Ok(document) => plan(&server, &[], &document, document.remove_missing).expect_err("it has mistakes"),
-    };
+    let found = compare(text, NOW, &server, &[], false).expect_err("it has mistakes");
     found.iter().map(ToString::to_string).collect()
 }
 
@@ -593,6 +590,64 @@ fn each_mistake_has_its_place_and_its_sentence() {
         let found = if said == "this is not TOML" { mistakes(text).remove(0) } else { one(text) };
         assert!(found.contains(said), "{found}\n  instead of\n{said}");
     }
+}
+
+#[test]
+fn mistakes_hide_no_others() {
+    let text = r#"format = 1
+[client.new]
+remote = "r@new"
+server = "b@s"
+blackouts = ["mon-fri 25:00-18:00 Europe/Berlin"]
+[policy.p]
+keep = { daily = 7 }
+zone = "Berlin"
+[config."new/x"]
+repository = "main"
+paths = ["/"]
+[config."web9/x"]
+repository = "mian"
+paths = ["/"]
+compression = "zip"
+[schedule.s]
+recurrence = "daily 02:30 UTC"
+actions = [{ kind = "run-config", config = "nobody/x" }]
+"#;
+    let found = mistakes(text);
+    let expected = [
+        "5:14: ",
+        "8:8: \"Berlin\" is no time zone",
+        "12:9: config web9/x names client web9",
+        "13:14: config web9/x names repository mian",
+        "15:15: Borg knows no compression",
+        "18:11: schedule s names config nobody/x",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found}");
+    }
+    // Of a client with a mistake it is known that it is there, and behind broken syntax nothing is known.
+    assert!(!found.iter().any(|mistake| mistake.contains("client new")), "{found:#?}");
+    let broken = mistakes("format = 1\n[config.\"web9/x\"]\nrepository = \"main\"\npaths = [\"/\"]\n[client.web1\nremote = \"r@w\"");
+    assert!(broken.iter().all(|mistake| !mistake.contains("web9")), "{broken:#?}");
+}
+
+#[test]
+fn of_a_repository_that_is_not_there_the_id_need_not_be_known() {
+    let plan = compare("format = 1\n[repository.new]\nurl = \"/srv/new\"", NOW, &server(), &[], false).unwrap();
+    assert!(plan.changes.is_empty() && plan.obstacles[0].message.contains("borgcube repository add new /srv/new --adopt"), "{plan:?}");
+    assert!(one("format = 1\n[repository.main]\nurl = \"/srv/main\"\nencryption = \"repokey\"").contains("has no repository_id"));
+    assert!(one("format = 1\n[repository.new]\nencryption = \"repokey\"").contains("has no url"));
+}
+
+#[test]
+fn sentences_say_what_is_missing_and_take_one_line() {
+    let server = one("format = 1\n[client.new]\nremote = \"r@w\"");
+    assert!(server.contains("a client needs `server`") && server.contains("`local = true`") && !server.contains("not usable"), "{server}");
+    let remote = one("format = 1\n[client.new]\nserver = \"r@w\"");
+    assert!(remote.contains("a client needs `remote`") && remote.contains("`local = true`"), "{remote}");
+    let regex = one("format = 1\n[check-config.c]\nmatching = \"(\"");
+    assert!(regex.ends_with("(`.*` matches all): unclosed group"), "{regex:?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What a test has found, from everything that is known: pure.
 
-use super::{Ending, Expected, Known};
+use super::{Ending, Expected, Known, TestRecord};
 use crate::cause::{Cause, Failure};
 use crate::time::Timestamp;
 use std::collections::BTreeMap;
@@ -161,8 +161,8 @@ pub fn judge(files: &[Extracted], known: &[Known], expect: &[Expected], missing:
         warnings.push(match compared.first_seen {
             0 => "no file was tested; this is no good test".to_owned(),
             n => format!(
-                "{} recorded, nothing to compare with yet; this is no good test. The next one compares with what was recorded, --live with the client, --expect with your own hashes",
-                count(n as usize)
+                "{}, nothing to compare with yet; this is no good test. The next one compares with what was recorded, --live with the client, --expect with your own hashes",
+                recorded(n as usize)
             ),
         });
     }
@@ -183,6 +183,12 @@ fn first<R>(all: &[String], make: impl FnOnce(usize, &String) -> R) -> Option<R>
 
 fn count(n: usize) -> String {
     if n == 1 { "1 file".into() } else { format!("{n} files") }
+}
+
+/// Of many files, only so many are kept in mind.
+fn recorded(n: usize) -> String {
+    let most = TestRecord::MOST;
+    if n <= most { format!("{} recorded", count(n)) } else { format!("{} seen for the first time and {most} of them recorded", count(n)) }
 }
 
 fn are(n: usize) -> String {
@@ -237,6 +243,8 @@ mod tests {
         assert_eq!((verdict.ending, verdict.compared.first_seen, verdict.files.len()), (Ending::Unproven, 1, 1));
         assert!(verdict.warnings[0].contains("1 file recorded, nothing to compare with yet"), "{verdict:?}");
         assert_eq!(verdict.files[0].time, Timestamp(9));
+        assert_eq!(recorded(400), "400 files recorded");
+        assert_eq!(recorded(2000), "2000 files seen for the first time and 400 of them recorded");
         let none = judge(&[], &[], &[], &[], false, Timestamp(9));
         assert!(none.ending == Ending::Unproven && none.warnings[0].contains("no file was tested"));
         let gone = [file("a", 1, Live::Gone), file("b", 1, Live::Changed)];

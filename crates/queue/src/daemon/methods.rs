@@ -190,19 +190,22 @@ impl Daemon {
         let now = Timestamp::now();
         let note = format!("run config {name}");
         let written = self.store.write_at(now, &note, actor, |w| {
-            let job = match super::records::bring_forward(w, name, archive.as_deref(), now)? {
-                Some(waiting) => return Ok(waiting),
-                None => super::records::create_job(w, name, archive.as_deref(), actor, now)?,
+            let (job, waited) = match super::records::bring_forward(w, name, archive.as_deref(), now)? {
+                Some(waiting) => (waiting, true),
+                None => (super::records::create_job(w, name, archive.as_deref(), actor, now)?, false),
             };
+            // Whoever asks now decides whether it is tried again, also of a job that was there.
             w.jobs().update(&job.number, |job| {
                 job.retry = retry;
-                Ok(job.clone())
+                Ok((job.clone(), waited))
             })
         });
-        let (job, _) = written.map_err(from_store)?;
+        let ((job, waited), _) = written.map_err(from_store)?;
         let number = job.number;
+        let mut warnings: Vec<String> = waited.then(|| brought_forward(&job)).into_iter().collect();
         self.job_changed(job);
-        Ok(JobNumber { job: number, warnings: self.blackout_warnings(&[number], now)? })
+        warnings.extend(self.blackout_warnings(&[number], now)?);
+        Ok(JobNumber { job: number, warnings })
     }
 
     fn run_maintenance(&mut self, name: &RepositoryName, work: Work, retry: bool, actor: &str) -> Result<JobNumber, ControlError> {
@@ -302,4 +305,11 @@ fn description(interface: &str) -> Reply {
         _ => return service_error("InterfaceNotFound", json!({ "interface": interface })),
     };
     Reply::new(&json!({ "description": description }))
+}
+
+/// What became of a job that waited for its moment when somebody asked for one.
+fn brought_forward(job: &Job) -> String {
+    let attempt = if job.attempts > 0 { format!(", attempt {},", job.attempts + 1) } else { String::new() };
+    let further = if job.retry { "" } else { ", and is not tried again by itself (--retry)" };
+    format!("job {}{attempt} was waiting already; it runs now{further}", job.number)
 }

@@ -2,8 +2,8 @@
 
 use super::Daemon;
 use super::errors::{from_store, refuse, refuse_in};
-use model::restore_test::{Ending, RestoreTest, TestRecord, TestResult, TestedArchive};
-use model::{Archive, Cause, ClientName, ConfigName, Job, JobState, RepositoryName, Timestamp, Work};
+use model::restore_test::{Ending, Known, RestoreTest, TestRecord, TestResult, TestedArchive};
+use model::{Archive, ClientName, ConfigName, Job, JobState, RepositoryName, Timestamp, Work};
 use std::collections::BTreeMap;
 use store::{ArchiveFilter, ArchiveKey, Read, Result, Write};
 use wire::control::{ControlError, ErrorKind, JobNumber, ListedTests, RestoreTests};
@@ -140,21 +140,46 @@ pub(super) fn gather(r: &Read<'_>, job: &Job, client: &ClientName, test: &Restor
     Ok(Ok(Testing { client, test, known }))
 }
 
-/// The end of a test, for the record. What was cancelled, or ended with borgcubed, says nothing about restores.
+/// The end of a test, for the record.
 pub(super) fn record(w: &mut Write<'_>, job: &Job, tested: Option<&Tested>, now: Timestamp) -> Result<()> {
     let Work::RestoreTest { client, test } = &job.work else { return Ok(()) };
     let Some(label) = &test.label else { return Ok(()) };
-    // The job's own end decides: a worker that reports success too early has failed.
-    let (ending, what, files) = match (&job.failure, tested) {
-        (None, Some(tested)) if job.state == JobState::Done => (tested.ending, tested.what.clone(), tested.files.clone()),
-        (Some(failure), _) if job.state == JobState::Failed && failure.cause != Cause::BorgcubedRestart => {
-            (Ending::Failed, failure.line(), vec![])
-        }
-        _ => return Ok(()),
-    };
+    let Some((ending, what, files)) = judged(job, tested) else { return Ok(()) };
     let config = ConfigName { client: client.clone(), label: label.clone() };
     let mut record = w.restore_tests().get(&config)?.unwrap_or_else(|| TestRecord::new(&config));
     let archive = test.archive.as_ref().map(|archive| archive.name.clone()).unwrap_or_default();
     record.add(ending, TestResult { time: now, job: job.number, archive, what }, files);
     w.restore_tests().put(&record)
+}
+
+/// What a job says about its archive. The job's own end decides: a worker that reports success too early has failed. One that failed by a mistake of
+/// whoever asked, at a limit, or with its worker, is a failed job like any, and says nothing.
+fn judged(job: &Job, tested: Option<&Tested>) -> Option<(Ending, String, Vec<Known>)> {
+    match (&job.failure, tested) {
+        (None, Some(tested)) if job.state == JobState::Done => Some((tested.ending, tested.what.clone(), tested.files.clone())),
+        (Some(failure), _) if job.state == JobState::Failed && failure.cause.is_about_archive() => {
+            Some((Ending::Failed, failure.line(), vec![]))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{Cause, Failure};
+
+    #[test]
+    fn only_what_says_something_about_the_archive_is_remembered() {
+        let after = |cause: Cause| {
+            let mut job = Job::backup(7, &"web1/etc".parse().unwrap(), "main".parse().unwrap(), "root", Timestamp(0));
+            job.force_state(JobState::Failed, Failure::new(cause, "why"), Timestamp(1)).unwrap();
+            judged(&job, None).map(|(ending, what, _)| (ending, what))
+        };
+        assert_eq!(after(Cause::RestoreTestDiffers), Some((Ending::Failed, "restore-test-differs: why".into())));
+        assert!(after(Cause::ArchiveMissing).is_some());
+        for cause in [Cause::PathNotInArchive, Cause::WorkerCrashed, Cause::TooSlow, Cause::BorgcubedRestart, Cause::RestoreTestEnospc] {
+            assert_eq!(after(cause.clone()), None, "{}", cause.word());
+        }
+    }
 }

@@ -11,7 +11,7 @@ use std::process::ChildStdin;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use unix::Signal;
-use unix::paths::{CREDENTIAL_SSH_KEY, ENV_CREDENTIALS, ENV_KEPT};
+use unix::paths::{CREDENTIAL_SSH_KEY, ENV_BORG, ENV_CREDENTIALS, ENV_KEPT};
 use unix::pidfd::ExitStatus;
 use unix::spawn::{Child, Spawn, Stdio};
 
@@ -101,7 +101,7 @@ impl Client {
     /// Starts the connection, feeds its standard input and turns its lines into events.
     pub fn start(connection: &Connection, input: Input, events: &Sender<Event>, gate: &Arc<Gate>) -> Result<Client> {
         // In our own process group: a signal to the group ends everything of this job on this machine.
-        let spawn = command(connection, &input.command).keep_env(ENV_KEPT).same_group();
+        let spawn = command(connection, &input.command).keep_env(&for_client()).same_group();
         let mut child =
             spawn.stdin(Stdio::Pipe).stdout(Stdio::Pipe).stderr(Stdio::Pipe).spawn().context("the client's connection can't be started")?;
         let stdout = child.stdout.take().context("no standard output")?;
@@ -245,4 +245,19 @@ pub fn read_lines(
             gate.tell(&events, end);
         }
     });
+}
+
+/// What of our environment the way to a client keeps. A local client's commands see it; the server's borg is none of theirs.
+fn for_client() -> Vec<&'static str> {
+    ENV_KEPT.iter().copied().filter(|name| *name != ENV_BORG).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_borg_is_nothing_for_clients() {
+        assert!(ENV_KEPT.contains(&ENV_BORG) && !for_client().contains(&ENV_BORG) && for_client().contains(&"PATH"));
+    }
 }

@@ -206,8 +206,8 @@ is_gone() {
     done
 }
 
-# end_borg: without an archive. At the first SIGINT borg 1.2 and newer want to finish the file they read, which is the one that
-# is not to be finished; the second one ends them.
+# end_borg: without an archive. At SIGINT borg 1.2 and newer want to finish the file they read, which is the one that is not to be finished, and
+# Python tells at length where it was; at SIGTERM it just ends, also while it starts.
 end_borg() {
     waited=0
     until [ -s "$job_dir/pid" ] || [ -e "$job_dir/borg-over" ] || [ "$waited" -ge 10 ]; do
@@ -215,8 +215,7 @@ end_borg() {
         waited=$((waited + 1))
     done
     read -r borg_pid <"$job_dir/pid" || return 0
-    kill -INT "$borg_pid"
-    is_gone "$borg_pid" 2 || kill -INT "$borg_pid"
+    kill -TERM "$borg_pid"
     is_gone "$borg_pid" 20 || kill -KILL "$borg_pid"
 } 2>/dev/null
 

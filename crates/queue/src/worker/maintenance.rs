@@ -280,7 +280,7 @@ fn judged(worker: &mut Worker, report: Report) -> anyhow::Result<(Yield, Option<
             (Yield::Checked { objects, bytes, error_count, complete, structure, data, not_due_since }, failure)
         }
         Report::Compacted { segments, freed, orphans, skipped } => {
-            worker.note(&format!("{segments} segment files gone, {freed} bytes freed, {orphans} objects of broken sessions deleted"));
+            worker.note(&format!("{segments} segment files gone, {freed} bytes freed, {orphans} objects that no archive needs deleted"));
             if skipped > 0 {
                 let message = format!("{skipped} damaged segment files stay as they are: `borgcube repository check` says more");
                 worker.report.warn(message, Timestamp::now());

@@ -109,7 +109,7 @@ fn plan(work: &Work<'_>, names: &[String], dry_run: bool) -> Result<Plan, Stop> 
             Some(id) => archives.insert(name.clone(), *id),
             None => {
                 let message = format!("repository {} has no archive named {name:?}; nothing was deleted", work.owner.name);
-                return Err(Failure::new(Cause::RepositoryError, message).into());
+                return Err(Failure::new(Cause::ArchiveMissing, message).into());
             }
         };
     }

@@ -4,6 +4,7 @@ use super::archives::ArchiveRow;
 use super::chart::Chart;
 use super::jobs::JobRow;
 use super::{Context, Frame, Sizes};
+use crate::figures::Sums;
 use crate::query::Unanswered;
 use crate::text;
 use askama::Template;
@@ -100,19 +101,12 @@ pub struct ClientRow {
     pub last_good: Option<Timestamp>,
     /// How many of its configs are overdue.
     pub overdue: u64,
-    /// Its archives.
+    /// Its archives, also those of configs that are gone.
     pub sizes: Sizes,
 }
 
 impl ClientRow {
-    fn of(client: &Client, configs: &[ConfigRow]) -> ClientRow {
-        let mut sizes = Sizes::default();
-        for config in configs {
-            sizes.archives += config.sizes.archives;
-            sizes.original_size += config.sizes.original_size;
-            sizes.compressed_size += config.sizes.compressed_size;
-            sizes.deduplicated_size += config.sizes.deduplicated_size;
-        }
+    fn of(client: &Client, configs: &[ConfigRow], sizes: Option<&Sums>) -> ClientRow {
         let connection = match &client.connection {
             Connection::Local { .. } => "local".to_owned(),
             Connection::Ssh(ssh) => ssh.remote.clone(),
@@ -124,7 +118,7 @@ impl ClientRow {
             configs: configs.len() as u64,
             last_good: configs.iter().map(|config| config.last_good).min().flatten(),
             overdue: configs.iter().filter(|config| config.overdue).count() as u64,
-            sizes,
+            sizes: sizes.copied().unwrap_or_default().into(),
         }
     }
 }
@@ -147,7 +141,9 @@ impl ClientsPage {
         for config in ConfigRow::all(c)? {
             configs.entry(config.client.clone()).or_default().push(config);
         }
-        let of = |client: &Client| ClientRow::of(client, configs.get(client.name.as_str()).map_or(&[], Vec::as_slice));
+        let sizes = c.figures.clients();
+        let of =
+            |client: &Client| ClientRow::of(client, configs.get(client.name.as_str()).map_or(&[], Vec::as_slice), sizes.get(&client.name));
         Ok(ClientsPage { frame: c.frame("clients"), clients: c.read.clients().list()?.iter().map(of).collect() })
     }
 }
@@ -182,7 +178,7 @@ impl ClientPage {
         let jobs = c.read.jobs().page(&JobFilter { client: Some(name.clone()), ..JobFilter::default() }, JOBS)?;
         Ok(ClientPage {
             frame: c.frame("clients"),
-            client: ClientRow::of(&client, &configs),
+            client: ClientRow::of(&client, &configs, c.figures.clients().get(name)),
             charts: Chart::history(&archives),
             configs,
             archives,

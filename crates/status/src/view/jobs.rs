@@ -170,7 +170,7 @@ impl JobRow {
             failure: job.failure.as_ref().map(|failure| FailureView {
                 cause: failure.cause.word(),
                 message: failure.message.clone(),
-                advice: failure.cause.advice(),
+                advice: failure.cause.advice_for(job.kind()),
             }),
             warning_count: job.warning_count,
             progress: progress.filter(|_| job.state.is_running()).map(ProgressView::of),

@@ -32,12 +32,12 @@ pub struct RepositoryRow {
     pub sizes: Sizes,
     /// Checkpoints of broken jobs.
     pub incomplete: u64,
-    /// When the newest check ended.
+    /// When the newest check ended, by schedule or by hand, of all or of a part.
     #[schemars(with = "Option<i64>")]
     pub last_check: Option<Timestamp>,
     /// Whether that check found nothing wrong.
     pub last_check_good: Option<bool>,
-    /// That check's job.
+    /// That check's job, if it was one.
     pub last_check_job: Option<u64>,
     /// How much of the segment files was checked lately, as the last check left it. None: they never were.
     pub structure: Option<CoverageView>,
@@ -190,6 +190,8 @@ impl RepositoryRow {
         let figures = c.figures.repositories.get(&repository.name);
         let check = figures.and_then(|figures| figures.last_check.as_ref());
         let good = |job: &model::Job| job.state == JobState::Done && matches!(job.yielded, Some(Yield::Checked { error_count: 0, .. }));
+        // A check that somebody ran by hand is no job; what it found is known all the same.
+        let by_hand = health.filter(|health| check.and_then(model::Job::ended).is_none_or(|ended| ended < health.checked));
         RepositoryRow {
             name: repository.name.to_string(),
             description: repository.description.clone(),
@@ -198,9 +200,9 @@ impl RepositoryRow {
             repository_id: repository.repository_id.clone(),
             sizes: figures.map(|figures| figures.sums).unwrap_or_default().into(),
             incomplete: figures.map_or(0, |figures| figures.incomplete),
-            last_check: check.and_then(model::Job::ended),
-            last_check_good: check.map(good),
-            last_check_job: check.map(|job| job.number),
+            last_check: by_hand.map(|health| health.checked).or(check.and_then(model::Job::ended)),
+            last_check_good: by_hand.map(|health| health.damage.is_none()).or(check.map(good)),
+            last_check_job: check.filter(|_| by_hand.is_none()).map(|job| job.number),
             structure: health.and_then(|health| health.structure.as_ref()).map(CoverageView::of),
             data: health.and_then(|health| health.data.as_ref()).map(CoverageView::of),
             archives_sound: health.and_then(|health| health.archives),

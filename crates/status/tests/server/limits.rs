@@ -1,9 +1,8 @@
 //! What is refused, and what every answer says to browsers.
 
-use crate::records::{self, some};
+use crate::records::some;
 use crate::world::{Control, TRIGGER, World, run};
 use std::io::Write;
-use std::time::{Duration, Instant};
 
 #[test]
 fn every_answer_is_hardened() {
@@ -17,7 +16,7 @@ fn every_answer_is_hardened() {
         );
         assert!(!policy.contains("unsafe"), "{path}");
         assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
-        assert_eq!(answer.header("referrer-policy"), "no-referrer", "{path}");
+        assert_eq!(answer.header("referrer-policy"), "same-origin", "{path}");
         assert!(!answer.header("cache-control").is_empty(), "{path}");
         assert!(answer.header("access-control-allow-origin").is_empty(), "{path}");
     }
@@ -136,58 +135,4 @@ fn it_is_opened_by_two_settings_only() {
     let (code, said) = run(&["--listen", "8420"]);
     assert_eq!(code, Some(2));
     assert!(said.contains("unix:/PATH"), "{said}");
-}
-
-/// `cargo test -p status --release --test server -- --ignored --nocapture load`: figures for people, which nothing is asserted of.
-#[test]
-#[ignore = "fills a database, and then loads the machine for ten seconds"]
-fn load() {
-    const VIEWERS: usize = 1000;
-    const THREADS: u64 = 8;
-    const A_SECOND: u64 = 200;
-    const SECONDS: u64 = 10;
-    const PATHS: [&str; 6] = ["/", "/jobs", "/clients/web1", "/archives?client=web1", "/api/v1/jobs?state=failed", "/metrics"];
-    let world = World::filled(|store| records::many(store, 100_000));
-    let control = Control::listen(&world, vec![]);
-    control.wait();
-    assert_eq!(world.get("/").status, 200);
-    println!("memory of the server: {} kB", world.memory());
-    let mut viewers: Vec<_> = (0..VIEWERS).map(|_| world.events(None)).collect();
-    println!("with {VIEWERS} viewers: {} kB", world.memory());
-    // A backup moves, and a job ends from time to time: the figures are brought up to date, and everybody hears of it.
-    let (stop, stopped) = std::sync::mpsc::channel::<()>();
-    let (world, events) = (&world, &control.events);
-    let mut times: Vec<Duration> = std::thread::scope(|scope| {
-        scope.spawn(move || {
-            let mut number = 1_000_000;
-            while stopped.recv_timeout(Duration::from_millis(500)).is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout) {
-                number += 1;
-                let job = records::ended(number, "web1/etc", 0, None);
-                world.store.write("job", "root", |w| w.jobs().insert(&job)).unwrap();
-                events.send(wire::control::Event::Job(Box::new(job))).unwrap();
-            }
-        });
-        let askers: Vec<_> = (0..THREADS)
-            .map(|thread| {
-                scope.spawn(move || {
-                    let began = Instant::now();
-                    let ask = |number: u64| {
-                        // By the clock, whether or not the one before was answered in time.
-                        let due = Duration::from_micros((number * THREADS + thread) * 1_000_000 / A_SECOND);
-                        std::thread::sleep(due.saturating_sub(began.elapsed()));
-                        assert_eq!(world.get(PATHS[(number as usize) % PATHS.len()]).status, 200);
-                        began.elapsed().saturating_sub(due)
-                    };
-                    (0..A_SECOND * SECONDS / THREADS).map(ask).collect::<Vec<_>>()
-                })
-            })
-            .collect();
-        let times = askers.into_iter().flat_map(|asker| asker.join().unwrap()).collect();
-        drop(stop);
-        times
-    });
-    times.sort();
-    let at = |per_cent: usize| times[(times.len() - 1) * per_cent / 100];
-    println!("{} requests in {SECONDS} s: median {:?}, p99 {:?}, slowest {:?}", times.len(), at(50), at(99), at(100));
-    assert_eq!(viewers[VIEWERS - 1].named("job").name, "job");
 }

@@ -91,6 +91,14 @@ fn repositories_say_how_much_was_checked_and_what_is_damaged() {
     store(false);
     let main = &world.api("/repositories/main")["repository"];
     assert_eq!((main["structure"]["per_cent"].as_u64(), main["structure"]["promise"].as_str()), (Some(100), Some("holds")), "{main}");
+    // Somebody checked it by hand, which is no job.
+    let by_hand = |good: bool| {
+        let main = &world.api("/repositories/main")["repository"];
+        let health = world.store.read(|r| r.health().get(&"main".parse().unwrap())).unwrap().unwrap();
+        assert_eq!(main["last_check"].as_i64(), Some(health.checked.0));
+        assert_eq!((main["last_check_good"].as_bool(), main["last_check_job"].is_null()), (Some(good), true), "{main}");
+    };
+    by_hand(true);
     // Half of it was never verified, and is older than the promise.
     assert_eq!((main["data"]["per_cent"].as_u64(), main["data"]["promise"].as_str()), (Some(50), Some("broken")), "{main}");
     assert_eq!((main["data"]["never"].as_u64(), main["data"]["bytes"].as_u64(), main["damage"].is_null()), (Some(500), Some(1000), true));
@@ -101,6 +109,7 @@ fn repositories_say_how_much_was_checked_and_what_is_damaged() {
     assert!(world.page("/").contains("is not checked as often as promised"));
 
     store(true);
+    by_hand(false);
     let detail = world.api("/repositories/main");
     let damage = &detail["damage"];
     assert_eq!(detail["repository"]["damage"], damage["summary"]);
@@ -282,27 +291,6 @@ fn metrics_have_the_form_and_the_figures() {
         assert!(text.lines().any(|line| line == sample), "{sample} is not in\n{text}");
     }
     assert!(text.contains("borgcube_last_success_timestamp_seconds{client=\"web1\""));
-}
-
-/// `cargo test -p status --test server -- --ignored --nocapture large`: figures for people, which nothing is asserted of.
-#[test]
-#[ignore = "fills a database for a minute"]
-fn large_databases() {
-    const NUMBER: u64 = 100_000;
-    let world = World::filled(|store| {
-        records::many(store, NUMBER);
-    });
-    let took = |path: &str| {
-        let began = std::time::Instant::now();
-        assert_eq!(world.get(path).status, 200, "{path}");
-        began.elapsed()
-    };
-    println!("{NUMBER} jobs and archives; the first page of all, which reads everything: {:?}", took("/"));
-    for path in PAGES.iter().filter(|path| !path.contains("policies")).chain(&["/jobs?state=failed&client=db1", "/metrics"]) {
-        let mut times: Vec<_> = (0..20).map(|_| took(path)).collect();
-        times.sort();
-        println!("{path}: median {:?}, slowest {:?}", times[10], times[19]);
-    }
 }
 
 #[test]

@@ -229,19 +229,3 @@ pub fn health(repository: &str, damaged: bool) -> Health {
         damage: damaged.then_some(damage),
     }
 }
-
-/// Some of everything, and `number` jobs with their archives.
-pub fn many(store: &Store, number: u64) {
-    some(store);
-    for batch in (1000..1000 + number).collect::<Vec<_>>().chunks(5000) {
-        let written = store.write("many", "root", |w| {
-            for number in batch {
-                let config = format!("web{}/etc", number % 200);
-                w.jobs().insert(&ended(*number, &config, 5, None))?;
-                w.archives().insert(&archive(*number, &config, (*number % 8000) as i64))?;
-            }
-            Ok(())
-        });
-        written.unwrap();
-    }
-}

@@ -4,6 +4,7 @@ use crate::pages::PAGES;
 use crate::records::some;
 use crate::world::World;
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Whether `value` is what `schema` describes, as far as our schemas go (types, properties, items, references, alternatives). Unlike JSON
 /// Schema it also refuses properties that are not described.
@@ -54,13 +55,36 @@ pub fn check(document: &Value, schema: &Value, value: &Value, place: &str) -> Re
     }
 }
 
+/// The addresses of the table in `routes.rs`, with `{}` for what varies.
+fn routes() -> BTreeSet<String> {
+    let table = regex::Regex::new(r#"(?m)^ +\[("[a-z]+"(?:, ["a-z]+)*)\] => (?:render::view|\{)"#).unwrap();
+    let segment = |segment: &str| segment.strip_prefix('"').map_or("{}".to_owned(), |name| name.trim_end_matches('"').to_owned());
+    let address = |row: &str| row.split(", ").map(|one| format!("/{}", segment(one))).collect::<String>();
+    table.captures_iter(include_str!("../../src/routes.rs")).map(|row| address(&row[1])).collect()
+}
+
+#[test]
+fn every_route_is_described() {
+    let world = World::filled(some);
+    let document = world.api("/openapi.json");
+    let varying = regex::Regex::new(r"\{[a-z]+\}").unwrap();
+    let looked_at = document["paths"].as_object().unwrap().iter().filter(|(_, methods)| methods.get("get").is_some());
+    let described: BTreeSet<String> = looked_at.map(|(path, _)| varying.replace_all(path, "{}").into_owned()).collect();
+    let routes = routes();
+    assert!(routes.len() >= 14 && routes.contains("/archives/{}/{}"), "the measure itself: {routes:?}");
+    let missing: Vec<_> = routes.difference(&described).collect();
+    assert!(missing.is_empty(), "not in the document: {missing:?}");
+    // The stream of events is no row of the table, nor is who is asking.
+    assert_eq!(described.difference(&routes).collect::<Vec<_>>(), ["/events", "/me"]);
+}
+
 #[test]
 fn answers_are_as_described() {
     let world = World::filled(some);
     let document = world.api("/openapi.json");
     assert_eq!(document["openapi"], "3.1.0");
     let paths = document["paths"].as_object().unwrap();
-    let mut used = std::collections::BTreeSet::new();
+    let mut used = BTreeSet::new();
     for path in PAGES {
         let asked: Vec<&str> = path.split('?').next().unwrap().split('/').collect();
         let fits = |template: &str| {
@@ -81,7 +105,7 @@ fn answers_are_as_described() {
     let looked_at = paths.iter().filter(|(path, what)| !["/events", "/me"].contains(&path.as_str()) && what["get"].is_object());
     // Forms are for administrators, and tried in `forms`.
     let looked_at = looked_at.filter(|(path, _)| !["/new", "/edit", "/remove"].iter().any(|end| path.ends_with(end)));
-    let described: std::collections::BTreeSet<_> = looked_at.map(|(path, _)| path.clone()).collect();
+    let described: BTreeSet<_> = looked_at.map(|(path, _)| path.clone()).collect();
     assert_eq!(used, described, "a path is described and never tried");
     let error: Value = serde_json::from_slice(&world.get("/api/v1/jobs/999").body).unwrap();
     check(&document, &document["components"]["schemas"]["Error"], &error, "error").unwrap();

@@ -100,14 +100,6 @@ impl World {
         self.raw(format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.host()).as_bytes())
     }
 
-    /// What the server has in memory, in kB.
-    pub fn memory(&self) -> u64 {
-        let pid = self.server.as_ref().unwrap().pid;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-
     /// Sends a form with nothing in it.
     pub fn post(&self, path: &str) -> Answer {
         self.raw(format!("POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", self.host()).as_bytes())

@@ -286,7 +286,7 @@ mod tests {
     fn whoever_cancels_waits_for_no_owner() {
         let line = look_in_vain(|_, _, events| {
             let events = events.clone();
-            std::thread::spawn(move || events.send(Event::Control(wire::worker::ToWorker::Cancel { by: "anna".into() })));
+            std::thread::spawn(move || events.send(Event::Control(wire::worker::ToWorker::Cancel { by: "anna".into() })).unwrap());
         });
         assert!(line.contains("cancelled by anna"), "{line}");
     }

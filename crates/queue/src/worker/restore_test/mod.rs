@@ -49,10 +49,9 @@ pub fn run(worker: &mut Worker, layout: &Layout, task: &Task, errand: &Testing, 
     }
 }
 
-/// For the record. What a person has ended says nothing about restores.
+/// For the record, if it says anything about the archive.
 fn failed(failure: &Failure) -> Option<Box<Tested>> {
-    let is_cancelled = matches!(failure.cause, Cause::Cancelled { .. } | Cause::BorgcubedRestart);
-    (!is_cancelled).then(|| Box::new(Tested { ending: Ending::Failed, what: failure.line(), files: vec![] }))
+    failure.cause.is_about_archive().then(|| Box::new(Tested { ending: Ending::Failed, what: failure.line(), files: vec![] }))
 }
 
 fn test(worker: &mut Worker, layout: &Layout, task: &Task, errand: &Testing, events: &Sender<Event>) -> Result<Finished, Stop> {
@@ -76,7 +75,7 @@ fn test(worker: &mut Worker, layout: &Layout, task: &Task, errand: &Testing, eve
     summary.complaints.iter().for_each(|what| worker.report.warn(format!("the archive: {what}"), Timestamp::now()));
     let noted = |file: &Told| Some(format!("{}: {}", shown(file), escape(file.note.as_ref()?)));
     files.iter().filter_map(noted).take(model::Job::MAX_WARNINGS).for_each(|note| worker.note(&note));
-    let missing = unmatched(test, &summary, &files)?;
+    let missing = unmatched(test, &summary)?;
     let whole: Vec<Told> = files.iter().filter(|file| file.damage.is_none()).cloned().collect();
     let mut live = if test.live && !whole.is_empty() {
         worker.note(&format!("the client is asked about {} files", whole.len()));
@@ -125,16 +124,13 @@ fn inside(path: &str) -> &str {
     path.trim_start_matches('/').trim_end_matches('/')
 }
 
-/// Expected files that are not in the archive. A path that is not is a mistake of whoever asked.
-fn unmatched(test: &RestoreTest, summary: &Summary, files: &[Told]) -> Result<Vec<String>, Failure> {
+/// Expected files that are not in the archive, or not as files. A path that is not there at all is a mistake of whoever asked.
+fn unmatched(test: &RestoreTest, summary: &Summary) -> Result<Vec<String>, Failure> {
     let is_unmatched = |pattern: String| summary.unmatched.contains(&pattern);
     if let Some(path) = test.paths.iter().find(|path| is_unmatched(format!("pp:{}", inside(path)))) {
         return Err(Failure::new(Cause::PathNotInArchive, format!("{} is not in the archive", escape(path))));
     }
-    // What a path has taken, no other pattern takes.
-    let is_there = |path: &str| files.iter().any(|file| file.path().is_some_and(|there| there == inside(path).as_bytes()));
-    let is_missing = |path: &str| is_unmatched(format!("pf:{}", inside(path))) && !is_there(path);
-    let expected = test.expect.iter().filter(|expected| is_missing(&expected.path));
+    let expected = test.expect.iter().filter(|expected| is_unmatched(format!("pf:{}", inside(&expected.path))));
     Ok(expected.map(|expected| escape(&expected.path)).collect())
 }
 
