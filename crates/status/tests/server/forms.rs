@@ -399,7 +399,7 @@ fn a_record_with_the_name_of_a_form_is_found_all_the_same() {
 
 #[test]
 fn what_others_write_is_text_in_forms() {
-    let world = World::filled(|store| people(store));
+    let world = World::filled(people);
     for evil in CORPUS {
         world
             .store
