@@ -359,6 +359,12 @@ fn texts() {
         call("Nonsense", json!(null), false),
         json!({"method": "org.varlink.service.GetInterfaceDescription", "parameters": {"interface": "org.borgcube.Control"}}),
         json!({"method": "org.varlink.service.GetInfo", "oneway": true}),
+        call(
+            "OnBehalf",
+            json!({"credential": {"kind": "token", "token": "ab".repeat(32)}, "call": call("CancelJob", json!({"job": 3}), false)}),
+            false,
+        ),
+        call("AddWebUser", json!({"name": "a@example.net", "role": "operator", "sign_in": "proxy", "expires": 5, "comment": "x"}), false),
     ];
     let mut all = Vec::new();
     for (number, call) in calls.iter().enumerate() {
