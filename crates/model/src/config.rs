@@ -135,8 +135,8 @@ impl BackupConfig {
         }
         for option in &self.extra_options {
             let name = option.split('=').next().unwrap_or(option);
-            // Borg's argument parser takes unique prefixes for the whole name.
-            let hit = FORBIDDEN.iter().find(|f| **f == name || (name.len() > 4 && f.starts_with("--") && f.starts_with(name)));
+            // Borg's argument parser takes unique prefixes for the whole name: `--rs=COMMAND` is `--rsh`.
+            let hit = FORBIDDEN.iter().find(|f| **f == name || (name.len() > 2 && f.starts_with("--") && f.starts_with(name)));
             if let Some(hit) = hit {
                 return Err(format!("extra option {option:?} is not possible: BorgCube decides {hit} itself"));
             }
@@ -248,6 +248,8 @@ pub(crate) mod tests {
             "-n",
             "plain",
             "--remote-path=x",
+            "--rs=sh -c x",
+            "--um=0",
         ] {
             let mut c = config();
             c.extra_options = vec![bad.into()];

@@ -16,6 +16,9 @@ use std::str::FromStr;
 #[serde(try_from = "String", into = "String")]
 pub struct UserName(String);
 
+/// Archives that go by order of somebody on the web can be brought back for at least so many hours.
+pub const LEAST_GRACE_HOURS: u32 = 24;
+
 /// Longest name in bytes.
 const MAX_NAME: usize = 120;
 

@@ -1,9 +1,10 @@
 //! The OpenAPI document, made of the very types that the answers are made of.
 
 use crate::acts::{ACTS, Act, Kind, Outcome};
+use crate::forms::{self, Control, Description, FormPage, Question};
 use crate::view::{
-    About, ArchivePage, ArchivesPage, ClientPage, ClientsPage, Dashboard, FilesPage, JobPage, JobsPage, LogPage, PoliciesPage, PolicyPage,
-    RepositoriesPage, RepositoryPage, SchedulesPage,
+    About, ArchivePage, ArchivesPage, CheckConfigsPage, ClientPage, ClientsPage, Dashboard, FilesPage, JobPage, JobsPage, LogPage,
+    PoliciesPage, PolicyPage, RepositoriesPage, RepositoryPage, SchedulesPage,
 };
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
@@ -49,6 +50,7 @@ pub fn document() -> String {
     add::<PoliciesPage>(&mut paths, g, "/policies", "Retention policies", &[]);
     let after = ("after", "string", "The config behind which to go on; `window.next` of an answer has it");
     add::<PolicyPage>(&mut paths, g, "/policies/{name}", "One retention policy, and what it would do now", &[after]);
+    add::<CheckConfigsPage>(&mut paths, g, "/check-configs", "Check configs", &[]);
     add::<LogPage>(&mut paths, g, "/log", "The transaction log, the newest first", &[BEFORE, LIMIT]);
     add::<About>(&mut paths, g, "/about", "Versions and health", &[]);
     paths.insert(
@@ -79,6 +81,12 @@ pub fn document() -> String {
     let outcome = generator.subschema_for::<Outcome>();
     for act in ACTS {
         paths.insert(format!("/do/{}", act.name), describe(act, &outcome));
+    }
+    let (form, question) = (generator.subschema_for::<FormPage>(), generator.subschema_for::<Question>());
+    for description in forms::descriptions() {
+        let page = if description.fields.is_empty() { &question } else { &form };
+        paths.insert(description.path.clone(), form_page(&description, page));
+        paths.insert(format!("/do/{}", description.act), form_act(&description, &outcome));
     }
     outside(&mut paths);
     let mut schemas = generator.take_definitions(true);
@@ -148,6 +156,58 @@ fn describe(act: &Act, outcome: &schemars::Schema) -> Value {
             "400": error_schema("The fields make no sense"), "401": error_schema("Nobody has signed in"),
             "403": error_schema("The role does not allow it, or nobody may do it here"), "404": error_schema("There is no such thing"),
             "409": error_schema("Something stands in the way"), "429": error_schema("Too often"), "503": error_schema("borgcubed does not answer")
+        }
+    } })
+}
+
+/// A form as it is shown first: what may be sent, and what is in it.
+fn form_page(description: &Description, page: &schemars::Schema) -> Value {
+    let in_path = description.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
+    let parameters: Vec<Value> =
+        in_path.map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } })).collect();
+    json!({ "get": {
+        "summary": format!("{}: the form", description.about),
+        "security": [{ "token": [] }, { "session": [] }],
+        "parameters": parameters,
+        "responses": {
+            "200": { "description": "Its fields, and what is in them", "content": { "application/json": { "schema": page } } },
+            "401": error_schema("Nobody has signed in"), "403": error_schema("The role does not allow it"), "404": error_schema("There is no such record")
+        }
+    } })
+}
+
+/// What a form is sent to.
+fn form_act(description: &Description, outcome: &schemars::Schema) -> Value {
+    let text = |about: &str| json!({ "type": "string", "description": about });
+    let mut properties = Map::new();
+    for field in &description.fields {
+        let kind = match field.control {
+            Control::Number => json!(["integer", "string"]),
+            Control::Switch => json!(["boolean", "string"]),
+            Control::Lines => json!(["array", "string"]),
+            Control::Line(_) | Control::Choice(_) | Control::Fixed => json!("string"),
+        };
+        let about = [field.label.as_str(), field.hint.as_str()].join(". ");
+        properties.insert(field.name.clone(), json!({ "type": kind, "items": { "type": "string" }, "description": about }));
+    }
+    if !description.act.starts_with("add-") {
+        properties.insert("record".into(), text("The record's name"));
+        properties.insert("version".into(), text("As the form has it: refused if somebody changed the record since then"));
+    }
+    properties.insert("csrf".into(), text("As /me says; not with a bearer token"));
+    json!({ "post": {
+        "summary": format!("{} (administrator)", description.about),
+        "security": [{ "token": [] }, { "session": [] }],
+        "requestBody": { "required": true, "content": { "application/json": { "schema": { "type": "object", "properties": properties } } } },
+        "responses": {
+            "200": { "description": "Done", "content": { "application/json": { "schema": {
+                "type": "object", "required": ["outcome", "reply"],
+                "properties": { "outcome": outcome, "reply": { "type": "object", "description": "The answer of borgcubed" } }
+            } } } },
+            "401": error_schema("Nobody has signed in"), "403": error_schema("The role does not allow it, or nobody may do it here"),
+            "404": error_schema("There is no such record"), "409": error_schema("Something stands in the way"),
+            "422": error_schema("Something is wrong with the fields; the form with it is in the answer, too"),
+            "503": error_schema("borgcubed does not answer")
         }
     } })
 }

@@ -20,6 +20,7 @@ pub mod browse;
 pub mod cli;
 pub mod control;
 pub mod figures;
+pub mod forms;
 pub mod guard;
 pub mod hub;
 pub mod metrics;

@@ -54,10 +54,15 @@ pub fn answer(status: StatusCode, kind: &'static str, body: Body) -> Answer {
 
 /// A struct of the read model, in either form.
 pub fn view<T: Template + Serialize>(form: Form, view: &T) -> Result<Answer, Unanswered> {
+    page(form, StatusCode::OK, view)
+}
+
+/// The same with another status.
+pub fn page<T: Template + Serialize>(form: Form, status: StatusCode, view: &T) -> Result<Answer, Unanswered> {
     let failed = |e: &dyn std::fmt::Display| Unanswered::Internal(format!("the page cannot be made: {e}"));
     match form {
-        Form::Html => Ok(whole(StatusCode::OK, HTML, view.render().map_err(|e| failed(&e))?)),
-        Form::Json => Ok(whole(StatusCode::OK, JSON, serde_json::to_vec(view).map_err(|e| failed(&e))?)),
+        Form::Html => Ok(whole(status, HTML, view.render().map_err(|e| failed(&e))?)),
+        Form::Json => Ok(whole(status, JSON, serde_json::to_vec(view).map_err(|e| failed(&e))?)),
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::access::{self, Access, Peer, Shown, Viewer};
 use crate::acts::{self, Fields, Outcome};
 use crate::control::{self, Told, Trouble, about_job};
+use crate::forms::{self, Known, Prepared, Target, Typed};
 use crate::guard::{self, Hosts, Refused};
 use crate::hub::{Hub, resync};
 use crate::query::{Query, Unanswered, named};
@@ -10,8 +11,8 @@ use crate::render::{self, Answer, Form, HTML, JSON};
 use crate::serve::{Connection, Limits};
 use crate::source::Source;
 use crate::view::{
-    About, ArchivePage, ArchivesPage, ClientPage, ClientsPage, Context, Dashboard, Health, JobPage, JobsPage, LogPage, PoliciesPage,
-    PolicyPage, RepositoriesPage, RepositoryPage, SchedulesPage, Visit,
+    About, ArchivePage, ArchivesPage, CheckConfigsPage, ClientPage, ClientsPage, Context, Dashboard, Health, JobPage, JobsPage, LogPage,
+    PoliciesPage, PolicyPage, RepositoriesPage, RepositoryPage, SchedulesPage, Visit,
 };
 use crate::{api, browse, metrics, socket};
 use askama::Template;
@@ -23,7 +24,7 @@ use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode};
 use model::Timestamp;
-use model::web_user::Credential;
+use model::web_user::{Credential, Role};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -57,6 +58,8 @@ pub struct App {
     pub control: PathBuf,
     /// Names we answer to.
     pub hosts: Hosts,
+    /// Whether it is an installed server.
+    pub installed: bool,
     /// Who may look, and who is who.
     pub access: Access,
     /// What came of acts.
@@ -206,6 +209,14 @@ impl App {
             (Form::Html, rest) => rest.to_vec(),
             (Form::Json, _) => return Err(nothing_there()),
         };
+        if let Some(target) = Target::of_path(&segments)
+            && !(target.may_be_a_name() && self.is_shown(&target, &asked.query).await?)
+        {
+            return match viewer {
+                Some(viewer) => self.first_form(asked.form, target, viewer).await,
+                None => self.nobody(asked),
+            };
+        }
         let told = match segments.as_slice() {
             ["jobs", number] => {
                 let number = number.parse().map_err(|_| nothing_there())?;
@@ -274,7 +285,6 @@ impl App {
         credential: Credential,
         body: Incoming,
     ) -> Result<Answer, Unanswered> {
-        let act = acts::named(name).ok_or_else(|| Unanswered::NotFound("there is no such act".into()))?;
         let headers = &asked.head.headers;
         access::check_origin(&self.hosts, headers)?;
         let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -288,18 +298,98 @@ impl App {
         if shown.may_be_forged() {
             access::check_csrf(&viewer, fields.text(CSRF))?;
         }
+        let typed = match asked.form {
+            Form::Json => Typed::of_json(&body)?,
+            Form::Html => Typed::of_form(&body),
+        };
+        if let Some(target) = Target::of_act(name, &typed) {
+            return self.form(asked.form, target, typed, viewer, credential).await;
+        }
+        let act = acts::named(name).ok_or_else(|| Unanswered::NotFound("there is no such act".into()))?;
         let back = fields.text("back").and_then(access::local).unwrap_or("/").to_owned();
         let app = Arc::clone(&self);
         let call = app.blocking(move |app| app.source.read(|read, _, _| (act.plan)(&fields, read))).await?;
         let reply = control::on_behalf(&self.control, &self.questions, credential, call).await?;
-        let outcome = Outcome::of(act, &reply);
         log::info!("{}: {name}", viewer.name);
-        match asked.form {
+        self.conclude(asked.form, &viewer, &back, Outcome::of(act, &reply), reply)
+    }
+
+    /// Whether an address that may be a form's is that of a record, which is called so.
+    async fn is_shown(self: &Arc<App>, target: &Target, query: &Query) -> Result<bool, Unanswered> {
+        if query.text("form").is_some() {
+            return Ok(false);
+        }
+        let (app, kind) = (Arc::clone(self), target.kind);
+        app.blocking(move |app| app.source.read(|read, _, _| Ok(forms::is_there(read, kind, "new")?))).await
+    }
+
+    /// A form as it is shown first.
+    async fn first_form(self: Arc<App>, form: Form, target: Target, viewer: Viewer) -> Result<Answer, Unanswered> {
+        let prepared = self.with_form(viewer, target, forms::first).await?;
+        show(form, &prepared)
+    }
+
+    /// What somebody has filled in: it is done, or shown once more with everything that was typed.
+    async fn form(
+        self: Arc<App>,
+        form: Form,
+        target: Target,
+        typed: Typed,
+        viewer: Viewer,
+        credential: Credential,
+    ) -> Result<Answer, Unanswered> {
+        let (act, sent, is_page) = (target.act(), typed.clone(), form == Form::Html);
+        let prepare = move |c: &Context<'_>, target: &Target, known: &Known| forms::prepare(c, target, &sent, known, is_page);
+        let prepared = Arc::clone(&self).with_form(viewer.clone(), target.clone(), prepare).await?;
+        let Prepared::Call { call, page, done } = prepared else { return show(form, &prepared) };
+        let reply = match control::on_behalf(&self.control, &self.questions, credential, *call).await {
+            Ok(reply) => reply,
+            Err(trouble) if form == Form::Json => return Err(trouble.into()),
+            Err(trouble) => {
+                let refused = move |c: &Context<'_>, target: &Target, known: &Known| forms::refused(c, target, &typed, known, &trouble);
+                return show(form, &self.with_form(viewer, target, refused).await?);
+            }
+        };
+        log::info!("{}: {act}", viewer.name);
+        let warnings = reply.get("warnings").and_then(|warnings| warnings.as_array()).map(Vec::as_slice).unwrap_or_default();
+        let warnings = warnings.iter().filter_map(|warning| warning.as_str().map(str::to_owned)).collect();
+        self.conclude(form, &viewer, &page, Outcome { act, said: done, jobs: vec![], warnings }, reply)
+    }
+
+    /// Off this thread, with one snapshot of the database. Forms are for administrators.
+    async fn with_form(
+        self: Arc<App>,
+        viewer: Viewer,
+        target: Target,
+        f: impl FnOnce(&Context<'_>, &Target, &Known) -> Result<Prepared, Unanswered> + Send + 'static,
+    ) -> Result<Prepared, Unanswered> {
+        if viewer.role < Role::Administrator {
+            return Err(Unanswered::Forbidden(format!(
+                "{} is a {}; this takes the role {}",
+                viewer.name,
+                viewer.role,
+                Role::Administrator
+            )));
+        }
+        let visit = Visit { viewer: Some(viewer), here: target.path(), outcome: None };
+        self.blocking(move |app| {
+            let live = app.hub.live();
+            app.source.read(|read, figures, now| {
+                let known = Known::of(read, app.installed, now)?;
+                f(&Context { read, figures, live: &live, now, visit: &visit }, &target, &known)
+            })
+        })
+        .await
+    }
+
+    /// What was done, for a program or for the page that is shown next.
+    fn conclude(&self, form: Form, viewer: &Viewer, page: &str, outcome: Outcome, reply: serde_json::Value) -> Result<Answer, Unanswered> {
+        match form {
             Form::Json => Ok(render::whole(StatusCode::OK, JSON, serde_json::json!({ "outcome": outcome, "reply": reply }).to_string())),
             Form::Html => {
                 let word = self.outcomes.keep(&viewer.name, outcome)?;
-                let join = if back.contains('?') { '&' } else { '?' };
-                render::see(&format!("{back}{join}{DID}={word}"))
+                let join = if page.contains('?') { '&' } else { '?' };
+                render::see(&format!("{page}{join}{DID}={word}"))
             }
         }
     }
@@ -324,6 +414,7 @@ impl App {
                 ["schedules"] => render::view(form, &SchedulesPage::new(c, query)?),
                 ["policies"] => render::view(form, &PoliciesPage::new(c)?),
                 ["policies", name] => render::view(form, &PolicyPage::new(c, &named("policy", name)?, query)?),
+                ["check-configs"] => render::view(form, &CheckConfigsPage::new(c)?),
                 ["log"] => render::view(form, &LogPage::new(c, query)?),
                 ["about"] => {
                     let stat = stat.as_ref().ok_or_else(nothing_there)?;
@@ -471,6 +562,22 @@ impl App {
         answer.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
         answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         Ok(answer)
+    }
+}
+
+/// A form or a question; programs are told what is wrong as everywhere, and besides get the form with it.
+fn show(form: Form, prepared: &Prepared) -> Result<Answer, Unanswered> {
+    let status = if prepared.is_refusal() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    if form == Form::Json
+        && let Some(sentence) = prepared.refusal()
+    {
+        let error = serde_json::json!({ "status": status.as_u16(), "message": sentence });
+        return Ok(render::whole(status, JSON, serde_json::json!({ "error": error, "form": prepared.json() }).to_string()));
+    }
+    match prepared {
+        Prepared::Form(page) => render::page(form, status, page.as_ref()),
+        Prepared::Question(question) => render::page(form, status, question.as_ref()),
+        Prepared::Call { .. } => Err(Unanswered::Internal("there is nothing to show".into())),
     }
 }
 

@@ -55,6 +55,7 @@ pub async fn serve(layout: &Layout, listeners: Vec<Listener>, hosts: Hosts, acce
         hub: Arc::clone(&hub),
         control: layout.control_socket(),
         hosts,
+        installed: layout.is_installed(),
         access,
         outcomes: Outcomes::default(),
         limits,

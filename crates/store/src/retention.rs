@@ -88,7 +88,10 @@ impl Read<'_> {
     /// Groups behind the config `after`, whole configs, until `at_least` archives are among them or there are no more.
     pub fn retention(&self, filter: &RetentionFilter, after: Option<&ConfigName>, at_least: usize, now: Timestamp) -> Result<Vec<Group>> {
         let mut stored = self.policies().list()?;
+        let mut forgets = None;
         if let Some(instead) = &filter.instead {
+            let is_otherwise = stored.iter().any(|policy| policy.name == instead.name && policy.decides_otherwise(instead));
+            forgets = is_otherwise.then_some(&instead.name);
             stored.retain(|policy| policy.name != instead.name);
             stored.push(instead.clone());
         }
@@ -100,7 +103,7 @@ impl Read<'_> {
         while count < at_least {
             let Some(config) = self.archives().config_behind(last.as_ref())? else { break };
             if filter.configs.as_ref().is_none_or(|matcher| matcher.matches(&config.client, &config.label)) {
-                let decided = self.config_groups(filter, &policies, &config, &jumps, now)?;
+                let decided = self.config_groups(filter, &policies, forgets, &config, &jumps, now)?;
                 count += decided.iter().map(|group| group.archives.len().max(1)).sum::<usize>();
                 groups.extend(decided);
             }
@@ -127,6 +130,7 @@ impl Read<'_> {
         &self,
         filter: &RetentionFilter,
         policies: &Policies<'_>,
+        forgets: Option<&PolicyName>,
         config: &ConfigName,
         jumps: &[Jump],
         now: Timestamp,
@@ -148,7 +152,7 @@ impl Read<'_> {
         }
         let groups = by_repository.into_iter().map(|(repository, archives)| {
             let (archives, decision) = match &deciding {
-                Ok(Some(policy)) => decide(archives, policy, config, jumps, now),
+                Ok(Some(policy)) => decide(archives, policy, forgets, config, jumps, now),
                 Ok(None) => (archives, Decision::NoPolicy),
                 Err(ambiguous) => (archives, Decision::Ambiguous(ambiguous.clone())),
             };
@@ -158,8 +162,20 @@ impl Read<'_> {
     }
 }
 
-fn decide(archives: Vec<Archive>, policy: &Policy, config: &ConfigName, jumps: &[Jump], now: Timestamp) -> (Vec<Archive>, Decision) {
-    let candidates: Vec<Candidate<'_>> = archives.iter().map(Candidate::from).collect();
+/// `forgets`: what this policy decided before does not count.
+fn decide(
+    archives: Vec<Archive>,
+    policy: &Policy,
+    forgets: Option<&PolicyName>,
+    config: &ConfigName,
+    jumps: &[Jump],
+    now: Timestamp,
+) -> (Vec<Archive>, Decision) {
+    let is_forgotten = |archive: &Archive| {
+        forgets.is_some() && archive.pending_deletion.as_ref().is_some_and(|pending| pending.policy.as_ref() == forgets)
+    };
+    let candidate = |archive| Candidate { going: Candidate::from(archive).going && !is_forgotten(archive), ..Candidate::from(archive) };
+    let candidates: Vec<Candidate<'_>> = archives.iter().map(candidate).collect();
     let situation = Situation { now, jumps, confirmed: policy.confirmed_for(config) };
     let name = policy.name.clone();
     match plan(&candidates, policy, &situation) {

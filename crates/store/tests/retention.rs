@@ -5,7 +5,7 @@ mod common;
 
 use common::{T0, archive, config_name, job, policy, repository_name, store};
 use model::archive::Hold;
-use model::retention::{Confirmation, Count, Period, Scope};
+use model::retention::{Confirmation, Count, Fate, Period, Scope};
 use model::schedule::Matcher;
 use model::{Archive, Policy, Timestamp};
 use store::retention::{Decision, Group, RetentionFilter};
@@ -123,6 +123,28 @@ fn pages_lose_nothing() {
         paged.extend(page);
     }
     assert_eq!(paged, groups(&store, &RetentionFilter::default()));
+}
+
+/// A preview of other rules says what is so when they are stored: what the policy has decided before is forgotten then.
+#[test]
+fn a_preview_of_other_rules_forgets_what_the_old_ones_decided() {
+    let (_dir, store) = store();
+    archives(&store, "main", "web1/etc", 1, 5);
+    add(&store, &two_days("all"));
+    store.write_at(now(), "prune", "root", |w| w.prune(&RetentionFilter::default(), now(), "root").map(drop)).unwrap();
+    let with = |policy: Policy| {
+        let filter = RetentionFilter { instead: Some(policy), ..Default::default() };
+        let Decision::Planned { fates, .. } = groups(&store, &filter).remove(0).decision else { panic!("stopped") };
+        fates.iter().map(|fate| matches!(fate, Fate::Going {} | Fate::Goes { .. })).collect::<Vec<_>>()
+    };
+    assert_eq!(with(two_days("all")), [false, false, true, true, true], "the same rules");
+    let four = Policy { keep: [(Period::Daily, Count::Number(4))].into(), ..two_days("all") };
+    assert_eq!(with(four.clone()), [false, false, false, false, true]);
+    // What a person chose stays chosen.
+    store
+        .write_at(now(), "delete", "ada", |w| w.mark_for_deletion(&[key("main", 3)], now().plus_seconds(9), now(), "ada").map(drop))
+        .unwrap();
+    assert_eq!(with(four), [false, false, true, false, false], "one fewer is there to be counted");
 }
 
 #[test]

@@ -80,6 +80,14 @@ impl Policy {
         self.within.is_some() || self.keep.values().any(|count| *count != Count::Number(0))
     }
 
+    /// Whether archives may meet another fate by the other policy. What one has decided is forgotten then, and decided again.
+    #[must_use]
+    pub fn decides_otherwise(&self, other: &Policy) -> bool {
+        let decisive =
+            |policy: &Policy| (policy.within, policy.keep.clone(), policy.minimum, policy.zone, policy.applies.clone(), policy.grace_hours);
+        decisive(self) != decisive(other)
+    }
+
     /// Says what is wrong with a policy before it is stored.
     pub fn check(&self) -> Result<(), String> {
         if self.description.len() > 1000 || self.description.chars().any(char::is_control) {

@@ -254,7 +254,7 @@ fn put(w: &mut Write<'_>, record: &Record, old: Option<&Record>, now: Timestamp,
         (Record::Policy(policy), old) => {
             w.policies().put(policy)?;
             if let Some(Record::Policy(old)) = old
-                && policies::decides_otherwise(old, policy)
+                && old.decides_otherwise(policy)
             {
                 let forgotten = w.forget_decisions(&policy.name)?;
                 if forgotten > 0 {

@@ -6,14 +6,11 @@
 use super::Daemon;
 use super::errors::{from_store, refuse};
 use super::rates::{BURST, Rate};
-use model::web_user::{Credential, Role, SignInWay, identify};
+use model::web_user::{Credential, LEAST_GRACE_HOURS, Role, SignInWay, identify};
 use model::{BackupConfig, Client, Connection, Policy, Schedule, Timestamp, WebUser, Work};
 use std::time::Instant;
 use store::{Read, Result};
 use wire::control::{Call, ControlError, ErrorKind};
-
-/// Archives that go by order of somebody on the web can be brought back for at least so many hours.
-pub const LEAST_GRACE_HOURS: u32 = 24;
 
 /// What a call takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

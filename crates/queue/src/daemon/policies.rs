@@ -66,11 +66,6 @@ pub(super) fn conflicts(r: &Read<'_>) -> Result<Vec<String>> {
     Ok(warnings)
 }
 
-/// Whether archives may meet another fate.
-pub(super) fn decides_otherwise(a: &Policy, b: &Policy) -> bool {
-    (&a.within, &a.keep, a.minimum, a.zone, &a.applies, a.grace_hours) != (&b.within, &b.keep, b.minimum, b.zone, &b.applies, b.grace_hours)
-}
-
 impl Daemon {
     pub(super) fn list_policies(&self) -> Answered<Policies> {
         self.store.read(|r| Ok(Policies { policies: r.policies().list()? })).map_err(from_store)
@@ -112,7 +107,7 @@ impl Daemon {
             }
             check_references(&w.view(), &policy)?;
             w.policies().put(&policy)?;
-            let forgotten = if decides_otherwise(&stored, &policy) { w.forget_decisions(&policy.name)? } else { 0 };
+            let forgotten = if stored.decides_otherwise(&policy) { w.forget_decisions(&policy.name)? } else { 0 };
             Ok((forgotten, conflicts(&w.view())?))
         });
         let ((forgotten, conflicts), _) = written.map_err(from_store)?;

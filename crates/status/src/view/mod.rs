@@ -4,7 +4,9 @@
 
 mod about;
 mod archives;
+mod changes;
 mod chart;
+mod check_configs;
 mod clients;
 mod dashboard;
 mod files;
@@ -16,7 +18,9 @@ mod schedules;
 
 pub use about::{About, Health};
 pub use archives::{ArchivePage, ArchiveRow, ArchivesPage};
+pub use changes::{ChangedGroup, ChangedRow};
 pub use chart::{Bar, Chart};
+pub use check_configs::{CheckConfigRow, CheckConfigsPage};
 pub use clients::{ClientPage, ClientRow, ClientsPage, ConfigRow};
 pub use dashboard::{Dashboard, Totals, Upcoming};
 pub use files::{Crumb, FileRow, FilesPage};
@@ -33,6 +37,7 @@ use crate::guard;
 use crate::hub::Live;
 use model::Timestamp;
 use model::progress::Statistics;
+use model::web_user::Role;
 use schemars::JsonSchema;
 use serde::Serialize;
 use store::Read;
@@ -102,6 +107,12 @@ impl Frame {
     pub fn may(&self, act: &str) -> bool {
         let act = acts::named(act);
         self.visit.viewer.as_ref().is_some_and(|viewer| act.is_some_and(|act| viewer.role >= act.role))
+    }
+
+    /// Whether the viewer gets to see the ways to forms.
+    #[must_use]
+    pub fn administers(&self) -> bool {
+        self.visit.viewer.as_ref().is_some_and(|viewer| viewer.role >= Role::Administrator)
     }
 
     /// Where somebody signs in who then comes back.

@@ -139,7 +139,7 @@ impl PolicyPage {
     }
 }
 
-fn group_of(group: Group) -> PreviewGroup {
+pub(super) fn group_of(group: Group) -> PreviewGroup {
     let stopped = group.stopped();
     let fates = match group.decision {
         Decision::Planned { fates, .. } => fates,

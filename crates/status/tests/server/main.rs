@@ -5,6 +5,7 @@ mod access;
 mod archives;
 mod events;
 mod figures;
+mod forms;
 mod hostile;
 mod limits;
 #[path = "../../../archive/tests/all/owner.rs"]

@@ -23,6 +23,7 @@ pub const PAGES: &[&str] = &[
     "/schedules?month=2027-02",
     "/policies",
     "/policies/standard",
+    "/check-configs",
     "/log",
     "/about",
 ];

@@ -1,6 +1,6 @@
 //! Records to fill a database with.
 
-use model::check::{CheckPlan, Coverage, Damage, DamagedArchive, DamagedFiles, Health, Piece};
+use model::check::{CheckConfig, CheckPlan, Coverage, Damage, DamagedArchive, DamagedFiles, Health, Piece, Repositories};
 use model::client::BinaryUse;
 use model::progress::{SessionCounters, Statistics};
 use model::retention::{Count, Period, Scope};
@@ -145,6 +145,16 @@ pub fn policy(name: &str) -> Policy {
     }
 }
 
+pub fn check_config(name: &str) -> CheckConfig {
+    CheckConfig {
+        name: name.parse().unwrap(),
+        description: String::new(),
+        repositories: Repositories::Matching(".*".into()),
+        plan: CheckPlan::everything(true),
+        created: now(),
+    }
+}
+
 /// Some of everything: web1 is well, db1 has no good backup for three days and fails, new1 is new.
 pub fn some(store: &Store) {
     store
@@ -157,6 +167,7 @@ pub fn some(store: &Store) {
                 w.configs().insert(&config(name))?;
             }
             w.schedules().insert(&schedule("nightly"))?;
+            w.check_configs().insert(&check_config("weekly"))?;
             w.policies().insert(&policy("standard"))
         })
         .unwrap();
