@@ -22,7 +22,7 @@ const OURS: &[(&str, &[&str])] = &[
     ("testkit", &["unix"]),
     // Not shipped: it reaches into programs to test what parses.
     ("fuzz-targets", &["borg", "model", "proxy", "queue", "repositoryd", "wire"]),
-    ("tests", &["testkit"]),
+    ("tests", &["model", "store", "testkit"]),
 ];
 
 /// Foreign crates that one crate of ours keeps to itself, and who may use them in tests.
