@@ -276,8 +276,8 @@ fn a_dump_that_fails_ends_borg_before_its_end() {
                     "{} {err}",
                     shown(&out)
                 );
-                // Borg was interrupted.
-                assert!(out.contains(&"borgcube exit 130".into()), "{command}: {}", shown(&out));
+                // Borg was told to end.
+                assert!(out.contains(&"borgcube exit 143".into()), "{command}: {}", shown(&out));
                 assert!(out.contains(&"borgcube said after 0 after failed".into()), "{}", shown(&out));
                 assert!(!read(home, "got").contains('z'));
             }
@@ -297,7 +297,7 @@ fn a_dump_that_hangs_is_not_read_or_is_held_open_ends_well() {
         let hangs = Dump { seconds: 1, ..dump("a", "echo a; sleep 100") };
         let (out, err) = run(home, READS, false, &[], &[hangs]);
         assert!(
-            out.iter().any(|l| l.starts_with("ended dump 0 too-late")) && out.contains(&"borgcube exit 130".into()),
+            out.iter().any(|l| l.starts_with("ended dump 0 too-late")) && out.contains(&"borgcube exit 143".into()),
             "{} {err}",
             shown(&out)
         );
@@ -305,7 +305,7 @@ fn a_dump_that_hangs_is_not_read_or_is_held_open_ends_well() {
         let (out, err) = run(home, READS, false, &[], &[held]);
         kill(home);
         assert!(
-            out.iter().any(|l| l.starts_with("ended dump 0 held-open")) && out.contains(&"borgcube exit 130".into()),
+            out.iter().any(|l| l.starts_with("ended dump 0 held-open")) && out.contains(&"borgcube exit 143".into()),
             "{} {err}",
             shown(&out)
         );
@@ -363,7 +363,7 @@ fn a_dump_whose_feeder_was_killed_is_none() {
         let home = home.path();
         let (out, err) = run(home, READS, false, &[], &[dump("a", &format!("echo half; {KILL_BESIDE}; exit 0"))]);
         assert!(out.iter().any(|l| l.starts_with("ended dump 0 unread")), "{} {err}", shown(&out));
-        assert!(out.contains(&"borgcube exit 130".into()), "{} {err}", shown(&out));
+        assert!(out.contains(&"borgcube exit 143".into()), "{} {err}", shown(&out));
         let spooled = Dump { spool: true, ..dump("a", &format!("echo half; {KILL_BESIDE}; exit 0")) };
         let (out, err) = run(home, ": >$HOME/borg-ran", false, &[], &[spooled]);
         assert!(out.iter().any(|l| l.starts_with("borgcube failed client-cache what copies dump a was killed")), "{} {err}", shown(&out));
