@@ -74,7 +74,8 @@ pub fn wait_for_state(system: &TestSystem, number: u64, state: &str) {
 /// Waits for the next second of the clock: two archives of one second are one to a policy, and many programs tell times in whole seconds.
 pub fn wait_for_another_second() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock that is set");
-    std::thread::sleep(Duration::from_secs(now.as_secs() + 1) - now);
+    // The kernel stamps files by a clock that lags behind this one by a tick.
+    std::thread::sleep(Duration::from_secs(now.as_secs() + 1) - now + Duration::from_millis(50));
 }
 
 /// Asserts that a job failed with this cause, in one sentence that the person at the terminal sees.

@@ -293,8 +293,8 @@ fn damaged_files_are_named_and_everything_else_is_restored() {
     judged(&wait_for_end(&scene.system, scene.restore(&["--into", into.to_str().unwrap()])));
 
     // What a check has found, the plan says, and no borg runs into it.
-    let (code, _) = scene.system.cli_fails(&["repository", "check", "main"]);
-    assert_eq!(code, 1);
+    let (code, _) = scene.system.cli_fails(&["repository", "check", "main", "--job", "--wait"]);
+    assert_eq!(code, 10);
     let plan = scene.system.cli_json(&["restore", &scene.archive, "--dry-run"]);
     assert!(plan["warnings"].to_string().contains("the archive is damaged: "), "{plan}");
     let record = wait_for_end(&scene.system, scene.restore(&[]));

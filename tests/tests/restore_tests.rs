@@ -174,6 +174,8 @@ fn expected_hashes_are_met_or_the_test_fails() {
     // What is a directory now is no file that could have that hash.
     fs::remove_file(scene.source.join("a")).unwrap();
     fs::create_dir(scene.source.join("a")).unwrap();
+    // An archive without files would be suspicious, and not the one that is tested.
+    fs::write(scene.source.join("b"), "b").unwrap();
     scene.system.run_ok("web1/all");
     fs::write(&list, format!("{abc}  {}\n", scene.source.join("a").display())).unwrap();
     let record = scene.tested(&["--expect", &path]);

@@ -19,6 +19,9 @@ pub struct UserName(String);
 /// Archives that go by order of somebody on the web can be brought back for at least so many hours.
 pub const LEAST_GRACE_HOURS: u32 = 24;
 
+/// How the transaction log begins the names of these users. Nobody else is called so.
+pub const ACTOR: &str = "web:";
+
 /// Longest name in bytes.
 const MAX_NAME: usize = 120;
 
@@ -201,7 +204,7 @@ impl WebUser {
     /// Who the transaction log names.
     #[must_use]
     pub fn actor(&self) -> String {
-        format!("web:{}", self.name)
+        format!("{ACTOR}{}", self.name)
     }
 
     /// Says what is wrong with a user before it is stored.

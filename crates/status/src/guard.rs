@@ -93,6 +93,8 @@ pub enum Refused {
     Host,
     /// It is too long.
     Uri,
+    /// It has empty parts, by which it could pass for another one.
+    Path,
 }
 
 /// Looks at a request's head.
@@ -103,6 +105,10 @@ pub fn check(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> 
     let host = uri.authority().map(|authority| authority.as_str()).or(host.and_then(|host| host.to_str().ok()));
     if another.is_some() || !host.is_some_and(|host| hosts.allows(host)) {
         return Err(Refused::Host);
+    }
+    let is_file = ["/archives/", "/api/v1/archives/"].iter().any(|start| uri.path().starts_with(start));
+    if uri.path().contains("//") && !is_file {
+        return Err(Refused::Path);
     }
     let is_looking = method == Method::GET || method == Method::HEAD;
     // A preview of a link must not start anything.
@@ -120,7 +126,6 @@ pub fn check(hosts: &Hosts, method: &Method, uri: &Uri, headers: &HeaderMap) -> 
             sentence: "that can only be looked at; what can be done has addresses below /do",
         });
     }
-    let is_file = ["/archives/", "/api/v1/archives/"].iter().any(|start| uri.path().starts_with(start));
     let most = if is_file { MAX_FILE } else { MAX_URI };
     if uri.path_and_query().is_some_and(|path| path.as_str().len() > most) {
         return Err(Refused::Uri);
@@ -205,6 +210,9 @@ mod tests {
         assert_eq!(check(&hosts, &Method::GET, &uri, &headers), Err(Refused::Host));
         headers.append(header::HOST, HeaderValue::from_static("localhost"));
         assert_eq!(check(&hosts, &Method::GET, &uri, &headers), Ok(()));
+        for odd in ["//do/run-config", "/api/v1//do/run-config", "//trigger/x"] {
+            assert_eq!(check(&hosts, &Method::GET, &odd.parse().unwrap(), &headers), Err(Refused::Path), "{odd}");
+        }
         assert!(matches!(check(&hosts, &Method::POST, &uri, &headers), Err(Refused::Method { allowed: "GET, HEAD", .. })));
         let trigger: Uri = "/trigger/x".parse().unwrap();
         assert_eq!(check(&hosts, &Method::POST, &trigger, &headers), Ok(()));

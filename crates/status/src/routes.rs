@@ -70,6 +70,8 @@ pub struct App {
     pub viewers: Arc<Semaphore>,
     /// Places for questions to borgcubed.
     pub questions: Semaphore,
+    /// The same for who has signed in and wants something done: those who only look do not stand before them.
+    pub deeds: Semaphore,
     /// Places for readers of the database.
     pub readers: Arc<Semaphore>,
     /// What is in archives.
@@ -309,7 +311,7 @@ impl App {
         let back = fields.text("back").and_then(access::local).unwrap_or("/").to_owned();
         let app = Arc::clone(&self);
         let call = app.blocking(move |app| app.source.read(|read, _, _| (act.plan)(&fields, read))).await?;
-        let reply = control::on_behalf(&self.control, &self.questions, credential, call).await?;
+        let reply = control::on_behalf(&self.control, &self.deeds, credential, call).await?;
         log::info!("{}: {name}", viewer.name);
         self.conclude(asked.form, &viewer, &back, Outcome::of(act, &reply), reply)
     }
@@ -342,7 +344,7 @@ impl App {
         let prepare = move |c: &Context<'_>, target: &Target, known: &Known| forms::prepare(c, target, &sent, known, is_page);
         let prepared = Arc::clone(&self).with_form(viewer.clone(), target.clone(), prepare).await?;
         let Prepared::Call { call, page, done } = prepared else { return show(form, &prepared) };
-        let reply = match control::on_behalf(&self.control, &self.questions, credential, *call).await {
+        let reply = match control::on_behalf(&self.control, &self.deeds, credential, *call).await {
             Ok(reply) => reply,
             Err(trouble) if form == Form::Json => return Err(trouble.into()),
             Err(trouble) => {
@@ -631,6 +633,7 @@ fn refuse(form: Form, refused: Refused) -> Answer {
             let sentence = "this server is not called by that name; borgcube-statusd --host NAME allows another one";
             render::error(form, StatusCode::MISDIRECTED_REQUEST, sentence)
         }
+        Refused::Path => render::error(form, StatusCode::NOT_FOUND, "there is no such page: the address has empty parts"),
         Refused::Uri => render::error(form, StatusCode::URI_TOO_LONG, "the address is too long"),
     }
 }

@@ -61,6 +61,7 @@ pub async fn serve(layout: &Layout, listeners: Vec<Listener>, hosts: Hosts, acce
         limits,
         viewers: Arc::new(Semaphore::new(limits.viewers)),
         questions: Semaphore::new(crate::control::QUESTIONS),
+        deeds: Semaphore::new(crate::control::QUESTIONS),
         readers: Arc::new(Semaphore::new(limits.readers)),
         reading: Arc::new(Reading::new(layout.clone())),
         started: model::Timestamp::now(),

@@ -6,6 +6,8 @@
 use super::Daemon;
 use super::errors::{from_store, refuse};
 use super::rates::{BURST, Rate};
+use model::client::{KeyUse, Road};
+use model::schedule::Action;
 use model::web_user::{Credential, LEAST_GRACE_HOURS, Role, SignInWay, identify};
 use model::{BackupConfig, Client, Connection, Policy, Schedule, Timestamp, WebUser, Work};
 use std::time::Instant;
@@ -132,6 +134,11 @@ fn changed_connection(previous: &Client, client: &Client) -> Change {
                 Change::Refused("the borg program of a client")
             } else if before.remote_cache_dir != after.remote_cache_dir {
                 Change::Refused("the cache directory of a client")
+            } else if before.key == KeyUse::Job && after.key == KeyUse::Permanent {
+                // Job keys come with the server's host key; otherwise the client's own configuration says whom it trusts.
+                Change::Refused("that a client comes with a permanent key")
+            } else if before.server != after.server && after.key == KeyUse::Permanent && after.road == Road::Back {
+                Change::Refused("where a client with a permanent key sends its backups")
             } else {
                 Change::Moved
             }
@@ -150,10 +157,11 @@ fn changed_commands(previous: &BackupConfig, config: &BackupConfig) -> Option<&'
     }
 }
 
-/// A policy may keep the grace period that it has.
+/// A policy whose decisions stay may keep the shorter grace period that it was given on the server; with other rules, archives would go at once.
 fn short_grace(policy: &Policy, previous: Option<&Policy>) -> Option<String> {
-    let least = previous.map_or(LEAST_GRACE_HOURS, |previous| previous.grace_hours.min(LEAST_GRACE_HOURS));
-    (policy.grace_hours < least).then(|| format!("on the web a grace period is at least {LEAST_GRACE_HOURS} hours"))
+    let decides_anew = previous.is_none_or(|previous| previous.decides_otherwise(policy));
+    (decides_anew && policy.grace_hours < LEAST_GRACE_HOURS)
+        .then(|| format!("on the web a grace period is at least {LEAST_GRACE_HOURS} hours"))
 }
 
 /// Whether `user` may have this done.
@@ -162,11 +170,30 @@ fn judge(user: &WebUser, call: &Call, r: &Read<'_>) -> Result<std::result::Resul
     match needs(call) {
         Need::Never(what) => denied(format!("{what} is not done on the web; use the command borgcube on the server")),
         Need::Role(role) if user.role < role => denied(format!("{} is a {}; this takes the role {role}", user.name, user.role)),
+        Need::Role(_) if user.role < Role::Administrator && prunes(r, call)? => {
+            denied(format!("{} is a {}; the schedule prunes, and that takes the role {}", user.name, user.role, Role::Administrator))
+        }
         Need::Role(_) => match forbidden(r, call)? {
             Some(why) => denied(why),
             None => Ok(Ok(())),
         },
     }
+}
+
+/// Whether a schedule is run or switched that lets archives go.
+fn prunes(r: &Read<'_>, call: &Call) -> Result<bool> {
+    let schedule = match call {
+        Call::RunSchedule { name } => r.schedules().get(name)?,
+        Call::UpdateSchedule { schedule, .. } => Some((**schedule).clone()),
+        _ => None,
+    };
+    Ok(schedule.is_some_and(|schedule| schedule.actions.iter().any(|action| matches!(action, Action::Prune { .. }))))
+}
+
+/// On an installed server clients come with job keys, unless somebody at the server wants it otherwise.
+fn is_unpinned(call: &Call) -> bool {
+    let Call::AddClient { client } = call else { return false };
+    matches!(&client.connection, Connection::Ssh(ssh) if ssh.key == KeyUse::Permanent && ssh.road == Road::Back)
 }
 
 impl Daemon {
@@ -191,7 +218,11 @@ impl Daemon {
                 return Err(refuse(ErrorKind::Unauthenticated, refusal.to_string()));
             }
         };
-        let judged = self.store.read(|r| judge(user, call, r)).map_err(from_store)?;
+        let mut judged = self.store.read(|r| judge(user, call, r)).map_err(from_store)?;
+        if judged.is_ok() && self.layout.is_installed() && is_unpinned(call) {
+            let why = "a client that comes with a permanent key cannot be added on the web; use the command borgcube on the server";
+            judged = Err(refuse(ErrorKind::PermissionDenied, why));
+        }
         let actor = user.actor();
         match judged {
             Ok(()) => Ok(actor),
@@ -424,6 +455,17 @@ mod tests {
             refused("UpdateConfig", json!({ "previous": config(), "config": changed }));
             refused("UpdateConfig", json!({ "previous": changed, "config": config() }));
         }
+        // Where backups go is pinned by job keys, and stays so.
+        let permanent = with(client(), "/connection/key", json!("permanent"));
+        refused("UpdateClient", json!({ "previous": client(), "client": permanent }));
+        refused(
+            "UpdateClient",
+            json!({ "previous": permanent, "client": with(permanent.clone(), "/connection/server", json!("mallory@elsewhere")) }),
+        );
+        assert!(
+            is_unpinned(&call("AddClient", json!({ "client": permanent })))
+                && !is_unpinned(&call("AddClient", json!({ "client": client() })))
+        );
         // What is there already stays, and the rest can be changed.
         let old = with(with(config(), "/hooks", hooks), "/extra_options", json!(["--noatime"]));
         let edited = with(old.clone(), "/paths", json!(["/etc", "/srv"]));
@@ -440,6 +482,24 @@ mod tests {
     }
 
     #[test]
+    fn operators_start_no_schedule_that_prunes() {
+        let (_directory, store) = store();
+        let prune = json!([{ "kind": "prune" }]);
+        let schedule: Schedule = serde_json::from_value(schedule(true, &prune)).unwrap();
+        store.write("schedule", "root", |w| w.schedules().insert(&schedule)).unwrap();
+        let disabled = Schedule { enabled: false, ..schedule.clone() };
+        let calls = [
+            call("RunSchedule", json!({ "name": "nightly" })),
+            call("UpdateSchedule", json!({ "previous": schedule, "schedule": disabled })),
+        ];
+        for call in calls {
+            let judged = |role| store.read(|r| judge(&web_user(role), &call, r)).unwrap();
+            assert!(judged(Role::Operator).unwrap_err().message.contains("the schedule prunes"));
+            assert!(judged(Role::Administrator).is_ok());
+        }
+    }
+
+    #[test]
     fn archives_do_not_go_at_once() {
         let (_directory, store) = store();
         let judged = |call: &Call| store.read(|r| judge(&web_user(Role::Administrator), call, r)).unwrap().is_ok();
@@ -448,6 +508,10 @@ mod tests {
         let update = |before: u32, after: u32| call("UpdatePolicy", json!({ "previous": policy(before), "policy": policy(after) }));
         assert!(!judged(&update(168, 0)) && !judged(&update(12, 6)));
         assert!(judged(&update(168, 24)) && judged(&update(12, 12)) && judged(&update(0, 48)));
+        // With a shorter one, its rules stay as they are.
+        let mut wider = policy(12);
+        wider["minimum"] = json!(1);
+        assert!(!judged(&call("UpdatePolicy", json!({ "previous": policy(12), "policy": wider }))));
         assert!(!judged(&call("AddPolicy", json!({ "policy": policy(1) }))));
     }
 }

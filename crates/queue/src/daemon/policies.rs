@@ -5,6 +5,7 @@ use super::errors::{from_store, refuse, refuse_in};
 use model::archive::Hold;
 use model::retention::{Confirmation, Policies as Deciding, Scope};
 use model::schedule::Matcher;
+use model::web_user;
 use model::{Archive, ConfigName, Job, Policy, PolicyName, Timestamp, Work};
 use store::retention::{Decision, Group};
 use store::{ArchiveKey, Read, Result};
@@ -228,6 +229,8 @@ impl Daemon {
                 let archive = w.view().archives().require(key)?;
                 let policy = deciding.deciding(&archive.client, &archive.label).ok().flatten();
                 let hours = grace_hours.or(policy.map(|policy| policy.grace_hours)).unwrap_or(Policy::GRACE_HOURS);
+                // Whatever a policy says that was made on the server: nothing goes at once by order of the web.
+                let hours = if actor.starts_with(web_user::ACTOR) { hours.max(web_user::LEAST_GRACE_HOURS) } else { hours };
                 let due = now.plus_seconds(i64::from(hours) * 3600);
                 marked.extend(w.mark_for_deletion(std::slice::from_ref(key), due, now, actor)?);
             }

@@ -147,6 +147,7 @@ impl Formed for Policy {
                 errors.add("configs", format!("there is no backup config {config}"));
             }
         }
+        // Who leaves a shorter one as it was may still find that other rules take more: borgcubed says so.
         let least = before.map_or(LEAST_GRACE_HOURS, |before| before.grace_hours.min(LEAST_GRACE_HOURS));
         if grace_hours < least && !typed.text("grace_hours").is_empty() {
             errors.add("grace_hours", format!("on these pages a grace period is at least {LEAST_GRACE_HOURS} hours"));
