@@ -304,6 +304,11 @@ impl App {
             Form::Json => Typed::of_json(&body)?,
             Form::Html => Typed::of_form(&body),
         };
+        if asked.form == Form::Json
+            && let Some(field) = forms::unknown_field(name, &typed)
+        {
+            return Err(Unanswered::BadRequest(format!("{name} has no field {field:?}; /api/v1/openapi.json has those that it has")));
+        }
         if let Some(target) = Target::of_act(name, &typed) {
             return self.form(asked.form, target, typed, viewer, credential).await;
         }

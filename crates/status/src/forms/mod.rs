@@ -13,7 +13,9 @@ mod policy;
 mod schedule;
 mod typed;
 
-pub use page::{Description, FormPage, Kind, Prepared, Question, Target, Verb, Wrong, descriptions, first, is_there, prepare, refused};
+pub use page::{
+    Description, FormPage, Kind, Prepared, Question, Target, Verb, Wrong, descriptions, first, is_there, prepare, refused, unknown_field,
+};
 pub use typed::{Errors, Typed};
 
 use crate::query::Unanswered;

@@ -1,6 +1,6 @@
 //! The pages around forms: an empty one, one with a record in it, the same again with what is wrong, and the question before something goes.
 
-use super::typed::WHOLE;
+use super::typed::{WHOLE, row_of};
 use super::{Control, Errors, Field, Formed, Known, Section, Typed, spoken, version};
 use crate::control::Trouble;
 use crate::query::Unanswered;
@@ -370,6 +370,20 @@ pub fn descriptions() -> Vec<Description> {
     }
     KINDS.into_iter().flat_map(|kind| by_kind!(kind, of(kind))).collect()
 }
+
+/// The first field that was sent and is none of this act: a mistake in writing must not pass for a value that was left out.
+#[must_use]
+pub fn unknown_field(act: &str, sent: &Typed) -> Option<String> {
+    let description = descriptions().into_iter().find(|description| description.act == act)?;
+    let is_known = |name: &str| {
+        let same_row = |field: &Field| row_of(name).is_some_and(|row| row_of(&field.name) == Some(row));
+        OF_EVERY_FORM.contains(&name) || description.fields.iter().any(|field| field.name == name || same_row(field))
+    };
+    sent.names().find(|name| !is_known(name)).map(str::to_owned)
+}
+
+/// What says which record is meant, and who sends it.
+const OF_EVERY_FORM: [&str; 8] = ["record", "version", "client", "preview", "previewed", "more", "csrf", "back"];
 
 /// A form at work.
 struct Making<'a, T> {

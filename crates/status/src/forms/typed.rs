@@ -104,6 +104,11 @@ impl Typed {
         self.raw(name).split('\n').map(line).filter(|line| !line.is_empty()).collect()
     }
 
+    /// The names of what was sent.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// The highest number that a row of this table has: `action-3` of `action`.
     #[must_use]
     pub fn rows(&self, table: &str) -> usize {
@@ -113,7 +118,7 @@ impl Typed {
 }
 
 /// The table of `TABLE-NUMBER`.
-fn row_of(name: &str) -> Option<&str> {
+pub(super) fn row_of(name: &str) -> Option<&str> {
     let (table, number) = name.rsplit_once('-')?;
     // A form has no more rows than this, whatever is sent.
     number.parse::<usize>().is_ok_and(|number| (1..=999).contains(&number)).then_some(table)

@@ -382,6 +382,11 @@ fn a_policy_is_shown_before_it_is_stored() {
         (Some("web1/etc"), Some("goes"), Some("kept"))
     );
     body.as_object_mut().unwrap().remove("preview");
+    // A mistake in writing is not a value that was left out.
+    let mut misspelt = body.clone();
+    misspelt["keep_montly"] = json!(12);
+    let answer = send(&world, "/api/v1/do/edit-policy", &json, &misspelt.to_string());
+    assert!(answer.status == 400 && answer.text().contains("keep_montly"), "{}", answer.text());
     assert_eq!(send(&world, "/api/v1/do/edit-policy", &json, &body.to_string()).status, 200);
 }
 
