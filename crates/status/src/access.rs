@@ -49,7 +49,7 @@ impl std::fmt::Display for Peer {
 
 impl Peer {
     /// Whoever has one IPv6 address has 2^64 of them.
-    fn key(self) -> Peer {
+    pub(crate) fn key(self) -> Peer {
         match self {
             Peer::Address(IpAddr::V6(v6)) if v6.to_ipv4_mapped().is_none() => {
                 Peer::Address(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into())
@@ -59,7 +59,7 @@ impl Peer {
     }
 
     /// Where a web server that vouches for people may be.
-    fn is_near(self) -> bool {
+    pub(crate) fn is_near(self) -> bool {
         match self {
             Peer::Address(address) => address.to_canonical().is_loopback(),
             Peer::User(_) => true,

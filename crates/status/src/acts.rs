@@ -122,7 +122,7 @@ pub const ACTS: &[Act] = &[
         about: "Check a repository",
         said: "The check is queued.",
         fields: &[REPOSITORY, optional("verify_data", Kind::Switch, "Also decrypt each object and recompute its id")],
-        plan: |fields, _| maintenance(fields, Work::Check { verify_data: fields.is_on("verify_data"), config: None }),
+        plan: |fields, _| maintenance(fields, Work::Check { verify_data: fields.switch("verify_data")?, config: None }),
     },
     Act {
         name: "compact-repository",
@@ -185,13 +185,13 @@ pub const ACTS: &[Act] = &[
         about: "Keep archives that were going to be deleted",
         said: "It stays.",
         fields: &[ARCHIVES, optional("hold", Kind::Switch, "Hold them as well, so that no policy takes them again")],
-        plan: |fields, _| Ok(Call::UndeleteArchives { archives: archives(fields)?, hold: fields.is_on("hold") }),
+        plan: |fields, _| Ok(Call::UndeleteArchives { archives: archives(fields)?, hold: fields.switch("hold")? }),
     },
     Act {
         name: "confirm-policy",
         role: Role::Administrator,
         about: "Say that somebody has looked at what stopped a policy, and that it goes on",
-        said: "Confirmed: pruning goes on.",
+        said: "Confirmed: what may have stopped the policy until now stops it no more.",
         fields: &[required("policy", Kind::Text, "The policy"), optional("config", Kind::Text, "For this config only, CLIENT/LABEL")],
         plan: |fields, _| Ok(Call::ConfirmPolicy { name: fields.needed("policy")?, config: fields.get("config")? }),
     },
@@ -221,7 +221,7 @@ fn archives(fields: &Fields) -> Result<Vec<ArchiveRef>, Unanswered> {
 }
 
 fn test_restore(fields: &Fields, read: &Read<'_>) -> Result<Call, Unanswered> {
-    let live = fields.is_on("live");
+    let live = fields.switch("live")?;
     if let Some(text) = fields.text("archive") {
         let ArchiveRef { repository, id } = archive(text)?;
         let found = read.archives().require(&ArchiveKey { repository: repository.clone(), id })?;
@@ -315,10 +315,13 @@ impl Fields {
         self.get(name)?.ok_or_else(|| Unanswered::BadRequest(format!("the field {name} is missing")))
     }
 
-    /// A checkbox, or `true`.
-    #[must_use]
-    pub fn is_on(&self, name: &str) -> bool {
-        self.text(name).is_some_and(|text| !matches!(text, "false" | "0" | "off"))
+    /// A checkbox, or `true`. What is neither on nor off is an error: nobody knows what was meant.
+    pub fn switch(&self, name: &str) -> Result<bool, Unanswered> {
+        match self.text(name) {
+            None | Some("false" | "0" | "off" | "no") => Ok(false),
+            Some("true" | "1" | "on" | "yes") => Ok(true),
+            Some(other) => Err(Unanswered::BadRequest(format!("{name} is true or false, not {other:?}"))),
+        }
     }
 }
 
@@ -359,12 +362,13 @@ mod tests {
         let form = Fields::of_form(b"config=web1%2Fetc&empty=&many=a&many=b&on=on").unwrap();
         assert_eq!(form.text("config"), Some("web1/etc"));
         assert_eq!(
-            (form.text("empty"), form.all("many"), form.is_on("on"), form.is_on("x")),
+            (form.text("empty"), form.all("many"), form.switch("on").unwrap(), form.switch("x").unwrap()),
             (None, &["a".into(), "b".into()][..], true, false)
         );
         let json = Fields::of_json(br#"{"config": "web1/etc", "empty": null, "many": ["a", "b"], "on": "on"}"#).unwrap();
         assert_eq!(json, form);
-        assert!(!Fields::of_json(br#"{"on": false}"#).unwrap().is_on("on"));
+        assert!(!Fields::of_json(br#"{"on": false}"#).unwrap().switch("on").unwrap());
+        assert!(Fields::of_json(br#"{"on": "maybe"}"#).unwrap().switch("on").is_err());
         for bad in [&b"[]"[..], b"", b"x", br#"{"a": {}}"#, br#"{"a": [[]]}"#] {
             assert!(Fields::of_json(bad).is_err());
         }

@@ -8,7 +8,7 @@ use crate::guard::{self, Hosts, Refused};
 use crate::hub::{Hub, resync};
 use crate::query::{Query, Unanswered, named};
 use crate::render::{self, Answer, Form, HTML, JSON};
-use crate::serve::{Connection, Limits};
+use crate::serve::{Connection, Crowd, Limits};
 use crate::source::Source;
 use crate::view::{
     About, ArchivePage, ArchivesPage, CheckConfigsPage, ClientPage, ClientsPage, Context, Dashboard, Health, JobPage, JobsPage, LogPage,
@@ -70,6 +70,8 @@ pub struct App {
     pub viewers: Arc<Semaphore>,
     /// Places for questions to borgcubed.
     pub questions: Semaphore,
+    /// Connections of other machines.
+    pub crowd: Arc<Crowd>,
     /// The same for who has signed in and wants something done: those who only look do not stand before them.
     pub deeds: Semaphore,
     /// Places for readers of the database.
@@ -310,6 +312,10 @@ impl App {
             return Err(Unanswered::BadRequest(format!("{name} has no field {field:?}; /api/v1/openapi.json has those that it has")));
         }
         if let Some(target) = Target::of_act(name, &typed) {
+            let is_missing = |field: &&str| target.verb != forms::Verb::Add && typed.text(field).is_empty();
+            if let Some(field) = ["record", "version"].into_iter().find(is_missing).filter(|_| asked.form == Form::Json) {
+                return Err(Unanswered::BadRequest(format!("the field {field} is missing; the form of the record has it")));
+            }
             return self.form(asked.form, target, typed, viewer, credential).await;
         }
         let act = acts::named(name).ok_or_else(|| Unanswered::NotFound("there is no such act".into()))?;

@@ -12,8 +12,10 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::signal::unix::{SignalKind, signal};
@@ -61,6 +63,7 @@ pub async fn serve(layout: &Layout, listeners: Vec<Listener>, hosts: Hosts, acce
         limits,
         viewers: Arc::new(Semaphore::new(limits.viewers)),
         questions: Semaphore::new(crate::control::QUESTIONS),
+        crowd: Arc::default(),
         deeds: Semaphore::new(crate::control::QUESTIONS),
         readers: Arc::new(Semaphore::new(limits.readers)),
         reading: Arc::new(Reading::new(layout.clone())),
@@ -144,6 +147,43 @@ impl Accepting {
     }
 }
 
+/// Connections that one address of another machine may have at once: nobody takes the places of all.
+const OF_ONE: usize = 256;
+
+/// How many connections other machines have.
+#[derive(Debug, Default)]
+pub struct Crowd(Mutex<HashMap<Peer, usize>>);
+
+/// One of them, until it is dropped.
+struct Counted(Arc<Crowd>, Peer);
+
+impl Crowd {
+    /// None: this peer has enough. This machine's own are not counted: a web server here comes for everybody.
+    fn admit(self: &Arc<Crowd>, peer: Peer) -> Option<Option<Counted>> {
+        if peer.is_near() {
+            return Some(None);
+        }
+        let mut crowd = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = crowd.entry(peer.key()).or_default();
+        (*count < OF_ONE).then(|| {
+            *count += 1;
+            Some(Counted(Arc::clone(self), peer.key()))
+        })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut crowd = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = crowd.entry(self.1) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
 async fn accept(listener: Accepting, app: Arc<App>, connections: Arc<Semaphore>, mut stopping: watch::Receiver<bool>) {
     loop {
         // Who comes when we have enough waits in the kernel's queue.
@@ -158,7 +198,16 @@ async fn accept(listener: Accepting, app: Arc<App>, connections: Arc<Semaphore>,
         };
         let (app, stopping) = (Arc::clone(&app), stopping.clone());
         match accepted {
-            Ok(Accepted::Tcp(stream, address)) => drop(tokio::spawn(converse(stream, Peer::Address(address), app, stopping, permit))),
+            Ok(Accepted::Tcp(stream, address)) => {
+                let peer = Peer::Address(address);
+                // Whoever has too many finds this one closed.
+                if let Some(counted) = app.crowd.admit(peer) {
+                    drop(tokio::spawn(async move {
+                        converse(stream, peer, app, stopping, permit).await;
+                        drop(counted);
+                    }));
+                }
+            }
             Ok(Accepted::Unix(stream)) => {
                 let peer = Peer::User(stream.peer_cred().ok().map(|credentials| credentials.uid()));
                 drop(tokio::spawn(converse(stream, peer, app, stopping, permit)));
@@ -205,5 +254,23 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     };
     if let Err(e) = ended {
         log::debug!("a connection ended: {e}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_has_some_places_and_others_have_their_own() {
+        let crowd = Arc::new(Crowd::default());
+        let peer = |last| Peer::Address([192, 0, 2, last].into());
+        let all: Vec<_> = (0..OF_ONE).map(|_| crowd.admit(peer(1)).expect("a place")).collect();
+        assert!(crowd.admit(peer(1)).is_none() && crowd.admit(peer(2)).is_some());
+        let near = Peer::Address([127, 0, 0, 1].into());
+        assert!((0..OF_ONE * 2).all(|_| crowd.admit(near).is_some_and(|counted| counted.is_none())));
+        drop(all);
+        assert!(crowd.admit(peer(1)).is_some());
+        assert!(crowd.0.lock().unwrap().is_empty(), "who is gone is forgotten");
     }
 }

@@ -24,7 +24,7 @@ pub struct StoredPolicy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmed {
     /// Everything up to this job is taken as right.
-    pub job: u64,
+    pub up_to_job: u64,
 }
 
 /// One archive, whatever its name.

@@ -269,7 +269,7 @@ pub fn run(command: Command, context: &Context) -> Result<()> {
         Command::Confirm(Confirm { name, config }) => {
             let confirmed = context.control()?.call::<Confirmed>(Call::ConfirmPolicy { name: name.clone(), config: config.clone() })?;
             let what = config.map_or_else(|| "everything that it is for".to_owned(), |config| config.to_string());
-            let jobs = count(confirmed.job, "job");
+            let jobs = count(confirmed.up_to_job, "job");
             context.done(&confirmed, &format!("Policy {name} takes {what} as right, as far as the first {jobs} made it."))
         }
     }

@@ -21,7 +21,7 @@ pub fn exactly(size: u64) -> String {
 /// A number of things: `1 file`, `2 files`.
 pub fn count(number: u64, thing: &str) -> String {
     let plural = match thing.strip_suffix('y') {
-        Some(stem) if number != 1 => format!("{stem}ies"),
+        Some(stem) if number != 1 && !stem.ends_with('a') => format!("{stem}ies"),
         _ if number != 1 => format!("{thing}s"),
         _ => thing.to_owned(),
     };
@@ -68,6 +68,7 @@ mod tests {
         assert_eq!(count(1, "file"), "1 file");
         assert_eq!(count(0, "file"), "0 files");
         assert_eq!(count(2, "repository"), "2 repositories");
+        assert_eq!(count(7, "day"), "7 days");
         let cases = [(-1.0, "0.0 s"), (0.44, "0.4 s"), (12.4, "12 s"), (185.0, "3 min 5 s"), (7400.0, "2 h 3 min"), (364_000.0, "4 d 5 h")];
         for (seconds, text) in cases {
             assert_eq!(duration(seconds), text);

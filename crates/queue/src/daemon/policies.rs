@@ -146,7 +146,7 @@ impl Daemon {
                 Ok(job)
             })
         });
-        Ok(Confirmed { job: written.map_err(from_store)?.0 })
+        Ok(Confirmed { up_to_job: written.map_err(from_store)?.0 })
     }
 
     pub(super) fn preview_retention(&self, filter: &RetentionFilter, after: Option<&ConfigName>) -> Answered<Preview> {

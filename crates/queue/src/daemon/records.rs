@@ -456,6 +456,11 @@ pub(super) fn create_maintenance(w: &mut Write<'_>, repository: &RepositoryName,
     {
         return Err(missing("client", &config.client));
     }
+    if let Work::Prune { policy: Some(policy), .. } = &work
+        && !r.policies().exists(policy)?
+    {
+        return Err(missing("policy", policy));
+    }
     // Imports of different archives are different jobs.
     let is_same = |job: &Job| if work.kind() == JobKind::Import { job.work == work } else { job.kind() == work.kind() };
     let same = |job: &&Job| is_same(job) && job.repository.as_ref() == Some(repository);
