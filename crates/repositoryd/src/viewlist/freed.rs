@@ -104,23 +104,22 @@ fn own(tree: &[Node], gone: usize) -> Result<Vec<Id>, ViewListError> {
         }
     }
     let mut words = vec![];
-    let filter = Filter::of(&touched);
+    let wanted = Wanted::of(&touched);
     for (node, Node { file, .. }) in tree.iter().enumerate().filter(|(at, _)| counts.get(*at) == Some(&true)) {
-        words_of(&touched, &filter, node, file, &mut words)?;
+        wanted.words_of(node, file, &mut words)?;
     }
     words.sort_unstable();
     let mut here = vec![];
     for words in words.chunk_by(|a, b| a.key == b.key) {
-        tell(tree, words, &mut here);
-        if tree.iter().zip(&here).any(|(node, here)| *here && is_gone(node, gone)) {
+        if has(tree, words, &mut here, |node| is_gone(node, gone)) {
             ids.extend(words.first().and_then(|word| touched.get(word.key)));
         }
     }
     Ok(ids)
 }
 
-/// Which lists of a tree have an id, from all that its files say about it, in their order.
-fn tell(tree: &[Node], words: &[Word], here: &mut Vec<bool>) {
+/// Whether one of these lists of a tree has an id, from all that its files say about it, in their order.
+fn has(tree: &[Node], words: &[Word], here: &mut Vec<bool>, counts: impl Fn(&Node) -> bool) -> bool {
     here.clear();
     let mut words = words.iter().peekable();
     for (at, node) in tree.iter().enumerate() {
@@ -130,8 +129,12 @@ fn tell(tree: &[Node], words: &[Word], here: &mut Vec<bool>) {
             word = Some(next.has);
         }
         let has = word.unwrap_or_else(|| node.parent.and_then(|parent| here.get(parent).copied()).unwrap_or(false));
+        if has && counts(node) {
+            return true;
+        }
         here.push(has);
     }
+    false
 }
 
 /// Takes out of `ids`, which are sorted, what the lists behind the first `gone` refer to.
@@ -139,9 +142,9 @@ fn strike(ids: &mut Vec<Id>, trees: &[Tree], gone: usize) -> Result<(), ViewList
     if ids.is_empty() {
         return Ok(());
     }
-    let filter = Filter::of(ids);
+    let wanted = Wanted::of(ids);
     let mut needed = vec![false; ids.len()];
-    for found in in_parallel(trees, 1, |tree| referred(ids, &filter, tree, gone)) {
+    for found in in_parallel(trees, 1, |tree| referred(&wanted, tree, gone)) {
         found?.into_iter().filter_map(|at| needed.get_mut(at).map(|needed| *needed = true)).for_each(drop);
     }
     let mut needed = needed.into_iter();
@@ -149,41 +152,72 @@ fn strike(ids: &mut Vec<Id>, trees: &[Tree], gone: usize) -> Result<(), ViewList
     Ok(())
 }
 
-/// The places in `ids` of what the lists behind the first `gone` of a tree refer to.
-fn referred(ids: &[Id], filter: &Filter, tree: &[Node], gone: usize) -> Result<Vec<usize>, ViewListError> {
+/// The places among what is wanted of what the lists behind the first `gone` of a tree refer to.
+fn referred(wanted: &Wanted<'_>, tree: &[Node], gone: usize) -> Result<Vec<usize>, ViewListError> {
     if !tree.iter().any(|node| stays(node, gone)) {
         return Ok(vec![]);
     }
     let mut words = vec![];
     for (node, Node { file, .. }) in tree.iter().enumerate() {
-        words_of(ids, filter, node, file, &mut words)?;
+        wanted.words_of(node, file, &mut words)?;
     }
     words.sort_unstable();
     let mut here = vec![];
     let mut found = vec![];
     for words in words.chunk_by(|a, b| a.key == b.key) {
-        tell(tree, words, &mut here);
-        if tree.iter().zip(&here).any(|(node, here)| *here && stays(node, gone)) {
+        if has(tree, words, &mut here, |node| stays(node, gone)) {
             found.extend(words.first().map(|word| word.key));
         }
     }
     Ok(found)
 }
 
-/// Everything that a file says about `ids`, which are sorted.
-fn words_of(ids: &[Id], filter: &Filter, node: usize, file: &Verified, words: &mut Vec<Word>) -> Result<(), ViewListError> {
-    let mut say = |id: &Id, has| {
-        if filter.may_have(id)
-            && let Ok(key) = ids.binary_search(id)
-        {
-            words.push(Word { key, node, has });
-        }
-    };
-    file.each_reference(&mut |id| say(id, true))?;
-    file.each_removed(&mut |id| say(id, false))
+/// Ids that are looked for. Ids are as good as random: where one is among the others, its beginning nearly tells.
+struct Wanted<'a> {
+    /// Sorted.
+    ids: &'a [Id],
+    filter: Filter,
+    /// For each beginning, the place of the first id that begins so or with more; and the number of all.
+    starts: Vec<usize>,
+    /// Bits of an id's first 64 that are not its beginning.
+    rest: u32,
 }
 
-/// Says of most ids that they are not among some others. Ids are as good as random: a part of one is its hash.
+impl<'a> Wanted<'a> {
+    /// Of ids that are sorted.
+    fn of(ids: &'a [Id]) -> Wanted<'a> {
+        let bits = ids.len().max(2).ilog2();
+        let rest = u64::BITS - bits;
+        let mut start = 0;
+        let starts = (0..1_u64 << bits).map(|beginning| {
+            start += ids.iter().skip(start).take_while(|id| first_64(id) >> rest < beginning).count();
+            start
+        });
+        Wanted { ids, filter: Filter::of(ids), starts: starts.chain([ids.len()]).collect(), rest }
+    }
+
+    fn place(&self, id: &Id) -> Option<usize> {
+        if !self.filter.may_have(id) {
+            return None;
+        }
+        let beginning = usize::try_from(first_64(id) >> self.rest).ok()?;
+        let [from, to] = *self.starts.get(beginning..)?.first_chunk()?;
+        self.ids.get(from..to)?.binary_search(id).ok().map(|at| from + at)
+    }
+
+    /// Everything that a file says about them.
+    fn words_of(&self, node: usize, file: &Verified, words: &mut Vec<Word>) -> Result<(), ViewListError> {
+        let mut say = |id: &Id, has| words.extend(self.place(id).map(|key| Word { key, node, has }));
+        file.each_reference(&mut |id| say(id, true))?;
+        file.each_removed(&mut |id| say(id, false))
+    }
+}
+
+fn first_64(id: &Id) -> u64 {
+    id.0.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+/// Says of most ids that they are not among some others. A part of an id is its hash.
 struct Filter {
     bits: Vec<u64>,
     mask: u64,
@@ -210,5 +244,35 @@ impl Filter {
 
     fn may_have(&self, id: &Id) -> bool {
         self.places(id).iter().all(|(word, bit)| self.bits.get(*word).is_some_and(|word| word & bit != 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_found_wherever_it_is() {
+        let id = |number: u64| {
+            let mut id = Id([0; 32]);
+            id.0[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+            id.0[31] = (number % 3) as u8;
+            id
+        };
+        for count in [0, 1, 2, 3, 7, 1000] {
+            let mut ids: Vec<Id> = (0..count).map(id).collect();
+            // Beginnings that are no better than those of a person who chooses them.
+            ids.extend((0..count).map(|number| Id([u8::MAX - (number % 5) as u8; 32])));
+            ids.extend([Id([0; 32]), Id([u8::MAX; 32])]);
+            ids.sort_unstable();
+            ids.dedup();
+            let wanted = Wanted::of(&ids);
+            for (at, id) in ids.iter().enumerate() {
+                assert_eq!(wanted.place(id), Some(at));
+            }
+            for number in count..count + 1000 {
+                assert_eq!(wanted.place(&id(number)), ids.binary_search(&id(number)).ok());
+            }
+        }
     }
 }
