@@ -23,6 +23,16 @@ GLIBC = {"bookworm": "2.36", "trixie": "2.41"}
 ALL_FILES = ("find / -xdev \\( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /var/tmp -o -path /var/log -o -path /var/cache "
              "-o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/lib/systemd/catalog -o -path /root -o -path /home -o -path /srv/data \\) "
              "-prune -o -print | sort")
+# A path, a token, a body.
+WEB = """
+import sys, urllib.error, urllib.request as http
+path, token, body = sys.argv[1:]
+headers = ({"Authorization": "Bearer " + token} if token else {}) | ({"Content-Type": "application/json"} if body else {})
+try:
+    print(http.urlopen(http.Request("http://127.0.0.1:8420" + path, body.encode() or None, headers), timeout=30).read().decode(), end="")
+except urllib.error.HTTPError as e:
+    print(e.code, e.read().decode())
+"""
 # Slower than apt, also on a busy machine.
 SLOW = "2mbit"
 LOGIN = "setpriv --reuid borgcube --regid borgcube --clear-groups --inh-caps=-all env HOME=/var/lib/borgcube ssh -o BatchMode=yes -o IdentitiesOnly=yes " \
@@ -276,6 +286,53 @@ class Packages:
         self.run_config("backup/files")
         self.typed(server, "borgcube repository compact main")
         self.stock("check --verify-data {path}")
+
+    # -- the status pages ----------------------------------------------------------------------
+
+    def web(self, path, token=None, body=None, check=True):
+        """What the status daemon answers to somebody on that host who is no user of BorgCube."""
+        said = self.server.exec("setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "python3", "-c", WEB, path, token or "", body or "", check=check)
+        return said.out
+
+    def test_25_the_status_pages(self):
+        server = self.server
+        self.run_config("backup/files")
+        page = self.web("/")
+        for text in "backup", "main", "<!doctype html>":
+            self.assertIn(text, page.lower())
+        self.assertNotIn("Sign out", page)
+        self.assertEqual(json.loads(self.web("/healthz"))["healthy"], True)
+        self.assertIn("borgcube_last_success_timestamp_seconds{", self.web("/metrics"))
+        archive = json.loads(server.sh("borgcube archive list --client backup --limit 1 --json").out)[0]
+        self.assertIn(archive["name"], self.web(f"/archives/main/{archive['id']}"))
+        # It is a user of its own, which can neither write the database nor read a key or a repository.
+        self.assertEqual(server.sh("ps -o user:32= -C borgcube-statusd | sort -u").out.strip(), "borgcube-status")
+        as_it = "setpriv --reuid borgcube-status --regid borgcube-status --init-groups"
+        for path in "/srv/borgcube/main/config", "/etc/credstore.encrypted/borgcube.repository.main.passphrase":
+            self.assertNotEqual(server.sh(f"{as_it} cat {path}", check=False).code, 0, path)
+        self.assertNotEqual(server.sh(f"{as_it} sh -c ': >> /var/lib/borgcube/db/data.mdb'", check=False).code, 0)
+        self.assertNotEqual(server.sh(f"{as_it} borgcube archive cat {archive['name']} etc/hostname", check=False).code, 0)
+
+    def test_26_done_on_the_status_pages(self):
+        server = self.server
+        token = json.loads(self.typed(server, "borgcube user add otto --role operator --json").out)["token"]
+        job = lambda: json.loads(server.sh("borgcube job list --limit 1 --json").out)[0]["number"]
+        before = job()
+        self.web("/api/v1/do/run-config", token, '{"config": "backup/files"}')
+        self.assertGreater(job(), before)
+        server.wait_for(f"borgcube job show {job()} --json | grep -q '\"done\"'", timeout=60)
+        self.assertIn("web:otto", self.typed(server, "borgcube log").out)
+        archive = json.loads(server.sh("borgcube archive list --client backup --limit 1 --json").out)[0]
+        here = f"/archives/main/{archive['id']}"
+        self.assertIn("403", self.web(f"{here}/file/etc/hostname", token, check=False))
+        self.typed(server, "borgcube settings edit --web-downloads on")
+        self.assertEqual(self.web(f"{here}/file/etc/hostname", token), server.sh("cat /etc/hostname").out)
+        self.assertIn("hostname", self.web(f"/api/v1{here}/files/etc", token))
+        self.assertIn("401", self.web("/api/v1/do/run-config", "x" * 43, '{"config": "backup/files"}', check=False))
+        self.typed(server, "borgcube settings edit --web-downloads off")
+        self.typed(server, "borgcube user remove otto")
+        self.assertIn("401", self.web("/api/v1/do/run-config", token, '{"config": "backup/files"}', check=False))
+        self.nothing_failed(server)
 
     # -- the other packages -------------------------------------------------------------------
 
