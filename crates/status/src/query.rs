@@ -12,6 +12,16 @@ pub enum Unanswered {
     /// There is no such page or record.
     #[error("{0}")]
     NotFound(String),
+    /// It is something else than was asked for.
+    #[error("{sentence}")]
+    Elsewhere {
+        /// What it is.
+        sentence: String,
+        /// Where it is to be had.
+        address: String,
+        /// What one gets there, as the text of a link.
+        what: &'static str,
+    },
     /// A parameter makes no sense; the sentence says which and why.
     #[error("{0}")]
     BadRequest(String),
@@ -27,9 +37,9 @@ pub enum Unanswered {
     /// What came is too long.
     #[error("{0}")]
     TooLarge(String),
-    /// It is asked for too often.
+    /// It is asked for too often; in so many seconds it may be tried again.
     #[error("{0}")]
-    TooOften(String),
+    TooOften(String, u32),
     /// The database cannot be read.
     #[error("{0}")]
     Unavailable(String),

@@ -134,7 +134,10 @@ impl Daemon {
         let mut schedules = false;
         for change in changes {
             match (change, record_of(change)) {
-                (_, Record::Settings(settings)) => self.settings = (**settings).clone(),
+                (_, Record::Settings(settings)) => {
+                    self.settings = (**settings).clone();
+                    self.users_changed();
+                }
                 (Change::Put(_), Record::Repository(repository)) => self.broadcast(&Event::Repository(repository.clone())),
                 (_, Record::Schedule(_)) => schedules = true,
                 _ => {}

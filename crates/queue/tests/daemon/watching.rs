@@ -19,7 +19,7 @@ fn follow(caller: &mut Caller, last: Option<(u64, JobState)>) -> (Vec<(u64, JobS
                 }
             }
             Event::Progress { .. } => progress += 1,
-            Event::Repository(_) | Event::RepositoryRemoved(_) | Event::SchedulesChanged => {}
+            Event::Repository(_) | Event::RepositoryRemoved(_) | Event::SchedulesChanged | Event::UsersChanged => {}
         }
     }
 }
