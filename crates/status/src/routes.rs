@@ -318,13 +318,7 @@ impl App {
     }
 
     /// `POST /do/NAME` and `POST /api/v1/do/NAME`.
-    async fn act(
-        self: Arc<App>,
-        name: &str,
-        asked: &Asked<'_>,
-        known: KnownUser,
-        body: Incoming,
-    ) -> Result<Answer, Unanswered> {
+    async fn act(self: Arc<App>, name: &str, asked: &Asked<'_>, known: KnownUser, body: Incoming) -> Result<Answer, Unanswered> {
         let KnownUser { viewer, credential, shown } = known;
         let headers = &asked.head.headers;
         access::check_origin(&self.hosts, headers)?;

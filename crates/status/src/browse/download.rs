@@ -14,10 +14,12 @@ use hyper::body::{Bytes, Frame};
 use std::io::{self, Write};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::task::AbortHandle;
 
 /// What is sent at once.
 const PART: usize = 256 << 10;
@@ -91,9 +93,16 @@ impl Download {
     pub fn start(mut self) -> Result<(oneshot::Receiver<Result<Head, Sorry>>, Body), Sorry> {
         let (parts, received) = mpsc::channel(PARTS);
         let (head, told) = oneshot::channel();
-        let mut session = std::mem::take(&mut self.session);
-        let ended = Box::pin(async move { session.ended().await });
-        let body = Stream { parts: received, line: Arc::clone(&self.line), ended, is_over: false };
+        let (mut session, line) = (std::mem::take(&mut self.session), Arc::clone(&self.line));
+        let is_void = Arc::new(AtomicBool::new(false));
+        let void = Arc::clone(&is_void);
+        // Whether or not anything is taken at that moment.
+        let watch = tokio::spawn(async move {
+            session.ended().await;
+            void.store(true, Ordering::Relaxed);
+            line.cancel("the person may not read any more");
+        });
+        let body = Stream { parts: received, line: Arc::clone(&self.line), watch: watch.abort_handle(), is_void, is_over: false };
         let out = Out {
             runtime: Handle::current(),
             parts,
@@ -342,8 +351,10 @@ impl Write for Out {
 struct Stream {
     parts: mpsc::Receiver<Part>,
     line: Arc<Line>,
-    /// When the person may not read any more.
-    ended: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+    /// Ends the work when the person may not read any more.
+    watch: AbortHandle,
+    /// Whether that is so.
+    is_void: Arc<AtomicBool>,
     is_over: bool,
 }
 
@@ -355,11 +366,10 @@ impl hyper::body::Body for Stream {
         if self.is_over {
             return Poll::Ready(None);
         }
-        if self.ended.as_mut().poll(context).is_ready() {
+        if self.is_void.load(Ordering::Relaxed) {
             // Not even what is here already.
             self.is_over = true;
-            self.line.cancel("the person may not read any more");
-            return Poll::Ready(Some(Err(io::Error::other("the download ends with the right to it"))));
+            return Poll::Ready(Some(Err(io::Error::other("the person may not read any more"))));
         }
         self.parts.poll_recv(context).map(|part| match part {
             Some(Part::Data(bytes)) => Some(Ok(Frame::data(bytes))),
@@ -375,6 +385,7 @@ impl hyper::body::Body for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.watch.abort();
         self.line.cancel("the viewer is gone");
     }
 }

@@ -14,5 +14,6 @@ mod owner;
 mod pages;
 mod records;
 mod schema;
+mod sessions;
 mod sockets;
 mod world;
