@@ -431,6 +431,18 @@ fn check_configs() {
     round(&CheckConfig { repositories: Repositories::Named("gone".parse().unwrap()), ..added });
 }
 
+/// Who has not read the documentation has a line of help beside every field that is not one of many like it.
+#[test]
+fn every_field_has_a_line_of_help() {
+    for description in descriptions() {
+        for field in description.fields.iter().filter(|field| field.control != Control::Fixed) {
+            let is_of_many = ["keep_", "action-", "of-"].iter().any(|start| field.name.starts_with(start));
+            assert!(is_of_many || !field.hint.is_empty(), "{}: {}", description.act, field.name);
+            assert_eq!(field.described_by(), if field.hint.is_empty() { String::new() } else { format!("f-{}-hint", field.name) });
+        }
+    }
+}
+
 #[test]
 fn addresses_of_forms() {
     let of = |path: &str| Target::of_path(&path.split('/').collect::<Vec<_>>()).map(|target| (target.act(), target.name));

@@ -27,7 +27,7 @@ fn asked() -> String {
     let text = include_str!("../../../../docs/status.md");
     let lines: Vec<&str> = text
         .lines()
-        .filter(|line| ["auth_request", "proxy_set_header X-Forwarded-Email"].iter().any(|word| line.trim_start().starts_with(word)))
+        .filter(|line| ["auth_request", "proxy_set_header X-Forwarded-Email $email"].iter().any(|word| line.trim_start().starts_with(word)))
         .collect();
     assert_eq!(lines.len(), 3, "{lines:?}");
     lines.join("\n")
