@@ -225,7 +225,7 @@ impl Hub {
             Event::Repository(repository) => self.publish("repository", &repository.name),
             Event::RepositoryRemoved(name) => self.publish("repository", name),
             Event::SchedulesChanged => self.publish("schedules", &()),
-            Event::UsersChanged => drop(self.users.send_replace(())),
+            Event::UsersChanged => self.users.send_replace(()),
         }
     }
 

@@ -42,10 +42,13 @@ pub struct Viewer {
 
 /// Where an answer leaves word that its connection is a viewer's from now on.
 #[derive(Clone, Default)]
-pub struct Place(Arc<Mutex<Option<(Viewer, Option<Vec<u8>>)>>>);
+pub struct Place(Arc<Mutex<Option<Left>>>);
+
+/// A viewer, and how its answer begins as soon as that is known.
+type Left = (Viewer, Option<Vec<u8>>);
 
 impl Place {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Viewer, Option<Vec<u8>>)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Left>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -15,12 +15,12 @@ pub fn token(byte: u8) -> String {
     Token::from_random([byte; 32]).to_hex()
 }
 
-fn user(name: &str, role: Role, sign_in: SignIn) -> WebUser {
+pub fn user(name: &str, role: Role, sign_in: SignIn) -> WebUser {
     let name = name.parse().unwrap();
     WebUser { name, role, sign_in, enabled: true, created: Timestamp::now(), expires: None, comment: String::new() }
 }
 
-fn with_token(name: &str, role: Role, byte: u8) -> WebUser {
+pub fn with_token(name: &str, role: Role, byte: u8) -> WebUser {
     user(name, role, SignIn::Token { hash: TokenHash::of(&Token::from_random([byte; 32])) })
 }
 
@@ -37,7 +37,7 @@ pub fn people(store: &Store) {
     store.write("users", "root", |w| all.iter().try_for_each(|user| w.web_users().insert(user))).unwrap();
 }
 
-fn settings(store: &Store, web: WebSettings) {
+pub fn settings(store: &Store, web: WebSettings) {
     let settings = Settings { server_id: "x".into(), limits: Limits::default(), sessions: Default::default(), web };
     store.write("settings", "root", |w| w.set_settings(&settings)).unwrap();
 }
