@@ -70,7 +70,7 @@ impl Front {
                  }}
                  server {{
                      listen unix:{at}/service;
-                     location / {{ if ($cookie_sso != good) {{ return 401; }} add_header X-Auth-Request-Email bob@example.net; return 202; }}
+                     location / {{ if ($cookie_sso != good) {{ return 401; }} add_header X-Auth-Request-Email bob@example.net always; return 202; }}
                  }}
              }}"
         );
