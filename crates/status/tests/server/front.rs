@@ -47,8 +47,12 @@ impl Front {
         let (at, location, asked) = (directory.path().display(), documented(world), asked());
         std::fs::write(directory.path().join("passwords"), "bob@example.net:{PLAIN}secret\n").unwrap();
         let with = |lines: &str| location.replacen("{\n", &format!("{{\n{lines}\n"), 1);
-        let (basic, asked) =
-            (with("auth_basic BorgCube; auth_basic_user_file passwords; proxy_set_header X-Forwarded-Email $remote_user;"), with(&asked));
+        let (basic, asked) = (
+            with(
+                "auth_basic BorgCube; auth_basic_user_file passwords; proxy_set_header X-Forwarded-Email $remote_user; proxy_set_header Authorization '';",
+            ),
+            with(&asked),
+        );
         let temporary: String =
             ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|kind| format!("{kind}_temp_path {at}/{kind};")).join(" ");
         let conf = format!(
@@ -66,7 +70,7 @@ impl Front {
                  }}
                  server {{
                      listen unix:{at}/service;
-                     location / {{ if ($cookie_sso != good) {{ return 401; }} add_header X-Auth-Request-Email bob@example.net; return 202; }}
+                     location / {{ if ($cookie_sso != good) {{ return 401; }} add_header X-Auth-Request-Email bob@example.net always; return 202; }}
                  }}
              }}"
         );
