@@ -10,7 +10,7 @@ fn many_look_while_a_backup_runs() {
     assert!(outcome.took.len() == PATHS.len() && asked as u64 >= plan.a_second * plan.seconds - 8, "{asked} requests");
     // Everybody heard the backup move and end, and the other one begin and end.
     assert!(outcome.progress >= 1 && outcome.jobs >= 4 && outcome.read > 0, "{outcome:?}");
-    // A viewer is a task and its buffers, nothing that grows with the database.
+    // A viewer is a socket and a small task: no buffers, nothing that grows with the database. The rest is what few viewers let one measure.
     let each = outcome.memory_idle.saturating_sub(outcome.memory) / plan.viewers;
-    assert!(each < 64, "{each} kB for each viewer");
+    assert!(each < 20, "{each} kB for each viewer");
 }

@@ -5,18 +5,22 @@
 
 use crate::guard::Hosts;
 use crate::query::Unanswered;
+use crate::refusals::Refusals;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use model::Timestamp;
-use model::web_user::{Credential, Role, identify};
+use model::web_user::{Credential, Refusal, Role, identify};
 use sha2::{Digest, Sha256};
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
+use std::time::Instant;
 use store::Read;
 use subtle::ConstantTimeEq;
 
 /// The cookie of who has signed in: the token itself.
 pub const COOKIE: &str = "borgcube-session";
+/// The same of who has signed in over https: no other name of the same domain, and nothing without TLS, can put one there.
+pub const SECURE_COOKIE: &str = "__Host-borgcube-session";
 /// How long a browser keeps it, in seconds: a month of mornings.
 const COOKIE_AGE: u32 = 30 * 86_400;
 /// Longest credential that is looked at.
@@ -67,11 +71,9 @@ impl Peer {
     }
 }
 
-/// What somebody shows to prove who it is.
+/// Something that somebody shows to prove who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shown {
-    /// Nothing.
-    Nothing,
     /// A token that a program sends: no browser does that by itself.
     Bearer(String),
     /// A token that a browser keeps.
@@ -103,6 +105,26 @@ pub struct Viewer {
     pub can_sign_out: bool,
 }
 
+/// Somebody who has proved who it is.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Who.
+    pub viewer: Viewer,
+    /// What `borgcubed` is shown.
+    pub credential: Credential,
+    /// What it was.
+    pub shown: Shown,
+}
+
+/// What came of looking.
+#[derive(Debug)]
+pub struct Recognized {
+    /// The first that was good.
+    pub known: Option<Known>,
+    /// What came before it, and why it is not good.
+    pub refused: Vec<(Shown, Refusal)>,
+}
+
 /// What one server knows of access.
 pub struct Access {
     /// Reading takes signing in, too.
@@ -111,6 +133,7 @@ pub struct Access {
     key: [u8; 32],
     requests: DefaultKeyedRateLimiter<Peer>,
     sign_ins: DefaultKeyedRateLimiter<Peer>,
+    refusals: Refusals,
 }
 
 impl Access {
@@ -125,6 +148,7 @@ impl Access {
             key,
             requests: RateLimiter::keyed(Quota::per_second(rate).allow_burst(burst)),
             sign_ins: RateLimiter::keyed(Quota::per_minute(SIGN_INS)),
+            refusals: Refusals::default(),
         })
     }
 
@@ -140,66 +164,104 @@ impl Access {
         within(&self.sign_ins, peer)
     }
 
-    /// What a request shows. The error: a program shows something that is none.
-    pub fn shown(&self, headers: &HeaderMap, peer: Peer) -> Result<Shown, Unanswered> {
+    /// In how many seconds tokens are looked at again that come from there and are not familiar: too many were wrong.
+    #[must_use]
+    pub fn barred(&self, peer: Peer) -> Option<u32> {
+        self.refusals.barred(peer.key(), Instant::now())
+    }
+
+    /// Whether it is no token, or one that was good a while ago: who is signed in goes on while somebody else guesses.
+    #[must_use]
+    pub fn is_familiar(&self, shown: &Shown) -> bool {
+        match shown {
+            Shown::Bearer(token) | Shown::Cookie(token) => self.refusals.is_familiar(token),
+            Shown::Header(_) | Shown::User(_) => true,
+        }
+    }
+
+    /// Keeps in mind that something was refused, and tells the journal now and then: people ask there why they get nothing.
+    pub fn refused(&self, peer: Peer, shown: &Shown, refusal: &Refusal) {
+        let what = match shown {
+            Shown::Bearer(_) => "a bearer token",
+            Shown::Cookie(_) => "the cookie of a browser",
+            Shown::Header(_) => "the name that the web server tells",
+            // Everybody at that socket is some user.
+            Shown::User(_) => return,
+        };
+        let now = Instant::now();
+        if matches!(shown, Shown::Bearer(_) | Shown::Cookie(_)) {
+            self.refusals.count(peer.key(), now);
+        }
+        let sentence = format!("{what} from {peer} is not good: {}", unix::logging::escape(&refusal.to_string()));
+        if self.refusals.is_news(&sentence, now) {
+            log::warn!("{sentence} (this is said every {} minutes at most)", crate::refusals::AGAIN.as_secs() / 60);
+        }
+    }
+
+    /// What a request shows: what is to be looked at first comes first. The error: a program shows something that is none.
+    pub fn shown(&self, headers: &HeaderMap, peer: Peer) -> Result<Vec<Shown>, Unanswered> {
         let wrong = |sentence: &str| Err(Unanswered::Unauthenticated(sentence.into()));
         if let Some(value) = single(headers, &header::AUTHORIZATION)? {
             let token = value.to_str().ok().and_then(|text| text.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
-            return match token {
-                Some((_, token)) if token.len() <= MAX_SHOWN => Ok(Shown::Bearer(token.trim().to_owned())),
+            match token {
+                // What a program says of itself is all that counts.
+                Some((_, token)) if token.len() <= MAX_SHOWN => return Ok(vec![Shown::Bearer(token.trim().to_owned())]),
                 // A web server before us may have its own passwords.
-                None if self.header.is_some() || value.to_str().is_ok_and(|text| !text.to_ascii_lowercase().starts_with("bearer")) => {
-                    Ok(Shown::Nothing)
-                }
-                _ => wrong("the Authorization header is not 'Bearer TOKEN'"),
-            };
+                None if self.header.is_some() || value.to_str().is_ok_and(|text| !text.to_ascii_lowercase().starts_with("bearer")) => {}
+                _ => return wrong("the Authorization header is not 'Bearer TOKEN'"),
+            }
         }
-        if let Some(token) = cookie(headers) {
-            return Ok(Shown::Cookie(token.to_owned()));
-        }
+        // A cookie may be void, and stay in its browser for a month: then the others count.
+        let mut shown: Vec<Shown> = cookies(headers).map(|token| Shown::Cookie(token.to_owned())).collect();
         if let Some(name) = &self.header
             && peer.is_near()
             && let Some(value) = single(headers, name)?
         {
-            return match value.to_str() {
-                Ok("") => Ok(Shown::Nothing),
-                Ok(text) if text.len() <= MAX_SHOWN => Ok(Shown::Header(text.to_owned())),
-                _ => wrong("the header that names the user makes no sense"),
-            };
+            match value.to_str() {
+                // Nobody, and surely not the user that the web server runs as.
+                Ok("") => return Ok(shown),
+                Ok(text) if text.len() <= MAX_SHOWN => shown.push(Shown::Header(text.to_owned())),
+                _ => return wrong("the header that names the user makes no sense"),
+            }
+            return Ok(shown);
         }
-        Ok(match peer {
-            Peer::User(Some(uid)) => Shown::User(uid),
-            _ => Shown::Nothing,
-        })
+        if let Peer::User(Some(uid)) = peer {
+            shown.push(Shown::User(uid));
+        }
+        Ok(shown)
     }
 
-    /// Whose it is, and what `borgcubed` is to be shown. None: nobody's. The error: a program showed what is nobody's.
-    pub fn viewer(&self, read: &Read<'_>, shown: &Shown, now: Timestamp) -> Result<Option<(Viewer, Credential)>, Unanswered> {
+    /// Whose it is that is shown, and what `borgcubed` is to be shown.
+    pub fn viewer(&self, read: &Read<'_>, shown: &[Shown], now: Timestamp) -> Result<Recognized, Unanswered> {
         let settings = read.settings()?.map(|settings| settings.web).unwrap_or_default();
-        let token = |token: &String| Some(Credential::Token { token: token.clone() });
-        let credential = match shown {
-            Shown::Nothing => None,
-            Shown::Bearer(text) | Shown::Cookie(text) => token(text),
-            Shown::Header(name) => Some(Credential::Proxy { name: name.clone() }),
-            Shown::User(uid) if settings.peer => {
-                let name = unix::socket::user_name(*uid).map_err(|e| Unanswered::Internal(e.to_string()))?;
-                name.map(|name| Credential::Peer { name })
+        let users = read.web_users().list()?;
+        let mut refused = vec![];
+        for one in shown {
+            let token = |token: &String| Some(Credential::Token { token: token.clone() });
+            let credential = match one {
+                Shown::Bearer(text) | Shown::Cookie(text) => token(text),
+                Shown::Header(name) => Some(Credential::Proxy { name: name.clone() }),
+                Shown::User(uid) if settings.peer => {
+                    let name = unix::socket::user_name(*uid).map_err(|e| Unanswered::Internal(e.to_string()))?;
+                    name.map(|name| Credential::Peer { name })
+                }
+                Shown::User(_) => None,
+            };
+            let Some(credential) = credential else { continue };
+            match identify(&users, settings, &credential, now) {
+                Ok(user) => {
+                    if let Credential::Token { token } = &credential {
+                        self.refusals.make_familiar(token);
+                    }
+                    let name = user.name.to_string();
+                    let csrf = self.csrf(&name);
+                    let viewer = Viewer { name, role: user.role, csrf, can_sign_out: matches!(one, Shown::Cookie(_)) };
+                    return Ok(Recognized { known: Some(Known { viewer, credential, shown: one.clone() }), refused });
+                }
+                Err(refusal) => refused.push((one.clone(), refusal)),
             }
-            Shown::User(_) => None,
-        };
-        let Some(credential) = credential else { return Ok(None) };
-        match identify(&read.web_users().list()?, settings, &credential, now) {
-            Ok(user) => {
-                let name = user.name.to_string();
-                let csrf = self.csrf(&name);
-                let viewer = Viewer { name, role: user.role, csrf, can_sign_out: matches!(shown, Shown::Cookie(_)) };
-                Ok(Some((viewer, credential)))
-            }
-            Err(refusal) => match shown {
-                Shown::Bearer(_) => Err(Unanswered::Unauthenticated(refusal.to_string())),
-                _ => Ok(None),
-            },
         }
+        Ok(Recognized { known: None, refused })
     }
 
     /// What forms for this user carry: nobody can know it who does not see the user's pages.
@@ -226,10 +288,13 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h He
     }
 }
 
-fn cookie(headers: &HeaderMap) -> Option<&str> {
-    let all = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let token = all.flat_map(|line| line.split(';')).find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='));
-    token.filter(|token| !token.is_empty() && token.len() <= MAX_SHOWN)
+/// The token of each of our cookies; the one that nobody else can have put there comes first.
+fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    [SECURE_COOKIE, COOKIE].into_iter().filter_map(move |name| {
+        let all = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let token = all.flat_map(|line| line.split(';')).find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='));
+        token.filter(|token| !token.is_empty() && token.len() <= MAX_SHOWN)
+    })
 }
 
 /// Whether a form or a call comes from a page of ours, as far as the browser says so.
@@ -253,19 +318,28 @@ pub fn check_origin(hosts: &Hosts, headers: &HeaderMap) -> Result<(), Unanswered
 pub fn check_csrf(viewer: &Viewer, brought: Option<&str>) -> Result<(), Unanswered> {
     match brought {
         Some(brought) if bool::from(brought.as_bytes().ct_eq(viewer.csrf.as_bytes())) => Ok(()),
-        _ => Err(Unanswered::Forbidden("the page that this comes from is too old: go back, load it again and repeat it".into())),
+        // Of a program, which reads documentation less than this.
+        None => Err(Unanswered::Forbidden(
+            "the field csrf is missing: GET /api/v1/me says what it has to hold; with a bearer token it is not needed".into(),
+        )),
+        Some(_) => Err(Unanswered::Forbidden(
+            "the page that this comes from is too old (its field csrf is not the one of GET /api/v1/me any more): go back, load it again and repeat it".into(),
+        )),
     }
 }
 
 /// What makes a browser keep a token; `headers` are those of the sign-in.
 pub fn remember(token: &str, headers: &HeaderMap) -> String {
     let is_https = headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://"));
-    let secure = if is_https { "; Secure" } else { "" };
-    format!("{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={COOKIE_AGE}{secure}")
+    let (name, secure) = if is_https { (SECURE_COOKIE, "; Secure") } else { (COOKIE, "") };
+    format!("{name}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={COOKIE_AGE}{secure}")
 }
 
-/// What makes it forget.
-pub const FORGET: &str = "borgcube-session=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0";
+/// What makes it forget, by either name.
+pub const FORGET: [&str; 2] = [
+    "borgcube-session=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0",
+    "__Host-borgcube-session=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0; Secure",
+];
 
 /// An address within our pages, as far as somebody may choose one.
 #[must_use]
@@ -292,20 +366,28 @@ mod tests {
     fn what_is_shown() {
         let access = Access::new(false, Some("x-user".parse().unwrap())).unwrap();
         let shown = |pairs: &[(&'static str, &str)], peer| access.shown(&headers(pairs), peer);
-        assert_eq!(shown(&[], NEAR).unwrap(), Shown::Nothing);
-        assert_eq!(shown(&[], Peer::User(Some(7))).unwrap(), Shown::User(7));
-        assert_eq!(shown(&[("authorization", "Bearer ab")], NEAR).unwrap(), Shown::Bearer("ab".into()));
-        assert_eq!(shown(&[("cookie", "a=b; borgcube-session=ab; c=d")], NEAR).unwrap(), Shown::Cookie("ab".into()));
-        assert_eq!(shown(&[("cookie", "xborgcube-session=ab; borgcube-sessionx=ab")], NEAR).unwrap(), Shown::Nothing);
-        assert_eq!(shown(&[("x-user", "alice")], NEAR).unwrap(), Shown::Header("alice".into()));
+        let cookie = |token: &str| Shown::Cookie(token.into());
+        assert_eq!(shown(&[], NEAR).unwrap(), []);
+        assert_eq!(shown(&[], Peer::User(Some(7))).unwrap(), [Shown::User(7)]);
+        assert_eq!(shown(&[("authorization", "Bearer ab"), ("cookie", "borgcube-session=c")], NEAR).unwrap(), [Shown::Bearer("ab".into())]);
+        assert_eq!(shown(&[("cookie", "a=b; borgcube-session=ab; c=d")], NEAR).unwrap(), [cookie("ab")]);
+        assert_eq!(shown(&[("cookie", "borgcube-session=ab; __Host-borgcube-session=cd")], NEAR).unwrap(), [cookie("cd"), cookie("ab")]);
+        assert_eq!(shown(&[("cookie", "xborgcube-session=ab; borgcube-sessionx=ab")], NEAR).unwrap(), []);
+        assert_eq!(shown(&[("x-user", "alice")], NEAR).unwrap(), [Shown::Header("alice".into())]);
+        // A void cookie does not stand before what comes with it.
+        let both = [("cookie", "borgcube-session=ab"), ("x-user", "alice")];
+        assert_eq!(shown(&both, NEAR).unwrap(), [cookie("ab"), Shown::Header("alice".into())]);
+        assert_eq!(shown(&both[..1], Peer::User(Some(7))).unwrap(), [cookie("ab"), Shown::User(7)]);
+        // Nobody in particular is not the user that the web server runs as.
+        assert_eq!(shown(&[("x-user", "")], Peer::User(Some(7))).unwrap(), []);
         // The word of the web server on this machine, and of nobody else; and nobody adds a second one.
-        assert_eq!(shown(&[("x-user", "alice")], Peer::Address([192, 0, 2, 1].into())).unwrap(), Shown::Nothing);
+        assert_eq!(shown(&[("x-user", "alice")], Peer::Address([192, 0, 2, 1].into())).unwrap(), []);
         assert!(shown(&[("x-user", "alice"), ("x-user", "root")], NEAR).is_err());
-        assert!(shown(&[("authorization", "Bearer")], NEAR).is_ok_and(|shown| shown == Shown::Nothing));
+        assert!(shown(&[("authorization", "Bearer")], NEAR).is_ok_and(|shown| shown.is_empty()));
         let plain = Access::new(false, None).unwrap();
-        assert_eq!(plain.shown(&headers(&[("x-user", "alice")]), NEAR).unwrap(), Shown::Nothing);
+        assert_eq!(plain.shown(&headers(&[("x-user", "alice")]), NEAR).unwrap(), []);
         assert!(plain.shown(&headers(&[("authorization", "Bearer")]), NEAR).is_err());
-        assert_eq!(plain.shown(&headers(&[("authorization", "Basic eDp5")]), NEAR).unwrap(), Shown::Nothing);
+        assert_eq!(plain.shown(&headers(&[("authorization", "Basic eDp5")]), NEAR).unwrap(), []);
     }
 
     #[test]
@@ -332,7 +414,8 @@ mod tests {
         let alice = viewer(&ours, "alice");
         assert!(check_csrf(&alice, Some(&alice.csrf)).is_ok());
         for wrong in [None, Some(""), Some(&alice.csrf[1..]), Some(&*ours.csrf("bob")), Some(&*other.csrf("alice"))] {
-            assert!(check_csrf(&alice, wrong).is_err());
+            let said = check_csrf(&alice, wrong).unwrap_err().to_string();
+            assert!(said.contains("field csrf") && said.contains("GET /api/v1/me"), "{said}");
         }
     }
 
@@ -340,8 +423,9 @@ mod tests {
     fn cookies_are_kept_from_scripts_and_other_sites() {
         let plain = remember("ab", &headers(&[("origin", "http://localhost")]));
         assert!(plain.contains("; HttpOnly") && plain.contains("; SameSite=Strict") && !plain.contains("Secure"), "{plain}");
-        assert!(remember("ab", &headers(&[("origin", "https://backup.example.net")])).ends_with("; Secure"));
-        assert!(FORGET.starts_with(COOKIE));
+        let secure = remember("ab", &headers(&[("origin", "https://backup.example.net")]));
+        assert!(secure.starts_with("__Host-borgcube-session=ab; Path=/;") && secure.ends_with("; Secure"), "{secure}");
+        assert!(FORGET[0].starts_with(COOKIE) && FORGET[1].starts_with(SECURE_COOKIE) && FORGET[1].ends_with("; Secure"));
     }
 
     #[test]

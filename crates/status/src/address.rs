@@ -34,8 +34,8 @@ impl FromStr for Address {
 pub enum Listener {
     /// TCP.
     Tcp(std::net::TcpListener),
-    /// A Unix socket.
-    Unix(std::os::unix::net::UnixListener),
+    /// A Unix socket, and where it is: it is made under another name, which is all that it knows of itself.
+    Unix(std::os::unix::net::UnixListener, PathBuf),
 }
 
 impl Listener {
@@ -46,7 +46,7 @@ impl Listener {
                 let listener = std::net::TcpListener::bind(address).with_context(|| format!("cannot listen at {address}"))?;
                 Ok(Listener::Tcp(listener))
             }
-            Address::Unix(path) => Ok(Listener::Unix(unix::socket::listen(path, 0o660)?)),
+            Address::Unix(path) => Ok(Listener::Unix(unix::socket::listen(path, 0o660)?, path.clone())),
         }
     }
 
@@ -57,15 +57,16 @@ impl Listener {
             return Ok(Listener::Tcp(tcp));
         }
         let unix = std::os::unix::net::UnixListener::from(fd);
-        unix.local_addr().context("what was handed over is no listening socket")?;
-        Ok(Listener::Unix(unix))
+        let address = unix.local_addr().context("what was handed over is no listening socket")?;
+        let path = address.as_pathname().map(PathBuf::from).unwrap_or_default();
+        Ok(Listener::Unix(unix, path))
     }
 
     /// Whether others than processes of this machine can connect.
     #[must_use]
     pub fn is_exposed(&self) -> bool {
         match self {
-            Listener::Unix(_) => false,
+            Listener::Unix(..) => false,
             Listener::Tcp(tcp) => !tcp.local_addr().is_ok_and(|address| address.ip().is_loopback()),
         }
     }
@@ -75,10 +76,7 @@ impl Listener {
     pub fn describe(&self) -> String {
         match self {
             Listener::Tcp(tcp) => tcp.local_addr().map_or_else(|e| e.to_string(), |address| format!("http://{address}/")),
-            Listener::Unix(unix) => {
-                let path = unix.local_addr().ok().and_then(|address| address.as_pathname().map(|path| path.display().to_string()));
-                format!("unix:{}", path.unwrap_or_default())
-            }
+            Listener::Unix(_, path) => format!("unix:{}", path.display()),
         }
     }
 }
@@ -107,6 +105,16 @@ mod tests {
         for bad in ["8420", "localhost:8420", "unix:x", "", "127.0.0.1", "127.0.0.1:99999"] {
             assert!(bad.parse::<Address>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_unix_socket_is_called_by_its_path() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("status.sock");
+        let listener = Listener::bind(&Address::Unix(path.clone())).unwrap();
+        assert_eq!(listener.describe(), format!("unix:{}", path.display()));
+        let handed = Listener::from_fd(std::os::unix::net::UnixListener::bind(directory.path().join("x")).unwrap().into()).unwrap();
+        assert_eq!(handed.describe(), format!("unix:{}", directory.path().join("x").display()));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What happens, from one connection to `borgcubed` to everybody who looks: server-sent events, and the progress of what runs.
 //!
-//! A viewer costs one task and one place in a channel. An event is put into words once, whoever is listening.
+//! A viewer costs one small task and one place in a channel ([`crate::viewer`]). An event is put into words once, whoever is listening.
 
 use crate::control::{Connection, Trouble};
 use crate::view::{JobRow, ProgressView};
@@ -12,7 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use wire::control::{Call, Event, EventReply};
 
 /// Events that a viewer may be behind before it is told to look at everything anew.
@@ -58,6 +58,8 @@ struct State {
 pub struct Hub {
     state: Mutex<State>,
     channel: broadcast::Sender<Frame>,
+    /// Who may look may be others now.
+    users: watch::Sender<()>,
     /// Tells one run of this program from the next: numbers begin anew.
     epoch: u64,
 }
@@ -91,6 +93,7 @@ impl Hub {
         Hub {
             state: Mutex::new(State { live: Arc::new(live), kept: VecDeque::new(), last: 0 }),
             channel: broadcast::channel(BEHIND).0,
+            users: watch::Sender::new(()),
             epoch: now.0.unsigned_abs(),
         }
     }
@@ -103,6 +106,12 @@ impl Hub {
     #[must_use]
     pub fn live(&self) -> Arc<Live> {
         Arc::clone(&self.state().live)
+    }
+
+    /// Tells whenever users of the status pages may have changed.
+    #[must_use]
+    pub fn users(&self) -> watch::Receiver<()> {
+        self.users.subscribe()
     }
 
     /// A new viewer, or one that comes back with the id of the last event it saw.
@@ -173,6 +182,7 @@ impl Hub {
         self.publish("borgcubed", &Connected { connected: true, trouble: None });
         // What happened meanwhile nobody has told.
         let _ = self.channel.send(resync());
+        self.users.send_replace(());
     }
 
     fn lost(&self, trouble: &Trouble) {
@@ -215,6 +225,7 @@ impl Hub {
             Event::Repository(repository) => self.publish("repository", &repository.name),
             Event::RepositoryRemoved(name) => self.publish("repository", name),
             Event::SchedulesChanged => self.publish("schedules", &()),
+            Event::UsersChanged => self.users.send_replace(()),
         }
     }
 

@@ -1,36 +1,35 @@
 //! Which request gets which answer: one table on one screen.
 
-use crate::access::{self, Access, Peer, Shown, Viewer};
+use crate::access::{self, Access, Known as KnownUser, Peer, Recognized, Shown, Viewer};
 use crate::acts::{self, Fields, Outcome};
 use crate::control::{self, Told, Trouble, about_job};
 use crate::forms::{self, Known, Prepared, Target, Typed};
 use crate::guard::{self, Hosts, Refused};
-use crate::hub::{Hub, resync};
+use crate::hub::Hub;
 use crate::query::{Query, Unanswered, named};
-use crate::render::{self, Answer, Form, HTML, JSON};
-use crate::serve::{Connection, Crowd, Limits};
+use crate::render::{self, Answer, Form, HTML, JSON, Manner};
+use crate::serve::{Crowd, Limits};
+use crate::sessions::Sessions;
 use crate::source::Source;
 use crate::view::{
     About, ArchivePage, ArchivesPage, CheckConfigsPage, ClientPage, ClientsPage, Context, Dashboard, Health, JobPage, JobsPage, LogPage,
     PoliciesPage, PolicyPage, RepositoriesPage, RepositoryPage, SchedulesPage, Visit,
 };
-use crate::{api, browse, metrics, socket};
+use crate::viewer::How;
+use crate::{api, browse, metrics};
 use askama::Template;
-use http_body_util::channel::Channel;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, StatusCode};
 use model::Timestamp;
 use model::web_user::{Credential, Role};
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use wire::control::ErrorKind;
 
 /// Files that do not change while we run.
@@ -45,6 +44,8 @@ const BODY_SIZE: usize = 512 * 1024;
 const BODY_TIME: Duration = Duration::from_secs(20);
 /// The field that tells a form of ours from one of somebody else.
 const CSRF: &str = "csrf";
+/// What programs read that want no pages.
+const PLAIN: [&str; 2] = ["/metrics", "/healthz"];
 /// The parameter by which a page finds what came of an act.
 const DID: &str = "did";
 
@@ -68,6 +69,8 @@ pub struct App {
     pub limits: Limits,
     /// Places for viewers.
     pub viewers: Arc<Semaphore>,
+    /// By which credentials they look.
+    pub sessions: Sessions,
     /// Places for questions to borgcubed.
     pub questions: Semaphore,
     /// Connections of other machines.
@@ -114,6 +117,8 @@ pub(crate) struct Asked<'r> {
     peer: Peer,
     segments: Vec<&'r str>,
     pub(crate) query: Query,
+    /// Who asks, as soon as that is known.
+    who: &'r OnceLock<Viewer>,
 }
 
 impl App {
@@ -122,15 +127,22 @@ impl App {
         let (head, body) = request.into_parts();
         let path = head.uri.path();
         let form = if path.starts_with("/api/") || path.starts_with(guard::TRIGGER) { Form::Json } else { Form::Html };
+        let who = OnceLock::new();
         let answered = match guard::check(&self.hosts, &head.method, &head.uri, &head.headers) {
             Ok(()) => {
                 let segments = path.split('/').skip(1).filter(|segment| !segment.is_empty()).collect();
                 let query = Query::parse(head.uri.query().unwrap_or_default());
-                Arc::clone(&self).route(Asked { form, head: &head, peer, segments, query }, body).await
+                Arc::clone(&self).route(Asked { form, head: &head, peer, segments, query, who: &who }, body).await
             }
-            Err(refused) => Ok(refuse(form, refused)),
+            Err(refused) => Ok(refuse(Manner::of(form, Visit::default()), refused)),
         };
-        let mut answer = answered.unwrap_or_else(|why| render::unanswered(form, &why));
+        let mut answer = answered.unwrap_or_else(|why| {
+            let here = head.uri.path_and_query().filter(|_| head.method == Method::GET).map_or("/", |here| here.as_str());
+            let visit = Visit { viewer: who.get().cloned(), here: here.to_owned(), outcome: None };
+            // Programs ask for those, whatever their addresses look like.
+            let manner = if PLAIN.contains(&path) { Manner::Plain } else { Manner::of(form, visit) };
+            render::unanswered(manner, &why)
+        });
         let is_told = answer.headers().contains_key(header::CONTENT_LENGTH);
         let length = hyper::body::Body::size_hint(answer.body()).exact();
         if let Some(length) = length.filter(|_| head.method == Method::HEAD && !is_told) {
@@ -142,7 +154,7 @@ impl App {
 
     async fn route(self: Arc<App>, asked: Asked<'_>, body: Incoming) -> Result<Answer, Unanswered> {
         if !self.access.admits(asked.peer) {
-            return Err(Unanswered::TooOften("these are too many requests; slow down".into()));
+            return Err(Unanswered::TooOften("these are too many requests; slow down".into(), 1));
         }
         // What needs nobody to sign in.
         match (asked.form, asked.segments.as_slice()) {
@@ -152,36 +164,61 @@ impl App {
             (Form::Json, ["trigger", id]) => return self.trigger(id).await,
             _ => {}
         }
-        let shown = self.access.shown(&asked.head.headers, asked.peer)?;
-        let known = self.known(shown.clone()).await?;
+        let known = self.recognize(&asked).await?;
+        if let Some(known) = &known {
+            // Once for each request.
+            let _ = asked.who.set(known.viewer.clone());
+        }
         if let (Form::Html, ["sign-out"]) = (asked.form, asked.segments.as_slice()) {
-            return self.sign_out(&asked, known.map(|(viewer, _)| viewer), body).await;
+            return self.sign_out(&asked, known, body).await;
         }
         let act = match (asked.form, asked.segments.as_slice()) {
             (Form::Json, ["api", "v1", "do", name]) | (Form::Html, ["do", name]) => Some(*name),
             _ => None,
         };
         let inside = browse::answer::Place::of(&asked.segments);
-        let Some((viewer, credential)) = known else {
-            if self.access.required || act.is_some() || inside.is_some() {
-                return self.nobody(&asked);
-            }
-            return self.look(&asked, None).await;
-        };
-        if let Some(place) = inside {
-            return self.read_archive(&asked, place, viewer, credential).await;
+        if known.is_none() && (self.access.required || act.is_some() || inside.is_some()) {
+            return self.nobody(&asked);
         }
-        match act {
-            Some(name) => self.act(name, &asked, &shown, viewer, credential, body).await,
-            None => self.look(&asked, Some(viewer)).await,
+        match (asked.form, asked.segments.as_slice()) {
+            (Form::Json, ["api", "v1", "events"]) => return self.live(How::Stream, &asked, known).await,
+            (Form::Json, ["api", "v1", "socket"]) => return self.live(How::Socket, &asked, known).await,
+            _ => {}
+        }
+        match (known, inside, act) {
+            (Some(known), Some(place), _) => self.read_archive(&asked, place, known.viewer, known.credential).await,
+            (Some(known), None, Some(name)) => self.act(name, &asked, known, body).await,
+            (known, ..) => self.look(&asked, known.map(|known| known.viewer)).await,
+        }
+    }
+
+    /// Who asks, if it is somebody. The error: a program shows what is nobody's.
+    async fn recognize(self: &Arc<App>, asked: &Asked<'_>) -> Result<Option<KnownUser>, Unanswered> {
+        let mut shown = self.access.shown(&asked.head.headers, asked.peer)?;
+        let is_bearer = matches!(shown.as_slice(), [Shown::Bearer(_)]);
+        if let Some(seconds) = self.access.barred(asked.peer) {
+            let all = shown.len();
+            shown.retain(|one| self.access.is_familiar(one));
+            if shown.len() < all && (is_bearer || self.access.required) {
+                let sentence = "too many wrong tokens have come from there; try it again in a minute".to_owned();
+                return Err(Unanswered::TooOften(sentence, seconds));
+            }
+        }
+        if shown.is_empty() {
+            return Ok(None);
+        }
+        let Recognized { known, refused } = self.known(shown).await?;
+        for (shown, refusal) in &refused {
+            self.access.refused(asked.peer, shown, refusal);
+        }
+        match (refused.first(), known) {
+            (Some((Shown::Bearer(_), refusal)), None) => Err(Unanswered::Unauthenticated(refusal.to_string())),
+            (_, known) => Ok(known),
         }
     }
 
     /// Whose it is that is shown.
-    async fn known(self: &Arc<App>, shown: Shown) -> Result<Option<(Viewer, Credential)>, Unanswered> {
-        if shown == Shown::Nothing {
-            return Ok(None);
-        }
+    pub(crate) async fn known(self: &Arc<App>, shown: Vec<Shown>) -> Result<Recognized, Unanswered> {
         let app = Arc::clone(self);
         app.blocking(move |app| app.source.read(|read, _, now| app.access.viewer(read, &shown, now))).await
     }
@@ -200,11 +237,8 @@ impl App {
 
     /// Everything that only shows something.
     async fn look(self: Arc<App>, asked: &Asked<'_>, viewer: Option<Viewer>) -> Result<Answer, Unanswered> {
-        let is_head = asked.head.method == Method::HEAD;
         // Pages and API have the same names for the same things.
         let segments = match (asked.form, asked.segments.as_slice()) {
-            (Form::Json, ["api", "v1", "events"]) => return self.events(asked.head, is_head),
-            (Form::Json, ["api", "v1", "socket"]) => return self.socket(asked.head, &asked.query),
             (Form::Json, ["api", "v1", "openapi.json"]) => return Ok(render::whole(StatusCode::OK, JSON, api::document())),
             (Form::Json, ["api", "v1", "me"]) => return Ok(me(viewer.as_ref())),
             (Form::Json, ["api", "v1", rest @ ..]) => rest.to_vec(),
@@ -250,14 +284,14 @@ impl App {
         }
         access::check_origin(&self.hosts, &asked.head.headers)?;
         if !self.access.admits_sign_in(asked.peer) {
-            return Err(Unanswered::TooOften("there were too many sign-ins from there; try it again in a minute".into()));
+            return Err(Unanswered::TooOften("there were too many sign-ins from there; try it again in a minute".into(), 60));
         }
         let fields = Fields::of_form(&whole_body(body).await?)?;
         let next = fields.text("next").and_then(access::local).unwrap_or("/").to_owned();
         let token = fields.text("token").unwrap_or_default().trim().to_owned();
-        match self.known(Shown::Cookie(token.clone())).await? {
-            Some((viewer, _)) => {
-                log::info!("{} signed in", viewer.name);
+        match self.known(vec![Shown::Cookie(token.clone())]).await?.known {
+            Some(known) => {
+                log::info!("{} signed in", known.viewer.name);
                 let mut answer = render::see(&next)?;
                 set_cookie(&mut answer, &access::remember(&token, &asked.head.headers))?;
                 Ok(answer)
@@ -269,26 +303,23 @@ impl App {
         }
     }
 
-    async fn sign_out(self: Arc<App>, asked: &Asked<'_>, viewer: Option<Viewer>, body: Incoming) -> Result<Answer, Unanswered> {
+    async fn sign_out(self: Arc<App>, asked: &Asked<'_>, known: Option<KnownUser>, body: Incoming) -> Result<Answer, Unanswered> {
         access::check_origin(&self.hosts, &asked.head.headers)?;
-        if let Some(viewer) = viewer {
-            access::check_csrf(&viewer, Fields::of_form(&whole_body(body).await?)?.text(CSRF))?;
+        if let Some(known) = known {
+            access::check_csrf(&known.viewer, Fields::of_form(&whole_body(body).await?)?.text(CSRF))?;
+            // Other browsers that are signed in by the same token come back by themselves.
+            self.sessions.end(&known.credential);
         }
         let mut answer = render::see("/")?;
-        set_cookie(&mut answer, access::FORGET)?;
+        for forget in access::FORGET {
+            set_cookie(&mut answer, forget)?;
+        }
         Ok(answer)
     }
 
     /// `POST /do/NAME` and `POST /api/v1/do/NAME`.
-    async fn act(
-        self: Arc<App>,
-        name: &str,
-        asked: &Asked<'_>,
-        shown: &Shown,
-        viewer: Viewer,
-        credential: Credential,
-        body: Incoming,
-    ) -> Result<Answer, Unanswered> {
+    async fn act(self: Arc<App>, name: &str, asked: &Asked<'_>, known: KnownUser, body: Incoming) -> Result<Answer, Unanswered> {
+        let KnownUser { viewer, credential, shown } = known;
         let headers = &asked.head.headers;
         access::check_origin(&self.hosts, headers)?;
         let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -378,9 +409,9 @@ impl App {
     ) -> Result<Prepared, Unanswered> {
         if viewer.role < Role::Administrator {
             return Err(Unanswered::Forbidden(format!(
-                "{} is a {}; this takes the role {}",
+                "{} is {}; this takes the role {}",
                 viewer.name,
-                viewer.role,
+                viewer.role.with_article(),
                 Role::Administrator
             )));
         }
@@ -492,90 +523,6 @@ impl App {
         let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         render::whole(status, JSON, serde_json::to_vec(&health).unwrap_or_default())
     }
-
-    /// The same events over a WebSocket.
-    fn socket(&self, request: &Parts, query: &Query) -> Result<Answer, Unanswered> {
-        let upgrade = request.extensions.get::<OnUpgrade>().cloned();
-        let (Some(accept), Some(upgrade)) = (socket::accept(&request.headers), upgrade) else {
-            let sentence = "here is a WebSocket (RFC 6455, version 13); /api/v1/events has the same for those who speak HTTP only";
-            let mut answer = render::error(Form::Json, StatusCode::UPGRADE_REQUIRED, sentence);
-            answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-            answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-            return Ok(answer);
-        };
-        // Browsers let every page open one, and say which page it is; others say nothing.
-        if !guard::is_own_origin(&self.hosts, &request.headers) {
-            return Err(Unanswered::Forbidden("a page of another server may not listen here".into()));
-        }
-        let place = self.viewer()?;
-        let joined = self.hub.join(query.text("after"));
-        // The connection counts for as long as it is one.
-        let connection = request.extensions.get::<Connection>().cloned();
-        tokio::spawn(socket::converse(upgrade, joined, self.stopping.clone(), (place, connection)));
-        let mut answer = render::answer(StatusCode::SWITCHING_PROTOCOLS, JSON, render::unfailing(http_body_util::Empty::new()));
-        let headers = answer.headers_mut();
-        headers.remove(header::CONTENT_TYPE);
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-        Ok(answer)
-    }
-
-    /// A place among the viewers.
-    fn viewer(&self) -> Result<OwnedSemaphorePermit, Unanswered> {
-        Arc::clone(&self.viewers).try_acquire_owned().map_err(|_| {
-            Unanswered::Unavailable(format!("{} viewers already look at live events; pages work without them", self.limits.viewers))
-        })
-    }
-
-    /// Server-sent events, for as long as somebody looks.
-    fn events(self: Arc<App>, request: &Parts, head: bool) -> Result<Answer, Unanswered> {
-        const KIND: &str = "text/event-stream";
-        if head {
-            return Ok(render::whole(StatusCode::OK, KIND, Bytes::new()));
-        }
-        let place = self.viewer()?;
-        let last_seen = request.headers.get("last-event-id").and_then(|id| id.to_str().ok());
-        let mut joined = self.hub.join(last_seen);
-        let (mut sender, body) = Channel::<Bytes, std::convert::Infallible>::new(2);
-        let mut stopping = self.stopping.clone();
-        tokio::spawn(async move {
-            for frame in joined.first {
-                if sender.send_data(frame.bytes).await.is_err() {
-                    return;
-                }
-            }
-            loop {
-                let received = tokio::select! {
-                    received = joined.rest.recv() => received,
-                    _ = stopping.changed() => return,
-                };
-                let bytes = match received {
-                    Ok(frame) => frame.bytes,
-                    // Too slow for all of it; the present state is what matters.
-                    Err(RecvError::Lagged(_)) => resync().bytes,
-                    Err(RecvError::Closed) => return,
-                };
-                let sent = tokio::select! {
-                    sent = sender.send_data(bytes) => sent.is_ok(),
-                    _ = stopping.changed() => return,
-                };
-                if !sent {
-                    return;
-                }
-            }
-        });
-        // The place is free when the connection is gone, not when the next event finds that out.
-        let body = body.map_frame(move |frame| {
-            let _held = &place;
-            frame
-        });
-        let mut answer = render::answer(StatusCode::OK, KIND, render::unfailing(body));
-        // nginx holds back what is not said to be a stream.
-        answer.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
-        answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        Ok(answer)
-    }
 }
 
 /// A form or a question; programs are told what is wrong as everywhere, and besides get the form with it.
@@ -612,7 +559,7 @@ async fn whole_body(body: Incoming) -> Result<Bytes, Unanswered> {
 fn set_cookie(answer: &mut Answer, cookie: &str) -> Result<(), Unanswered> {
     let mut value = HeaderValue::from_str(cookie).map_err(|_| Unanswered::BadRequest("that is no token".into()))?;
     value.set_sensitive(true);
-    answer.headers_mut().insert(header::SET_COOKIE, value);
+    answer.headers_mut().append(header::SET_COOKIE, value);
     Ok(())
 }
 
@@ -633,18 +580,18 @@ fn file(name: &str) -> Result<Answer, Unanswered> {
     Ok(answer)
 }
 
-fn refuse(form: Form, refused: Refused) -> Answer {
+fn refuse(manner: Manner, refused: Refused) -> Answer {
     match refused {
         Refused::Method { allowed, sentence } => {
-            let mut answer = render::error(form, StatusCode::METHOD_NOT_ALLOWED, sentence);
+            let mut answer = render::error(manner, StatusCode::METHOD_NOT_ALLOWED, sentence);
             answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
             answer
         }
         Refused::Host => {
             let sentence = "this server is not called by that name; borgcube-statusd --host NAME allows another one";
-            render::error(form, StatusCode::MISDIRECTED_REQUEST, sentence)
+            render::error(manner, StatusCode::MISDIRECTED_REQUEST, sentence)
         }
-        Refused::Path => render::error(form, StatusCode::NOT_FOUND, "there is no such page: the address has empty parts"),
-        Refused::Uri => render::error(form, StatusCode::URI_TOO_LONG, "the address is too long"),
+        Refused::Path => render::error(manner, StatusCode::NOT_FOUND, "there is no such page: the address has empty parts"),
+        Refused::Uri => render::error(manner, StatusCode::URI_TOO_LONG, "the address is too long"),
     }
 }

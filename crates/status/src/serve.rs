@@ -5,8 +5,11 @@ use crate::address::Listener;
 use crate::browse::Reading;
 use crate::guard::Hosts;
 use crate::hub::Hub;
+use crate::patient::{Patient, STUCK};
 use crate::routes::{App, Outcomes};
+use crate::sessions::Sessions;
 use crate::source::Source;
+use crate::viewer::{Place, Viewer};
 use anyhow::Context;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -15,9 +18,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use unix::paths::Layout;
@@ -62,6 +67,7 @@ pub async fn serve(layout: &Layout, listeners: Vec<Listener>, hosts: Hosts, acce
         outcomes: Outcomes::default(),
         limits,
         viewers: Arc::new(Semaphore::new(limits.viewers)),
+        sessions: Sessions::default(),
         questions: Semaphore::new(crate::control::QUESTIONS),
         crowd: Arc::default(),
         deeds: Semaphore::new(crate::control::QUESTIONS),
@@ -73,6 +79,7 @@ pub async fn serve(layout: &Layout, listeners: Vec<Listener>, hosts: Hosts, acce
     let connections = Arc::new(Semaphore::new(limits.viewers + limits.others));
     let watching = tokio::spawn(Arc::clone(&hub).run(layout.control_socket()));
     let alive = tokio::spawn(Arc::clone(&hub).keep_alive());
+    let sessions = tokio::spawn(Arc::clone(&app).keep_sessions());
     let tidy = tokio::spawn(Arc::clone(&app.reading).keep_tidy());
     let mut accepting = vec![];
     for listener in listeners {
@@ -105,6 +112,7 @@ pub async fn serve(layout: &Layout, listeners: Vec<Listener>, hosts: Hosts, acce
     }
     watching.abort();
     alive.abort();
+    sessions.abort();
     tidy.abort();
     Ok(())
 }
@@ -127,7 +135,7 @@ impl Accepting {
                 tcp.set_nonblocking(true)?;
                 Ok(Accepting::Tcp(tokio::net::TcpListener::from_std(tcp)?))
             }
-            Listener::Unix(unix) => {
+            Listener::Unix(unix, _) => {
                 unix.set_nonblocking(true)?;
                 Ok(Accepting::Unix(tokio::net::UnixListener::from_std(unix)?))
             }
@@ -202,15 +210,12 @@ async fn accept(listener: Accepting, app: Arc<App>, connections: Arc<Semaphore>,
                 let peer = Peer::Address(address);
                 // Whoever has too many finds this one closed.
                 if let Some(counted) = app.crowd.admit(peer) {
-                    drop(tokio::spawn(async move {
-                        converse(stream, peer, app, stopping, permit).await;
-                        drop(counted);
-                    }));
+                    drop(tokio::spawn(converse(stream, peer, app, stopping, (permit, counted))));
                 }
             }
             Ok(Accepted::Unix(stream)) => {
                 let peer = Peer::User(stream.peer_cred().ok().map(|credentials| credentials.uid()));
-                drop(tokio::spawn(converse(stream, peer, app, stopping, permit)));
+                drop(tokio::spawn(converse(stream, peer, app, stopping, (permit, None))));
             }
             Err(e) => {
                 log::warn!("a connection cannot be accepted: {e}");
@@ -220,40 +225,83 @@ async fn accept(listener: Accepting, app: Arc<App>, connections: Arc<Semaphore>,
     }
 }
 
-/// A place among the connections, for those requests that outlive HTTP.
-#[derive(Debug, Clone)]
-pub struct Connection(#[expect(dead_code, reason = "held, not looked at")] Arc<OwnedSemaphorePermit>);
+/// A connection's place among all of them and among those of its peer, for as long as it is one.
+type Held = (OwnedSemaphorePermit, Option<Counted>);
+
+/// How HTTP ends on a connection.
+enum Ended {
+    /// There are no more requests.
+    Over(hyper::Result<()>),
+    /// Its last request was for live events, and this is how the answer begins.
+    Onward(Viewer, Vec<u8>),
+}
 
 async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     peer: Peer,
     app: Arc<App>,
     mut stopping: watch::Receiver<bool>,
-    permit: OwnedSemaphorePermit,
+    held: Held,
 ) {
-    let place = Connection(Arc::new(permit));
+    let place = Place::default();
+    let left = place.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let app = Arc::clone(&app);
+        let (app, place) = (Arc::clone(&app), place.clone());
         request.extensions_mut().insert(place.clone());
-        async move { Ok::<_, Infallible>(app.answer(request, peer).await) }
+        // In memory of its own, which is free when the answer is there.
+        let answering: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move {
+            let answer = app.answer(request, peer).await;
+            if place.is_left(&answer) {
+                // HTTP has nothing more to do here; see below.
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, Infallible>(answer)
+        });
+        answering
     });
-    let connection = http1::Builder::new()
+    let io = Patient::new(stream, STUCK);
+    let stuffed = io.stuffed();
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD_SIZE)
         .max_headers(64)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        _ = stopping.changed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+        .serve_connection(TokioIo::new(io), service);
+    let mut is_stopping = *stopping.borrow();
+    let ended = loop {
+        let served = std::future::poll_fn(|context| match connection.poll_without_shutdown(context) {
+            Poll::Ready(ended) => Poll::Ready(Ended::Over(ended)),
+            // Answers to earlier requests are sent before: only the other end can keep them waiting.
+            Poll::Pending if stuffed.is_so() => Poll::Pending,
+            Poll::Pending => left.take().map_or(Poll::Pending, |(viewer, head)| Poll::Ready(Ended::Onward(viewer, head))),
+        });
+        tokio::select! {
+            ended = served => break ended,
+            // Once: then the sender is gone, or answers under way are waited for.
+            _ = stopping.changed(), if !is_stopping => {
+                is_stopping = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
         }
     };
-    if let Err(e) = ended {
-        log::debug!("a connection ended: {e}");
+    match ended {
+        Ended::Onward(..) if is_stopping => {}
+        Ended::Onward(viewer, head) => {
+            let parts = connection.into_parts();
+            // A copy, which is hardly ever of anything: what is there is a part of HTTP's large buffer.
+            let (io, heard) = (parts.io.into_inner(), parts.read_buf.to_vec());
+            // A task of its own: this one has room for all of HTTP.
+            tokio::spawn(async move {
+                viewer.look(head, io, heard, stopping).await;
+                drop(held);
+            });
+        }
+        Ended::Over(Ok(())) => {
+            if let Err(e) = connection.into_parts().io.into_inner().shutdown().await {
+                log::debug!("a connection ended: {e}");
+            }
+        }
+        Ended::Over(Err(e)) => log::debug!("a connection ended: {e}"),
     }
 }
 

@@ -4,12 +4,13 @@
 //! meaning, and bounded.
 
 use crate::hub::{Frame, Joined, resync};
+use crate::patient::Patient;
+use crate::sessions::Session;
 use futures_util::{SinkExt, StreamExt};
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio_tungstenite::WebSocketStream;
@@ -23,6 +24,8 @@ const PING: Duration = Duration::from_secs(30);
 const STUCK: Duration = Duration::from_secs(30);
 /// The longest message of a viewer. None is expected.
 const MAX_MESSAGE: usize = 4096;
+/// What is read at once of what a viewer says, which is hardly ever anything: each viewer has that much memory for it.
+const READ: usize = 256;
 /// Messages of a viewer from one ping to the next.
 const MAX_MESSAGES: u32 = 64;
 
@@ -37,24 +40,32 @@ pub fn accept(headers: &HeaderMap) -> Option<HeaderValue> {
     (is_handshake && is_known).then(|| HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok()).flatten()
 }
 
-/// Tells a viewer what happens until it is gone, or we stop. `place` is free when this ends.
-pub async fn converse<P>(upgrade: OnUpgrade, joined: Joined, stopping: watch::Receiver<bool>, place: P) {
-    let upgraded = match upgrade.await {
-        Ok(upgraded) => TokioIo::new(upgraded),
-        Err(e) => return log::debug!("a viewer is gone before it was one: {e}"),
-    };
+/// Tells a viewer what happens until it is gone, may not look any more, or we stop. `heard`: what it said behind its request.
+pub async fn converse<S>(
+    head: Vec<u8>,
+    mut io: Patient<S>,
+    heard: Vec<u8>,
+    joined: Joined,
+    session: Session,
+    stopping: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if let Err(e) = io.write_all(&head).await {
+        return log::debug!("a viewer is gone before it was one: {e}");
+    }
+    drop(head);
     let config = WebSocketConfig::default()
-        .read_buffer_size(MAX_MESSAGE)
+        .read_buffer_size(READ)
         .write_buffer_size(0)
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
-    let mut stream = WebSocketStream::from_raw_socket(upgraded, Role::Server, Some(config)).await;
-    let why = tell(&mut stream, joined, stopping).await;
+    let mut stream = WebSocketStream::from_partially_read(io, heard, Role::Server, Some(config)).await;
+    let why = tell(&mut stream, joined, session, stopping).await;
     let close = CloseFrame { code: why.0, reason: Utf8Bytes::from_static(why.1) };
     if let Ok(Err(e)) = tokio::time::timeout(Duration::from_secs(1), stream.close(Some(close))).await {
         log::debug!("a viewer is gone already: {e}");
     }
-    drop(place);
 }
 
 /// Why it ends: a code and a word for the viewer.
@@ -62,7 +73,12 @@ type Ending = (CloseCode, &'static str);
 
 const GONE: Ending = (CloseCode::Normal, "");
 
-async fn tell(stream: &mut WebSocketStream<TokioIo<Upgraded>>, joined: Joined, mut stopping: watch::Receiver<bool>) -> Ending {
+async fn tell<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut WebSocketStream<Patient<S>>,
+    joined: Joined,
+    mut session: Session,
+    mut stopping: watch::Receiver<bool>,
+) -> Ending {
     let Joined { first, mut rest } = joined;
     for frame in first {
         if !sent(stream, frame).await {
@@ -109,12 +125,13 @@ async fn tell(stream: &mut WebSocketStream<TokioIo<Upgraded>>, joined: Joined, m
                 }
                 (is_heard, messages) = (false, 0);
             }
+            () = session.ended() => return (CloseCode::Policy, "signed out"),
             _ = stopping.changed() => return (CloseCode::Away, "stopping"),
         }
     }
 }
 
-async fn sent(stream: &mut WebSocketStream<TokioIo<Upgraded>>, frame: Frame) -> bool {
+async fn sent<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut WebSocketStream<Patient<S>>, frame: Frame) -> bool {
     match frame.message.map(Utf8Bytes::try_from) {
         Some(Ok(text)) => put(stream, Message::Text(text)).await,
         // A comment.
@@ -122,7 +139,7 @@ async fn sent(stream: &mut WebSocketStream<TokioIo<Upgraded>>, frame: Frame) -> 
     }
 }
 
-async fn put(stream: &mut WebSocketStream<TokioIo<Upgraded>>, message: Message) -> bool {
+async fn put<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut WebSocketStream<Patient<S>>, message: Message) -> bool {
     matches!(tokio::time::timeout(STUCK, stream.send(message)).await, Ok(Ok(())))
 }
 

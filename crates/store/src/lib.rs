@@ -140,6 +140,7 @@
 
 pub mod env;
 mod error;
+mod glance;
 mod handle;
 pub mod key;
 mod log;
@@ -156,6 +157,7 @@ mod txn;
 mod undo;
 
 pub use error::{Error, Result};
+pub use glance::{Glance, Named};
 pub use handle::{Stamp, Stored, TableMut, TableRef};
 pub use key::{Key, KeyBytes, KeyParts};
 pub use log::{Change, Entry, TransactionNumber};

@@ -83,11 +83,16 @@ impl Change {
 
     /// `added`, `changed` or `removed`.
     pub fn verb(&self) -> &'static str {
-        match (&self.before, &self.after) {
-            (None, _) => "added",
-            (_, None) => "removed",
-            _ => "changed",
-        }
+        verb(self.before.is_some(), self.after.is_some())
+    }
+}
+
+/// What happened to a record that was there before, and is there after.
+pub(crate) fn verb(before: bool, after: bool) -> &'static str {
+    match (before, after) {
+        (false, _) => "added",
+        (true, false) => "removed",
+        (true, true) => "changed",
     }
 }
 

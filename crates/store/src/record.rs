@@ -80,6 +80,15 @@ pub fn decode_present<R: Record>(bytes: &[u8]) -> Option<R> {
     if version == R::VERSION { serde_json::from_slice(body).ok() } else { None }
 }
 
+/// Reads a part of a record of the present version, whose body has the fields of `P` and more. `what` names the record in errors.
+pub(crate) fn decode_part<R: Record, P: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<P> {
+    let (version, body) = open(R::KIND, what, bytes)?;
+    if version != R::VERSION {
+        return Err(Error::Newer { record: what.to_owned(), found: version, known: R::VERSION });
+    }
+    serde_json::from_slice(body).map_err(|e| Error::Damaged { record: what.to_owned(), what: format!("its body does not fit: {e}") })
+}
+
 /// Reads a record of any version that leads to the present one. `what` names the record in errors.
 pub fn decode<R: Record>(what: &str, bytes: &[u8]) -> Result<Decoded<R>> {
     let (version, body) = open(R::KIND, what, bytes)?;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use model::Timestamp;
 
 use crate::error::{Error, Result};
+use crate::glance::Glance;
 use crate::key::{Key, KeyBytes};
 use crate::log::{Entry, TransactionNumber, digest, no_hash};
 use crate::store::{LOG, LOG_RECORDS, Store};
@@ -36,18 +37,33 @@ impl<'t> Log<'t> {
 
     /// The entries before `number`, the newest ones first, at most `limit`: the next page.
     pub fn newest_before(&self, number: TransactionNumber, limit: usize) -> Result<Vec<Entry>> {
-        let mut entries = Vec::new();
+        self.values_before(number, limit, Entry::decode, |entry| entry.number)
+    }
+
+    /// A glance at each of them, which takes little however much one of them has changed.
+    pub fn glances_before(&self, number: TransactionNumber, limit: usize) -> Result<Vec<Glance>> {
+        self.values_before(number, limit, Glance::decode, |glance| glance.number)
+    }
+
+    fn values_before<V>(
+        &self,
+        number: TransactionNumber,
+        limit: usize,
+        decode: fn(&[u8], &[u8]) -> Result<V>,
+        number_of: fn(&V) -> TransactionNumber,
+    ) -> Result<Vec<V>> {
+        let mut values = Vec::new();
         let mut below = number.0;
-        while entries.len() < limit && below > 0 {
+        while values.len() < limit && below > 0 {
             let key = (below - 1).encode()?;
-            let Some((key, value)) = self.read.at_or_before(LOG, &key)? else {
+            let Some((key, bytes)) = self.read.at_or_before(LOG, &key)? else {
                 break;
             };
-            let entry = Entry::decode(key, value)?;
-            below = entry.number.0;
-            entries.push(entry);
+            let value = decode(key, bytes)?;
+            below = number_of(&value).0;
+            values.push(value);
         }
-        Ok(entries)
+        Ok(values)
     }
 
     /// One entry.

@@ -70,6 +70,27 @@ fn the_log_says_who_when_what_for_and_what() {
 }
 
 #[test]
+fn a_glance_at_a_large_transaction_is_small() {
+    let (_dir, store) = store();
+    let add = |w: &mut store::Write<'_>, from: u32, to: u32| (from..to).try_for_each(|n| w.clients().insert(&client(&format!("c{n:05}"))));
+    store.write_at(T0, "one", "root", |w| add(w, 0, 1)).unwrap();
+    store.write_at(T0, "many", "root", |w| add(w, 1, 3000)).unwrap();
+    store.write_at(T0, "gone", "root", |w| w.clients().remove(&client_name("c00000")).map(drop)).unwrap();
+    let last = TransactionNumber(u64::MAX);
+    let (entries, glances) = store.read(|r| Ok((r.log().newest(10)?, r.log().glances_before(last, 10)?))).unwrap();
+    assert_eq!((entries.len(), glances.len()), (3, 3));
+    for (entry, glance) in entries.iter().zip(&glances) {
+        assert_eq!((glance.number, glance.time, glance.undoes, &glance.hash), (entry.number, entry.time, entry.undoes, &entry.hash));
+        assert_eq!((&glance.note, &glance.actor), (&entry.note, &entry.actor));
+        let words: Vec<String> = entry.changes.iter().map(|change| format!("{} {}", change.verb(), change.record)).collect();
+        assert!(words.starts_with(&glance.changes.first) && glance.changes.first.len() == words.len().min(20));
+        assert_eq!(glance.changes.first.len() as u64 + glance.changes.more, words.len() as u64);
+    }
+    assert_eq!((glances[0].changes.first[0].as_str(), glances[1].changes.more), ("removed client c00000", 2979));
+    assert_eq!(store.read(|r| r.log().glances_before(TransactionNumber(2), 10)).unwrap(), glances[2..]);
+}
+
+#[test]
 fn what_amounts_to_nothing_is_not_logged() {
     let (_dir, store) = store();
     store.write_at(T0, "add", "root", |w| w.clients().insert(&client("web1"))).unwrap();

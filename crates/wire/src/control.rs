@@ -750,6 +750,8 @@ pub enum Event {
     RepositoryRemoved(RepositoryName),
     /// Schedules were added, changed or removed: what is due next may be something else now.
     SchedulesChanged,
+    /// Users of the status pages, or the settings about them, were added, changed or removed: who may look may be others now.
+    UsersChanged,
 }
 
 /// A reply of [`Call::Watch`].

@@ -134,7 +134,10 @@ impl Daemon {
         let mut schedules = false;
         for change in changes {
             match (change, record_of(change)) {
-                (_, Record::Settings(settings)) => self.settings = (**settings).clone(),
+                (_, Record::Settings(settings)) => {
+                    self.settings = (**settings).clone();
+                    self.users_changed();
+                }
                 (Change::Put(_), Record::Repository(repository)) => self.broadcast(&Event::Repository(repository.clone())),
                 (_, Record::Schedule(_)) => schedules = true,
                 _ => {}
@@ -258,10 +261,7 @@ fn put(w: &mut Write<'_>, record: &Record, old: Option<&Record>, now: Timestamp,
             {
                 let forgotten = w.forget_decisions(&policy.name)?;
                 if forgotten > 0 {
-                    warnings.push(format!(
-                        "{forgotten} archives that policy {} was about to delete stay until it decides about them again",
-                        policy.name
-                    ));
+                    warnings.push(super::policies::stays(forgotten, &format!("policy {}", policy.name)));
                 }
             }
             warnings.extend(policy.warnings().into_iter().map(|warning| format!("policy {}: {warning}", policy.name)));

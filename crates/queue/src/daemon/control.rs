@@ -160,7 +160,7 @@ impl Connection {
         let (of_job, is_last, is_progress) = match event {
             Event::Job(job) => (Some(job.number), job.state.is_final(), false),
             Event::Progress { job, .. } => (Some(*job), false, true),
-            Event::Repository(_) | Event::RepositoryRemoved(_) | Event::SchedulesChanged => (None, false, false),
+            Event::Repository(_) | Event::RepositoryRemoved(_) | Event::SchedulesChanged | Event::UsersChanged => (None, false, false),
         };
         if wanted.is_some() && *wanted != of_job {
             return;

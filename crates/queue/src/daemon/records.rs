@@ -255,6 +255,7 @@ impl Daemon {
         written.map_err(from_store)?;
         self.settings = settings;
         self.queue_changed = true;
+        self.users_changed();
         Ok(())
     }
 }

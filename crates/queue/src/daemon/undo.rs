@@ -55,6 +55,9 @@ impl Daemon {
         if entry.changes.iter().any(|change| change.table == Schedules::NAME) {
             self.schedules_changed();
         }
+        if entry.changes.iter().any(|change| change.table == WebUsers::NAME || change.table == store::tables::SettingsTable::NAME) {
+            self.users_changed();
+        }
         for change in entry.changes.iter().filter(|change| change.table == Repositories::NAME) {
             let found = RepositoryName::decode(&change.key).and_then(|name| {
                 let repository = self.store.read(|r| r.repositories().get(&name))?;

@@ -5,7 +5,7 @@ use super::errors::{from_store, refuse, refuse_in};
 use model::token::Token;
 use model::web_user::{Role, SignIn, SignInWay, TokenHash};
 use model::{Timestamp, UserName, WebUser};
-use wire::control::{ControlError, ErrorKind, IssuedUser, WebUsers};
+use wire::control::{ControlError, ErrorKind, Event, IssuedUser, WebUsers};
 
 type Answered<T> = std::result::Result<T, ControlError>;
 
@@ -63,6 +63,7 @@ impl Daemon {
             w.web_users().insert(&user)
         });
         written.map_err(from_store)?;
+        self.users_changed();
         Ok(IssuedUser { user, token })
     }
 
@@ -92,7 +93,9 @@ impl Daemon {
             }
             w.web_users().put(&user)
         });
-        written.map(drop).map_err(from_store)
+        written.map_err(from_store)?;
+        self.users_changed();
+        Ok(())
     }
 
     pub(super) fn renew_web_token(&mut self, name: &UserName, actor: &str) -> Answered<IssuedUser> {
@@ -108,6 +111,7 @@ impl Daemon {
             Ok(user)
         });
         let (user, _) = written.map_err(from_store)?;
+        self.users_changed();
         Ok(IssuedUser { user, token: Some(token) })
     }
 
@@ -118,6 +122,13 @@ impl Daemon {
             }
             w.web_users().remove(name).map(drop)
         });
-        written.map(drop).map_err(from_store)
+        written.map_err(from_store)?;
+        self.users_changed();
+        Ok(())
+    }
+
+    /// The status daemon ends what is shown to those who may not look any more.
+    pub(super) fn users_changed(&mut self) {
+        self.broadcast(&Event::UsersChanged);
     }
 }

@@ -19,7 +19,7 @@ fn follow(caller: &mut Caller, last: Option<(u64, JobState)>) -> (Vec<(u64, JobS
                 }
             }
             Event::Progress { .. } => progress += 1,
-            Event::Repository(_) | Event::RepositoryRemoved(_) | Event::SchedulesChanged => {}
+            Event::Repository(_) | Event::RepositoryRemoved(_) | Event::SchedulesChanged | Event::UsersChanged => {}
         }
     }
 }
@@ -89,6 +89,33 @@ fn repositories_are_events() {
     assert!(matches!(watcher.event().0, Event::RepositoryRemoved(name) if name.as_str() == "main"));
     daemon.ok("Undo", json!({"transaction": daemon.ok("GetLog", json!({"limit": 1}))["entries"][0]["transaction"]}));
     assert!(matches!(watcher.event().0, Event::Repository(r) if r.name.as_str() == "main"));
+}
+
+#[test]
+fn users_of_the_status_pages_are_events() {
+    let daemon = Daemon::start();
+    let mut watcher = daemon.connect();
+    watcher.send("Watch", json!({}), true);
+    assert!(daemon.call::<Value>("GetStatus", json!({})).is_ok());
+    let mut told = || assert!(matches!(watcher.event().0, Event::UsersChanged));
+    daemon.ok("AddWebUser", json!({"name": "alice", "role": "operator", "sign_in": "token"}));
+    told();
+    let alice = daemon.ok("ListWebUsers", json!({}))["users"][0].clone();
+    let mut disabled = alice.clone();
+    disabled["enabled"] = json!(false);
+    daemon.ok("UpdateWebUser", json!({"previous": alice, "user": disabled}));
+    told();
+    daemon.ok("Undo", json!({"transaction": daemon.ok("GetLog", json!({"limit": 1}))["entries"][0]["transaction"]}));
+    told();
+    daemon.ok("RenewWebToken", json!({"name": "alice"}));
+    told();
+    daemon.ok("RemoveWebUser", json!({"name": "alice"}));
+    told();
+    let settings = daemon.ok("GetSettings", json!({}))["settings"].clone();
+    let mut changed = settings.clone();
+    changed["web"] = json!({"proxy": true});
+    daemon.ok("UpdateSettings", json!({"previous": settings, "settings": changed}));
+    told();
 }
 
 fn lines(reply: wire::control::Reply) -> (Vec<String>, bool) {

@@ -211,12 +211,12 @@ impl Reading {
             if ids.len() > MAX_FETCH {
                 return Err(internal(format!("a reader asked for {} objects at once", ids.len())).into());
             }
-            // Whoever may not any more gets nothing more.
-            if let Some(credential) = behalf {
-                behalf::admit(work.owner, credential)?;
-            }
             let mut rest = ids.into_iter().map(Id).peekable();
             while rest.peek().is_some() {
+                // Whoever may not any more gets nothing more: the next part may be asked for long after the one before.
+                if let Some(credential) = behalf {
+                    behalf::admit(work.owner, credential)?;
+                }
                 for answer in self.part(work, &mut rest)? {
                     told(match answer {
                         Answer::Object(id, payload) => frame::write(&mut output, kind::OBJECT, &[&id.0, &payload]),

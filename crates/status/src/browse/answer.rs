@@ -61,7 +61,11 @@ impl App {
         credential: Credential,
     ) -> Result<Answer, Unanswered> {
         if viewer.role < Role::Operator {
-            return Err(Unanswered::Forbidden(format!("{} is a {}; reading archives takes an operator", viewer.name, viewer.role)));
+            return Err(Unanswered::Forbidden(format!(
+                "{} is {}; reading archives takes an operator",
+                viewer.name,
+                viewer.role.with_article()
+            )));
         }
         let repository: RepositoryName = named("repository", place.repository)?;
         let archive = Arc::clone(&self).archive(repository.clone(), place.id).await?;
@@ -123,9 +127,12 @@ impl App {
     }
 
     async fn download(self: Arc<App>, asked: &Asked<'_>, archive: &Archive, wanted: Wanted, reader: &Reader) -> Result<Answer, Unanswered> {
-        let (head, body) = self.reading.download(&archive.repository, &archive.id, wanted, reader).await?;
+        // Before the owner is asked: what becomes void after its look is not missed.
+        let session = self.sessions.begin(Some(&reader.credential));
+        let is_question = asked.head.method == Method::HEAD;
+        let (head, body) = self.reading.download(&archive.repository, &archive.id, wanted, reader, (session, is_question)).await?;
         // Nobody takes the body of an answer to HEAD: dropping it ends the reading.
-        let body = if asked.head.method == Method::HEAD { render::unfailing(http_body_util::Empty::new()) } else { body };
+        let body = if is_question { render::unfailing(http_body_util::Empty::new()) } else { body };
         let mut answer = render::answer(StatusCode::OK, "application/octet-stream", body);
         let headers = answer.headers_mut();
         let disposition = HeaderValue::try_from(head.disposition).map_err(|e| Unanswered::Internal(e.to_string()))?;

@@ -4,6 +4,7 @@ use super::line::Line;
 use super::names;
 use super::{LINKS_MEMORY, Sorry};
 use crate::render::Body;
+use crate::sessions::Session;
 use archive::export::{self, Written};
 use archive::feed::Feed;
 use archive::tar::{Entry, Tar, Type};
@@ -13,10 +14,12 @@ use hyper::body::{Bytes, Frame};
 use std::io::{self, Write};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::task::AbortHandle;
 
 /// What is sent at once.
 const PART: usize = 256 << 10;
@@ -72,6 +75,10 @@ pub struct Download {
     pub wanted: Wanted,
     /// The person.
     pub who: String,
+    /// As long as the person may read.
+    pub session: Session,
+    /// Whether somebody only asks what it would be like.
+    pub is_question: bool,
     /// Held as long as there is something to do.
     pub place: OwnedSemaphorePermit,
 }
@@ -83,16 +90,27 @@ enum Part {
 
 impl Download {
     /// Begins. What comes first says whether there is anything to come; the body ends the work when it is dropped.
-    pub fn start(self) -> Result<(oneshot::Receiver<Result<Head, Sorry>>, Body), Sorry> {
+    pub fn start(mut self) -> Result<(oneshot::Receiver<Result<Head, Sorry>>, Body), Sorry> {
         let (parts, received) = mpsc::channel(PARTS);
         let (head, told) = oneshot::channel();
-        let body = Stream { parts: received, line: Arc::clone(&self.line), is_over: false };
+        let (mut session, line) = (std::mem::take(&mut self.session), Arc::clone(&self.line));
+        let is_void = Arc::new(AtomicBool::new(false));
+        let void = Arc::clone(&is_void);
+        // Whether or not anything is taken at that moment.
+        let watch = tokio::spawn(async move {
+            session.ended().await;
+            void.store(true, Ordering::Relaxed);
+            line.cancel("the person may not read any more");
+        });
+        let body = Stream { parts: received, line: Arc::clone(&self.line), watch: watch.abort_handle(), is_void, is_over: false };
         let out = Out {
             runtime: Handle::current(),
             parts,
             buffer: vec![],
             head: None,
             prepared: None,
+            announced: String::new(),
+            is_refused: false,
             sent: 0,
             waited: Duration::ZERO,
             began: Instant::now(),
@@ -106,18 +124,24 @@ impl Download {
         let what = self.wanted.shown();
         let archive = unix::logging::escape(&self.source.readable.name);
         let who = unix::logging::escape(&self.who);
-        log::info!("{who} downloads from archive {archive}: {what}");
+        if !self.is_question {
+            // When there is something to come.
+            out.announced = format!("{who} downloads from archive {archive}: {what}");
+        }
         out.head = Some(head);
         let ended = match &self.wanted {
             Wanted::File(path) => self.file(path, &mut out),
             Wanted::Tar(path) => self.tar(path.as_deref(), &mut out),
         };
         let sent = out.sent;
-        match ended {
-            Ok(()) => log::info!("{who} has got {sent} bytes from archive {archive}: {what}"),
+        let told = if out.is_told() { log::Level::Info } else { log::Level::Debug };
+        match (ended, self.line.go_on()) {
+            _ if self.is_question => log::debug!("{who} has asked for archive {archive}: {what}"),
+            (Ok(()), _) => log::info!("{who} has got {sent} bytes from archive {archive}: {what}"),
             // Nobody waits for the rest, or for anything.
-            Err(_) if self.line.go_on().is_err() => log::info!("{who} has given up after {sent} bytes from archive {archive}: {what}"),
-            Err(e) => log::warn!("{who} does not get all of what was to be downloaded from archive {archive}, {what}: {e}"),
+            (Err(_), Err(why)) => log::log!(told, "{who} has got {sent} bytes from archive {archive} and no more, because {why}: {what}"),
+            (Err(e), Ok(())) if told == log::Level::Debug => log::info!("{who} gets nothing from archive {archive}, {what}: {e}"),
+            (Err(e), Ok(())) => log::warn!("{who} does not get all of what was to be downloaded from archive {archive}, {what}: {e}"),
         }
         self.line.cancel("the download is over");
         drop(self.place);
@@ -232,6 +256,9 @@ struct Out {
     head: Option<oneshot::Sender<Result<Head, Sorry>>>,
     /// To be told with the first part.
     prepared: Option<Head>,
+    /// What the journal is told then.
+    announced: String,
+    is_refused: bool,
     sent: u64,
     waited: Duration,
     began: Instant,
@@ -248,19 +275,27 @@ impl Out {
     }
 
     fn tell(&mut self) {
-        if let (Some(head), Some(prepared)) = (self.head.take(), self.prepared.take())
-            && head.send(Ok(prepared)).is_err()
-        {
+        let (Some(head), Some(prepared)) = (self.head.take(), self.prepared.take()) else { return };
+        if !self.announced.is_empty() {
+            log::info!("{}", self.announced);
+        }
+        if head.send(Ok(prepared)).is_err() {
             log::debug!("nobody waits for it any more");
         }
     }
 
+    /// Whether somebody was told that there is something to come.
+    fn is_told(&self) -> bool {
+        self.head.is_none() && self.prepared.is_none() && !self.is_refused
+    }
+
     /// If nothing was sent yet.
     fn refuse(&mut self, why: Sorry) {
-        if let Some(head) = self.head.take()
-            && head.send(Err(why)).is_err()
-        {
-            log::debug!("nobody waits for it any more");
+        if let Some(head) = self.head.take() {
+            self.is_refused = true;
+            if head.send(Err(why)).is_err() {
+                log::debug!("nobody waits for it any more");
+            }
         }
     }
 
@@ -316,6 +351,10 @@ impl Write for Out {
 struct Stream {
     parts: mpsc::Receiver<Part>,
     line: Arc<Line>,
+    /// Ends the work when the person may not read any more.
+    watch: AbortHandle,
+    /// Whether that is so.
+    is_void: Arc<AtomicBool>,
     is_over: bool,
 }
 
@@ -326,6 +365,11 @@ impl hyper::body::Body for Stream {
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if self.is_over {
             return Poll::Ready(None);
+        }
+        if self.is_void.load(Ordering::Relaxed) {
+            // Not even what is here already.
+            self.is_over = true;
+            return Poll::Ready(Some(Err(io::Error::other("the person may not read any more"))));
         }
         self.parts.poll_recv(context).map(|part| match part {
             Some(Part::Data(bytes)) => Some(Ok(Frame::data(bytes))),
@@ -341,6 +385,7 @@ impl hyper::body::Body for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.watch.abort();
         self.line.cancel("the viewer is gone");
     }
 }

@@ -253,8 +253,20 @@ impl Index {
 
     /// The size of a file, by its path.
     fn size_of(&self, path: &[u8]) -> Option<u64> {
+        let node = self.leaf(&names(path)?)?;
+        (Kind::of_mode(node.mode) == Kind::File && node.target == 0).then_some(node.size)
+    }
+
+    /// What is at a path, other than a directory; None: nothing, or not everything has come.
+    #[must_use]
+    pub fn kind_of(&self, path: &[Vec<u8>]) -> Option<Kind> {
+        let names: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
+        self.leaf(&names).map(|node| Kind::of_mode(node.mode))
+    }
+
+    /// What is at a path, other than a directory.
+    fn leaf(&self, names: &[&[u8]]) -> Option<&Node> {
         let order = self.order.as_ref()?;
-        let names = names(path)?;
         let (name, above) = names.split_last()?;
         let parent = above.iter().try_fold(ROOT, |at, name| self.known(at, name).ok())?;
         let key = |at: u32| {
@@ -262,8 +274,7 @@ impl Index {
             (node.parent, is_file(node), self.name(node))
         };
         let at = order.binary_search_by(|at| key(*at).cmp(&(parent, true, *name))).ok()?;
-        let node = &self.nodes[order[at] as usize];
-        (Kind::of_mode(node.mode) == Kind::File && node.target == 0).then_some(node.size)
+        self.nodes.get(order[at] as usize)
     }
 
     fn compare(&self, a: u32, b: u32) -> Ordering {
@@ -429,6 +440,9 @@ mod tests {
         let hard = index.entries(home, 0, 9).0[0];
         assert_eq!((hard.is_hard_link, hard.size), (true, Some(100)));
         assert_eq!(index.itself(home).mtime, None, "only known from what is in it");
+        for (leaf, kind) in [("etc/a", Some(Kind::File)), ("etc/l", Some(Kind::Link)), ("etc/d", None), ("etc/x", None), ("", None)] {
+            assert_eq!(index.kind_of(&path(leaf)), kind, "{leaf}");
+        }
         for none in ["etc/a", "nowhere", "..", "etc/.."] {
             assert_eq!(index.find_directory(&path(none)), None, "{none}");
         }

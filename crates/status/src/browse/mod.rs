@@ -19,6 +19,7 @@ pub mod line;
 pub mod names;
 
 use crate::query::Unanswered;
+use crate::sessions::Session;
 use archive::Source;
 use library::{Book, Key, Library, Stage};
 use line::Line;
@@ -185,18 +186,19 @@ impl Reading {
         Ok((book, stage))
     }
 
-    /// Begins a download.
+    /// Begins a download, for as long as a session lasts. A question is about what it would be like, and nobody takes it.
     pub async fn download(
         &self,
         repository: &RepositoryName,
         id: &str,
         wanted: download::Wanted,
         reader: &Reader,
+        (session, is_question): (Session, bool),
     ) -> Result<(download::Head, crate::render::Body), Sorry> {
         let place = Arc::clone(&self.downloads).try_acquire_owned();
         let place = place.map_err(|_| Sorry::Busy(format!("{DOWNLOADS} downloads are under way already; try again when one has ended")))?;
         let (source, line) = self.ask(repository, id, reader).await?;
-        let (head, body) = download::Download { source, line, wanted, who: reader.name.clone(), place }.start()?;
+        let (head, body) = download::Download { source, line, wanted, who: reader.name.clone(), session, is_question, place }.start()?;
         let head = head.await.map_err(|_| Sorry::Trouble("the download cannot be begun; the log tells why".into()))??;
         Ok((head, body))
     }

@@ -116,6 +116,20 @@ pub struct FilesPage {
     pub(crate) next: Option<String>,
 }
 
+/// Why there is no directory to be shown.
+fn no_directory(archive: &Archive, path: &[Vec<u8>], kind: Option<Kind>) -> Unanswered {
+    let name = path.last().map(|name| escape_bytes(name)).unwrap_or_default();
+    match kind {
+        None => Unanswered::NotFound("the archive has no such directory".into()),
+        Some(Kind::File) => {
+            let path: Vec<String> = path.iter().map(|name| segment(name)).collect();
+            let address = format!("/archives/{}/{}/file/{}", archive.repository, archive.id, path.join("/"));
+            Unanswered::Elsewhere { sentence: format!("{name} is a file, no directory"), address, what: "Download the file" }
+        }
+        Some(_) => Unanswered::NotFound(format!("{name} is neither a directory nor a file: there is nothing in it to be shown")),
+    }
+}
+
 impl FilesPage {
     /// Of what is known of an archive.
     pub fn new(
@@ -130,13 +144,12 @@ impl FilesPage {
             return Err(Unanswered::Unavailable(format!("its list of files cannot be read: {why}")));
         }
         let limit = query.limit(PAGE, MAX_PAGE)?;
-        let from = query.get::<usize>("from")?.unwrap_or(0);
+        let from = query.number::<usize>("from")?.unwrap_or(0);
         let index: &Index = &book.index();
         let complete = index.is_whole();
         let directory = index.find_directory(path);
-        let missing = || Unanswered::NotFound("the archive has no such directory".into());
         if complete && directory.is_none() && !path.is_empty() {
-            return Err(missing());
+            return Err(no_directory(archive, path, index.kind_of(path)));
         }
         let mut crumbs: Vec<Crumb> = vec![];
         for name in path {

@@ -8,12 +8,10 @@ use askama::Template;
 use model::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
-use store::{Entry, TransactionNumber};
+use store::{Glance, TransactionNumber};
 
 const PAGE: usize = 50;
 const MAX_PAGE: usize = 500;
-/// Records that are named of one transaction.
-const NAMED: usize = 20;
 
 /// One transaction.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -38,16 +36,16 @@ pub struct LogRow {
 }
 
 impl LogRow {
-    fn of(entry: &Entry) -> LogRow {
+    fn of(entry: Glance) -> LogRow {
         LogRow {
             transaction: entry.number.0,
             time: entry.time,
-            actor: entry.actor.clone(),
-            note: entry.note.clone(),
+            actor: entry.actor,
+            note: entry.note,
             undoes: entry.undoes.map(|number| number.0),
-            changes: entry.changes.iter().take(NAMED).map(|change| format!("{} {}", change.verb(), change.record)).collect(),
-            more_changes: entry.changes.len().saturating_sub(NAMED) as u64,
-            hash: entry.hash.clone(),
+            changes: entry.changes.first,
+            more_changes: entry.changes.more,
+            hash: entry.hash,
         }
     }
 }
@@ -69,12 +67,12 @@ impl LogPage {
     /// By what the query asks for.
     pub fn new(c: &Context<'_>, query: &Query) -> Result<LogPage, Unanswered> {
         let limit = query.limit(PAGE, MAX_PAGE)?;
-        let before = query.get::<u64>("before")?;
-        let entries = c.read.log().newest_before(TransactionNumber(before.unwrap_or(u64::MAX)), limit)?;
+        let before = query.number::<u64>("before")?;
+        let entries = c.read.log().glances_before(TransactionNumber(before.unwrap_or(u64::MAX)), limit)?;
         let last = entries.last().map(|entry| entry.number.0).filter(|last| *last > 1);
         Ok(LogPage {
             frame: c.frame("log"),
-            entries: entries.iter().map(LogRow::of).collect(),
+            entries: entries.into_iter().map(LogRow::of).collect(),
             window: Window::of(query, "before", last.map(|last| last.to_string())),
         })
     }

@@ -11,21 +11,21 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use store::Store;
 
-fn token(byte: u8) -> String {
+pub fn token(byte: u8) -> String {
     Token::from_random([byte; 32]).to_hex()
 }
 
-fn user(name: &str, role: Role, sign_in: SignIn) -> WebUser {
+pub fn user(name: &str, role: Role, sign_in: SignIn) -> WebUser {
     let name = name.parse().unwrap();
     WebUser { name, role, sign_in, enabled: true, created: Timestamp::now(), expires: None, comment: String::new() }
 }
 
-fn with_token(name: &str, role: Role, byte: u8) -> WebUser {
+pub fn with_token(name: &str, role: Role, byte: u8) -> WebUser {
     user(name, role, SignIn::Token { hash: TokenHash::of(&Token::from_random([byte; 32])) })
 }
 
 /// alice is an operator (1), vera a viewer (2), adam an administrator (3); max is disabled (4), eve has expired (5).
-fn people(store: &Store) {
+pub fn people(store: &Store) {
     some(store);
     let all = [
         with_token("alice", Role::Operator, 1),
@@ -37,26 +37,26 @@ fn people(store: &Store) {
     store.write("users", "root", |w| all.iter().try_for_each(|user| w.web_users().insert(user))).unwrap();
 }
 
-fn settings(store: &Store, web: WebSettings) {
+pub fn settings(store: &Store, web: WebSettings) {
     let settings = Settings { server_id: "x".into(), limits: Limits::default(), sessions: Default::default(), web };
     store.write("settings", "root", |w| w.set_settings(&settings)).unwrap();
 }
 
-fn cookie(byte: u8) -> String {
+pub fn cookie(byte: u8) -> String {
     format!("Cookie: borgcube-session={}\r\n", token(byte))
 }
 
-fn bearer(byte: u8) -> String {
+pub fn bearer(byte: u8) -> String {
     format!("Authorization: Bearer {}\r\n", token(byte))
 }
 
 /// What a form of this user carries.
-fn csrf(world: &World, headers: &str) -> String {
+pub fn csrf(world: &World, headers: &str) -> String {
     let me: Value = serde_json::from_slice(&world.look("/api/v1/me", headers).body).unwrap();
     me["user"]["csrf"].as_str().unwrap().to_owned()
 }
 
-const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
+pub const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
 
 #[test]
 fn people_sign_in_with_a_token_and_out() {
@@ -75,6 +75,10 @@ fn people_sign_in_with_a_token_and_out() {
     );
     let origin = format!("{FORM}Origin: http://{}\r\n", world.host());
     assert_eq!(world.send("/sign-in", &origin, &body).status, 303);
+    let https = format!("{FORM}Origin: https://{}\r\n", world.host());
+    let secure = world.send("/sign-in", &https, &body).header("set-cookie").to_owned();
+    assert!(secure.starts_with(&format!("__Host-borgcube-session={}; Path=/;", token(1))) && secure.ends_with("; Secure"), "{secure}");
+    assert!(world.look("/clients/web1", &format!("Cookie: __Host-borgcube-session={}\r\n", token(1))).text().contains("alice"));
     let page = world.look("/clients/web1", &cookie(1)).text();
     assert!(page.contains("alice") && page.contains(r#"action="/do/run-config""#) && page.contains(r#"action="/sign-out""#), "{page}");
     assert!(!page.contains(&token(1)));
@@ -259,6 +263,8 @@ fn who_has_to_sign_in_sees_nothing_before() {
     for path in ["/api/v1/jobs", "/api/v1/events", "/api/v1/openapi.json", "/api/v1/me", "/metrics"] {
         let answer = world.get(path);
         assert_eq!((answer.status, answer.header("www-authenticate")), (401, "Bearer"), "{path}");
+        let kind = if path == "/metrics" { "text/plain; charset=utf-8" } else { "application/json" };
+        assert_eq!(answer.header("content-type"), kind, "programs read {path}");
         assert!(!answer.text().contains("web1"), "{path}");
     }
     assert_eq!(world.look("/", &cookie(9)).status, 303);
@@ -292,6 +298,10 @@ fn a_web_server_before_us_vouches_where_two_settings_say_so() {
     assert_eq!(named(&world, bob), None, "nobody told the program which header");
     start(&mut world, &["--user-header", "X-Forwarded-User"]);
     assert_eq!(named(&world, bob).as_deref(), Some("bob@example.net"));
+    // A void cookie that its browser keeps does not stand before it; a good one does.
+    assert_eq!(named(&world, &(cookie(9) + bob)).as_deref(), Some("bob@example.net"));
+    assert_eq!(named(&world, &(cookie(4) + bob)).as_deref(), Some("bob@example.net"));
+    assert_eq!(named(&world, &(cookie(1) + bob)).as_deref(), Some("alice"));
     // Neither users with a token, nor Unix users, nor a second name.
     for headers in ["X-Forwarded-User: alice\r\n", "X-Forwarded-User: root\r\n", "X-Forwarded-User: \r\n"] {
         assert_eq!(named(&world, headers), None, "{headers}");

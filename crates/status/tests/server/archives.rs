@@ -164,6 +164,10 @@ fn who_takes_nothing_fills_nothing_and_who_goes_ends_it() {
     assert!(full.status == 503 && full.text().contains("3 downloads"), "{}", full.text());
     // Pages go on, directories among them.
     assert_eq!(shelf.files("")["total"], 2);
+    // What is no directory says what it is, and where to get it.
+    let file = shelf.get("files/small");
+    assert!(file.status == 404 && file.text().contains("small is a file"), "{}", file.text());
+    assert!(file.text().contains(&format!(r#"<a href="/archives/main/{}/file/small">"#, shelf.id)), "{}", file.text());
     assert_eq!(shelf.world.get("/archives").status, 200);
     let asked = shelf.objects.asked.load(Ordering::SeqCst);
     assert!(asked < 3 * CHUNKS / 2, "nobody has taken what {asked} objects hold");
@@ -176,6 +180,28 @@ fn who_takes_nothing_fills_nothing_and_who_goes_ends_it() {
     assert!(broken.body.is_empty() && broken.header("content-length") == (CHUNKS * chunk.len()).to_string(), "{}", broken.status);
     let tar = shelf.get("file/small");
     assert_eq!(tar.body, b"small");
+}
+
+#[test]
+fn a_download_ends_with_the_right_to_it() {
+    const CHUNKS: usize = 100;
+    let mut builder = Builder::default();
+    let chunk = vec![0; 4 << 20];
+    let large = builder.file("large", &vec![chunk.as_slice(); CHUNKS]);
+    builder.add(&large);
+    let shelf = Shelf::with(builder);
+    let control = crate::world::Control::listen(&shelf.world, vec![]);
+    control.wait();
+    shelf.world.until("healthy", |world| world.get("/healthz").status == 200);
+    let mut download = shelf.begin("file/large");
+    let disabled = WebUser { enabled: false, ..user("otto", Role::Operator, 1) };
+    shelf.world.store.write("disable", "root", |w| w.web_users().put(&disabled)).unwrap();
+    control.events.send(wire::control::Event::UsersChanged).unwrap();
+    shelf.world.until("the owner is left alone", |_| shelf.open.load(Ordering::SeqCst) == 0);
+    // The owner of this test asks nobody: what is on its way already is all that comes.
+    let mut rest = vec![];
+    let _ = download.read_to_end(&mut rest);
+    assert!(rest.len() < 30 << 20, "{} bytes", rest.len());
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod archives;
 mod events;
 mod figures;
 mod forms;
+mod front;
 mod hostile;
 mod limits;
 #[path = "../../../archive/tests/all/owner.rs"]
@@ -14,5 +15,6 @@ mod owner;
 mod pages;
 mod records;
 mod schema;
+mod sessions;
 mod sockets;
 mod world;

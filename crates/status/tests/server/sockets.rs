@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use wire::control::Event;
 
 /// The answer's head, and the connection behind it.
-fn open(world: &World, path: &str, more: &str) -> (String, TcpStream) {
+pub fn open(world: &World, path: &str, more: &str) -> (String, TcpStream) {
     let mut stream = world.connect();
     let host = world.host();
     write!(
@@ -27,7 +27,7 @@ fn open(world: &World, path: &str, more: &str) -> (String, TcpStream) {
 }
 
 /// The next frame: type and payload.
-fn frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+pub fn frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
     let mut head = [0; 2];
     stream.read_exact(&mut head).unwrap();
     assert_eq!((head[0] & 0xf0, head[1] & 0x80), (0x80, 0), "whole, unmasked frames");
@@ -42,7 +42,7 @@ fn frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
     (head[0] & 0xf, payload)
 }
 
-fn event(stream: &mut TcpStream, name: &str) -> Value {
+pub fn event(stream: &mut TcpStream, name: &str) -> Value {
     loop {
         let (kind, payload) = frame(stream);
         assert_eq!(kind, 1, "{payload:?}");
