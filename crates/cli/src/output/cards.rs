@@ -2,12 +2,13 @@
 
 use super::lists::{length, road};
 use super::{Details, bytes, count, duration, exactly, works};
+use crate::commands::damage::Checked;
+use crate::commands::repository_show::Shown;
 use crate::commands::restore_test::TestedClient;
 use model::archive::PendingDeletion;
-use model::check::Health;
 use model::client::Connection;
 use model::progress::{Progress, Statistics, Steps};
-use model::{Archive, BackupConfig, Client, Job, JobState, Repository, Settings, Timestamp, WebUser, Yield};
+use model::{Archive, BackupConfig, Client, Job, JobState, Settings, Timestamp, WebUser, Yield};
 use wire::control::{JobDetail, Occupied, Status};
 
 /// The server's state.
@@ -42,7 +43,8 @@ fn occupied(occupied: &Occupied) -> String {
 }
 
 /// A repository.
-pub fn repository(repository: &Repository, health: Option<&Health>) -> String {
+pub fn repository(shown: &Shown) -> String {
+    let Checked { repository, health } = &shown.checked;
     let details = Details::new()
         .line("Repository", repository.name.as_str())
         .maybe("Description", Some(&repository.description))
@@ -52,7 +54,27 @@ pub fn repository(repository: &Repository, health: Option<&Health>) -> String {
         .maybe("Borg program", repository.remote_borg.as_deref())
         .maybe("SSH command", repository.rsh.as_deref())
         .line("Added", repository.created.to_local());
-    super::checks::health(details, health).render()
+    super::checks::health(space(details, shown), health.as_ref()).render()
+}
+
+/// What it takes up, as lines of a card.
+fn space(details: Details, shown: &Shown) -> Details {
+    let sums = &shown.archives;
+    let details = details
+        .line("Contains", format!("{}, {}, compressed {}", count(sums.count, "archive"), bytes(sums.original_size), bytes(sums.compressed_size)));
+    let Some(space) = &shown.space else {
+        let why = if shown.checked.repository.is_remote() {
+            "not known: borg serve on the other host does not tell"
+        } else {
+            "not known yet: it is measured when the repository is used next"
+        };
+        return details.line("On disk", why);
+    };
+    details
+        .line("On disk", format!("{}, of which a compact can free {}", bytes(space.segments), bytes(space.freeable)))
+        .line("Unique", format!("{} in {}", bytes(space.unique), count(space.chunks, "chunk")))
+        .maybe("Ratio", shown.ratio.map(|ratio| format!("{ratio:.2} (size of the archives' files to what is unique)")))
+        .line("Measured", space.time.to_local())
 }
 
 /// A client.

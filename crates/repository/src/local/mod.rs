@@ -13,6 +13,7 @@ mod shared;
 mod slices;
 mod space;
 mod storage;
+mod usage;
 
 use self::lock::Lock;
 use self::log::Log;
@@ -29,6 +30,7 @@ pub use check::{CheckOptions, CheckReport, Finding, Verify};
 pub use compact::{Compaction, Step};
 pub use reader::Reader;
 pub use slices::{Segment, Slice};
+pub use usage::Usage;
 use std::sync::Arc;
 use std::time::Duration;
 
