@@ -189,9 +189,9 @@ fn compare_space(system: &TestSystem, borg: &Borg, world: &BorgWorld, repository
     [segments, freeable, unique]
 }
 
-/// Deletes an archive and gives its space back, and compares before and after.
-fn compare_after_deletion(system: &TestSystem, borg: &Borg, world: &BorgWorld, repository: &Path, archive: &str, more: u64) {
-    let [_, _, unique] = compare_space(system, borg, world, repository, more);
+/// Deletes an archive and gives its space back, and compares after each. `unique`: what it was before.
+#[track_caller]
+fn compare_after_deletion(system: &TestSystem, borg: &Borg, world: &BorgWorld, repository: &Path, archive: &str, unique: u64, more: u64) {
     system.cli_ok(&["archive", "delete", archive, "--now", "--yes"]);
     system.settle();
     let [segments, freeable, left] = compare_space(system, borg, world, repository, more);
@@ -231,7 +231,7 @@ fn encrypted_repositories_are_as_large_as_stock_borg_says() {
             }
         }
         if let [first, _] = &names[..] {
-            compare_after_deletion(&system, &borg, &world, &repository, first, overhead - 1);
+            compare_after_deletion(&system, &borg, &world, &repository, first, before, overhead - 1);
         }
     }
 }
@@ -368,6 +368,7 @@ fn pages_api_metrics_and_stock_borg_agree() {
 
     // Last, because it changes all that.
     let Scene { world, borg, repository, .. } = &scene;
+    let [_, _, unique] = compare_space(system, borg, world, repository, 0);
     let second = api(system, "/archives")["archives"][1].clone();
-    compare_after_deletion(system, borg, world, repository, text(&second, "name"), 0);
+    compare_after_deletion(system, borg, world, repository, text(&second, "name"), unique, 0);
 }

@@ -433,7 +433,9 @@ pub fn ended(job: &Job) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::space::Space;
     use model::{Cause, Failure, Timestamp};
+    use wire::control::ArchiveSums;
 
     #[test]
     fn a_failed_job_says_why_and_what_to_do() {
@@ -463,6 +465,32 @@ Warnings:     one
 "
         );
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_a_repository_takes_up_is_said_or_that_nobody_knows() {
+        let shown = |url: &str, space: Option<Space>| {
+            let record = serde_json::json!({"name": "main", "url": url, "repository_id": "ab", "encryption": "none", "created": 0});
+            let checked = Checked { repository: serde_json::from_value(record).unwrap(), health: None };
+            let archives = ArchiveSums { count: 2, original_size: 5_000, compressed_size: 4_000 };
+            let ratio = space.as_ref().map(|_| 2.5);
+            repository(&Shown { checked, space, archives, ratio })
+        };
+        let space = Space {
+            repository: "main".parse().unwrap(),
+            time: Timestamp(0),
+            segments: 3_000,
+            freeable: 500,
+            unique: 2_000,
+            chunks: 1,
+        };
+        let text = shown("/srv/main", Some(space));
+        for part in ["2 archives, 5.00 kB, compressed 4.00 kB", "3.00 kB, of which a compact can free 500 B", "2.00 kB in 1 chunk\n", "2.50 ("] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(shown("/srv/main", None).contains("not known yet: it is measured when the repository is used next"));
+        let far = shown("ssh://borg@storage/./main", None);
+        assert!(far.contains("not known: borg serve on the other host does not tell") && !far.contains("Unique"), "{far}");
     }
 
     #[test]
