@@ -60,8 +60,10 @@ pub fn repository(shown: &Shown) -> String {
 /// What it takes up, as lines of a card.
 fn space(details: Details, shown: &Shown) -> Details {
     let sums = &shown.archives;
-    let details = details
-        .line("Contains", format!("{}, {}, compressed {}", count(sums.count, "archive"), bytes(sums.original_size), bytes(sums.compressed_size)));
+    let details = details.line(
+        "Contains",
+        format!("{}, {}, compressed {}", count(sums.count, "archive"), bytes(sums.original_size), bytes(sums.compressed_size)),
+    );
     let Some(space) = &shown.space else {
         let why = if shown.checked.repository.is_remote() {
             "not known: borg serve on the other host does not tell"
@@ -476,16 +478,12 @@ Warnings:     one
             let ratio = space.as_ref().map(|_| 2.5);
             repository(&Shown { checked, space, archives, ratio })
         };
-        let space = Space {
-            repository: "main".parse().unwrap(),
-            time: Timestamp(0),
-            segments: 3_000,
-            freeable: 500,
-            unique: 2_000,
-            chunks: 1,
-        };
+        let space =
+            Space { repository: "main".parse().unwrap(), time: Timestamp(0), segments: 3_000, freeable: 500, unique: 2_000, chunks: 1 };
         let text = shown("/srv/main", Some(space));
-        for part in ["2 archives, 5.00 kB, compressed 4.00 kB", "3.00 kB, of which a compact can free 500 B", "2.00 kB in 1 chunk\n", "2.50 ("] {
+        for part in
+            ["2 archives, 5.00 kB, compressed 4.00 kB", "3.00 kB, of which a compact can free 500 B", "2.00 kB in 1 chunk\n", "2.50 ("]
+        {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(shown("/srv/main", None).contains("not known yet: it is measured when the repository is used next"));

@@ -58,8 +58,7 @@ mod tests {
             }))
             .unwrap()
         };
-        let space =
-            Space { repository: main.clone(), time: Timestamp(5), segments: 900, freeable: 100, unique: 500, chunks: 7 };
+        let space = Space { repository: main.clone(), time: Timestamp(5), segments: 900, freeable: 100, unique: 500, chunks: 7 };
         let written = store.write("add", "root", |w| {
             w.repositories().insert(&repository)?;
             w.space().note(&space)?;

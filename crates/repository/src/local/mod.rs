@@ -30,9 +30,9 @@ pub use check::{CheckOptions, CheckReport, Finding, Verify};
 pub use compact::{Compaction, Step};
 pub use reader::Reader;
 pub use slices::{Segment, Slice};
-pub use usage::Usage;
 use std::sync::Arc;
 use std::time::Duration;
+pub use usage::Usage;
 
 /// Bytes of segments after which the index is made durable. Large objects are read by their headers alone, small ones whole: about a second.
 const READ_AGAIN: u64 = 256 << 20;

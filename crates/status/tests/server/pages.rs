@@ -322,7 +322,9 @@ fn space_is_shown_over_time_and_where_it_is_not_known() {
         }
     }
     let page = world.page("/repositories/main");
-    for part in ["on disk, by day", "unique, by day", "3 values, from 5.00 MB to 7.00 MB, at most 7.00 MB", "700.00 kB", "1\u{202f}234 chunks"] {
+    for part in
+        ["on disk, by day", "unique, by day", "3 values, from 5.00 MB to 7.00 MB, at most 7.00 MB", "700.00 kB", "1\u{202f}234 chunks"]
+    {
         assert!(page.contains(part), "{part}: {page}");
     }
     assert!(!page.contains("stored for the archives there are"), "{page}");

@@ -2,8 +2,8 @@
 //!
 //! Outside of the log: a measurement is no change that anybody made, and each backup makes one.
 
-use model::space::Space;
 use model::RepositoryName;
+use model::space::Space;
 
 use super::basics::name;
 use super::kind;
