@@ -164,6 +164,25 @@ fn paths_that_do_not_exist() {
 }
 
 #[test]
+fn patterns_that_borg_does_not_take() {
+    let scene = Scene::new();
+    // What is wrong for every borg is not stored,
+    let (_, said) = scene.system.cli_fails(&["config", "edit", "host/all", "--exclude", "re:*.o"]);
+    assert!(said.contains("repeats nothing"), "{said}");
+    // and what only borg finds has a cause that says so, whichever way borg goes down by it.
+    scene.system.cli_ok(&["config", "edit", "host/all", "--exclude", "sh:/[z-a]"]);
+    let others = [Borg::v1_1_18(), Borg::v1_4_5()].into_iter().flatten().map(|borg| borg.program.to_str().unwrap().to_owned());
+    for program in std::iter::once("borg".to_owned()).chain(others) {
+        scene.system.cli_ok(&["client", "edit", "host", "--remote-borg", &program]);
+        scene.fails_with("client-borg-refused");
+        assert!(text(&newest_job(&scene.system)["failure"], "message").contains("bad character range z-a"), "{program}");
+    }
+    scene.system.cli_ok(&["client", "edit", "host", "--remote-borg", "borg"]);
+    scene.system.cli_ok(&["config", "edit", "host/all", "--clear", "excludes"]);
+    scene.works_again();
+}
+
+#[test]
 fn borg_missing_or_too_old_on_the_client() {
     let scene = Scene::new();
     scene.system.cli_ok(&["client", "edit", "host", "--remote-borg", "/nonexistent/borg"]);

@@ -4,10 +4,10 @@ use crate::error::{Error, Result};
 use crate::extract::extract_items;
 use crate::feed::{Chosen, Feed, stated, weight};
 use crate::kind::Kind;
-use crate::links::Body;
+use crate::links::{Body, MEMORY};
 use crate::selection::Selection;
 use crate::source::Source;
-use borg::item::Item;
+use borg::item::{ChunkRef, Item};
 use model::restore_test::{Candidate, RestoreTest, Sample, Sampler};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -172,6 +172,7 @@ fn draw(source: &Source, trial: &Trial, progress: &mut Progress<'_>) -> Result<(
     // Paths that have to be files; of a path that comes twice, the last one counts.
     let mut whole: BTreeMap<&[u8], bool> =
         trial.take.iter().filter_map(|pattern| Some((pattern.strip_prefix(WHOLE_PATH)?.as_bytes(), false))).collect();
+    let mut masters = Masters::default();
     let mut feed = Feed::open(source, &mut selection, false)?;
     while let Some(Chosen { mut item, body, .. }) = feed.next(&mut complain)? {
         looked += 1;
@@ -181,10 +182,31 @@ fn draw(source: &Source, trial: &Trial, progress: &mut Progress<'_>) -> Result<(
         if let Some(is_file) = whole.get_mut(&item.path[..]) {
             *is_file = Kind::of(&item) == Kind::File;
         }
-        // Another name of a file is tested with that file, and what is no file has no content.
-        if Kind::of(&item) != Kind::File || matches!(body, Body::LinkTo(_)) {
+        // What is no file has no content.
+        if Kind::of(&item) != Kind::File {
             continue;
         }
+        let body = match body {
+            // Another name of a file is tested with that file; one that somebody has named is asked for by itself.
+            Body::LinkTo(_) if !whole.contains_key(&item.path[..]) => continue,
+            Body::LinkTo(master) => match masters.find(&master) {
+                Some(chunks) => {
+                    item.size = Some(chunks.iter().map(|chunk| u64::from(stated(chunk))).sum());
+                    Body::Chunks(chunks)
+                }
+                None => {
+                    complain(Some(&item.path), &format!("it is another name of {}, and was not compared", escape_bytes(&master)));
+                    continue;
+                }
+            },
+            Body::Chunks(chunks) => {
+                if !whole.is_empty() && (item.hardlink_master == Some(true) || item.source.is_some()) {
+                    masters.keep(&item.path, &chunks);
+                }
+                Body::Chunks(chunks)
+            }
+            Body::Itself => Body::Itself,
+        };
         let weight = weight(&item, &body);
         if let Body::Chunks(chunks) = body {
             item.chunks = Some(Arc::unwrap_or_clone(chunks));
@@ -208,6 +230,27 @@ fn draw(source: &Source, trial: &Trial, progress: &mut Progress<'_>) -> Result<(
         )));
     }
     Ok((sample, Tried { seen, seen_bytes, too_large, unmatched, complaints, ..Tried::default() }))
+}
+
+/// What files consist of that have more than one name, as far as there is room to remember.
+#[derive(Default)]
+struct Masters {
+    chunks: BTreeMap<Vec<u8>, Arc<Vec<ChunkRef>>>,
+    bytes: usize,
+}
+
+impl Masters {
+    fn keep(&mut self, path: &[u8], chunks: &Arc<Vec<ChunkRef>>) {
+        let bytes = path.len() + chunks.len() * size_of::<ChunkRef>() + 100;
+        if self.bytes.saturating_add(bytes) <= MEMORY {
+            self.bytes += bytes;
+            self.chunks.insert(path.to_owned(), Arc::clone(chunks));
+        }
+    }
+
+    fn find(&self, path: &[u8]) -> Option<Arc<Vec<ChunkRef>>> {
+        self.chunks.get(path).cloned()
+    }
 }
 
 /// Borg stores a path twice if paths of a backup overlap; what comes later is what an extraction leaves.
@@ -304,7 +347,6 @@ pub fn is_no_room(error: &Error) -> bool {
 mod tests {
     use super::*;
     use borg::Id;
-    use borg::item::ChunkRef;
 
     fn item(path: &str, id: u8, mtime: i128) -> Item {
         let chunks = Some(vec![ChunkRef { id: Id([id; 32]), size: 5, csize: 9 }]);

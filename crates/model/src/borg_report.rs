@@ -201,6 +201,54 @@ pub fn cause_of(code: i32, msgid: &str, message: &str) -> Failure {
     Failure::new(cause, message)
 }
 
+/// What comes as plain text because borg was not yet at its own messages: Python's traceback, or what is said about arguments. Borg 1.1 and 1.2
+/// end with 1 then, as with warnings; Borg 1.4 with 2.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    in_traceback: bool,
+    said: Option<String>,
+}
+
+impl Complaint {
+    /// How Python calls what is wrong with an argument: `re.error` since 3.5, `re.PatternError` since 3.13.
+    const ARGUMENTS: [&str; 5] =
+        ["re.error: ", "re.PatternError: ", "sre_constants.error: ", "argparse.ArgumentTypeError: ", "ValueError: Unknown pattern style: "];
+
+    /// What Borg 1.4 says of a pattern without a traceback.
+    const PATTERNS: [&str; 2] = ["A pattern/command must ", "Invalid pattern style: "];
+
+    /// Takes a line of text; the last that tells something counts.
+    pub fn line(&mut self, line: &str) {
+        if line.starts_with("Traceback (most recent call last)") {
+            self.in_traceback = true;
+        } else if self.in_traceback && !line.is_empty() && !line.starts_with(' ') {
+            // Borg describes the host behind it.
+            self.in_traceback = false;
+            self.said = Some(line.to_owned());
+        } else if Complaint::usage(line).is_some() || Complaint::PATTERNS.iter().any(|start| line.starts_with(start)) {
+            self.said = Some(line.to_owned());
+        }
+    }
+
+    /// `borg create: error: argument -e/--exclude: ...`, below all that could be meant.
+    fn usage(line: &str) -> Option<&str> {
+        line.split_once(": error: ").filter(|(program, _)| program.starts_with("borg")).map(|(_, why)| why)
+    }
+
+    /// The failure that it amounts to, when borg ended with `code` and did nothing.
+    #[must_use]
+    pub fn failure(&self, code: i32) -> Option<Failure> {
+        let said = self.said.as_deref()?;
+        let of_arguments = Complaint::usage(said)
+            .or_else(|| Complaint::ARGUMENTS.iter().any(|start| said.starts_with(start)).then_some(said))
+            .or_else(|| Complaint::PATTERNS.iter().any(|start| said.starts_with(start)).then_some(said));
+        Some(match of_arguments {
+            Some(why) => Failure::new(Cause::ClientBorgRefused, format!("borg on the client does not take what it is called with: {why}")),
+            None => Failure::new(Cause::ClientBorgFailed { code, msgid: String::new() }, format!("borg on the client broke off: {said}")),
+        })
+    }
+}
+
 /// The cause behind a failing `ssh` to the client: exit code 255 and what it wrote.
 pub fn ssh_failure(output: &str) -> Failure {
     let changed = output.contains("REMOTE HOST IDENTIFICATION HAS CHANGED");
@@ -278,6 +326,46 @@ mod tests {
             assert_eq!(cause_of(2, msgid, "x").cause.word(), word, "{msgid}");
         }
         assert_eq!(cause_of(2, "", "[Errno 28] No space left on device").cause.word(), "client-enospc");
+    }
+
+    #[test]
+    fn complaints_before_borg_is_at_its_own_messages() {
+        let of = |text: &str| {
+            let mut complaint = Complaint::default();
+            text.lines().for_each(|line| complaint.line(line));
+            complaint.failure(1).map(|failure| (failure.cause.word(), failure.message))
+        };
+        // As Borg 1.1.18 and 1.2.4 have it (exit code 1), and Borg 1.4.5 with more around it (2).
+        let traceback = "Traceback (most recent call last):\n  File \"x.py\", line 1, in y\n    raise source.error(\nre.error: nothing to repeat at position 0";
+        let longer =
+            format!("Local Exception\n{traceback}\n\nPlatform: Linux vm\nBorg: 1.4.5  Python: CPython 3.11.2\nsys.argv: ['borg']\n");
+        for text in [traceback, &longer] {
+            let (word, message) = of(text).unwrap();
+            assert_eq!(word, "client-borg-refused");
+            assert!(message.ends_with("called with: re.error: nothing to repeat at position 0"), "{message}");
+        }
+        for (text, word, end) in [
+            ("Traceback (most recent call last):\n  x\nValueError: Unknown pattern style: zz", "client-borg-refused", "style: zz"),
+            ("Traceback (most recent call last):\n  x\nre.PatternError: bad", "client-borg-refused", "bad"),
+            ("Traceback (most recent call last):\n  x\nMemoryError", "client-borg-failed", "broke off: MemoryError"),
+            (
+                "Traceback (most recent call last):\n  x\nKeyError: 1\n\nDuring handling\n\nTraceback (most recent call last):\n  y\nre.error: z",
+                "client-borg-refused",
+                "z",
+            ),
+            ("A pattern/command must start with any of: -, !, +, R, r, P, p", "client-borg-refused", "R, r, P, p"),
+            ("Invalid pattern style: zz", "client-borg-refused", "zz"),
+            (
+                "usage: borg create [-h]\nborg create: error: argument -C/--compression: invalid CompressionSpec value: 'foo'",
+                "client-borg-refused",
+                "'foo'",
+            ),
+            ("usage: borg\nborg: error: unrecognized arguments: --bogus", "client-borg-refused", "--bogus"),
+        ] {
+            let (found, message) = of(text).unwrap();
+            assert!(found == word && message.ends_with(end), "{text}: {found} {message}");
+        }
+        assert_eq!((of("ssh: connection refused"), of("Welcome to web1"), of("error: x")), (None, None, None));
     }
 
     #[test]

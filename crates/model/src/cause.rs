@@ -64,6 +64,8 @@ pub enum Cause {
         /// Borg's message id, if it gave one.
         msgid: String,
     },
+    /// The client's borg does not take what the config says: a pattern, a compression, an option.
+    ClientBorgRefused,
     /// A path of the config does not exist on the client, and nothing else was backed up.
     PathMissing,
     /// A hook of the config failed on the client.
@@ -184,6 +186,7 @@ impl Cause {
             ClientCannotReachServer => "client-cannot-reach-server",
             ClientBorgKilled { .. } => "client-borg-killed",
             ClientBorgFailed { .. } => "client-borg-failed",
+            ClientBorgRefused => "client-borg-refused",
             PathMissing => "path-missing",
             HookFailed { .. } => "hook-failed",
             DumpFailed { .. } => "dump-failed",
@@ -239,6 +242,9 @@ impl Cause {
             (BorgcubedRestart | WorkerCrashed, JobKind::Import) => "Run it again: what was imported by then stays, and is left alone then.",
             (BorgcubedRestart | WorkerCrashed, _) => "Run it again.",
             (Cancelled { .. }, _) => "Run it again when you want it.",
+            (ClientBorgRefused, _) => {
+                "The client's borg does not take a pattern or option of this job: say it otherwise, and run it again."
+            }
             (ClientEnospc, JobKind::Restore) => "Make room on the client's file system that is restored to.",
             (ClientBorgKilled { .. }, _) => "Look for the out-of-memory killer or a shutdown in the client's log, then run it again.",
             _ => self.advice(),
@@ -288,6 +294,9 @@ impl Cause {
             }
             ClientBorgKilled { .. } => "Look for the out-of-memory killer or a shutdown in the client's log. The next run resumes.",
             ClientBorgFailed { .. } => "`borgcube job log` has what the client's borg said.",
+            ClientBorgRefused => {
+                "Mend the config with `borgcube config edit`: its excludes, patterns, compression or further options. The message is what the client's borg says of them."
+            }
             PathMissing => "Mend the config's paths with `borgcube config edit`.",
             HookFailed { .. } => {
                 "`borgcube job log` has what the hook said. Try its command on the client, as the user that the server comes as; `borgcube hook edit` changes it."

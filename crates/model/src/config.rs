@@ -1,5 +1,6 @@
 //! Backup configs: what to back up on a client.
 
+use crate::borg_pattern::{check_exclude, check_pattern};
 use crate::hook::{Commands, Stream};
 use crate::names::{ClientName, ConfigName, Label, RepositoryName};
 use crate::time::Timestamp;
@@ -117,6 +118,15 @@ impl BackupConfig {
         for text in self.paths.iter().chain(&self.excludes).chain(&self.patterns).chain(&self.extra_options) {
             if text.is_empty() || text.contains('\0') || text.contains('\n') {
                 return Err(format!("{text:?} must be neither empty nor contain a line break"));
+            }
+        }
+        self.excludes.iter().try_for_each(|text| check_exclude(text))?;
+        self.patterns.iter().try_for_each(|text| check_pattern(text))?;
+        for option in &self.extra_options {
+            match option.split_once('=') {
+                Some(("--exclude", text)) => check_exclude(text)?,
+                Some(("--pattern", text)) => check_pattern(text)?,
+                _ => {}
             }
         }
         if let Some(c) = &self.compression
@@ -278,6 +288,19 @@ pub(crate) mod tests {
             ["", "lz5", "lz4,", "zstd,0", "zstd,23", "zstd,+3", "zlib,10", "zstd,3,4", "auto", "auto,auto,lz4", "obfuscate,7,lz4", "ZSTD"]
         {
             assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn patterns_that_no_borg_takes_are_refused() {
+        for bad in [
+            BackupConfig { excludes: vec!["*.o".into(), "re:(".into()], ..config() },
+            BackupConfig { patterns: vec!["- re:*a".into()], ..config() },
+            BackupConfig { patterns: vec!["*.o".into()], ..config() },
+            BackupConfig { extra_options: vec!["--exclude=re:[".into()], ..config() },
+            BackupConfig { extra_options: vec!["--pattern=x".into()], ..config() },
+        ] {
+            assert!(bad.check().unwrap_err().contains("is none that Borg takes"), "{bad:?}");
         }
     }
 

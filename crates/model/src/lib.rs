@@ -17,6 +17,7 @@ pub mod access;
 pub mod archive;
 pub mod binary;
 pub mod blackout;
+pub mod borg_pattern;
 pub mod borg_report;
 pub mod calendar;
 pub mod cause;

@@ -1,5 +1,6 @@
 //! Restores to a client: what of an archive, and where to.
 
+use crate::borg_pattern::{check_exclude, check_pattern};
 use crate::names::ClientName;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -115,6 +116,8 @@ impl Restore {
                 return Err(format!("{text:?} must be neither empty nor contain a line break"));
             }
         }
+        self.patterns.iter().try_for_each(|text| check_pattern(text))?;
+        self.excludes.iter().try_for_each(|text| check_exclude(text))?;
         for path in &self.paths {
             if inside(path).split('/').any(|part| part == "..") {
                 return Err(format!("the path {path:?} leads out of the archive: no path there has .. in it"));

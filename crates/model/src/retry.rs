@@ -48,6 +48,7 @@ fn plan(cause: &Cause) -> Option<Plan> {
         | ClientCache
         | ClientEnospc
         | ClientBorgFailed { .. }
+        | ClientBorgRefused
         | PathMissing
         | PathsOverlap
         | ArchiveExists

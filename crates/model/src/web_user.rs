@@ -93,6 +93,16 @@ impl Role {
             Role::Administrator => "administrator",
         }
     }
+
+    /// For sentences: `an operator`.
+    #[must_use]
+    pub fn with_article(self) -> &'static str {
+        match self {
+            Role::Viewer => "a viewer",
+            Role::Operator => "an operator",
+            Role::Administrator => "an administrator",
+        }
+    }
 }
 
 impl fmt::Display for Role {

@@ -22,7 +22,7 @@ fn judge(settings: WebSettings, users: &[WebUser], credential: &Credential, now:
     }
     let user = identify(users, settings, credential, now).map_err(|refusal| refusal.to_string())?;
     if user.role < Role::Operator {
-        return Err(format!("the user {} is a {}; reading archives takes an operator", user.name, user.role));
+        return Err(format!("the user {} is {}; reading archives takes an operator", user.name, user.role.with_article()));
     }
     Ok(user.actor())
 }

@@ -253,7 +253,13 @@ pub fn check_origin(hosts: &Hosts, headers: &HeaderMap) -> Result<(), Unanswered
 pub fn check_csrf(viewer: &Viewer, brought: Option<&str>) -> Result<(), Unanswered> {
     match brought {
         Some(brought) if bool::from(brought.as_bytes().ct_eq(viewer.csrf.as_bytes())) => Ok(()),
-        _ => Err(Unanswered::Forbidden("the page that this comes from is too old: go back, load it again and repeat it".into())),
+        // Of a program, which reads documentation less than this.
+        None => Err(Unanswered::Forbidden(
+            "the field csrf is missing: GET /api/v1/me says what it has to hold; with a bearer token it is not needed".into(),
+        )),
+        Some(_) => Err(Unanswered::Forbidden(
+            "the page that this comes from is too old (its field csrf is not the one of GET /api/v1/me any more): go back, load it again and repeat it".into(),
+        )),
     }
 }
 
@@ -332,7 +338,8 @@ mod tests {
         let alice = viewer(&ours, "alice");
         assert!(check_csrf(&alice, Some(&alice.csrf)).is_ok());
         for wrong in [None, Some(""), Some(&alice.csrf[1..]), Some(&*ours.csrf("bob")), Some(&*other.csrf("alice"))] {
-            assert!(check_csrf(&alice, wrong).is_err());
+            let said = check_csrf(&alice, wrong).unwrap_err().to_string();
+            assert!(said.contains("field csrf") && said.contains("GET /api/v1/me"), "{said}");
         }
     }
 

@@ -3,7 +3,7 @@
 //! `POST /do/NAME` takes a form and answers with the page it came from, `POST /api/v1/do/NAME` takes the same fields as JSON. What becomes of them
 //! is a call that `borgcubed` judges by itself; the roles here only say who sees a button.
 
-use crate::query::Unanswered;
+use crate::query::{Unanswered, whole_number};
 use model::restore_test::{RestoreTest, TestedArchive};
 use model::web_user::Role;
 use model::{ConfigName, Schedule, Work};
@@ -114,7 +114,7 @@ pub const ACTS: &[Act] = &[
         about: "Cancel a job that waits or runs",
         said: "The job is cancelled, or will be in a moment.",
         fields: &[required("job", Kind::Number, "Its number")],
-        plan: |fields, _| Ok(Call::CancelJob { job: fields.needed("job")? }),
+        plan: |fields, _| Ok(Call::CancelJob { job: fields.number("job")?.ok_or_else(|| missing("job"))? }),
     },
     Act {
         name: "check-repository",
@@ -177,7 +177,7 @@ pub const ACTS: &[Act] = &[
         about: "Delete archives when their grace period is over",
         said: "It is deleted when its grace period is over; until then it can be brought back.",
         fields: &[ARCHIVES, optional("grace_hours", Kind::Number, "Its length, 24 at least; otherwise as the policy says, or a week")],
-        plan: |fields, _| Ok(Call::DeleteArchives { archives: archives(fields)?, grace_hours: fields.get("grace_hours")? }),
+        plan: |fields, _| Ok(Call::DeleteArchives { archives: archives(fields)?, grace_hours: fields.number("grace_hours")? }),
     },
     Act {
         name: "undelete-archives",
@@ -197,6 +197,10 @@ pub const ACTS: &[Act] = &[
     },
 ];
 
+fn missing(field: &str) -> Unanswered {
+    Unanswered::BadRequest(format!("the field {field} is missing"))
+}
+
 fn switch_schedule(fields: &Fields, read: &Read<'_>, enabled: bool) -> Result<Call, Unanswered> {
     let previous = read.schedules().require(&fields.needed("schedule")?)?;
     let schedule = Schedule { enabled, ..previous.clone() };
@@ -215,7 +219,7 @@ fn archive(text: &str) -> Result<ArchiveRef, Unanswered> {
 
 fn archives(fields: &Fields) -> Result<Vec<ArchiveRef>, Unanswered> {
     match fields.all("archive") {
-        [] => Err(Unanswered::BadRequest("the field archive is missing".into())),
+        [] => Err(missing("archive")),
         all => all.iter().map(|text| archive(text)).collect(),
     }
 }
@@ -240,6 +244,35 @@ pub fn named(name: &str) -> Option<&'static Act> {
     ACTS.iter().find(|act| act.name == name)
 }
 
+/// The fields of a body that is JSON.
+///
+/// # Errors
+/// It is something else; the sentence says what is expected, and where it stops being that.
+pub fn json_object(body: &[u8]) -> Result<Map<String, Value>, Unanswered> {
+    let wrong = |why: String| {
+        Err(Unanswered::BadRequest(format!(
+            "the body is not what is expected, a JSON object of fields such as {{\"name\": \"value\"}}: {why}"
+        )))
+    };
+    let kind = match serde_json::from_slice(body) {
+        Ok(Value::Object(object)) => return Ok(object),
+        Ok(Value::Null) => "null",
+        Ok(Value::Bool(_)) => "true or false",
+        Ok(Value::Number(_)) => "a number",
+        Ok(Value::String(_)) => "a text",
+        Ok(Value::Array(_)) => "a list",
+        Err(_) if body.trim_ascii().is_empty() => return wrong("it is empty".into()),
+        Err(e) if e.is_eof() => return wrong("it breaks off in the middle".into()),
+        Err(e) => return wrong(format!("it is no JSON at line {}, character {}", e.line(), e.column())),
+    };
+    wrong(format!("it is {kind}"))
+}
+
+/// A field that has something else in it than fields have.
+pub fn no_value(name: &str) -> Unanswered {
+    Unanswered::BadRequest(format!("the field {name} is neither a text, a number, true or false, nor a list of such"))
+}
+
 /// What somebody sent: texts by name. An empty field is not there.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Fields(BTreeMap<String, Vec<String>>);
@@ -259,11 +292,9 @@ impl Fields {
 
     /// Of a JSON object of texts, numbers, `true` and `false`, and lists of them.
     pub fn of_json(body: &[u8]) -> Result<Fields, Unanswered> {
-        let wrong = |why: String| Unanswered::BadRequest(format!("the body is no JSON object of fields: {why}"));
-        let object: Map<String, Value> = serde_json::from_slice(body).map_err(|e| wrong(e.to_string()))?;
         let mut fields = Fields::default();
         let mut number = 0;
-        for (name, value) in object {
+        for (name, value) in json_object(body)? {
             let values = match value {
                 Value::Array(values) => values,
                 value => vec![value],
@@ -278,7 +309,7 @@ impl Fields {
                     Value::String(text) => text,
                     Value::Bool(_) | Value::Number(_) => value.to_string(),
                     Value::Array(_) | Value::Object(_) => {
-                        return Err(wrong(format!("{name} is neither a text, a number nor a list of such")));
+                        return Err(no_value(&name));
                     }
                 };
                 fields.add(name.clone(), text);
@@ -312,7 +343,12 @@ impl Fields {
 
     /// A field that has to be there.
     pub fn needed<T: FromStr<Err: Display>>(&self, name: &str) -> Result<T, Unanswered> {
-        self.get(name)?.ok_or_else(|| Unanswered::BadRequest(format!("the field {name} is missing")))
+        self.get(name)?.ok_or_else(|| missing(name))
+    }
+
+    /// A field that is a whole number.
+    pub fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, Unanswered> {
+        self.text(name).map(|text| whole_number(name, text)).transpose()
     }
 
     /// A checkbox, or `true`. What is neither on nor off is an error: nobody knows what was meant.
@@ -369,9 +405,19 @@ mod tests {
         assert_eq!(json, form);
         assert!(!Fields::of_json(br#"{"on": false}"#).unwrap().switch("on").unwrap());
         assert!(Fields::of_json(br#"{"on": "maybe"}"#).unwrap().switch("on").is_err());
-        for bad in [&b"[]"[..], b"", b"x", br#"{"a": {}}"#, br#"{"a": [[]]}"#] {
-            assert!(Fields::of_json(bad).is_err());
+        for (bad, said) in [
+            (&b"[]"[..], "it is a list"),
+            (b"", "it is empty"),
+            (b"x", "it is no JSON at line 1, character 1"),
+            (br#"{"a": "#, "it breaks off in the middle"),
+            (br#"{"a": {}}"#, "the field a is neither a text"),
+            (br#"{"a": [[]]}"#, "the field a is neither a text"),
+        ] {
+            let error = Fields::of_json(bad).unwrap_err().to_string();
+            assert!(error.contains(said) && !error.contains("expected value"), "{error}");
         }
+        let wrong = Fields::of_json(br#"{"job": "x"}"#).unwrap().number::<u64>("job").unwrap_err().to_string();
+        assert_eq!(wrong, "job: \"x\" is no whole number, or far too great a one");
         let many = "a=1&".repeat(MAX_FIELDS + 1);
         assert!(matches!(Fields::of_form(many.as_bytes()), Err(Unanswered::TooLarge(_))));
     }

@@ -88,12 +88,17 @@ impl Query {
         self.text(name).map(|text| text.parse().map_err(|e| Unanswered::BadRequest(format!("parameter {name}: {e}")))).transpose()
     }
 
+    /// A parameter that is a whole number.
+    pub fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, Unanswered> {
+        self.text(name).map(|text| whole_number(&format!("parameter {name}"), text)).transpose()
+    }
+
     /// How much of a list: `limit`, from 1 to `most`.
     pub fn limit(&self, default: usize, most: usize) -> Result<usize, Unanswered> {
-        match self.get::<usize>("limit")? {
+        match self.text("limit").map(str::parse) {
             None => Ok(default),
-            Some(limit) if (1..=most).contains(&limit) => Ok(limit),
-            Some(limit) => Err(Unanswered::BadRequest(format!("parameter limit: {limit} is not a number from 1 to {most}"))),
+            Some(Ok(limit)) if (1..=most).contains(&limit) => Ok(limit),
+            Some(_) => Err(Unanswered::BadRequest(format!("parameter limit: it is a whole number from 1 to {most}"))),
         }
     }
 
@@ -131,6 +136,12 @@ impl Query {
     }
 }
 
+/// A whole number; what Rust says of a wrong one helps nobody.
+pub fn whole_number<T: FromStr>(what: &str, text: &str) -> Result<T, Unanswered> {
+    let shown: String = text.chars().take(80).collect();
+    text.parse().map_err(|_| Unanswered::BadRequest(format!("{what}: {shown:?} is no whole number, or far too great a one")))
+}
+
 /// A name in a path as what it should be: what is no valid name does not exist.
 pub fn named<T: FromStr>(what: &str, text: &str) -> Result<T, Unanswered> {
     text.parse().map_err(|_| Unanswered::NotFound(format!("there is no {what} of that name")))
@@ -145,13 +156,18 @@ mod tests {
         let query = Query::parse("client=web1&state=&before=12&x=%3Cb%3E+1");
         assert_eq!(query.text("client"), Some("web1"));
         assert_eq!(query.text("state"), None);
-        assert_eq!(query.get::<u64>("before").unwrap(), Some(12));
-        assert!(query.get::<u64>("client").is_err());
+        assert_eq!(query.number::<u64>("before").unwrap(), Some(12));
+        assert_eq!(
+            query.number::<u64>("client").unwrap_err().to_string(),
+            "parameter client: \"web1\" is no whole number, or far too great a one"
+        );
+        for bad in ["limit=0", "limit=x", "limit=-1"] {
+            assert_eq!(Query::parse(bad).limit(50, 500).unwrap_err().to_string(), "parameter limit: it is a whole number from 1 to 500");
+        }
         assert_eq!(query.text("x"), Some("<b> 1"));
         assert_eq!(query.with("before", "3&4"), "?client=web1&x=%3Cb%3E+1&before=3%264");
         let paged = Query::parse("before=3&client=a%26b");
         assert_eq!((paged.without("before").as_str(), Query::parse("before=3").without("before").as_str()), ("?client=a%26b", "?"));
-        assert!(Query::parse("limit=0").limit(50, 500).is_err());
         assert_eq!(Query::parse("limit=7").limit(50, 500).unwrap(), 7);
     }
 }

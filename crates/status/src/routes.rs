@@ -378,9 +378,9 @@ impl App {
     ) -> Result<Prepared, Unanswered> {
         if viewer.role < Role::Administrator {
             return Err(Unanswered::Forbidden(format!(
-                "{} is a {}; this takes the role {}",
+                "{} is {}; this takes the role {}",
                 viewer.name,
-                viewer.role,
+                viewer.role.with_article(),
                 Role::Administrator
             )));
         }

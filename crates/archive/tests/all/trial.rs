@@ -150,6 +150,32 @@ fn a_hard_link_whose_master_is_elsewhere_is_a_file() {
 }
 
 #[test]
+fn each_name_that_somebody_expects_is_compared() {
+    let mut builder = Builder::default();
+    let mut master = builder.file("a/master", &[b"both"]);
+    master.hardlink_master = Some(true);
+    let mut old = builder.file("a/old", &[b"does not say"]);
+    old.hardlink_master = None;
+    builder.add(&master).add(&hard_link("a/other", "a/master")).add(&hard_link("a/third", "a/master"));
+    builder.add(&old).add(&hard_link("a/unknown", "a/old"));
+    let source = builder.source();
+    let take = |patterns: &[&str]| {
+        tried(&source, &Trial { take: patterns.iter().map(|p| (*p).into()).collect(), is_whole: true, ..everything() }).unwrap()
+    };
+    let found = take(&["pf:a/master", "pf:a/third"]);
+    assert_eq!(names(&found), ["a/master", "a/third"]);
+    assert!(found.files.iter().all(|file| file.content == hash(b"both") && file.damage.is_none() && file.size == 4), "{found:?}");
+    // Beside a directory that has all of them, and without their master.
+    assert_eq!(names(&take(&["pp:a", "pf:a/other"])), ["a/master", "a/other", "a/old"]);
+    let without = take(&["pf:a/other", "pf:a/third"]);
+    assert_eq!((names(&without).len(), without.files.iter().filter(|file| file.content == hash(b"both")).count()), (2, 2));
+    // What cannot be compared is said.
+    let unknown = take(&["pf:a/old", "pf:a/unknown"]);
+    assert_eq!(names(&unknown), ["a/old"]);
+    assert_eq!(unknown.complaints, ["a/unknown: it is another name of a/old, and was not compared"]);
+}
+
+#[test]
 fn an_expected_path_that_is_no_file_is_missed() {
     let mut builder = Builder::default();
     let (good, mut master) = (builder.file("good", &[b"good"]), builder.file("d/was-a-file/below", &[b"new"]));

@@ -258,10 +258,7 @@ fn put(w: &mut Write<'_>, record: &Record, old: Option<&Record>, now: Timestamp,
             {
                 let forgotten = w.forget_decisions(&policy.name)?;
                 if forgotten > 0 {
-                    warnings.push(format!(
-                        "{forgotten} archives that policy {} was about to delete stay until it decides about them again",
-                        policy.name
-                    ));
+                    warnings.push(super::policies::stays(forgotten, &format!("policy {}", policy.name)));
                 }
             }
             warnings.extend(policy.warnings().into_iter().map(|warning| format!("policy {}: {warning}", policy.name)));

@@ -170,10 +170,15 @@ fn judge(user: &WebUser, call: &Call, r: &Read<'_>) -> Result<std::result::Resul
     let denied = |why: String| Ok(Err(refuse(ErrorKind::PermissionDenied, why)));
     match needs(call) {
         Need::Never(what) => denied(format!("{what} is not done on the web; use the command borgcube on the server")),
-        Need::Role(role) if user.role < role => denied(format!("{} is a {}; this takes the role {role}", user.name, user.role)),
-        Need::Role(_) if user.role < Role::Administrator && prunes(r, call)? => {
-            denied(format!("{} is a {}; the schedule prunes, and that takes the role {}", user.name, user.role, Role::Administrator))
+        Need::Role(role) if user.role < role => {
+            denied(format!("{} is {}; this takes the role {role}", user.name, user.role.with_article()))
         }
+        Need::Role(_) if user.role < Role::Administrator && prunes(r, call)? => denied(format!(
+            "{} is {}; the schedule prunes, and that takes the role {}",
+            user.name,
+            user.role.with_article(),
+            Role::Administrator
+        )),
         Need::Role(_) => match forbidden(r, call)? {
             Some(why) => denied(why),
             None => Ok(Ok(())),

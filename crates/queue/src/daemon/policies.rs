@@ -67,6 +67,14 @@ pub(super) fn conflicts(r: &Read<'_>) -> Result<Vec<String>> {
     Ok(warnings)
 }
 
+/// What becomes of archives that were about to go by other rules of `policy`.
+pub(super) fn stays(archives: usize, policy: &str) -> String {
+    match archives {
+        1 => format!("1 archive that {policy} was about to delete stays until it decides about it again"),
+        _ => format!("{archives} archives that {policy} was about to delete stay until it decides about them again"),
+    }
+}
+
 impl Daemon {
     pub(super) fn list_policies(&self) -> Answered<Policies> {
         self.store.read(|r| Ok(Policies { policies: r.policies().list()? })).map_err(from_store)
@@ -112,8 +120,7 @@ impl Daemon {
             Ok((forgotten, conflicts(&w.view())?))
         });
         let ((forgotten, conflicts), _) = written.map_err(from_store)?;
-        let again =
-            (forgotten > 0).then(|| format!("{forgotten} archives that it was about to delete stay until it decides about them again"));
+        let again = (forgotten > 0).then(|| stays(forgotten, "it"));
         Ok(StoredPolicy { warnings: policy.warnings().into_iter().chain(again).chain(conflicts).collect() })
     }
 

@@ -4,7 +4,7 @@
 
 use super::binary::Wanted;
 use super::commands::Results;
-use model::borg_report::{self, Line, MAX_LINE};
+use model::borg_report::{self, Complaint, Line, MAX_LINE};
 use model::progress::{Progress, Statistics, Steps};
 use model::{Cause, Failure, Job, Timestamp};
 use std::collections::VecDeque;
@@ -69,6 +69,8 @@ pub struct Report {
     pub warning_count: u64,
     /// Message id and text of borg's last error.
     pub error: Option<(String, String)>,
+    /// What was said where borg was not yet at its own messages.
+    pub complaint: Complaint,
     /// Newest progress, not yet passed on.
     pub progress: Option<Progress>,
     text: String,
@@ -106,6 +108,7 @@ impl Report {
         (self.exit, self.error, self.script_failure) = (None, None, None);
         self.started = false;
         self.troubles = Troubles::default();
+        self.complaint = Complaint::default();
     }
 
     /// A line of the script's standard output.
@@ -188,6 +191,7 @@ impl Report {
                     self.text.push_str(&bounded(&text, 2000));
                     self.text.push('\n');
                 }
+                self.complaint.line(&bounded(&text, 800));
                 self.log(now, "info", "client", &text);
             }
             Line::Nothing => {}

@@ -52,12 +52,18 @@ pub fn judge(evidence: &Evidence<'_>) -> (Option<Failure>, Option<String>) {
 }
 
 fn no_archive(evidence: &Evidence<'_>) -> Failure {
-    trouble(evidence).unwrap_or_else(|| {
+    trouble(evidence).or_else(|| complaint(evidence)).unwrap_or_else(|| {
         Failure::new(
             Cause::ClientBorgFailed { code: evidence.report.exit.unwrap_or(0), msgid: String::new() },
             "borg on the client reported success, but made no archive",
         )
     })
+}
+
+/// Borg 1.1 and 1.2 end as with warnings when they did not get as far as to do anything.
+pub fn complaint(evidence: &Evidence<'_>) -> Option<Failure> {
+    let code = evidence.report.exit.filter(|code| *code != 0)?;
+    evidence.report.complaint.failure(code)
 }
 
 /// Why the client's borg did not end well, or its session did not.
@@ -91,6 +97,11 @@ pub fn trouble(evidence: &Evidence<'_>) -> Option<Failure> {
         Some(Ending::Bad { code }) => {
             let (msgid, message) = report.error.clone().unwrap_or_default();
             let mut failure = cause_of(code, &msgid, &message);
+            if report.error.is_none()
+                && let Some(complaint) = complaint(evidence)
+            {
+                failure = complaint;
+            }
             // "Is borg working on the server?" helps nobody; what ssh on the client said does.
             if failure.cause == Cause::ClientCannotReachServer
                 && let Some(said) = report.warnings.iter().rev().find_map(|w| w.strip_prefix("Remote: "))
@@ -166,6 +177,30 @@ mod tests {
         assert_eq!(word(Some(&outcome(None)), &report(&["borgcube exit 2"], &[traceback]), ok, None), "client-borg-failed");
         assert_eq!(word(None, &report(&["borgcube exit 80"], &[closed]), ok, None), "owner-lost");
         assert_eq!(word(Some(&lost), &report(&["borgcube exit 2"], &[]), ok, Some("anna")), "cancelled");
+    }
+
+    #[test]
+    fn what_is_said_before_borg_does_anything() {
+        let traceback = ["Traceback (most recent call last):", "  File x", "re.error: missing ), unterminated subpattern at position 0"];
+        let usage = ["usage: borg create [-h]", "borg create: error: argument -e/--exclude: invalid value"];
+        let broken = ["Traceback (most recent call last):", "  File x", "ImportError: no msgpack"];
+        let ok = ExitStatus::Exited(0);
+        // No session, for borg did not get as far.
+        let none = Outcome { opened: false, ..outcome(None) };
+        for (exit, said, expected) in [
+            ("borgcube exit 1", &traceback[..], "client-borg-refused"),
+            ("borgcube exit 2", &traceback[..], "client-borg-refused"),
+            ("borgcube exit 2", &usage[..], "client-borg-refused"),
+            ("borgcube exit 1", &broken[..], "client-borg-failed"),
+        ] {
+            let report = report(&[exit], said);
+            assert_eq!(word(Some(&none), &report, ok, None), expected, "{exit}");
+            let evidence = Evidence { outcome: Some(&none), report: &report, connection: ok, cancelled: None, over_ssh: true };
+            let message = judge(&evidence).0.unwrap().message;
+            assert!(!message.contains("success") && message.contains(said.last().unwrap().rsplit(": ").next().unwrap()), "{message}");
+        }
+        // Who says that all is well has nothing to complain of.
+        assert_eq!(word(Some(&none), &report(&["borgcube exit 0"], &traceback), ok, None), "client-borg-failed");
     }
 
     #[test]

@@ -61,7 +61,11 @@ impl App {
         credential: Credential,
     ) -> Result<Answer, Unanswered> {
         if viewer.role < Role::Operator {
-            return Err(Unanswered::Forbidden(format!("{} is a {}; reading archives takes an operator", viewer.name, viewer.role)));
+            return Err(Unanswered::Forbidden(format!(
+                "{} is {}; reading archives takes an operator",
+                viewer.name,
+                viewer.role.with_article()
+            )));
         }
         let repository: RepositoryName = named("repository", place.repository)?;
         let archive = Arc::clone(&self).archive(repository.clone(), place.id).await?;

@@ -26,7 +26,9 @@ fn repositories(errors: &mut Errors, typed: &Typed, before: Option<&CheckConfig>
             None
         }
         MATCHING => {
-            let pattern = typed.text("matching");
+            let stored =
+                before.and_then(|before| if let Repositories::Matching(pattern) = &before.repositories { Some(pattern) } else { None });
+            let pattern = typed.text_or("matching", stored.map(String::as_str));
             if pattern.is_empty() {
                 errors.add("matching", "it is empty: write a regular expression for the repository's name, .* for all");
                 return None;
@@ -82,7 +84,7 @@ impl Formed for CheckConfig {
         let mut errors = Errors::default();
         let name: Option<CheckName> = errors.name(typed, CheckConfig::WHAT, before.map(|config| &config.name), &known.check_configs);
         let repositories = repositories(&mut errors, typed, before, known);
-        let description = typed.text("description").to_owned();
+        let description = typed.text_or("description", before.map(|config| config.description.as_str())).to_owned();
         let promise_hours = errors.needed_number(typed, "promise_hours");
         let skip_hours = errors.number(typed, "skip_hours").unwrap_or(0);
         let plan = CheckPlan {
@@ -92,7 +94,7 @@ impl Formed for CheckConfig {
             skip_hours,
             seconds: errors.number(typed, "seconds"),
             promise_hours,
-            since: None,
+            since: before.and_then(|config| config.plan.since),
         };
         if let Some(plain) = plain(known.now) {
             let mut probe = |field, config: CheckConfig| errors.probe(field, config.check());
@@ -121,7 +123,13 @@ impl Formed for CheckConfig {
             Section::new(
                 "Where",
                 vec![
-                    Field::new("repository", "Repository", Control::Choice(all), "").required(),
+                    Field::new(
+                        "repository",
+                        "Repository",
+                        Control::Choice(all),
+                        "One, or with the first choice all whose names match the expression below.",
+                    )
+                    .required(),
                     Field::line("matching", "Expression", "A regular expression for the repository's whole name; .* for all."),
                 ],
             ),
@@ -136,8 +144,17 @@ impl Formed for CheckConfig {
             Section::new(
                 "How often",
                 vec![
-                    Field::number("promise_hours", "Everything once in so many hours", "").required(),
-                    Field::number("skip_hours", "Leave out what was checked less than so many hours ago", "0: nothing."),
+                    Field::number(
+                        "promise_hours",
+                        "Everything once in so many hours",
+                        "If it takes longer, the pages say that it is late. 336: two weeks.",
+                    )
+                    .required(),
+                    Field::number(
+                        "skip_hours",
+                        "Leave out what was checked less than so many hours ago",
+                        "So that each run does a part. 0: each run checks everything.",
+                    ),
                     Field::number(
                         "seconds",
                         "End after so many seconds",

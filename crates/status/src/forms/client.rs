@@ -1,15 +1,19 @@
 //! Clients. One that is this machine itself is added with `borgcube client add`: what it would run, it would run here.
 
-use super::{Errors, Field, Formed, Known, Section, Typed};
+use super::{Errors, Field, Formed, Known, Section, Typed, kept};
 use model::client::{BinaryUse, KeyUse, Road, SshConnection};
 use model::{Blackout, Client, Connection, validate};
 use store::Read;
 use wire::control::Call;
 
 const ROADS: [(&str, &str); 2] =
-    [("back", "it connects to this server"), ("carrier", "it cannot: this server's own connection carries the backup")];
-const KEYS: [(&str, &str); 2] = [("job", "with a key made for each job"), ("permanent", "with a key of its own")];
-const BINARIES: [(&str, &str); 3] = [("if-needed", "where it has none of its own that will do"), ("always", "always"), ("never", "never")];
+    [("back", "the client connects to this server by SSH"), ("carrier", "through the connection that this server has made")];
+const KEYS: [(&str, &str); 2] = [("job", "a new one for each backup, made by this server"), ("permanent", "one of its own, which stays")];
+const BINARIES: [(&str, &str); 3] = [
+    ("if-needed", "sent where the client has none that will do"),
+    ("always", "always sent, whatever the client has"),
+    ("never", "never sent: the client's own"),
+];
 
 fn word<T: serde::Serialize>(value: T) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
@@ -37,8 +41,8 @@ fn plain(known: &Known, connection: Connection) -> Option<Client> {
 
 fn ssh(errors: &mut Errors, typed: &Typed, before: &SshConnection) -> Option<SshConnection> {
     let connection = SshConnection {
-        remote: typed.text("remote").to_owned(),
-        server: typed.text("server").to_owned(),
+        remote: typed.text_or("remote", Some(&before.remote)).to_owned(),
+        server: typed.text_or("server", Some(&before.server)).to_owned(),
         road: choose(errors, typed, "road")?,
         key: choose(errors, typed, "key")?,
         ..before.clone()
@@ -98,7 +102,7 @@ impl Formed for Client {
             Some(Connection::Ssh(before)) => ssh(&mut errors, typed, before).map(Connection::Ssh),
             None => ssh(&mut errors, typed, &SshConnection::default()).map(Connection::Ssh),
         };
-        let description = typed.text("description").to_owned();
+        let description = typed.text_or("description", before.map(|client| client.description.as_str())).to_owned();
         let local = || Connection::Local { remote_borg: None, remote_cache_dir: None };
         if let Some(plain) = plain(known, local()) {
             errors.probe("description", validate::client(&Client { description: description.clone(), ..plain }));
@@ -128,20 +132,39 @@ impl Formed for Client {
     fn sections(_typed: &Typed, before: Option<&Client>, _known: &Known) -> Vec<Section> {
         let mut reached = vec![];
         if !before.is_some_and(|client| matches!(client.connection, Connection::Local { .. })) {
-            let login = "USER@HOST, or a host alias of the server's ssh_config, such as root@web1.";
+            let login = "How this server logs in on the client by SSH: USER@HOST, such as root@web1, or a name from its ssh_config.";
             reached.extend([
                 Field::line("remote", "Login on the client", login).required(),
-                Field::choice("road", "The way of its data", &ROADS, ""),
-                Field::line("server", "How it reaches this server", "USER@HOST[:PORT]; needed if it connects to this server."),
-                Field::choice("key", "It comes", &KEYS, "Permanent keys are added with borgcube client key add."),
+                Field::choice(
+                    "road",
+                    "How backups come here",
+                    &ROADS,
+                    "Choose the second if the client cannot reach this server (a firewall, NAT): the next field may stay empty then.",
+                ),
+                Field::line(
+                    "server",
+                    "This server, as the client reaches it",
+                    "USER@HOST or USER@HOST:PORT, such as borgcube-ssh@backup.example.net. Needed if the client connects to this server.",
+                ),
+                Field::choice(
+                    "key",
+                    "SSH key that it comes with",
+                    &KEYS,
+                    "A new one each time needs nothing on the client. One that stays is added at the server with borgcube client key add.",
+                ),
             ]);
         }
         let more = vec![
-            Field::choice("borg_binary", "It uses a Borg of this server", &BINARIES, ""),
+            Field::choice(
+                "borg_binary",
+                "Borg program of this server",
+                &BINARIES,
+                "Programs that root has put on this server (borgcube binary add) can be sent to clients whose own borg is missing or too old.",
+            ),
             Field::lines(
                 "blackouts",
-                "No scheduled backup begins",
-                "One time per line, with its time zone: mon-fri 08:00-18:00 Europe/Berlin, or 22:00-06:00 UTC for every day.",
+                "Times without scheduled backups",
+                "One per line, with its time zone: mon-fri 08:00-18:00 Europe/Berlin, or 22:00-06:00 UTC for every day. What runs already goes on.",
             ),
         ];
         let mut sections = vec![Section::new("", vec![Field::named("Name", before.is_none()), Field::description()])];
@@ -187,7 +210,7 @@ impl Formed for Client {
 
 /// One per line. As they were typed before, they are as they were.
 fn blackouts(errors: &mut Errors, typed: &Typed, before: Option<&Client>) -> Vec<Blackout> {
-    if let Some(before) = before.filter(|before| before.fields().text("blackouts") == typed.text("blackouts")) {
+    if let Some(before) = kept(typed, before, "blackouts") {
         return before.blackouts.clone();
     }
     let lines = typed.lines("blackouts", &[]);

@@ -1,6 +1,6 @@
 //! Backup configs. Hooks, dumps and further options of borg create are on no form: they are commands, or lead to some.
 
-use super::{Control, Errors, Field, Formed, Known, Section, Typed};
+use super::{Control, Errors, Field, Formed, Known, Section, Typed, kept};
 use model::hook::Commands;
 use model::{BackupConfig, ConfigName, Timestamp, validate};
 use store::Read;
@@ -93,13 +93,16 @@ impl Formed for BackupConfig {
                 is_there
             }),
         };
-        let lines = |field, of: fn(&BackupConfig) -> &Vec<String>| typed.lines(field, before.map(of).map_or(&[], Vec::as_slice));
+        let mut lines = |field, of: fn(&BackupConfig) -> &Vec<String>| match kept(typed, before, field) {
+            Some(before) => of(before).clone(),
+            None => errors.exact_lines(typed, field, before.map(of).map_or(&[], Vec::as_slice), field == "paths"),
+        };
         let paths = lines("paths", |config| &config.paths);
+        let (excludes, patterns) = (lines("excludes", |config| &config.excludes), lines("patterns", |config| &config.patterns));
         let relative = paths.iter().find(|path| !path.starts_with('/') && !before.is_some_and(|before| before.paths.contains(path)));
         if let Some(path) = relative {
             errors.add("paths", format!("{path:?} is not an absolute path: write paths as the client sees them, from / on"));
         }
-        let (excludes, patterns) = (lines("excludes", |config| &config.excludes), lines("patterns", |config| &config.patterns));
         let compression = Some(typed.text("compression")).filter(|text| !text.is_empty()).map(str::to_owned);
         let checkpoint_interval = errors.number(typed, "checkpoint_interval");
         let target_age_hours = errors.needed_number(typed, "target_age_hours");
@@ -145,19 +148,45 @@ impl Formed for BackupConfig {
                 vec![
                     Field::new("client", "Client", Control::Fixed, ""),
                     Field::named("Label", before.is_none()),
-                    Field::new("repository", "Repository", Control::Choice(repositories), "").required(),
-                    Field::number("target_age_hours", "Target age in hours", "Without a good backup for so long, people hear of it.")
-                        .required(),
+                    Field::new(
+                        "repository",
+                        "Repository",
+                        Control::Choice(repositories),
+                        "Where its archives go. Several configs may share one: what is the same in them is stored once.",
+                    )
+                    .required(),
+                    Field::number(
+                        "target_age_hours",
+                        "Target age in hours",
+                        "With no good backup for so long, the pages, metrics and reports say so. 26: a day, and two hours more.",
+                    )
+                    .required(),
                 ],
             ),
             Section::new(
                 "What is backed up",
                 vec![
                     Field::lines("paths", "Paths", paths),
-                    Field::lines("excludes", "Left out", "Patterns as borg create --exclude takes them, one per line: */.cache"),
-                    Field::lines("patterns", "Patterns", "Lines as borg create --pattern takes them: - /home/*/tmp"),
-                    Field::switch("one_file_system", "Stay on the file systems of the paths", ""),
-                    Field::switch("read_special", "Read block devices and FIFOs as if they were files", ""),
+                    Field::lines(
+                        "excludes",
+                        "Left out",
+                        "One pattern per line, as borg create --exclude takes them: */.cache, /home/*/tmp, or with re: a regular expression.",
+                    ),
+                    Field::lines(
+                        "patterns",
+                        "Patterns",
+                        "For what the field above cannot say. Lines as borg create --pattern takes them, of which the first that fits counts: + /home/*/mail, then - /home.",
+                    ),
+                    Field::switch(
+                        "one_file_system",
+                        "Stay on the file systems of the paths",
+                        "What is mounted below a path (disks, network, /proc) is left out, unless it is a path of its own.",
+                    ),
+                    Field::switch(
+                        "read_special",
+                        "Read block devices and FIFOs as if they were files",
+                        "For paths such as /dev/vg/root. A FIFO that nobody writes to stops the backup for ever.",
+                    ),
                 ],
             ),
             Section::new(
@@ -167,10 +196,18 @@ impl Formed for BackupConfig {
                         "compression",
                         "Compression",
                         COMPRESSIONS.map(str::to_owned).to_vec(),
-                        "As borg create --compression takes it; empty: Borg's default.",
+                        "As borg create --compression takes it: zstd,3 is a good choice. Empty: Borg's default, lz4.",
                     ),
-                    Field::number("checkpoint_interval", "Seconds between checkpoints", "Empty: Borg's default, half an hour."),
-                    Field::switch("ignore_inode", "Recognise unchanged files without their inode number", "For network file systems."),
+                    Field::number(
+                        "checkpoint_interval",
+                        "Seconds between checkpoints",
+                        "After a checkpoint, a backup that breaks off goes on from there the next time. Empty: Borg's default, half an hour.",
+                    ),
+                    Field::switch(
+                        "ignore_inode",
+                        "Recognise unchanged files without their inode number",
+                        "For network file systems, whose inode numbers change: without this every file would be read again.",
+                    ),
                 ],
             ),
         ]

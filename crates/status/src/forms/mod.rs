@@ -139,6 +139,11 @@ pub trait Formed: Sized + Clone + PartialEq + Serialize {
     }
 }
 
+/// The record that is changed, if this field is as it was: then what it has stays as it is, whatever a field makes of it.
+fn kept<'a, T: Formed>(typed: &Typed, before: Option<&'a T>, field: &str) -> Option<&'a T> {
+    before.filter(|before| before.fields().raw(field) == typed.raw(field))
+}
+
 /// Tells a record from the same record after a change: 64 hex digits.
 #[must_use]
 pub fn version<T: Formed>(record: &T) -> String {
@@ -263,7 +268,7 @@ impl Field {
     }
 
     fn description() -> Field {
-        Field::line("description", "Description", "A note of one line.")
+        Field::line("description", "Description", "A note for people, of one line.")
     }
 
     /// The address of this field's place on the page.
@@ -297,5 +302,7 @@ pub fn spoken(control: &Control, value: &str) -> String {
     }
 }
 
+#[cfg(test)]
+mod round_trips;
 #[cfg(test)]
 mod tests;

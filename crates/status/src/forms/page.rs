@@ -422,17 +422,13 @@ impl<'a, T: Formed> Making<'a, T> {
     /// The page. `is_stale`: show what is stored now beside what was typed.
     fn page(self, errors: &Errors, is_stale: bool) -> FormPage {
         let stored = self.before.as_ref().filter(|_| is_stale).map(T::fields);
-        let mut sections = T::sections(&self.typed, self.before.as_ref(), self.known);
+        let mut sections = filled(self.target.kind, &self.typed, self.before.as_ref(), self.known);
         let mut wrong = vec![];
         if let Some(sentence) = errors.of(WHOLE) {
             wrong.push(Wrong { field: String::new(), label: String::new(), sentence: sentence.clone() });
         }
         let mut shown = vec![];
         for field in sections.iter_mut().flat_map(|section| &mut section.fields) {
-            field.value = match field.control {
-                Control::Switch => if self.typed.switch(&field.name) { "yes" } else { "no" }.to_owned(),
-                _ => self.typed.raw(&field.name).to_owned(),
-            };
             field.error = errors.of(&field.name).cloned();
             let differs = stored.as_ref().map(|stored| stored.raw(&field.name)).filter(|stored| *stored != field.value);
             field.stored = differs.filter(|_| field.control != Control::Fixed).map(|stored| spoken(&field.control, stored));
@@ -477,6 +473,33 @@ impl<'a, T: Formed> Making<'a, T> {
             back,
         }
     }
+}
+
+/// The fields of a form, and what is in them.
+pub(super) fn filled<T: Formed>(kind: Kind, typed: &Typed, before: Option<&T>, known: &Known) -> Vec<Section> {
+    let stored = before.map(T::fields);
+    let mut sections = T::sections(typed, before, known);
+    for field in sections.iter_mut().flat_map(|section| &mut section.fields) {
+        field.value = typed.raw(&field.name).to_owned();
+        if let Some(stored) = stored.as_ref().filter(|stored| field.control != Control::Fixed && !stored.is_carried(&field.name)) {
+            field.control = Control::Fixed;
+            field.required = false;
+            field.value = stored.raw(&field.name).to_owned();
+            field.hint = format!(
+                "There is a line break in the midst of this, which a form cannot carry. Here it stays as it is; at the server, borgcube {} edit changes it.",
+                kind.word()
+            );
+        }
+        match &mut field.control {
+            Control::Switch => field.value = if typed.switch(&field.name) { "yes" } else { "no" }.to_owned(),
+            // What it has is to be chosen, also if it is gone by now: browsers would choose the first one.
+            Control::Choice(options) if !field.value.is_empty() && !options.iter().any(|(word, _)| *word == field.value) => {
+                options.push((field.value.clone(), field.value.clone()));
+            }
+            _ => {}
+        }
+    }
+    sections
 }
 
 fn missing<T: Formed>(name: &str) -> Unanswered {

@@ -1,7 +1,7 @@
 //! Retention policies.
 
 use super::typed::expressions;
-use super::{Errors, Field, Formed, Known, Section, Typed, hex};
+use super::{Errors, Field, Formed, Known, Section, Typed, hex, kept};
 use crate::query::Unanswered;
 use crate::view::{ChangedGroup, Context};
 use model::retention::{Count, Period, Scope};
@@ -48,6 +48,10 @@ fn applies(errors: &mut Errors, typed: &Typed, before: Option<&Policy>) -> Vec<S
     let stored = before.map_or(&[][..], |policy| &policy.applies);
     let mut read = vec![];
     for (field, named) in [("configs", true), ("matching", false)] {
+        if kept(typed, before, field).is_some() {
+            read.extend(stored.iter().filter(|scope| line(scope).0 == named).cloned());
+            continue;
+        }
         for text in typed.lines(field, &lines(stored, named)) {
             let kept = stored.iter().find(|scope| line(scope) == (named, text.clone())).cloned();
             let scope = match (kept, named) {
@@ -128,7 +132,11 @@ impl Formed for Policy {
     fn read(typed: &Typed, before: Option<&Policy>, known: &Known) -> Result<Policy, Errors> {
         let mut errors = Errors::default();
         let name = errors.name(typed, Policy::WHAT, before.map(|policy| &policy.name), &known.policies);
-        let within = if typed.text("within").is_empty() { None } else { errors.parse(typed, "within") };
+        let within = match kept(typed, before, "within") {
+            Some(before) => before.within,
+            None if typed.text("within").is_empty() => None,
+            None => errors.parse(typed, "within"),
+        };
         let keep = keep(&mut errors, typed, before);
         let zone = match typed.text("zone") {
             "" => {
@@ -139,7 +147,7 @@ impl Formed for Policy {
         };
         let [minimum, most_per_day, grace_hours] =
             ["minimum", "most_per_day", "grace_hours"].map(|field| errors.needed_number(typed, field));
-        let description = typed.text("description").to_owned();
+        let description = typed.text_or("description", before.map(|policy| policy.description.as_str())).to_owned();
         let applies = applies(&mut errors, typed, before);
         for config in applies.iter().filter_map(|scope| if let Scope::Config { config } = scope { Some(config) } else { None }) {
             let is_old = before.is_some_and(|before| lines(&before.applies, true).contains(&config.to_string()));
@@ -157,7 +165,13 @@ impl Formed for Policy {
             probe("description", Policy { description: description.clone(), ..plain.clone() });
             probe("most_per_day", Policy { most_per_day, ..plain.clone() });
             probe("grace_hours", Policy { grace_hours, ..plain.clone() });
-            probe("matching", Policy { applies: applies.clone(), ..plain });
+            probe("matching", Policy { applies: applies.clone(), ..plain.clone() });
+            // Two kinds of quarters do not go together.
+            let quarters = [Period::Quarterly13Weekly, Period::Quarterly3Monthly];
+            let quarters: BTreeMap<_, _> = quarters.iter().filter_map(|period| Some((*period, *keep.get(period)?))).collect();
+            if !quarters.is_empty() {
+                probe(&keep_field(Period::Quarterly3Monthly), Policy { keep: quarters, ..plain });
+            }
         }
         let record = name.zip(zone).map(|(name, zone)| Policy {
             name,
@@ -172,7 +186,7 @@ impl Formed for Policy {
             confirmed: before.map_or_else(Vec::new, |policy| policy.confirmed.clone()),
             created: before.map_or(known.now, |policy| policy.created),
         });
-        // What is left: there is no rule, or there are two kinds of quarters.
+        // What is left: there is no rule.
         errors.end(record, &keep_field(Period::Daily), Policy::check)
     }
 

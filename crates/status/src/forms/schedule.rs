@@ -7,12 +7,16 @@ use model::{Action, Recurrence, Schedule, Timestamp};
 use store::Read;
 use wire::control::Call;
 
+/// What is of no name: all repositories are pruned.
+const PRUNE_ALL: &str = "prune-all";
+
 /// Kinds of actions: the word that is sent, and what people read. With the words of `borgcube schedule add`.
-const KINDS: [(&str, &str); 13] = [
+const KINDS: [(&str, &str); 14] = [
     ("", "nothing"),
     ("run", "run the config"),
     ("run-matching", "run all configs matching"),
     ("prune", "prune the repository"),
+    (PRUNE_ALL, "prune every repository"),
     ("prune-by", "prune by the policy"),
     ("compact", "compact the repository"),
     ("check", "check the repository"),
@@ -40,11 +44,16 @@ fn of_field(number: usize) -> String {
     format!("of-{number}")
 }
 
-/// An action as a row: kind and what of.
-fn row(action: &Action) -> (&'static str, String) {
-    let matching = |word, client: &str, label: &str| match expressions(&format!("{client}/{label}")) {
-        Ok((c, l)) if c == client && l == label => (word, format!("{client}/{label}")),
-        _ => (KEPT.0, action.to_string()),
+/// An action as a row: kind and what of. `at`: its place, which tells those from each other that no row can say.
+fn row(at: usize, action: &Action) -> (&'static str, String) {
+    let kept = || (KEPT.0, format!("{}: {}", at + 1, action.to_string().split_whitespace().collect::<Vec<_>>().join(" ")));
+    let matching = |word, client: &str, label: &str| {
+        let text = format!("{client}/{label}");
+        match expressions(&text) {
+            // Nor can a row have a line break, or blanks around it.
+            Ok((c, l)) if c == client && l == label && text.trim() == text && !text.contains(char::is_control) => (word, text),
+            _ => kept(),
+        }
     };
     match action {
         Action::RunConfig { config } => ("run", config.to_string()),
@@ -53,10 +62,10 @@ fn row(action: &Action) -> (&'static str, String) {
         Action::Check { repository, verify_data: true } => ("verify-data", repository.to_string()),
         Action::CheckBy { config } => ("check-config", config.to_string()),
         Action::Compact { repository } => ("compact", repository.to_string()),
-        Action::Prune { repository: None, policy: None, clients: None, labels: None } => ("prune", "all".to_owned()),
+        Action::Prune { repository: None, policy: None, clients: None, labels: None } => (PRUNE_ALL, String::new()),
         Action::Prune { repository: Some(repository), policy: None, clients: None, labels: None } => ("prune", repository.to_string()),
         Action::Prune { repository: None, policy: Some(policy), clients: None, labels: None } => ("prune-by", policy.to_string()),
-        Action::Prune { .. } => (KEPT.0, action.to_string()),
+        Action::Prune { .. } => kept(),
         Action::RestoreTest { client, label, live: false } => matching("restore-test", client, label),
         Action::RestoreTest { client, label, live: true } => matching("restore-test-live", client, label),
         Action::EnableSchedule { schedule } => ("enable", schedule.to_string()),
@@ -64,17 +73,38 @@ fn row(action: &Action) -> (&'static str, String) {
     }
 }
 
+/// The half of a row that is wrong.
+enum Wrong {
+    Kind(String),
+    Of(String),
+}
+
+impl From<String> for Wrong {
+    fn from(sentence: String) -> Wrong {
+        Wrong::Of(sentence)
+    }
+}
+
 /// A row as an action; None: it is empty.
-fn action(kind: &str, of: &str, before: &[Action], known: &Known) -> Result<Option<Action>, String> {
+fn action(kind: &str, of: &str, before: &[Action], known: &Known) -> Result<Option<Action>, Wrong> {
     if kind.is_empty() && of.is_empty() {
         return Ok(None);
     }
     // What was named before stays, also if it is gone by now.
-    if let Some(kept) = before.iter().find(|action| row(action) == (kind, of.to_owned())) {
+    if let Some((_, kept)) = before.iter().enumerate().find(|(at, action)| row(*at, action) == (kind, of.to_owned())) {
         return Ok(Some(kept.clone()));
     }
-    if of.is_empty() {
-        return Err("say what of: it is empty".into());
+    let kind_is_known = KINDS.iter().any(|(word, _)| *word == kind);
+    match kind {
+        "" => return Err(Wrong::Kind(format!("choose what to do with {}", super::typed::shortened(of)))),
+        _ if kind == KEPT.0 => return Err(Wrong::Kind("there is no such action to be left as it is: choose what to do".into())),
+        _ if !kind_is_known => return Err(Wrong::Kind(format!("{:?} is nothing that a schedule does", super::typed::shortened(kind)))),
+        PRUNE_ALL if !of.is_empty() => {
+            return Err(Wrong::Of("every repository is pruned, so this stays empty; for one of them choose: prune the repository".into()));
+        }
+        PRUNE_ALL => {}
+        _ if of.is_empty() => return Err(Wrong::Of("say what of: it is empty".into())),
+        _ => {}
     }
     fn name<T: std::str::FromStr<Err: std::fmt::Display> + Ord + std::fmt::Display>(
         what: &str,
@@ -90,7 +120,10 @@ fn action(kind: &str, of: &str, before: &[Action], known: &Known) -> Result<Opti
     let action = match kind {
         "run" => Action::RunConfig { config: name("backup config", of, &known.configs)? },
         "run-matching" => expressions(of).map(|(client, label)| Action::RunConfigs { client, label })?,
-        "prune" if of == "all" => prune(None, None),
+        PRUNE_ALL => prune(None, None),
+        "prune" if of == "all" && repository().is_err() => {
+            return Err(Wrong::Of("there is no repository all; for all of them choose: prune every repository".into()));
+        }
         "prune" => prune(Some(repository()?), None),
         "prune-by" => prune(None, Some(name("policy", of, &known.policies)?)),
         "compact" => Action::Compact { repository: repository()? },
@@ -101,10 +134,10 @@ fn action(kind: &str, of: &str, before: &[Action], known: &Known) -> Result<Opti
         "restore-test-live" => test(true)?,
         "enable" => Action::EnableSchedule { schedule: name("schedule", of, &known.schedules)? },
         "disable" => Action::DisableSchedule { schedule: name("schedule", of, &known.schedules)? },
-        "" => return Err("choose what to do with it".into()),
-        _ => return Err(format!("{:?} is nothing that a schedule does", super::typed::shortened(kind))),
+        _ => return Err(Wrong::Kind("choose what to do".into())),
     };
-    action.check().map(|()| Some(action))
+    action.check()?;
+    Ok(Some(action))
 }
 
 fn recurrence(errors: &mut Errors, typed: &Typed, before: Option<&Schedule>, known: &Known) -> Option<Recurrence> {
@@ -157,7 +190,7 @@ impl Formed for Schedule {
             .with_switch("enabled", self.enabled)
             .with("jitter_seconds", self.jitter_seconds);
         self.actions.iter().enumerate().fold(typed, |typed, (at, action)| {
-            let (kind, of) = row(action);
+            let (kind, of) = row(at, action);
             typed.with(&kind_field(at + 1), kind).with(&of_field(at + 1), of)
         })
     }
@@ -167,12 +200,36 @@ impl Formed for Schedule {
         let name = errors.name(typed, Schedule::WHAT, before.map(|schedule| &schedule.name), &known.schedules);
         let recurrence = recurrence(&mut errors, typed, before, known);
         let jitter_seconds = errors.number(typed, "jitter_seconds").unwrap_or(0);
-        let description = typed.text("description").to_owned();
+        let description = typed.text_or("description", before.map(|schedule| schedule.description.as_str())).to_owned();
         let mut actions = vec![];
         let stored = before.map_or(&[][..], |schedule| &schedule.actions);
         for number in 1..=typed.rows(TABLE) {
             let (kind, of) = (typed.text(&kind_field(number)), typed.text(&of_field(number)));
-            actions.extend(errors.take(&of_field(number), action(kind, of, stored, known)).flatten());
+            let read = match action(kind, of, stored, known) {
+                Ok(None) => continue,
+                Ok(Some(read)) => read,
+                Err(Wrong::Kind(sentence)) => {
+                    errors.add(&kind_field(number), sentence);
+                    continue;
+                }
+                Err(Wrong::Of(sentence)) => {
+                    errors.add(&of_field(number), sentence);
+                    continue;
+                }
+            };
+            if let Action::EnableSchedule { schedule } | Action::DisableSchedule { schedule } = &read
+                && name.as_ref() == Some(schedule)
+            {
+                errors.add(&of_field(number), "a schedule can't enable or disable itself");
+            }
+            if actions.len() == Schedule::MAX_ACTIONS {
+                let most = Schedule::MAX_ACTIONS;
+                errors.add(
+                    &kind_field(number),
+                    format!("a schedule has at most {most} actions: run many configs by a regular expression instead"),
+                );
+            }
+            actions.push(read);
         }
         if actions.is_empty() && errors.is_empty() {
             errors.add(&kind_field(1), "it does nothing: choose at least one action");
@@ -210,19 +267,25 @@ impl Formed for Schedule {
                 "When",
                 vec![
                     Field::line("at", "Time", &hint).required(),
-                    Field::number("jitter_seconds", "Begin up to so many seconds later", "So that not everything begins at once."),
+                    Field::number(
+                        "jitter_seconds",
+                        "Begin up to so many seconds later",
+                        "By how many is left to chance, so that not everything begins at once. 0: on time.",
+                    ),
                     Field::switch("enabled", "Enabled", "While it is not, each of its times is recorded as skipped."),
                 ],
             ),
         ];
         let names = names(known);
-        let is_kept = before.is_some_and(|before| before.actions.iter().any(|action| row(action).0 == KEPT.0));
+        let is_kept = before.is_some_and(|before| before.actions.iter().enumerate().any(|(at, action)| row(at, action).0 == KEPT.0));
         let kinds: Vec<(&str, &str)> = KINDS.into_iter().chain(is_kept.then_some(KEPT)).collect();
         // Empty rows are in no one's way, and what was typed is not moved.
-        let filled = (1..=typed.rows(TABLE)).rfind(|number| !typed.text(&of_field(*number)).is_empty()).unwrap_or(0);
+        let filled = (1..=typed.rows(TABLE))
+            .rfind(|number| [kind_field(*number), of_field(*number)].iter().any(|field| !typed.text(field).is_empty()))
+            .unwrap_or(0);
         for number in 1..=(filled + FREE).min(Schedule::MAX_ACTIONS + 1) {
             let hint = if number == 1 {
-                "A name, such as web1/etc, main or all; or regular expressions for client and label, such as web[0-9]+/.*"
+                "A name, such as web1/etc or main; nothing, to prune every repository; or regular expressions for client and label, such as web[0-9]+/.*"
             } else {
                 ""
             };
@@ -280,5 +343,5 @@ fn names(known: &Known) -> Vec<String> {
     let configs = known.configs.iter().map(ToString::to_string);
     let repositories = known.repositories.iter().map(ToString::to_string);
     let others = known.policies.iter().map(ToString::to_string).chain(known.check_configs.iter().map(ToString::to_string));
-    configs.chain(repositories).chain(others).chain(known.schedules.iter().map(ToString::to_string)).chain(["all".to_owned()]).collect()
+    configs.chain(repositories).chain(others).chain(known.schedules.iter().map(ToString::to_string)).collect()
 }

@@ -216,7 +216,7 @@ fn config() -> BackupConfig {
 
 #[test]
 fn configs() {
-    let new = [("name", "all"), ("repository", "other"), ("paths", "/etc\r\n\r\n  /srv/ä b  \r\n"), ("compression", "zstd,3")];
+    let new = [("name", "all"), ("repository", "other"), ("paths", "/etc\r\n\r\n  /srv/ä b\r\n"), ("compression", "zstd,3")];
     let added: BackupConfig = add(&new).unwrap();
     assert_eq!((added.name().to_string(), added.repository.as_str(), added.target_age_hours), ("web1/all".into(), "other", 26));
     assert_eq!(added.paths, ["/etc", "/srv/ä b"]);
@@ -240,9 +240,12 @@ fn configs() {
     assert!(with(&[("excludes", &"x".repeat(600_000))]).is_err());
 
     round(&config());
-    // Space at the end of a path that was there stays, and goes with one that is new.
-    let changed = edit(&config(), &[("paths", "/srv/Müller & Söhne \n/new \nrelative")]).unwrap();
+    // Space at the end of a path that was there stays; before a slash nobody means any.
+    let changed = edit(&config(), &[("paths", "/srv/Müller & Söhne \n  /new\nrelative")]).unwrap();
     assert_eq!(changed.paths, ["/srv/Müller & Söhne ", "/new", "relative"]);
+    // Of one that is new, nobody knows whether it is meant.
+    assert!(only(edit(&config(), &[("paths", "/srv/Müller & Söhne \n/new \n/etc")]), "paths").contains("\"/new \" ends with a blank"));
+    assert!(only(edit(&config(), &[("excludes", " *.tmp")]), "excludes").contains("begins with a blank"));
     assert!(!edit(&config(), &[("one_file_system", "no")]).unwrap().one_file_system);
     // Of one repository there is no choice.
     let one = Known { repositories: ["main".parse().unwrap()].into(), ..known() };
@@ -287,23 +290,43 @@ fn schedules() {
     assert!(only(with(&[("at", "DTSTART:20200101T000000Z RRULE:FREQ=DAILY;COUNT=1")]), "at").contains("no next run"));
     assert!(only(with(&[("of-1", "web1/nothing")]), "of-1").contains("there is no backup config web1/nothing"));
     assert!(only(with(&[("of-1", "")]), "of-1").contains("say what of"));
-    assert!(only(with(&[("action-1", "")]), "of-1").contains("choose what to do"));
-    assert!(only(with(&[("action-1", "explode")]), "of-1").contains("nothing that a schedule does"));
+    assert!(only(with(&[("action-1", "")]), "action-1").contains("choose what to do with web1/etc"));
+    assert!(only(with(&[("action-1", "explode")]), "action-1").contains("nothing that a schedule does"));
+    assert!(only(with(&[("action-1", "as-it-is")]), "action-1").contains("no such action"));
+    assert!(only(with(&[("action-1", "prune"), ("of-1", "all")]), "of-1").contains("choose: prune every repository"));
+    assert!(only(with(&[("action-1", "prune-all"), ("of-1", "main")]), "of-1").contains("stays empty"));
+    let named_so = Known { repositories: ["all".parse().unwrap()].into(), ..known() };
+    let of = |kind: &str, of: &str| {
+        let read = Schedule::read(
+            &Schedule::blank(&named_so, "").overlaid(&typed(&[&new[..2], &[("action-1", kind), ("of-1", of)]].concat())),
+            None,
+            &named_so,
+        );
+        read.unwrap().actions[0].to_string()
+    };
+    assert_eq!((of("prune", "all").as_str(), of("prune-all", "").as_str()), ("prune repository all", "prune"));
     assert!(only(with(&[("action-1", ""), ("of-1", "")]), "action-1").contains("does nothing"));
     assert!(only(with(&[("action-2", "run-matching"), ("of-2", "(/x")]), "of-2").contains("no usable regular expression"));
     assert!(only(with(&[("action-2", "check"), ("of-2", "ä")]), "of-2").contains("is not usable"));
     assert!(only(with(&[("action-2", "disable"), ("of-2", "weekly")]), "of-2").contains("there is no schedule weekly"));
-    assert!(only(edit(&schedule(), &[("action-1", "disable"), ("of-1", "nightly")]), "action-1").contains("itself"));
+    assert!(
+        only(edit(&schedule(), &[("action-3", "disable"), ("of-3", "nightly"), ("action-1", "compact"), ("of-1", "main")]), "of-3")
+            .contains("itself")
+    );
+    let many: Vec<(String, String)> =
+        (1..=101).flat_map(|n| [(format!("action-{n}"), "compact".into()), (format!("of-{n}"), "main".into())]).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert!(only(with(&many), "action-101").contains("at most 100"));
     assert!(only(with(&[("jitter_seconds", "86401")]), "jitter_seconds").contains("at most one day"));
     assert!(only(with(&[("at", "hourly"), ("jitter_seconds", "3600")]), "jitter_seconds").contains("overtakes"));
     assert!(only(with(&[("description", &"x".repeat(1001))]), "description").contains("at most 1000"));
     // Rows count as a whole, and empty ones not at all.
-    let rows = [("action-1", ""), ("of-1", ""), ("action-7", "prune"), ("of-7", "all"), ("action-1000000", "run"), ("of-1000000", "x")];
+    let rows = [("action-1", ""), ("of-1", ""), ("action-7", "prune-all"), ("of-7", ""), ("action-1000000", "run"), ("of-1000000", "x")];
     assert_eq!(with(&rows).unwrap().actions.len(), 1);
     let both = edit(&schedule(), &[("action-1", "compact"), ("of-1", "main")]).unwrap();
     assert_eq!(both.actions, [Action::Compact { repository: "main".parse().unwrap() }]);
     for (kind, of) in [
-        ("prune", "all"),
+        ("prune-all", ""),
         ("prune", "main"),
         ("prune-by", "standard"),
         ("compact", "main"),
@@ -373,7 +396,7 @@ fn policies() {
     assert!(only(with(&[("configs", "web1")]), "configs").contains("CLIENT/LABEL"));
     assert!(only(with(&[("matching", "(/.*")]), "matching").contains("no usable regular expression"));
     assert!(only(with(&[("matching", &"a.*\n".repeat(201))]), "matching").contains("at most 200"));
-    assert!(only(with(&[("keep_13weekly", "1"), ("keep_3monthly", "1")]), "keep_daily").contains("choose one of"));
+    assert!(only(with(&[("keep_13weekly", "1"), ("keep_3monthly", "1")]), "keep_3monthly").contains("choose one of"));
     assert!(only(add::<Policy>(&[("name", "long")]), "keep_daily").contains("at least one rule"));
     assert!(only(with(&[("description", "a\u{7}b")]), "description").contains("no line breaks"));
 
@@ -406,6 +429,18 @@ fn check_configs() {
     assert!(only(with(&[("seconds", "0")]), "seconds").contains("at least a second"));
     round(&added);
     round(&CheckConfig { repositories: Repositories::Named("gone".parse().unwrap()), ..added });
+}
+
+/// Who has not read the documentation has a line of help beside every field that is not one of many like it.
+#[test]
+fn every_field_has_a_line_of_help() {
+    for description in descriptions() {
+        for field in description.fields.iter().filter(|field| field.control != Control::Fixed) {
+            let is_of_many = ["keep_", "action-", "of-"].iter().any(|start| field.name.starts_with(start));
+            assert!(is_of_many || !field.hint.is_empty(), "{}: {}", description.act, field.name);
+            assert_eq!(field.described_by(), if field.hint.is_empty() { String::new() } else { format!("f-{}-hint", field.name) });
+        }
+    }
 }
 
 #[test]

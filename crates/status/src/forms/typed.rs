@@ -1,20 +1,31 @@
 //! What somebody typed, and what is wrong with it.
 
+use crate::acts::{json_object, no_value};
 use crate::query::Unanswered;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::str::FromStr;
 
 /// Values of fields by name, as they came.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Typed(BTreeMap<String, String>);
+pub struct Typed {
+    values: BTreeMap<String, String>,
+    /// Those of a record that a browser would send back otherwise than they are.
+    uncarried: BTreeSet<String>,
+}
+
+/// Browsers drop line breaks of one line, take `\r` for one, and separate the lines of many by them; none of them sends NUL.
+fn is_carried(text: &str) -> bool {
+    !text.contains(['\n', '\r', '\0'])
+}
 
 impl Typed {
     /// Of pairs. Of a name that comes twice the last one counts: a switch is sent as `no`, and if it is on as `yes` behind that.
     pub fn new(pairs: impl IntoIterator<Item = (String, String)>) -> Typed {
         // Browsers send line ends as mail has them.
-        Typed(pairs.into_iter().map(|(name, value)| (name, value.replace("\r\n", "\n"))).collect())
+        let values = pairs.into_iter().map(|(name, value)| (name, value.replace("\r\n", "\n"))).collect();
+        Typed { values, uncarried: BTreeSet::new() }
     }
 
     /// Of a form (`application/x-www-form-urlencoded`).
@@ -28,18 +39,27 @@ impl Typed {
     /// # Errors
     /// It is something else.
     pub fn of_json(body: &[u8]) -> Result<Typed, Unanswered> {
-        let wrong = |why: &dyn Display| Unanswered::BadRequest(format!("the body is no JSON object of fields: {why}"));
-        let object: Map<String, Value> = serde_json::from_slice(body).map_err(|e| wrong(&e))?;
         let text = |name: &str, value: Value| match value {
             Value::Null => Ok(String::new()),
             Value::String(text) => Ok(text),
             Value::Bool(_) | Value::Number(_) => Ok(value.to_string()),
-            Value::Array(_) | Value::Object(_) => Err(wrong(&format!("{name} is neither a text, a number nor a list of such"))),
+            Value::Array(_) | Value::Object(_) => Err(no_value(name)),
+        };
+        let line = |name: &str, value: Value| {
+            let line = text(name, value)?;
+            // Between lines it would make two of one.
+            let broken = || {
+                format!(
+                    "the field {name}: {:?} has a line break in it, which no form can carry; borgcube at the server can",
+                    shortened(&line)
+                )
+            };
+            if is_carried(&line) { Ok(line) } else { Err(Unanswered::BadRequest(broken())) }
         };
         let mut pairs = vec![];
-        for (name, value) in object {
+        for (name, value) in json_object(body)? {
             let value = match value {
-                Value::Array(values) => values.into_iter().map(|value| text(&name, value)).collect::<Result<Vec<_>, _>>()?.join("\n"),
+                Value::Array(values) => values.into_iter().map(|value| line(&name, value)).collect::<Result<Vec<_>, _>>()?.join("\n"),
                 value => text(&name, value)?,
             };
             pairs.push((name, value));
@@ -50,7 +70,11 @@ impl Typed {
     /// The same with another value.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Display) -> Typed {
-        self.0.insert(name.to_owned(), value.to_string());
+        let value = value.to_string();
+        if !is_carried(&value) {
+            self.uncarried.insert(name.to_owned());
+        }
+        self.values.insert(name.to_owned(), value);
         self
     }
 
@@ -66,29 +90,46 @@ impl Typed {
         self.with(name, if on { "yes" } else { "no" })
     }
 
-    pub(super) fn with_lines<T: ToString>(self, name: &str, lines: impl IntoIterator<Item = T>) -> Typed {
-        self.with(name, lines.into_iter().map(|line| line.to_string()).collect::<Vec<_>>().join("\n"))
+    pub(super) fn with_lines<T: ToString>(mut self, name: &str, lines: impl IntoIterator<Item = T>) -> Typed {
+        let lines: Vec<String> = lines.into_iter().map(|line| line.to_string()).collect();
+        if !lines.iter().all(|line| is_carried(line)) {
+            self.uncarried.insert(name.to_owned());
+        }
+        self.values.insert(name.to_owned(), lines.join("\n"));
+        self
+    }
+
+    /// Whether a browser sends this value of a record back as it is.
+    #[must_use]
+    pub fn is_carried(&self, name: &str) -> bool {
+        !self.uncarried.contains(name)
     }
 
     /// What was sent goes before what is here. Rows of a table count as a whole: whoever sends one sends all.
     #[must_use]
     pub fn overlaid(mut self, sent: &Typed) -> Typed {
-        let rows: BTreeSet<&str> = sent.0.keys().filter_map(|name| row_of(name)).collect();
-        self.0.retain(|name, _| row_of(name).is_none_or(|row| !rows.contains(row)));
-        self.0.extend(sent.0.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let rows: BTreeSet<&str> = sent.values.keys().filter_map(|name| row_of(name)).collect();
+        self.values.retain(|name, _| row_of(name).is_none_or(|row| !rows.contains(row)));
+        self.values.extend(sent.values.iter().map(|(name, value)| (name.clone(), value.clone())));
         self
     }
 
     /// A value as it was typed.
     #[must_use]
     pub fn raw(&self, name: &str) -> &str {
-        self.0.get(name).map_or("", String::as_str)
+        self.values.get(name).map_or("", String::as_str)
     }
 
     /// A value without space around it, which nobody sees.
     #[must_use]
     pub fn text(&self, name: &str) -> &str {
         self.raw(name).trim()
+    }
+
+    /// The same, and as it is where it was so before.
+    #[must_use]
+    pub fn text_or<'a>(&'a self, name: &str, before: Option<&str>) -> &'a str {
+        if before == Some(self.raw(name)) { self.raw(name) } else { self.text(name) }
     }
 
     /// Whether a switch is on; `true` and `on` as well, for who writes JSON.
@@ -106,14 +147,14 @@ impl Typed {
 
     /// The names of what was sent.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.values.keys().map(String::as_str)
     }
 
     /// The highest number that a row of this table has: `action-3` of `action`.
     #[must_use]
     pub fn rows(&self, table: &str) -> usize {
         let number = |name: &String| row_of(name).filter(|row| *row == table).and_then(|_| name[table.len() + 1..].parse().ok());
-        self.0.keys().filter_map(number).max().unwrap_or(0)
+        self.values.keys().filter_map(number).max().unwrap_or(0)
     }
 }
 
@@ -186,6 +227,27 @@ impl Errors {
             self.add("name", format!("there is a {what} {name} already: choose another name, or change that one"));
         }
         Some(name)
+    }
+
+    /// The lines of a field in which blanks mean something: one that begins or ends with a blank is none that somebody sees. Those that the
+    /// record has (`before`) stay. What of a new one is `absolute` begins with a slash, and a blank before that was meant by nobody.
+    pub(super) fn exact_lines(&mut self, typed: &Typed, field: &str, before: &[String], absolute: bool) -> Vec<String> {
+        let lines = typed.raw(field).split('\n').filter(|line| before.iter().any(|before| before == line) || !line.trim().is_empty());
+        let mut read = vec![];
+        for line in lines {
+            let inner = line.trim();
+            let bare = if absolute && inner.starts_with('/') { line.trim_start() } else { line };
+            if bare != inner && !before.iter().any(|before| before == line) {
+                let end = if bare.ends_with(char::is_whitespace) { "ends" } else { "begins" };
+                let sentence = format!(
+                    "{:?} {end} with a blank, which nobody sees: take it away; if it is meant, write it at the server, with borgcube config edit",
+                    shortened(bare)
+                );
+                self.add(field, sentence);
+            }
+            read.push(if before.iter().any(|before| before == line) { line } else { bare }.to_owned());
+        }
+        read
     }
 
     /// A whole number; None if the field is empty.

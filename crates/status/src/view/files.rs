@@ -130,7 +130,7 @@ impl FilesPage {
             return Err(Unanswered::Unavailable(format!("its list of files cannot be read: {why}")));
         }
         let limit = query.limit(PAGE, MAX_PAGE)?;
-        let from = query.get::<usize>("from")?.unwrap_or(0);
+        let from = query.number::<usize>("from")?.unwrap_or(0);
         let index: &Index = &book.index();
         let complete = index.is_whole();
         let directory = index.find_directory(path);

@@ -247,7 +247,7 @@ impl JobsPage {
             config: query.get::<ConfigName>("config")?,
             kind: query.get::<JobKind>("kind")?,
             label: query.get::<Label>("label")?,
-            before: query.get("before")?,
+            before: query.number("before")?,
         };
         // One more shows whether there is another page.
         let mut jobs = c.read.jobs().page(&filter, limit + 1)?;

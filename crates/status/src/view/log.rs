@@ -69,7 +69,7 @@ impl LogPage {
     /// By what the query asks for.
     pub fn new(c: &Context<'_>, query: &Query) -> Result<LogPage, Unanswered> {
         let limit = query.limit(PAGE, MAX_PAGE)?;
-        let before = query.get::<u64>("before")?;
+        let before = query.number::<u64>("before")?;
         let entries = c.read.log().newest_before(TransactionNumber(before.unwrap_or(u64::MAX)), limit)?;
         let last = entries.last().map(|entry| entry.number.0).filter(|last| *last > 1);
         Ok(LogPage {

@@ -11,16 +11,16 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use store::Store;
 
-fn token(byte: u8) -> String {
+pub fn token(byte: u8) -> String {
     Token::from_random([byte; 32]).to_hex()
 }
 
-fn user(name: &str, role: Role, sign_in: SignIn) -> WebUser {
+pub fn user(name: &str, role: Role, sign_in: SignIn) -> WebUser {
     let name = name.parse().unwrap();
     WebUser { name, role, sign_in, enabled: true, created: Timestamp::now(), expires: None, comment: String::new() }
 }
 
-fn with_token(name: &str, role: Role, byte: u8) -> WebUser {
+pub fn with_token(name: &str, role: Role, byte: u8) -> WebUser {
     user(name, role, SignIn::Token { hash: TokenHash::of(&Token::from_random([byte; 32])) })
 }
 
@@ -37,12 +37,12 @@ fn people(store: &Store) {
     store.write("users", "root", |w| all.iter().try_for_each(|user| w.web_users().insert(user))).unwrap();
 }
 
-fn settings(store: &Store, web: WebSettings) {
+pub fn settings(store: &Store, web: WebSettings) {
     let settings = Settings { server_id: "x".into(), limits: Limits::default(), sessions: Default::default(), web };
     store.write("settings", "root", |w| w.set_settings(&settings)).unwrap();
 }
 
-fn cookie(byte: u8) -> String {
+pub fn cookie(byte: u8) -> String {
     format!("Cookie: borgcube-session={}\r\n", token(byte))
 }
 

@@ -151,10 +151,10 @@ fn forms_are_for_administrators() {
         let nobody = world.get(path);
         assert_eq!(nobody.status, 303, "{path}");
         assert!(nobody.header("location").starts_with("/sign-in?next="), "{path}");
-        for (byte, role) in [(1, "viewer"), (2, "operator")] {
+        for (byte, role) in [(1, "a viewer"), (2, "an operator")] {
             let refused = look(&world, path, &cookie(byte));
             assert_eq!(refused.status, 403, "{path}");
-            assert!(refused.text().contains(&format!("is a {role}; this takes the role administrator")), "{}", refused.text());
+            assert!(refused.text().contains(&format!("is {role}; this takes the role administrator")), "{}", refused.text());
             let body = format!("csrf={}&name=x&record=web2", csrf(&world, byte));
             assert_eq!(send(&world, &format!("/do/{act}"), &cookie(byte), &body).status, 403, "{act}");
         }

@@ -6,6 +6,7 @@ mod archives;
 mod events;
 mod figures;
 mod forms;
+mod front;
 mod hostile;
 mod limits;
 #[path = "../../../archive/tests/all/owner.rs"]
