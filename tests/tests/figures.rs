@@ -3,8 +3,9 @@
 //! Nothing here is made up: the records are those of real backups.
 
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::{Path, PathBuf};
 use testkit::borgs::Borg;
 use testkit::system::TestSystem;
 use testkit::tree::{Random, Spec, make};
@@ -86,6 +87,9 @@ struct Stock {
 
 struct Scene {
     system: TestSystem,
+    world: BorgWorld,
+    borg: Borg,
+    repository: PathBuf,
 }
 
 impl Scene {
@@ -106,23 +110,20 @@ impl Scene {
         }
         system.add_local_client("new");
         let mut stock = vec![];
-        let mut before = [0; 3];
+        let mut before = [0; 2];
         for (at, config) in ["one/all", "one/gone", "two/all"].into_iter().enumerate() {
             fs::write(source.join("own"), Random::new(at as u64).bytes(200_000)).unwrap();
             system.run_ok(config);
             system.settle();
             let info = borg.info_json(&world, &repository, Some(text(&tests::newest_archive(&system), "name"))).unwrap();
             let archive = &info["archives"][0];
-            // What the whole repository takes now: chunks, what is in all of them, what is in all archives.
-            let now = ["total_unique_chunks", "unique_csize", "total_csize"].map(|figure| number(&info["cache"]["stats"], figure));
-            let [chunks, stored, compressed] = [0, 1, 2].map(|at| now[at] - before[at]);
-            // The archive's own object is no part of what was stored for it, here and in what `borg create --stats` prints. Each other chunk has one
-            // byte before its content, which says how it is encrypted: not at all.
-            let own = borg.object(&world, &repository, text(archive, "id")).unwrap().len() as u64;
+            // What the whole repository takes now: all chunks once, and as often as they are in archives.
+            let now = ["unique_csize", "total_csize"].map(|figure| number(&info["cache"]["stats"], figure));
+            let [stored, compressed] = [0, 1].map(|at| now[at] - before[at]);
             stock.push(Stock {
                 id: text(archive, "id").to_owned(),
                 files: number(&archive["stats"], "nfiles"),
-                sums: [number(&archive["stats"], SIZES[0]), compressed, stored - own - (chunks - 1)],
+                sums: [number(&archive["stats"], SIZES[0]), compressed, stored],
             });
             before = now;
         }
@@ -131,7 +132,107 @@ impl Scene {
         system.cli_ok(&[&["client", "add", "away"][..], &nowhere].concat());
         system.add_config("away", "all", "main", &[], &[&source]);
         assert!(!system.run("away/all").status.success());
-        (Scene { system }, stock)
+        (Scene { system, world, borg, repository }, stock)
+    }
+}
+
+/// Bytes of the files below a directory.
+fn size(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| if entry.path().is_dir() { size(&entry.path()) } else { entry.metadata().unwrap().len() }).sum()
+}
+
+/// What the repository `main` takes up: what is recorded, and so on its page, in the API, in the metrics and on the command line, beside its files and
+/// what stock borg says of it. Gives its segment files, what of them can be freed, and what is unique, in bytes.
+///
+/// `more`: a file's chunk is in the repository with so many bytes more than the lists of files say, from which stock borg knows its size. They are written
+/// by clients, which encrypt nothing.
+#[track_caller]
+fn compare_space(system: &TestSystem, borg: &Borg, world: &BorgWorld, repository: &Path, more: u64) -> [u64; 3] {
+    let stats = borg.info_json(world, repository, None).unwrap()["cache"]["stats"].clone();
+    let archives = borg.archives(world, repository).unwrap();
+    let lists = || archives.iter().flat_map(|archive| borg.item_chunks(world, repository, archive).unwrap());
+    let chunks = number(&stats, "total_unique_chunks");
+    let of_files = if more == 0 { 0 } else { chunks - archives.len() as u64 - lists().collect::<BTreeSet<_>>().len() as u64 };
+    let unique = number(&stats, "unique_csize") + more * of_files;
+    let segments = size(&repository.join("data"));
+
+    let page = api(system, "/repositories/main");
+    let space = &page["repository"]["space"];
+    assert_eq!([number(space, "segment_bytes"), number(space, "unique_bytes"), number(space, "chunks")], [segments, unique, chunks]);
+    assert_eq!(page["space_history"].as_array().unwrap().last(), Some(space));
+    let freeable = number(space, "freeable_bytes");
+    // Everything in the files is one of these: see `repository::Usage`. How many files there are, and how long the manifest is, is left.
+    let rest = segments - freeable - unique - 41 * (chunks + 1);
+    assert!((100..5_000).contains(&rest), "{rest} bytes of {segments}: {space}");
+    let shown = facts(&tests::web::page(system, "/repositories/main"));
+    assert_eq!(shown["On disk"], format!("{}, of which {} can be freed by a compact", bytes(segments), bytes(freeable)));
+    assert_eq!(shown["Unique"], format!("{} in {} chunks", bytes(unique), count(chunks)));
+    let cells = row(&tests::web::page(system, "/repositories"), "/repositories/main");
+    assert_eq!([&cells["On disk"], &cells["Unique"]], [&bytes(segments), &bytes(unique)]);
+    let original = number(&page["repository"]["sizes"], "original_size");
+    assert_eq!(cells["Saved"], status::text::saved(&original, &unique).unwrap());
+    let metrics = metrics(system);
+    for (metric, value) in [("segment_bytes", segments), ("freeable_bytes", freeable), ("unique_bytes", unique), ("chunks", chunks)] {
+        assert_eq!(metrics[&format!("borgcube_repository_{metric}{{repository=\"main\"}}")], value as f64, "{metric}");
+    }
+    let told = system.cli_json(&["repository", "show", "main"]);
+    let figures = ["segments", "freeable", "unique", "chunks"].map(|figure| number(&told["space"], figure));
+    assert_eq!(figures, [segments, freeable, unique, chunks]);
+    assert_eq!(number(&told["archives"], "count"), archives.len() as u64);
+    assert_eq!(number(&told["archives"], "original_size"), original);
+    assert_eq!(told["archives"]["compressed_size"], page["repository"]["sizes"]["compressed_size"]);
+    assert!((told["ratio"].as_f64().unwrap() - original as f64 / unique as f64).abs() < 1e-9, "{told}");
+    let card = system.cli_ok(&["repository", "show", "main"]);
+    assert!(card.contains(&format!("{}, of which a compact can free {}", bytes(segments), bytes(freeable))), "{card}");
+    assert!(card.contains(&format!("{} in {chunks} chunks", bytes(unique))), "{card}");
+    [segments, freeable, unique]
+}
+
+/// Deletes an archive and gives its space back, and compares after each. `unique`: what it was before.
+#[track_caller]
+fn compare_after_deletion(system: &TestSystem, borg: &Borg, world: &BorgWorld, repository: &Path, archive: &str, unique: u64, more: u64) {
+    system.cli_ok(&["archive", "delete", archive, "--now", "--yes"]);
+    system.settle();
+    let [segments, freeable, left] = compare_space(system, borg, world, repository, more);
+    assert!(left + 200_000 < unique && freeable > 200_000, "{left} of {unique}, {freeable}");
+    system.cli_ok(&["repository", "compact", "main", "--threshold", "1"]);
+    system.settle();
+    let [compacted, rest, same] = compare_space(system, borg, world, repository, more);
+    assert!(same == left && compacted + 200_000 < segments && rest < 10_000, "{compacted} of {segments}, {rest}");
+}
+
+#[test]
+fn encrypted_repositories_are_as_large_as_stock_borg_says() {
+    // What a chunk of a file has before its content: how it is encrypted; and then also 32 bytes against changes, and 8 that are used once.
+    for (mode, overhead) in [("repokey-blake2", 41), ("authenticated-blake2", 1)] {
+        let system = TestSystem::start();
+        let repository = system.add_repository("main", mode, Some("correct horse battery staple"));
+        let world = BorgWorld::with_passphrase("correct horse battery staple");
+        let borg = Borg::judges().into_iter().next_back().expect("a borg to judge");
+        let source = system.join("source");
+        make(&source, Spec::default());
+        system.add_local_client("one");
+        system.add_config("one", "all", "main", &[], &[&source]);
+        let mut before = 0;
+        let mut names = vec![];
+        for seed in 0..2 {
+            fs::write(source.join("own"), Random::new(seed).bytes(200_000)).unwrap();
+            system.run_ok("one/all");
+            system.settle();
+            let [_, _, unique] = compare_space(&system, &borg, &world, &repository, overhead - 1);
+            let archive = tests::newest_archive(&system);
+            assert_eq!(number(&archive["statistics"], "deduplicated_size"), unique - before, "{mode}: {archive}");
+            before = unique;
+            names.push(text(&archive, "name").to_owned());
+            tests::wait_for_another_second();
+            if overhead == 1 {
+                break;
+            }
+        }
+        if let [first, _] = &names[..] {
+            compare_after_deletion(&system, &borg, &world, &repository, first, before, overhead - 1);
+        }
     }
 }
 
@@ -184,8 +285,9 @@ fn pages_api_metrics_and_stock_borg_agree() {
     assert_eq!(api(system, "/repositories")["repositories"][0], repository);
     let cells = row(&page(system, "/repositories"), "/repositories/main");
     let [original, compressed, new] = whole.map(bytes);
-    assert_eq!([&cells["Size"], &cells["Compressed"], &cells["Stored"], &cells["Archives"]], [&original, &compressed, &new, &count(3)]);
-    assert_eq!(Some(&cells["Saved"]), status::text::saved(&whole[0], &whole[2]).as_ref());
+    assert_eq!([&cells["Size"], &cells["Compressed"], &cells["Archives"]], [&original, &compressed, &count(3)]);
+    // As long as nothing was deleted, this is the same.
+    assert_eq!(cells["Unique"], new);
     let shown = facts(&page(system, "/repositories/main"));
     assert_eq!(shown["Size of their files"], format!("{original}, compressed {compressed}"));
     assert_eq!((&shown["Newly stored for them"], &shown["Archives"]), (&new, &count(3)));
@@ -263,4 +365,10 @@ fn pages_api_metrics_and_stock_borg_agree() {
     let shown = facts(&page(system, "/about"));
     assert!(shown["Records"].starts_with("4 jobs, 3 archives, "), "{shown:?}");
     assert_eq!(number(&about, "transactions"), api(system, "/log?limit=1")["entries"][0]["transaction"].as_u64().unwrap());
+
+    // Last, because it changes all that.
+    let Scene { world, borg, repository, .. } = &scene;
+    let [_, _, unique] = compare_space(system, borg, world, repository, 0);
+    let second = api(system, "/archives")["archives"][1].clone();
+    compare_after_deletion(system, borg, world, repository, text(&second, "name"), unique, 0);
 }

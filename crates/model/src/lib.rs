@@ -42,6 +42,7 @@ pub mod retry;
 pub mod schedule;
 pub mod settings;
 mod shorthand;
+pub mod space;
 pub mod sshkey;
 pub mod time;
 pub mod token;

@@ -12,7 +12,8 @@ pub struct Statistics {
     pub original_size: u64,
     /// Bytes after compression, as the client stores them.
     pub compressed_size: u64,
-    /// Bytes newly stored in the repository for this archive.
+    /// Bytes newly stored in the repository for this archive: by how much its `unique_csize` grew, as `borg info` (1.1, 1.2) says of an archive that shares
+    /// nothing with others. The list of files and the archive's own object are among them.
     pub deduplicated_size: u64,
 }
 

@@ -18,7 +18,7 @@ mod served;
 pub use entry::Entry;
 pub use error::{Error, Result};
 pub use ids::{IdHash, IdHasher, IdMap, IdSet};
-pub use local::{CheckOptions, CheckReport, Compaction, Finding, Local, Reader, Segment, Slice, Step, Verify};
+pub use local::{CheckOptions, CheckReport, Compaction, Finding, Local, Reader, Segment, Slice, Step, Usage, Verify};
 pub use location::{Location, SSH};
 pub use options::{OpenOptions, Reserve};
 pub use repository::Repository;

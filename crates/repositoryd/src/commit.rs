@@ -14,7 +14,7 @@ use crate::tool::Random;
 use crate::viewlist::Staged as StagedList;
 use crate::viewlist::{self, ViewList, find};
 use crate::writer::{Open, Reply, answer};
-use crate::{doubts, garbage, intents};
+use crate::{doubts, garbage, intents, space};
 use borg::archive::{Archive as Metadata, ChunkerParams};
 use borg::compress::{Compression, compress};
 use borg::manifest::{ArchiveEntry, Manifest};
@@ -44,7 +44,7 @@ pub struct Candidate {
     pub list: ViewList,
     /// That as a file.
     pub staged: StagedList,
-    /// Bytes that this session stored newly.
+    /// Bytes that this session stored newly, as they are in the repository.
     pub deduplicated: u64,
     /// The same before compression.
     pub fresh: u64,
@@ -117,6 +117,8 @@ fn stage(
     let view_digest = candidate.staged.publish(&list)?;
     let mut archive = record(owner, candidate, id, name.clone(), view_digest, now);
     doubts::note(owner, &mut archive, candidate.fresh).inspect_err(|_| viewlist::remove(&list))?;
+    // Its own object is stored for it as well.
+    archive.statistics.deduplicated_size += (payload.len() + open.opening.key.key_type().overhead()) as u64;
     let intent = Intent { archive, removes: removed.iter().map(|a| a.id.clone()).collect(), time: now };
     for old in &removed {
         manifest.archives.remove(old.name.as_bytes());
@@ -152,7 +154,8 @@ fn together(owner: &Owner, open: &mut Open, mut manifest: Manifest, staged: &[St
         let Candidate { list, deduplicated, .. } = &*one.waiting.candidate;
         log::info!("archive {} is committed: {} chunks, {deduplicated} new bytes", one.intent.archive.name, list.references.len());
     }
-    if let Err(failure) = intents::register(owner, &intents) {
+    let space = space::measure(owner, &open.opening);
+    if let Err(failure) = intents::register(owner, &intents, space.as_ref()) {
         // The archives are there, only their records are not: the next opening registers them.
         open.opening.fail(failure.clone());
         return Err(failure);

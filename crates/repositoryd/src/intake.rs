@@ -32,6 +32,7 @@ impl Session<'_> {
         }
         let nonce = self.nonce(opening.key.nonce_blocks(put.payload.len()))?;
         let envelope = opening.key.seal(put.payload, nonce);
+        let stored = envelope.len() as u64;
         let permit = self.owner.budget.take(envelope.len());
         {
             // Known and queued in one step: who finds it known may commit right away, and that has to come behind it.
@@ -44,7 +45,7 @@ impl Session<'_> {
             self.owner.writer.send(request).map_err(|_| ending())?;
         }
         self.job.sent().set_new(&id)?;
-        self.deduplicated += put.payload.len() as u64;
+        self.deduplicated += stored;
         self.fresh += u64::from(put.size);
         Ok(())
     }

@@ -5,6 +5,7 @@ use crate::owner::Owner;
 use crate::{view, viewlist};
 use borg::Id;
 use borg::manifest::Manifest;
+use model::space::Space;
 use model::{Archive, Failure};
 use store::{Intent, IntentKey};
 
@@ -14,7 +15,7 @@ pub fn resolve(owner: &Owner, manifest: &Manifest) -> Result<(), Failure> {
     for intent in intents {
         if is_committed(&intent.archive, manifest) {
             log::warn!("archive {} was committed and not registered; registering it now", intent.archive.name);
-            register(owner, &[&intent])?;
+            register(owner, &[&intent], None)?;
         } else {
             log::warn!("archive {} was about to be committed and is not; dropping it", intent.archive.name);
             drop_intent(owner, &intent)?;
@@ -36,15 +37,15 @@ pub fn declare(owner: &Owner, intents: &[&Intent]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The commit happened: the archives' records appear, those of removed ones go, with their view lists.
-pub fn register(owner: &Owner, intents: &[&Intent]) -> Result<(), Failure> {
+/// The commit happened: the archives' records appear, those of removed ones go, with their view lists. `space` is what the repository takes up since.
+pub fn register(owner: &Owner, intents: &[&Intent], space: Option<&Space>) -> Result<(), Failure> {
     let are = if intents.len() == 1 { "is" } else { "are" };
     let note = format!("{}: {} {are} in repository {}", jobs(intents), archives(intents), owner.name);
     let registered = owner.store.write(&note, &owner.actor(), |w| {
         for intent in intents {
             w.intents().register(&IntentKey { repository: owner.name.clone(), job: intent.archive.job })?;
         }
-        Ok(())
+        space.map_or(Ok(()), |space| w.space().note(space))
     });
     registered.map_err(|e| of_store(&e))?;
     let gone: Vec<String> = intents.iter().flat_map(|intent| &intent.removes).cloned().collect();

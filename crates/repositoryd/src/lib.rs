@@ -44,6 +44,7 @@ mod restore;
 mod sent;
 mod serve;
 mod session;
+mod space;
 mod spoiled;
 mod spool;
 mod succession;

@@ -12,7 +12,7 @@ use crate::pauses::pause_for_tests;
 use crate::reconcile::reconcile;
 use crate::spoiled::Spoiled;
 use crate::unlock::{Unlocked, unlock};
-use crate::{intents, orphans, tool};
+use crate::{intents, orphans, space, tool};
 use borg::manifest::Manifest;
 use borg::{Id, RepositoryId};
 use model::{Cause, Failure, Timestamp};
@@ -115,6 +115,8 @@ impl Open {
                 Arc::new(Opening::new(expected, key, nonces, known, reader))
             }
         };
+        // Others may have had it meanwhile.
+        space::note(owner, &opening);
         Ok(Open { repository, opening, manifest, journal, generation: 0, source, host_id })
     }
 

@@ -125,6 +125,7 @@ pub fn every_table(r: &Read<'_>) -> Result<()> {
     r.occurrences().count()?;
     r.policies().count()?;
     r.health().count()?;
+    r.space().count()?;
     r.settings().map(drop)
 }
 

@@ -125,7 +125,15 @@ pub fn text(c: &Context<'_>, stat: &Stat, viewers: usize) -> Result<String, Unan
     }
     let rows = RepositoryRow::all(c)?;
     type OfRepository = fn(&RepositoryRow) -> Option<f64>;
-    let health: [(&str, &str, OfRepository); 6] = [
+    let measured: [(&str, &str, OfRepository); 10] = [
+        ("borgcube_repository_segment_bytes", "Bytes of the repository's segment files.", |r| Some(r.space.as_ref()?.segment_bytes as f64)),
+        ("borgcube_repository_freeable_bytes", "Of them, bytes that a compaction can free.", |r| {
+            Some(r.space.as_ref()?.freeable_bytes as f64)
+        }),
+        ("borgcube_repository_unique_bytes", "Bytes of all chunks, compressed and encrypted, each counted once.", |r| {
+            Some(r.space.as_ref()?.unique_bytes as f64)
+        }),
+        ("borgcube_repository_chunks", "Chunks, each counted once.", |r| Some(r.space.as_ref()?.chunks as f64)),
         ("borgcube_repository_damaged", "Whether something of the repository is known to be damaged.", |r| {
             Some(f64::from(u8::from(r.damage.is_some())))
         }),
@@ -143,7 +151,7 @@ pub fn text(c: &Context<'_>, stat: &Stat, viewers: usize) -> Result<String, Unan
             Some(f64::from(u8::from(r.data.as_ref()?.is_late())))
         }),
     ];
-    for (name, help, value) in health {
+    for (name, help, value) in measured {
         let mut family = Family::gauge(out, name, help);
         for row in &rows {
             if let Some(value) = value(row) {

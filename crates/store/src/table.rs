@@ -14,6 +14,9 @@ pub trait Table: 'static {
     const NAME: &'static str;
     /// Why its records must not come back by an undo, if so.
     const NO_UNDO: Option<&'static str> = None;
+    /// Whether changes of it are in the transaction log. Only what is measured again and again is not: an undo leaves it as it is, and nobody notices
+    /// who changes it past us.
+    const LOGGED: bool = true;
     /// The key is part of the record.
     fn key(record: &Self::Record) -> Self::Key;
     /// The indexes over it.
@@ -41,6 +44,7 @@ pub(crate) type IndexKeys = Vec<(&'static str, Vec<u8>)>;
 pub struct TableDef {
     pub(crate) name: &'static str,
     pub(crate) no_undo: Option<&'static str>,
+    pub(crate) logged: bool,
     pub(crate) index_names: fn() -> Vec<&'static str>,
     pub(crate) index_keys: fn(&[u8], &[u8]) -> Result<IndexKeys>,
     pub(crate) show: fn(&[u8]) -> String,
@@ -49,7 +53,14 @@ pub struct TableDef {
 impl TableDef {
     /// The definition of `T`.
     pub const fn of<T: Table>() -> TableDef {
-        TableDef { name: T::NAME, no_undo: T::NO_UNDO, index_names: index_names::<T>, index_keys: index_keys::<T>, show: show::<T> }
+        TableDef {
+            name: T::NAME,
+            no_undo: T::NO_UNDO,
+            logged: T::LOGGED,
+            index_names: index_names::<T>,
+            index_keys: index_keys::<T>,
+            show: show::<T>,
+        }
     }
 }
 

@@ -185,7 +185,9 @@ impl<'t> Write<'t> {
             Some(value) => self.put_bytes(table.name, key, value)?,
             None => self.delete_bytes(table.name, key)?,
         }
-        self.before.entry((table.name, key.to_vec())).or_insert(old);
+        if table.logged {
+            self.before.entry((table.name, key.to_vec())).or_insert(old);
+        }
         Ok(())
     }
 

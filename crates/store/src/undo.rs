@@ -138,7 +138,7 @@ impl<'t> Log<'t> {
     }
 
     fn verify_records(&self, logged: &mut LastChanges) -> Result<()> {
-        for table in self.read.definitions() {
+        for table in self.read.definitions().iter().filter(|table| table.logged) {
             for item in self.read.scan(table.name, &[])? {
                 let (key, value) = item?;
                 let last = logged.remove(&(table.name.to_owned(), key.to_vec()));

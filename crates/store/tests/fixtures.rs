@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use model::check::Health;
 use model::restore_test::TestRecord;
 use model::retention::Jump;
+use model::space::Space;
 use model::{
     Archive, BackupConfig, CheckConfig, Client, Job, Occurrence, Policy, Repository, Schedule, Settings, Timestamp, Trigger, WebUser,
 };
@@ -152,6 +153,11 @@ fn health() {
 }
 
 #[test]
+fn space() {
+    check::<Space>(common::space("main", 20_000));
+}
+
+#[test]
 fn web_user() {
     check::<WebUser>(common::web_user("alice"));
 }
@@ -188,10 +194,11 @@ fn kinds_are_unique() {
         CheckConfig::KIND,
         Health::KIND,
         WebUser::KIND,
+        Space::KIND,
     ];
-    assert_eq!(kinds, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 20, 21, 23], "a kind's number never changes");
+    assert_eq!(kinds, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 20, 21, 23, 24], "a kind's number never changes");
     kinds.dedup();
-    assert_eq!(kinds.len(), 18);
+    assert_eq!(kinds.len(), 19);
 }
 
 #[test]
@@ -261,5 +268,6 @@ fn write_missing_fixtures() {
     write(&common::restore_tests());
     write(&common::check_config("nightly"));
     write(&common::health("main"));
+    write(&common::space("main", 20_000));
     write(&entry());
 }

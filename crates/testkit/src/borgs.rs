@@ -185,6 +185,21 @@ impl Borg {
         Ok(std::fs::read(file.path())?)
     }
 
+    /// The ids of the chunks of an archive's item stream (`borg debug dump-archive-items`).
+    pub fn item_chunks(&self, world: &BorgWorld, repository: &Path, archive: &str) -> Result<Vec<String>> {
+        let directory = tempfile::tempdir()?;
+        let mut command = self.command(world);
+        command.args(["debug", "dump-archive-items"]).arg(at(repository, archive)).current_dir(directory.path());
+        self.finish(command)?;
+        let mut ids = vec![];
+        for entry in std::fs::read_dir(directory.path())? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            // NUMBER_ID.items
+            ids.push(name.split(['_', '.']).nth(1).context("no id in its name")?.to_owned());
+        }
+        Ok(ids)
+    }
+
     /// The items of an archive as `borg list --json-lines` shows them.
     pub fn items(&self, world: &BorgWorld, repository: &Path, archive: &str) -> Result<Vec<Value>> {
         let mut command = self.command(world);

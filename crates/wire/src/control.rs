@@ -9,6 +9,7 @@ pub use crate::retention::{
     StoppedGroup, StoredPolicy,
 };
 pub use crate::scheduling::{AddedTrigger, Due, History, ListedSchedule, OccurrenceFilter, Ran, Schedules, Triggers, Upcoming};
+pub use crate::space::{ArchivePlace, ArchiveSums, RepositorySpace};
 pub use crate::web::{IssuedUser, WebUsers};
 use crate::worker::LogLine;
 use model::check::Health;
@@ -453,6 +454,15 @@ pub enum Call {
     /// -> [`Healths`]: what checks have found, of repositories that were checked.
     #[serde(rename = "org.borgcube.Control.ListHealth")]
     ListHealth {},
+    /// -> [`RepositorySpace`]: what a repository takes up, and sums over a page of its archives.
+    #[serde(rename = "org.borgcube.Control.GetSpace")]
+    GetSpace {
+        /// Its name.
+        name: RepositoryName,
+        /// [`RepositorySpace::next`] of the page before.
+        #[serde(default)]
+        after: Option<ArchivePlace>,
+    },
     /// -> [`WebUsers`]
     #[serde(rename = "org.borgcube.Control.ListWebUsers")]
     ListWebUsers {},
@@ -920,6 +930,7 @@ mod tests {
             "UpdateCheckConfig",
             "RemoveCheckConfig",
             "ListHealth",
+            "GetSpace",
             "ListWebUsers",
             "AddWebUser",
             "UpdateWebUser",

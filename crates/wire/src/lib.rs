@@ -21,6 +21,7 @@ pub mod reading;
 pub mod retention;
 pub mod scheduling;
 pub mod session;
+pub mod space;
 pub mod tool;
 pub mod web;
 pub mod worker;

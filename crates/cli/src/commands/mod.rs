@@ -30,6 +30,7 @@ pub mod release;
 pub mod repair;
 pub mod repository;
 pub mod repository_edit;
+pub mod repository_show;
 pub mod restore;
 pub mod restore_test;
 pub mod retention;

@@ -4,13 +4,13 @@ use super::maintenance::{self, Check, Compact};
 use super::owner::{self, Place};
 use super::release::{self, Release};
 use super::repository_edit::{self, Edit};
-use super::{confirm, damage, wait};
+use super::{confirm, damage, repository_show, wait};
 use crate::complete;
 use crate::context::{Context, absolute, shell_word};
 use crate::control::Control;
 use crate::error::{Error, Kind, Result};
 use crate::installed::{self, Vault};
-use crate::output::{cards, count, lists};
+use crate::output::{count, lists};
 use crate::secrets::{self, PassphraseArgs, Written};
 use clap::{ArgGroup, Subcommand};
 use clap_complete::ArgValueCandidates;
@@ -132,11 +132,7 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode> {
             let repositories = damage::checked(all(&mut control)?, &mut control)?;
             context.list(&repositories, lists::repositories(&repositories))
         }
-        Command::Show(Name { name }) => {
-            let mut control = context.control()?;
-            let found = damage::checked(vec![find(&mut control, &name)?], &mut control)?;
-            found.iter().try_for_each(|checked| context.show(checked, &cards::repository(&checked.repository, checked.health.as_ref())))
-        }
+        Command::Show(Name { name }) => repository_show::run(&name, context),
         Command::Damage(Name { name }) => return damage::run(&name, context),
         Command::Edit(args) => repository_edit::run(*args, context),
         Command::Remove(args) => remove(&args, context),

@@ -2,12 +2,13 @@
 
 use super::lists::{length, road};
 use super::{Details, bytes, count, duration, exactly, works};
+use crate::commands::damage::Checked;
+use crate::commands::repository_show::Shown;
 use crate::commands::restore_test::TestedClient;
 use model::archive::PendingDeletion;
-use model::check::Health;
 use model::client::Connection;
 use model::progress::{Progress, Statistics, Steps};
-use model::{Archive, BackupConfig, Client, Job, JobState, Repository, Settings, Timestamp, WebUser, Yield};
+use model::{Archive, BackupConfig, Client, Job, JobState, Settings, Timestamp, WebUser, Yield};
 use wire::control::{JobDetail, Occupied, Status};
 
 /// The server's state.
@@ -42,7 +43,8 @@ fn occupied(occupied: &Occupied) -> String {
 }
 
 /// A repository.
-pub fn repository(repository: &Repository, health: Option<&Health>) -> String {
+pub fn repository(shown: &Shown) -> String {
+    let Checked { repository, health } = &shown.checked;
     let details = Details::new()
         .line("Repository", repository.name.as_str())
         .maybe("Description", Some(&repository.description))
@@ -52,7 +54,29 @@ pub fn repository(repository: &Repository, health: Option<&Health>) -> String {
         .maybe("Borg program", repository.remote_borg.as_deref())
         .maybe("SSH command", repository.rsh.as_deref())
         .line("Added", repository.created.to_local());
-    super::checks::health(details, health).render()
+    super::checks::health(space(details, shown), health.as_ref()).render()
+}
+
+/// What it takes up, as lines of a card.
+fn space(details: Details, shown: &Shown) -> Details {
+    let sums = &shown.archives;
+    let details = details.line(
+        "Contains",
+        format!("{}, {}, compressed {}", count(sums.count, "archive"), bytes(sums.original_size), bytes(sums.compressed_size)),
+    );
+    let Some(space) = &shown.space else {
+        let why = if shown.checked.repository.is_remote() {
+            "not known: borg serve on the other host does not tell"
+        } else {
+            "not known yet: it is measured when the repository is used next"
+        };
+        return details.line("On disk", why);
+    };
+    details
+        .line("On disk", format!("{}, of which a compact can free {}", bytes(space.segments), bytes(space.freeable)))
+        .line("Unique", format!("{} in {}", bytes(space.unique), count(space.chunks, "chunk")))
+        .maybe("Ratio", shown.ratio.map(|ratio| format!("{ratio:.2} (size of the archives' files to what is unique)")))
+        .line("Measured", space.time.to_local())
 }
 
 /// A client.
@@ -411,7 +435,9 @@ pub fn ended(job: &Job) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::space::Space;
     use model::{Cause, Failure, Timestamp};
+    use wire::control::ArchiveSums;
 
     #[test]
     fn a_failed_job_says_why_and_what_to_do() {
@@ -441,6 +467,28 @@ Warnings:     one
 "
         );
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_a_repository_takes_up_is_said_or_that_nobody_knows() {
+        let shown = |url: &str, space: Option<Space>| {
+            let record = serde_json::json!({"name": "main", "url": url, "repository_id": "ab", "encryption": "none", "created": 0});
+            let checked = Checked { repository: serde_json::from_value(record).unwrap(), health: None };
+            let archives = ArchiveSums { count: 2, original_size: 5_000, compressed_size: 4_000 };
+            let ratio = space.as_ref().map(|_| 2.5);
+            repository(&Shown { checked, space, archives, ratio })
+        };
+        let space =
+            Space { repository: "main".parse().unwrap(), time: Timestamp(0), segments: 3_000, freeable: 500, unique: 2_000, chunks: 1 };
+        let text = shown("/srv/main", Some(space));
+        for part in
+            ["2 archives, 5.00 kB, compressed 4.00 kB", "3.00 kB, of which a compact can free 500 B", "2.00 kB in 1 chunk\n", "2.50 ("]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(shown("/srv/main", None).contains("not known yet: it is measured when the repository is used next"));
+        let far = shown("ssh://borg@storage/./main", None);
+        assert!(far.contains("not known: borg serve on the other host does not tell") && !far.contains("Unique"), "{far}");
     }
 
     #[test]

@@ -151,6 +151,7 @@ impl Daemon {
             Call::UpdateCheckConfig { previous, config } => self.update_check_config(&previous, *config, actor).and_then(|()| nothing()),
             Call::RemoveCheckConfig { name } => self.remove_check_config(&name, actor).and_then(|()| nothing()),
             Call::ListHealth {} => one(&self.list_health()?),
+            Call::GetSpace { name, after } => one(&self.repository_space(&name, after.as_ref())?),
             Call::ListWebUsers {} => one(&self.list_web_users()?),
             Call::AddWebUser { name, role, sign_in, expires, comment } => {
                 one(&self.add_web_user(name, role, sign_in, expires, comment, actor)?)

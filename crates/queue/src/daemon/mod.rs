@@ -39,6 +39,7 @@ mod restores;
 mod retries;
 mod scheduling;
 mod settings;
+mod space;
 mod timers;
 mod undo;
 mod web_users;

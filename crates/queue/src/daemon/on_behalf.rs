@@ -63,6 +63,7 @@ pub fn needs(call: &Call) -> Need {
         Call::ListRepositories {} | Call::ListClients {} | Call::ListConfigs {} | Call::ListSchedules {} | Call::ListTriggers {} => READ,
         Call::ListPolicies {} | Call::ListCheckConfigs {} | Call::ListHealth {} | Call::ListWebUsers {} | Call::ListRestoreTests {} => READ,
         Call::ListJobs { .. } | Call::GetJob { .. } | Call::GetJobLog { .. } | Call::Watch { .. } | Call::GetLog { .. } => READ,
+        Call::GetSpace { .. } => READ,
         Call::ListArchives { .. } | Call::NextOccurrences { .. } | Call::ListOccurrences { .. } | Call::PreviewRetention { .. } => READ,
     }
 }
@@ -375,6 +376,7 @@ mod tests {
             ("UpdateCheckConfig", both("config", check), "administrator"),
             ("RemoveCheckConfig", json!({ "name": "c" }), "administrator"),
             ("ListHealth", json!({}), "never"),
+            ("GetSpace", json!({ "name": "main" }), "never"),
             ("ListWebUsers", json!({}), "never"),
             ("AddWebUser", json!({ "name": "eve", "role": "administrator", "sign_in": "token" }), "never"),
             ("UpdateWebUser", both("user", user), "never"),

@@ -16,7 +16,7 @@ fn invalid(reason: String) -> ControlError {
     refuse(ErrorKind::InvalidArgument, reason)
 }
 
-fn missing(what: &str, name: &dyn std::fmt::Display) -> store::Error {
+pub(super) fn missing(what: &str, name: &dyn std::fmt::Display) -> store::Error {
     refuse_in(ErrorKind::NotFound, format!("there is no {what} {name}; `borgcube {what} list` shows what there is"))
 }
 
@@ -71,6 +71,8 @@ impl Daemon {
                 return Err(exists("repository", &repository.name));
             }
             refuse_twin(&w.view(), &repository)?;
+            // Of an earlier one with this name. It stays until now, because a removal can be undone.
+            w.space().forget(&repository.name)?;
             w.repositories().insert(&repository)
         });
         written.map_err(from_store)?;

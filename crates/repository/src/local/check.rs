@@ -133,6 +133,11 @@ impl Published {
         (state.transaction, state.statistics.clone())
     }
 
+    /// The same, without a copy; short.
+    pub(super) fn with_statistics<T>(&self, look: impl FnOnce(&Statistics) -> T) -> T {
+        look(&self.state().statistics)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

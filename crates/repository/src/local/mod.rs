@@ -13,6 +13,7 @@ mod shared;
 mod slices;
 mod space;
 mod storage;
+mod usage;
 
 use self::lock::Lock;
 use self::log::Log;
@@ -31,6 +32,7 @@ pub use reader::Reader;
 pub use slices::{Segment, Slice};
 use std::sync::Arc;
 use std::time::Duration;
+pub use usage::Usage;
 
 /// Bytes of segments after which the index is made durable. Large objects are read by their headers alone, small ones whole: about a second.
 const READ_AGAIN: u64 = 256 << 20;

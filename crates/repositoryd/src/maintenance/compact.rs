@@ -4,6 +4,7 @@ use super::{Stop, Work};
 use crate::garbage;
 use crate::journal::Journal;
 use crate::orphans;
+use crate::space;
 use crate::upkeep::{Attached, Upkeep};
 use wire::maintenance::Report;
 
@@ -20,6 +21,7 @@ pub fn compact(work: &Work<'_>, threshold: u8) -> Result<Report, Stop> {
                 log::warn!("segment {segment} stays as it is: {error}");
             }
             let skipped = now.skipped().len() as u64;
+            space::note(work.owner, &opening);
             return Ok(Report::Compacted { segments: now.segments(), freed: now.freed(), orphans, skipped });
         }
         work.progress("segments", now.segments(), total.max(now.segments()))?;

@@ -6,6 +6,7 @@
 use super::{Stop, Work};
 use crate::orphans;
 use crate::restore;
+use crate::space;
 use crate::upkeep::{Attached, Removal, Upkeep};
 use crate::view;
 use crate::viewlist::{Named, ViewListError};
@@ -77,6 +78,7 @@ fn carry_out(work: &Work<'_>, dry_run: bool, names: impl Fn() -> Result<Vec<Stri
         // What is doubtful stays in the journal: a compact looks at it again when all archives have lists.
         let attached = Attached { is_noted: attached.is_noted || !doubtful.is_empty(), ..attached };
         let collected = work.collect(&attached, &others, chunks)?;
+        space::note(work.owner, &attached.opening);
         return Ok(Report::Deleted {
             archives: archives.into_keys().collect(),
             chunks: collected.deleted,

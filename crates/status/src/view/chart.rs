@@ -3,12 +3,15 @@
 use super::archives::ArchiveRow;
 use crate::figures::RepositoryFigures;
 use crate::text;
+use model::space::Space;
 use std::collections::BTreeMap;
 
 /// The chart's size in its own units.
 pub const WIDTH: u64 = 600;
 /// Likewise.
 pub const HEIGHT: u64 = 100;
+/// Bars of a chart by day.
+const MOST: u64 = 200;
 
 /// One chart.
 #[derive(Debug, Clone)]
@@ -83,8 +86,21 @@ impl Chart {
         charts
     }
 
-    /// What was stored in a repository until each day, for its archives that are still there.
-    pub fn space(figures: &RepositoryFigures) -> Vec<Chart> {
+    /// What a repository took up on disk and what of it was unique, by day. A day without a measurement is as the one before.
+    pub fn space(history: &[Space]) -> Vec<Chart> {
+        let bytes = |value: f64| text::bytes(&(value as u64));
+        let chart = |title: &str, figure: fn(&Space) -> u64| {
+            let values: Vec<(f64, String)> = by_day(history)
+                .into_iter()
+                .map(|(day, space)| (figure(space) as f64, format!("{}: {}", date(day), text::bytes(&figure(space)))))
+                .collect();
+            Chart::of(title, &values, bytes)
+        };
+        [chart("on disk, by day", |space| space.segments), chart("unique, by day", |space| space.unique)].into_iter().flatten().collect()
+    }
+
+    /// What was stored in a repository until each day, for its archives that are still there: an estimate for the time before it was measured.
+    pub fn stored(figures: &RepositoryFigures) -> Vec<Chart> {
         let bytes = |value: f64| text::bytes(&(value as u64));
         let mut sum = 0;
         let mut values = vec![];
@@ -92,13 +108,56 @@ impl Chart {
             sum += sums.deduplicated;
             values.push((sum as f64, format!("{}: {}", date(*day), text::bytes(&sum))));
         }
-        let surplus = values.len().saturating_sub(200);
+        let surplus = values.len().saturating_sub(MOST as usize);
         Chart::of("stored for the archives there are, by day", &values[surplus..], bytes).into_iter().collect()
     }
+}
+
+/// Days at equal distances, the last one among them, at most [`MOST`]; and what was measured last at the end of each.
+fn by_day(history: &[Space]) -> Vec<(i64, &Space)> {
+    let (Some(first), Some(last)) = (history.first(), history.last()) else { return vec![] };
+    let days = last.day().saturating_sub(first.day()) + 1;
+    let step = days.div_ceil(MOST);
+    let mut days: Vec<u64> = (0..days.div_ceil(step)).map(|n| last.day() - n * step).collect();
+    days.reverse();
+    let of = |day: u64| Some((i64::try_from(day).ok()?, history[..history.partition_point(|space| space.day() <= day)].last()?));
+    days.into_iter().filter_map(of).collect()
 }
 
 fn date(day: i64) -> String {
     use jiff::ToSpan;
     let date = i32::try_from(day).ok().and_then(|day| jiff::civil::date(1970, 1, 1).checked_add(day.days()).ok());
     date.map_or_else(String::new, |date| date.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::Timestamp;
+
+    fn space(day: i64, segments: u64) -> Space {
+        Space {
+            repository: "main".parse().unwrap(),
+            time: Timestamp(day * 86_400_000_000 + 5),
+            segments,
+            freeable: 0,
+            unique: segments / 2,
+            chunks: 1,
+        }
+    }
+
+    #[test]
+    fn days_without_a_measurement_are_as_the_one_before() {
+        assert!(Chart::space(&[]).is_empty() && Chart::space(&[space(10, 5)]).is_empty());
+        let charts = Chart::space(&[space(0, 4_000), space(3, 2_000)]);
+        let [disk, unique] = &charts[..] else { panic!("{charts:?}") };
+        let heights: Vec<u64> = disk.bars.iter().map(|bar| bar.height).collect();
+        assert_eq!(heights, [100, 100, 100, 50]);
+        assert_eq!((disk.bars[1].label.as_str(), unique.bars[3].label.as_str()), ("1970-01-02: 4.00 kB", "1970-01-04: 1.00 kB"));
+        // Years fit as well, to the last day.
+        let years: Vec<Space> = (0..3000).map(|day| space(day, 1000 + day.unsigned_abs())).collect();
+        let charts = Chart::space(&years);
+        assert!(charts[0].bars.len() == 200 && charts[0].highest == "4.00 kB", "{}", charts[0].bars.len());
+        assert!(charts[0].bars.last().unwrap().x < WIDTH);
+    }
 }

@@ -7,6 +7,7 @@ use crate::query::Unanswered;
 use crate::text;
 use askama::Template;
 use model::check::{Coverage, Damage, DamagedArchive, Health, Promise};
+use model::space::Space;
 use model::{JobState, Repository, RepositoryName, Timestamp, Yield};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -30,6 +31,8 @@ pub struct RepositoryRow {
     pub repository_id: String,
     /// Its restore points.
     pub sizes: Sizes,
+    /// What it takes up. None: that is not known, for its owner has not measured it yet, or it is on another host.
+    pub space: Option<SpaceView>,
     /// Checkpoints of broken jobs.
     pub incomplete: u64,
     /// When the newest check ended, by schedule or by hand, of all or of a part.
@@ -51,6 +54,34 @@ pub struct RepositoryRow {
     pub index_compared: Option<Timestamp>,
     /// What is damaged, in one sentence. None: nothing is known to be.
     pub damage: Option<String>,
+}
+
+/// What a repository takes up, or took up at the end of a day (UTC).
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct SpaceView {
+    /// When its owner measured it.
+    #[schemars(with = "i64")]
+    pub at: Timestamp,
+    /// Bytes of all segment files,
+    pub segment_bytes: u64,
+    /// of them that a compaction can free.
+    pub freeable_bytes: u64,
+    /// Bytes of all chunks, compressed and encrypted, each counted once.
+    pub unique_bytes: u64,
+    /// How many chunks these are.
+    pub chunks: u64,
+}
+
+impl From<&Space> for SpaceView {
+    fn from(space: &Space) -> SpaceView {
+        SpaceView {
+            at: space.time,
+            segment_bytes: space.segments,
+            freeable_bytes: space.freeable,
+            unique_bytes: space.unique,
+            chunks: space.chunks,
+        }
+    }
 }
 
 /// How much of a repository was found sound, and how long ago.
@@ -186,7 +217,7 @@ impl DamageView {
 }
 
 impl RepositoryRow {
-    fn of(c: &Context<'_>, repository: &Repository, health: Option<&Health>) -> RepositoryRow {
+    fn of(c: &Context<'_>, repository: &Repository, health: Option<&Health>, space: Option<&Space>) -> RepositoryRow {
         let figures = c.figures.repositories.get(&repository.name);
         let check = figures.and_then(|figures| figures.last_check.as_ref());
         let good = |job: &model::Job| job.state == JobState::Done && matches!(job.yielded, Some(Yield::Checked { error_count: 0, .. }));
@@ -199,6 +230,8 @@ impl RepositoryRow {
             encryption: repository.encryption.to_string(),
             repository_id: repository.repository_id.clone(),
             sizes: figures.map(|figures| figures.sums).unwrap_or_default().into(),
+            // What was measured before it moved to another host says nothing of what it is now.
+            space: space.filter(|_| !repository.is_remote()).map(SpaceView::from),
             incomplete: figures.map_or(0, |figures| figures.incomplete),
             last_check: by_hand.map(|health| health.checked).or(check.and_then(model::Job::ended)),
             last_check_good: by_hand.map(|health| health.damage.is_none()).or(check.map(good)),
@@ -213,8 +246,18 @@ impl RepositoryRow {
 
     /// Of all repositories, by name.
     pub fn all(c: &Context<'_>) -> Result<Vec<RepositoryRow>, Unanswered> {
-        let of = |repository: &Repository| Ok(RepositoryRow::of(c, repository, c.read.health().get(&repository.name)?.as_ref()));
+        let of = |repository: &Repository| {
+            let health = c.read.health().get(&repository.name)?;
+            let space = c.read.space().newest(&repository.name)?;
+            Ok(RepositoryRow::of(c, repository, health.as_ref(), space.as_ref()))
+        };
         c.read.repositories().list()?.iter().map(of).collect()
+    }
+
+    /// How much smaller than the archives' files what is unique is: `98.7 %`. None: nobody knows.
+    #[must_use]
+    pub fn saved(&self) -> Option<String> {
+        text::saved(&self.sizes.original_size, &self.space.as_ref()?.unique_bytes)
     }
 
     /// Something of it is damaged, or not checked as often as promised.
@@ -255,6 +298,8 @@ pub struct RepositoryPage {
     pub damage: Option<DamageView>,
     /// Configs that write into it.
     pub configs: Vec<String>,
+    /// What it took up at the end of each day on which that was measured, the oldest first.
+    pub space_history: Vec<SpaceView>,
     /// Its newest jobs, at most 10.
     pub jobs: Vec<JobRow>,
     #[serde(skip)]
@@ -268,14 +313,21 @@ impl RepositoryPage {
         let repository = c.read.repositories().get(name)?;
         let repository = repository.ok_or_else(|| Unanswered::NotFound(format!("there is no repository {name}")))?;
         let health = c.read.health().get(name)?;
+        let mut history = c.read.space().history(name)?;
+        history.retain(|_| !repository.is_remote());
+        let figures = c.figures.repositories.get(name);
+        // Until there are two days of it, what archives have added is all that is known of earlier days.
+        let estimated = || figures.map(Chart::stored).unwrap_or_default();
+        let charts = Some(Chart::space(&history)).filter(|charts| !charts.is_empty()).unwrap_or_else(estimated);
         let jobs = c.read.jobs().page(&JobFilter { repository: Some(name.clone()), ..JobFilter::default() }, JOBS)?;
         Ok(RepositoryPage {
             frame: c.frame("repositories"),
-            repository: RepositoryRow::of(c, &repository, health.as_ref()),
+            repository: RepositoryRow::of(c, &repository, health.as_ref(), history.last()),
             damage: health.as_ref().and_then(|health| health.damage.as_ref()).map(DamageView::of),
             configs: c.read.configs().of_repository(name)?.iter().map(|config| config.name().to_string()).collect(),
             jobs: c.rows(&jobs),
-            charts: c.figures.repositories.get(name).map(Chart::space).unwrap_or_default(),
+            space_history: history.iter().map(SpaceView::from).collect(),
+            charts,
         })
     }
 }

@@ -309,12 +309,45 @@ fn without_a_database_it_says_so_and_waits() {
     assert!(world.page("/").contains("Nothing is backed up yet"));
 }
 
+#[test]
+fn space_is_shown_over_time_and_where_it_is_not_known() {
+    let world = World::filled(some);
+    let far = model::Repository { url: "ssh://borg@storage/./far".into(), ..records::repository("far") };
+    world.store.write("add", "root", |w| w.repositories().insert(&far)).unwrap();
+    let page = world.page("/repositories/main");
+    assert!(page.contains("not known") && !page.contains("on disk, by day"), "{page}");
+    for (days, segments) in [(3, 5_000_000), (1, 9_000_000), (1, 7_000_000)] {
+        for name in ["main", "far"] {
+            world.store.write("measured", "owner", |w| w.space().note(&records::space(name, days, segments))).unwrap();
+        }
+    }
+    let page = world.page("/repositories/main");
+    for part in
+        ["on disk, by day", "unique, by day", "3 values, from 5.00 MB to 7.00 MB, at most 7.00 MB", "700.00 kB", "1\u{202f}234 chunks"]
+    {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(!page.contains("stored for the archives there are"), "{page}");
+    let answer = world.api("/repositories/main");
+    let history: Vec<_> = answer["space_history"].as_array().unwrap().iter().map(|space| space["segment_bytes"].clone()).collect();
+    assert_eq!(history, [5_000_000, 7_000_000]);
+    assert_eq!(answer["repository"]["space"]["unique_bytes"], 3_500_000);
+    // What is known of the time before it moved to another host is of no use.
+    let answer = world.api("/repositories/far");
+    assert!(answer["repository"]["space"].is_null() && answer["space_history"].as_array().unwrap().is_empty(), "{answer}");
+    assert!(world.page("/repositories").contains("not known"));
+    let metrics = world.get("/metrics").text();
+    assert!(metrics.contains("borgcube_repository_segment_bytes{repository=\"main\"} 7000000\n"), "{metrics}");
+    assert!(!metrics.contains("borgcube_repository_segment_bytes{repository=\"far\"}"), "{metrics}");
+}
+
 /// What the dashboard for Grafana asks for is there, under that name and with those labels.
 #[test]
 fn grafana_asks_for_metrics_that_there_are() {
     let dashboard: Value = serde_json::from_str(include_str!("../../../../packaging/grafana/borgcube.json")).unwrap();
     let world = World::filled(some);
     world.store.write("check", "owner", |w| w.health().put(&records::health("main", true))).unwrap();
+    world.store.write("measured", "owner", |w| w.space().note(&records::space("main", 0, 1000))).unwrap();
     let metrics = world.get("/metrics").text();
     let name = regex::Regex::new("borgcube_[a-z_]+").unwrap();
     let label = regex::Regex::new(r"\{\{([a-z]+)\}\}").unwrap();

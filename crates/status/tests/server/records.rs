@@ -4,6 +4,7 @@ use model::check::{CheckConfig, CheckPlan, Coverage, Damage, DamagedArchive, Dam
 use model::client::BinaryUse;
 use model::progress::{SessionCounters, Statistics};
 use model::retention::{Count, Period, Scope};
+use model::space::Space;
 use model::{
     Action, Archive, BackupConfig, Cause, Client, ConfigName, Connection, EncryptionMode, Failure, Job, JobState, Policy, Recurrence,
     Repository, Schedule, Timestamp,
@@ -188,6 +189,12 @@ pub fn some(store: &Store) {
 }
 
 /// What checks have found: half of the content was never looked at, and an archive is damaged if `damaged`.
+/// What a repository took up so many days before some day.
+pub fn space(repository: &str, days: i64, segments: u64) -> Space {
+    let time = Timestamp((20_000 - days) * 86_400_000_000);
+    Space { repository: repository.parse().unwrap(), time, segments, freeable: segments / 10, unique: segments / 2, chunks: 1234 }
+}
+
 pub fn health(repository: &str, damaged: bool) -> Health {
     let piece = |checked: Option<i64>| Piece {
         bytes: 500,

@@ -20,6 +20,7 @@
 //! | `check-configs`| name                    |                                                |
 //! | `health`       | repository              |                                                |
 //! | `web-users`    | name                    |                                                |
+//! | `space`        | repository, day         | (not in the log)                               |
 
 mod archives;
 mod basics;
@@ -29,6 +30,7 @@ mod owner;
 mod restore_tests;
 mod retention;
 mod schedules;
+mod space;
 mod web_users;
 
 pub use archives::{ArchiveFilter, ArchiveKey, Archives};
@@ -39,6 +41,7 @@ pub use owner::{Deletion, Deletions, Intent, IntentKey, Intents, PreparedSession
 pub use restore_tests::RestoreTests;
 pub use retention::{ClockJumps, PolicyTable};
 pub use schedules::{OccurrenceFilter, Occurrences, Schedules, Triggers};
+pub use space::{SpaceKey, SpaceTable};
 pub use web_users::WebUsers;
 
 use crate::error::Result;
@@ -67,6 +70,7 @@ mod kind {
     pub const HEALTH: u16 = 21;
     pub const DELETION: u16 = 22;
     pub const WEB_USER: u16 = 23;
+    pub const SPACE: u16 = 24;
 }
 
 /// All tables.
@@ -90,6 +94,7 @@ pub(crate) fn all() -> Vec<TableDef> {
         TableDef::of::<CheckConfigs>(),
         TableDef::of::<HealthTable>(),
         TableDef::of::<WebUsers>(),
+        TableDef::of::<SpaceTable>(),
     ]
 }
 
@@ -183,6 +188,11 @@ impl<'t> Read<'t> {
     pub fn web_users(&self) -> TableRef<'t, WebUsers> {
         self.table()
     }
+
+    /// What repositories take up, by repository and day.
+    pub fn space(&self) -> TableRef<'t, SpaceTable> {
+        self.table()
+    }
 }
 
 impl<'t> Write<'t> {
@@ -273,6 +283,11 @@ impl<'t> Write<'t> {
 
     /// Who may sign in to the status pages, by name.
     pub fn web_users(&mut self) -> TableMut<'_, 't, WebUsers> {
+        self.table()
+    }
+
+    /// What repositories take up, by repository and day.
+    pub fn space(&mut self) -> TableMut<'_, 't, SpaceTable> {
         self.table()
     }
 }

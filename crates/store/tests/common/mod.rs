@@ -9,6 +9,7 @@ use model::progress::{SessionCounters, Statistics};
 use model::queue::Limits;
 use model::restore_test::{Known, TestRecord, TestResult};
 use model::retention::{Confirmation, Count, Jump, Period, Scope};
+use model::space::Space;
 use model::token::Token;
 use model::trigger::{AccessContext, TriggerTarget};
 use model::web_user::{Role, SignIn, TokenHash};
@@ -265,6 +266,17 @@ pub fn health(repository: &str) -> Health {
         archives: Some(T0),
         index: None,
         damage: Some(damage),
+    }
+}
+
+pub fn space(repository: &str, day: i64) -> Space {
+    Space {
+        repository: repository.parse().unwrap(),
+        time: Timestamp(day * 86_400_000_000 + 5),
+        segments: 2000,
+        freeable: 500,
+        unique: 1300,
+        chunks: 3,
     }
 }
 
