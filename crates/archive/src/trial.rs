@@ -69,6 +69,8 @@ pub struct Tried {
     pub unmatched: Vec<String>,
     /// What is wrong with the archive's list of files, escaped for printing.
     pub complaints: Vec<String>,
+    /// Files that were asked for by a whole path (`pf:`), are there, and could not be looked at; escaped for printing.
+    pub not_compared: Vec<String>,
 }
 
 /// One file.
@@ -162,7 +164,7 @@ fn draw(source: &Source, trial: &Trial, progress: &mut Progress<'_>) -> Result<(
     let nothing: [&str; 0] = [];
     let mut selection = Selection::new(&trial.take, &nothing, 0)?;
     let mut sampler = Sampler::new(trial.seed, trial.files, trial.bytes);
-    let (mut complaints, mut looked) = (vec![], 0_u64);
+    let (mut complaints, mut not_compared, mut looked) = (vec![], vec![], 0_u64);
     let mut complain = |path: Option<&[u8]>, what: &str| {
         if complaints.len() < COMPLAINTS {
             let shown = path.map(|path| format!("{}: ", escape_bytes(path))).unwrap_or_default();
@@ -195,7 +197,10 @@ fn draw(source: &Source, trial: &Trial, progress: &mut Progress<'_>) -> Result<(
                     Body::Chunks(chunks)
                 }
                 None => {
-                    complain(Some(&item.path), &format!("it is another name of {}, and was not compared", escape_bytes(&master)));
+                    let (name, master) = (escape_bytes(&item.path), escape_bytes(&master));
+                    not_compared.push(format!(
+                        "{name} was not compared: it is another name of {master}, and the archive does not say what that consists of"
+                    ));
                     continue;
                 }
             },
@@ -229,7 +234,7 @@ fn draw(source: &Source, trial: &Trial, progress: &mut Progress<'_>) -> Result<(
             trial.bytes
         )));
     }
-    Ok((sample, Tried { seen, seen_bytes, too_large, unmatched, complaints, ..Tried::default() }))
+    Ok((sample, Tried { seen, seen_bytes, too_large, unmatched, complaints, not_compared, ..Tried::default() }))
 }
 
 /// What files consist of that have more than one name, as far as there is room to remember.

@@ -142,6 +142,17 @@ fn set_end(chars: &[char], mut at: usize) -> Option<usize> {
     }
 }
 
+/// Behind the `)` of a comment; a backslash hides one.
+fn comment_end(chars: &[char], mut at: usize) -> Option<usize> {
+    loop {
+        match chars.get(at)? {
+            ')' => return Some(at + 1),
+            '\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
 /// Behind what follows a `(`, and whether a `)` has to come; None: the head itself is never closed.
 fn group_head(chars: &[char], at: usize) -> Option<(usize, bool)> {
     if chars.get(at) != Some(&'?') {
@@ -150,7 +161,7 @@ fn group_head(chars: &[char], at: usize) -> Option<(usize, bool)> {
     let behind = |end: char| chars[at..].iter().position(|c| *c == end).map(|found| at + found + 1);
     match (chars.get(at + 1)?, chars.get(at + 2)) {
         // A comment.
-        ('#', _) => Some((behind(')')?, false)),
+        ('#', _) => Some((comment_end(chars, at + 2)?, false)),
         // A name, as it is given and as it is used.
         ('P', Some('<')) => Some((behind('>').unwrap_or(at), true)),
         ('P', _) => Some((behind(')')?, false)),
@@ -184,6 +195,7 @@ mod tests {
             ("re:a(?:b", "without ')'"),
             ("re:(?P<n>a", "without ')'"),
             ("re:(?#never closed", "without ')'"),
+            ("re:(?#\\)", "without ')'"),
             ("re:a)", "without '('"),
             ("re:[a", "without ']'"),
             ("re:[]a", "without ']'"),
@@ -227,6 +239,7 @@ mod tests {
             "re:(?<!a)b",
             "re:(?=a)(?!b)",
             "re:(?#c)a",
+            "re:(?#a\\)b)c",
             "re:(a)(?(1)b|c)",
             "re:a{2}",
             "re:a{",

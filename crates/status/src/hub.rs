@@ -127,7 +127,7 @@ impl Hub {
             let seen = seen.split_once('-').filter(|(epoch, _)| epoch.parse() == Ok(self.epoch)).and_then(|(_, n)| n.parse::<u64>().ok());
             let oldest = state.kept.front().and_then(|frame| frame.number).unwrap_or(state.last + 1);
             match seen {
-                Some(seen) if seen + 1 >= oldest && seen <= state.last => {
+                Some(seen) if seen.saturating_add(1) >= oldest && seen <= state.last => {
                     first.extend(state.kept.iter().filter(|frame| frame.number > Some(seen)).cloned());
                 }
                 _ => first.push(resync()),
@@ -297,7 +297,7 @@ mod tests {
         assert!(missed[0].starts_with(&format!("id: {}-2\nevent: job\ndata: {{\"number\":2,", hub.epoch)), "{missed:?}");
         assert!(texts(&hub.join(None).first).iter().all(|text| !text.contains("event: job") && !text.contains("resync")));
         // Of an earlier run of this program, from the future, or nonsense.
-        for strange in ["1-1", &format!("{}-9", hub.epoch), "x", ""] {
+        for strange in ["1-1", &format!("{}-9", hub.epoch), &format!("{}-{}", hub.epoch, u64::MAX), "x", ""] {
             assert!(texts(&hub.join(Some(strange)).first).iter().any(|text| text.contains("resync")), "{strange}");
         }
         for number in 0..KEPT as u64 + 5 {

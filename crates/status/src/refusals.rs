@@ -41,6 +41,10 @@ impl Refusals {
         if all.len() >= REMEMBERED {
             all.retain(|_, (since, _)| now.duration_since(*since) < MINUTE);
         }
+        // So many at once are not one guesser; what is kept has a bound all the same.
+        if all.len() >= REMEMBERED {
+            all.clear();
+        }
         let (since, count) = all.entry(from).or_insert((now, 0));
         if now.duration_since(*since) >= MINUTE {
             (*since, *count) = (now, 0);

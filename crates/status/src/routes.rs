@@ -199,7 +199,8 @@ impl App {
         if let Some(seconds) = self.access.barred(asked.peer) {
             let all = shown.len();
             shown.retain(|one| self.access.is_familiar(one));
-            if shown.len() < all && (is_bearer || self.access.required) {
+            // Whoever shows something else as well is looked up by that.
+            if shown.is_empty() && all > 0 && (is_bearer || self.access.required) {
                 let sentence = "too many wrong tokens have come from there; try it again in a minute".to_owned();
                 return Err(Unanswered::TooOften(sentence, seconds));
             }
@@ -208,7 +209,8 @@ impl App {
             return Ok(None);
         }
         let Recognized { known, refused } = self.known(shown).await?;
-        for (shown, refusal) in &refused {
+        // An old cookie beside something good is nobody's guess.
+        for (shown, refusal) in refused.iter().filter(|_| known.is_none()) {
             self.access.refused(asked.peer, shown, refusal);
         }
         match (refused.first(), known) {

@@ -116,13 +116,13 @@ impl Viewer {
     }
 }
 
-async fn stream<S>(mut head: Vec<u8>, io: &mut Patient<S>, joined: Joined, mut session: Session, mut stopping: watch::Receiver<bool>)
+async fn stream<S>(head: Vec<u8>, io: &mut Patient<S>, joined: Joined, mut session: Session, mut stopping: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let Joined { first, mut rest } = joined;
-    first.iter().for_each(|frame| head.extend_from_slice(&frame.bytes));
-    drop(first);
+    // One after the other: they are everybody's, a copy would be this viewer's.
+    let mut missed = first.into_iter();
     let mut bytes = Bytes::from(head);
     let mut heard = 0;
     loop {
@@ -134,7 +134,10 @@ where
             _ = stopping.changed() => return,
         }
         // Not kept while nothing happens.
-        bytes = Bytes::new();
+        bytes = missed.next().map_or_else(Bytes::new, |frame| frame.bytes);
+        if bytes.is_empty() {
+            missed = vec![].into_iter();
+        }
         while bytes.is_empty() {
             tokio::select! {
                 received = rest.recv() => bytes = match received {

@@ -1,5 +1,6 @@
 //! Backup configs. Hooks, dumps and further options of borg create are on no form: they are commands, or lead to some.
 
+use super::typed::WHOLE;
 use super::{Control, Errors, Field, Formed, Known, Section, Typed, kept};
 use model::hook::Commands;
 use model::{BackupConfig, ConfigName, Timestamp, validate};
@@ -116,6 +117,11 @@ impl Formed for BackupConfig {
             if !paths.is_empty() {
                 probe("paths", BackupConfig { paths: paths.clone(), ..plain });
             }
+        }
+        if let Some((plain, before)) = plain().zip(before)
+            && let Err(sentence) = validate::config(&BackupConfig { extra_options: before.extra_options.clone(), ..plain })
+        {
+            errors.add(WHOLE, format!("{sentence}: an option that is on no form; `borgcube config edit` on the server changes it"));
         }
         let record = name.zip(repository).map(|(name, repository)| BackupConfig {
             client: name.client,

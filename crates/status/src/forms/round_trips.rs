@@ -12,6 +12,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
+use std::cell::Cell;
 
 /// A field as a browser sends it: of one line it drops line breaks, `\r` is a line break to it, line ends are those of mail, and of a choice it
 /// takes the first where there is nothing else.
@@ -32,10 +33,14 @@ fn sent<T: Formed>(kind: Kind, typed: &Typed, before: Option<&T>, known: &Known)
 /// Saved as it is shown, changed in one field, typed anew.
 fn comes_back<T: Formed + std::fmt::Debug>(kind: Kind, record: &T, change: (&str, &str), changed: &T) -> Result<(), TestCaseError> {
     let known = known();
+    BACK.set((BACK.get().0, BACK.get().1 + 1));
     let fields = record.fields();
     let sent = sent(kind, &fields, Some(record), &known);
     match T::read(&fields.clone().overlaid(&sent), Some(record), &known) {
-        Ok(read) => prop_assert_eq!(&read, record),
+        Ok(read) => {
+            BACK.set((BACK.get().0 + 1, BACK.get().1));
+            prop_assert_eq!(&read, record);
+        }
         Err(errors) => prop_assert!(errors.iter().all(|(_, sentence)| sentence.len() > 10), "{:?}", errors),
     }
     let other = fields.overlaid(&sent).with(change.0, change.1);
@@ -98,11 +103,25 @@ fn actions() -> impl Strategy<Value = Action> {
     ]
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, max_global_rejects: 100_000, ..ProptestConfig::default() })]
+thread_local! {
+    /// Records that came back as they were, and all.
+    static BACK: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
+}
 
-    #[test]
-    fn of_configs(record in configs().prop_filter("valid", |config| validate::config(config).is_ok())) {
+fn cases() -> ProptestConfig {
+    ProptestConfig { cases: 200, failure_persistence: None, max_global_rejects: 100_000, ..ProptestConfig::default() }
+}
+
+/// A form that refuses what it shows brings nothing back.
+fn most_came_back() {
+    let (back, all) = BACK.get();
+    println!("{back} of {all}");
+    assert!(all >= 50 && back * 2 > all, "{back} of {all}");
+}
+
+#[test]
+fn of_configs() {
+    proptest!(cases(), |(record in configs().prop_filter("valid", |config| validate::config(config).is_ok()))| {
         let changed = BackupConfig { target_age_hours: 77, ..record.clone() };
         comes_back(Kind::Config, &record, ("target_age_hours", "77"), &changed)?;
         // Typed into an empty form it is the same, or not taken. What it has to carry, a browser carries.
@@ -117,52 +136,65 @@ proptest! {
                 prop_assert_eq!(read, BackupConfig { created: known().now, paths, excludes, patterns, ..record });
             }
         }
-    }
+    });
+    most_came_back();
+}
 
-    #[test]
-    fn of_clients(description in note(), remote in "[ a-c@]{1,6}", server in "[ a-c@:2]{0,6}", times in vec(select(&["02:00-03:00 UTC", "mon-fri 08:00-18:00 Europe/Berlin", "mon,tue 08:00-18:00 UTC"][..]), 0..3)) {
+#[test]
+fn of_clients() {
+    proptest!(cases(), |(description in note(), remote in "[ a-c@]{1,6}", server in "[ a-c@:2]{0,6}", times in vec(select(&["02:00-03:00 UTC", "mon-fri 08:00-18:00 Europe/Berlin", "mon,tue 08:00-18:00 UTC"][..]), 0..3))| {
         let connection = Connection::Ssh(SshConnection { remote, server, rsh: Some("/opt/ssh".into()), ..SshConnection::default() });
         let blackouts = times.into_iter().map(|time| time.parse().expect("a time")).collect();
         let record = Client { name: "web1".parse().expect("a name"), description, connection, keys: vec![], blackouts, borg_binary: Default::default(), created: Timestamp(1) };
         if validate::client(&record).is_ok() {
             comes_back(Kind::Client, &record, ("description", "other"), &Client { description: "other".into(), ..record.clone() })?;
         }
-    }
+    });
+    most_came_back();
+}
 
-    #[test]
-    fn of_schedules(actions in vec(actions(), 1..6), description in note(), enabled in any::<bool>(), rule in select(&["daily 02:30 UTC", "weekly sat,sun 03:00 Europe/Berlin", "DTSTART:20261101T023000Z RRULE:FREQ=DAILY"][..])) {
+#[test]
+fn of_schedules() {
+    proptest!(cases(), |(actions in vec(actions(), 1..6), description in note(), enabled in any::<bool>(), rule in select(&["daily 02:30 UTC", "weekly sat,sun 03:00 Europe/Berlin", "DTSTART:20261101T023000Z RRULE:FREQ=DAILY"][..]))| {
         let recurrence = Recurrence::parse(rule, "UTC", known().now).expect("a rule");
         let record = Schedule { name: "nightly".parse().expect("a name"), description, recurrence, enabled, actions, jitter_seconds: 7, handled: Timestamp(5), ahead: Some(Timestamp(6)), created: Timestamp(1) };
         if record.check().is_ok() {
             comes_back(Kind::Schedule, &record, ("jitter_seconds", "8"), &Schedule { jitter_seconds: 8, ..record.clone() })?;
         }
-    }
+    });
+    most_came_back();
+}
 
-    #[test]
-    fn of_policies(
+#[test]
+fn of_policies() {
+    proptest!(cases(), |(
         scopes in vec(prop_oneof![name(&["web1/etc", "gone/x"]).prop_map(|config| Scope::Config { config }), (text(), text()).prop_map(|(client, label)| Scope::Configs { client, label })], 0..5),
         keep in btree_map(select(&Period::ALL[..]), prop_oneof![(0..9u32).prop_map(Count::Number), Just(Count::All)], 1..4),
         within in option::of(select(&["2d", "36H", "6m"][..])),
         description in note(),
-    ) {
+    )| {
         let within = within.map(|text| text.parse().expect("an interval"));
         let record = Policy { name: "standard".parse().expect("a name"), description, within, keep, minimum: 3, zone: "UTC".parse().expect("a zone"), most_per_day: 48, grace_hours: 168, applies: scopes, confirmed: vec![], created: Timestamp(1) };
         if record.check().is_ok() {
             comes_back(Kind::Policy, &record, ("minimum", "4"), &Policy { minimum: 4, ..record.clone() })?;
             comes_back(Kind::Policy, &record, ("configs", ""), &Policy { applies: record.applies.iter().filter(|scope| matches!(scope, Scope::Configs { .. })).cloned().collect(), ..record.clone() })?;
         }
-    }
+    });
+    most_came_back();
+}
 
-    #[test]
-    fn of_check_configs(
+#[test]
+fn of_check_configs() {
+    proptest!(cases(), |(
         repositories in prop_oneof![name(&["all", "main", "gone"]).prop_map(Repositories::Named), text().prop_map(Repositories::Matching)],
         description in note(), seconds in option::of(1..9u32), since in option::of((1..9i64).prop_map(Timestamp)), parts in any::<(bool, bool, bool)>(),
-    ) {
+    )| {
         let plan = CheckPlan { structure: parts.0, archives: parts.1, data: parts.2, skip_hours: 3, seconds, promise_hours: 300, since };
         let record = CheckConfig { name: "weekly".parse().expect("a name"), description, repositories, plan, created: Timestamp(1) };
         if record.check().is_ok() {
             let plan = CheckPlan { skip_hours: 4, ..record.plan.clone() };
             comes_back(Kind::CheckConfig, &record, ("skip_hours", "4"), &CheckConfig { plan, ..record.clone() })?;
         }
-    }
+    });
+    most_came_back();
 }

@@ -188,13 +188,13 @@ pub fn some(store: &Store) {
         .unwrap();
 }
 
-/// What checks have found: half of the content was never looked at, and an archive is damaged if `damaged`.
 /// What a repository took up so many days before some day.
 pub fn space(repository: &str, days: i64, segments: u64) -> Space {
     let time = Timestamp((20_000 - days) * 86_400_000_000);
     Space { repository: repository.parse().unwrap(), time, segments, freeable: segments / 10, unique: segments / 2, chunks: 1234 }
 }
 
+/// What checks have found: half of the content was never looked at, and an archive is damaged if `damaged`.
 pub fn health(repository: &str, damaged: bool) -> Health {
     let piece = |checked: Option<i64>| Piece {
         bytes: 500,

@@ -77,12 +77,18 @@ impl TableRef<'_, SpaceTable> {
 }
 
 impl TableMut<'_, '_, SpaceTable> {
-    /// Keeps a measurement in the place of an earlier one of its day, and forgets what is outdated by it.
+    /// Keeps a measurement in the place of an earlier one of its day, and forgets what is outdated by it. By a clock that
+    /// is wrong, nothing is kept nor forgotten.
     pub fn note(&mut self, space: &Space) -> Result<()> {
         let repository = &space.repository;
-        let is_newest = self.view().newest(repository)?.is_some_and(|newest| newest.day() == space.day());
-        if !is_newest {
-            for day in Space::outdated(&self.view().days(repository)?, space.day()) {
+        let newest = self.view().newest(repository)?.filter(|newest| newest.day() == space.day());
+        // Measured before that one, and kept behind it.
+        if newest.as_ref().is_some_and(|newest| newest.time > space.time) {
+            return Ok(());
+        }
+        if newest.is_none() {
+            let Some(outdated) = Space::outdated(&self.view().days(repository)?, space.day()) else { return Ok(()) };
+            for day in outdated {
                 self.remove(&SpaceKey { repository: repository.clone(), day })?;
             }
         }

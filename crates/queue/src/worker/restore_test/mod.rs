@@ -73,6 +73,7 @@ fn test(worker: &mut Worker, layout: &Layout, task: &Task, errand: &Testing, eve
     worker.advance(JobState::RepositoryInProgress)?;
 
     summary.complaints.iter().for_each(|what| worker.report.warn(format!("the archive: {what}"), Timestamp::now()));
+    summary.not_compared.iter().for_each(|what| worker.report.warn(what.clone(), Timestamp::now()));
     let noted = |file: &Told| Some(format!("{}: {}", shown(file), escape(file.note.as_ref()?)));
     files.iter().filter_map(noted).take(model::Job::MAX_WARNINGS).for_each(|note| worker.note(&note));
     let missing = unmatched(test, &summary)?;

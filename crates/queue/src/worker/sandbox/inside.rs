@@ -97,12 +97,12 @@ fn tried(archive: &str, extract: &Extract, talk: &mut Talk) -> archive::Result<D
         // An archive that was deleted meanwhile is not damaged.
         talk.open(archive)?;
     }
-    let Tried { files, bytes, seen, seen_bytes, too_large, unmatched, complaints } = tried;
+    let Tried { files, bytes, seen, seen_bytes, too_large, unmatched, complaints, not_compared } = tried;
     for file in files {
         // See above.
         let _ = talk.say(&Word::File(Box::new(file.into())));
     }
-    Ok(Done::Tried(Summary { bytes, seen, seen_bytes, too_large, unmatched, complaints }))
+    Ok(Done::Tried(Summary { bytes, seen, seen_bytes, too_large, unmatched, complaints, not_compared }))
 }
 
 fn uses(archive: &str, most: u64, scratch: Vec<File>, talk: &mut Talk) -> archive::Result<Done> {

@@ -137,6 +137,7 @@ pub struct Summary {
     pub too_large: u64,
     pub unmatched: Vec<String>,
     pub complaints: Vec<String>,
+    pub not_compared: Vec<String>,
 }
 
 impl From<Confined> for Ready {
@@ -193,8 +194,10 @@ impl Done {
                 summary.unmatched.retain(|pattern| extract.take.contains(pattern));
                 summary.unmatched.sort();
                 summary.unmatched.dedup();
-                summary.complaints.truncate(COMPLAINTS);
-                summary.complaints.iter_mut().for_each(|what| *what = bounded(what, SENTENCE));
+                for sentences in [&mut summary.complaints, &mut summary.not_compared] {
+                    sentences.truncate(COMPLAINTS);
+                    sentences.iter_mut().for_each(|what| *what = bounded(what, SENTENCE));
+                }
                 Done::Tried(summary)
             }
             (Done::Uses { file, uses, counted }, What::Uses { most }) if file < 2 && uses <= *most => Done::Uses { file, uses, counted },
