@@ -1,9 +1,10 @@
 //! What goes on ends with the right to it; wrong tokens get slower; who is refused can go on.
 
-use crate::access::{FORM, bearer, cookie, csrf, people, token};
+use crate::access::{FORM, bearer, cookie, csrf, people, settings, token, user};
 use crate::sockets::{event, frame, open};
 use crate::world::{Control, World};
 use model::UserName;
+use model::web_user::{Role, SignIn, WebSettings};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use wire::control::Event;
@@ -95,6 +96,22 @@ fn guessing_ends_soon_and_disturbs_nobody_who_is_signed_in() {
     assert_eq!(world.look("/api/v1/jobs", &bearer(2)).status, 429, "nobody learns here which token is good");
     assert_eq!(world.look("/jobs", &cookie(9)).status, 200, "what everybody may see");
     assert_eq!(world.get("/healthz").header("retry-after"), "5", "503 says when to ask again");
+}
+
+#[test]
+fn an_old_cookie_beside_a_good_name_is_no_guess() {
+    let mut world = World::filled(|store| {
+        people(store);
+        settings(store, WebSettings { proxy: true, ..WebSettings::default() });
+        store.write("a user", "root", |w| w.web_users().insert(&user("bob", Role::Viewer, SignIn::Proxy))).unwrap();
+    });
+    world.stop();
+    world.start(&["--require-sign-in", "--user-header", "X-User"]);
+    let his = format!("{}X-User: bob\r\n", cookie(9));
+    assert!((0..70).all(|_| world.look("/api/v1/jobs", &his).status == 200));
+    assert_eq!(world.look("/api/v1/jobs", &bearer(1)).status, 200, "nobody was guessing");
+    assert!((0..70).any(|_| world.look("/api/v1/jobs", &bearer(9)).status == 429));
+    assert_eq!(world.look("/api/v1/jobs", &his).status, 200, "he is known by his name");
 }
 
 #[test]
