@@ -307,10 +307,13 @@ class Packages:
         self.assertIn(archive["name"], self.web(f"/archives/main/{archive['id']}"))
         # It is a user of its own, which can neither write the database nor read a key or a repository.
         self.assertEqual(server.sh("ps -o user:32= -C borgcube-statusd | sort -u").out.strip(), "borgcube-status")
-        as_it = "setpriv --reuid borgcube-status --regid borgcube-status --init-groups"
+        pid = server.sh("systemctl show --property MainPID --value borgcube-statusd.service").out.strip()
+        as_it = f"nsenter --target {pid} --mount setpriv --reuid borgcube-status --regid borgcube-status --init-groups"
+        self.assertEqual(server.sh(f"{as_it} head -c 1 /var/lib/borgcube/db/data.mdb | wc -c").out.strip(), "1")
         for path in "/srv/borgcube/main/config", "/etc/credstore.encrypted/borgcube.repository.main.passphrase":
             self.assertNotEqual(server.sh(f"{as_it} cat {path}", check=False).code, 0, path)
-        self.assertNotEqual(server.sh(f"{as_it} sh -c ': >> /var/lib/borgcube/db/data.mdb'", check=False).code, 0)
+        refused = server.sh(f"{as_it} sh -c ': >> /var/lib/borgcube/db/data.mdb'", check=False)
+        self.assertIn("Read-only file system", refused.err)
         self.assertNotEqual(server.sh(f"{as_it} borgcube archive cat {archive['name']} etc/hostname", check=False).code, 0)
 
     def test_26_done_on_the_status_pages(self):
