@@ -58,7 +58,8 @@ impl Listener {
         }
         let unix = std::os::unix::net::UnixListener::from(fd);
         let address = unix.local_addr().context("what was handed over is no listening socket")?;
-        let path = address.as_pathname().map(PathBuf::from).unwrap_or_default();
+        // Whoever handed it over may have given it another name since, which the kernel does not tell.
+        let path = address.as_pathname().filter(|path| path.exists()).map(PathBuf::from).unwrap_or_default();
         Ok(Listener::Unix(unix, path))
     }
 
@@ -76,6 +77,7 @@ impl Listener {
     pub fn describe(&self) -> String {
         match self {
             Listener::Tcp(tcp) => tcp.local_addr().map_or_else(|e| e.to_string(), |address| format!("http://{address}/")),
+            Listener::Unix(_, path) if path.as_os_str().is_empty() => "a Unix socket that was handed over".to_owned(),
             Listener::Unix(_, path) => format!("unix:{}", path.display()),
         }
     }
