@@ -151,8 +151,8 @@ fn together(owner: &Owner, open: &mut Open, mut manifest: Manifest, staged: &[St
     open.manifest = manifest;
     settle(open, staged);
     for one in staged {
-        let Candidate { list, deduplicated, .. } = &*one.waiting.candidate;
-        log::info!("archive {} is committed: {} chunks, {deduplicated} new bytes", one.intent.archive.name, list.references.len());
+        let (archive, chunks) = (&one.intent.archive, one.waiting.candidate.list.references.len());
+        log::info!("archive {} is committed: {chunks} chunks, {} new bytes", archive.name, archive.statistics.deduplicated_size);
     }
     let space = space::measure(owner, &open.opening);
     if let Err(failure) = intents::register(owner, &intents, space.as_ref()) {

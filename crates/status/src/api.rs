@@ -190,6 +190,13 @@ fn form_act(description: &Description, outcome: &schemars::Schema) -> Value {
         let about = [field.label.as_str(), field.hint.as_str()].join(". ");
         properties.insert(field.name.clone(), json!({ "type": kind, "items": { "type": "string" }, "description": about }));
     }
+    if description.act.ends_with("-policy") && !description.act.starts_with("remove-") {
+        properties.insert(
+            "preview".into(),
+            json!({ "type": ["boolean", "string"], "description": "Store nothing, answer with what the rules would do" }),
+        );
+    }
+    let required: &[&str] = if description.act.starts_with("add-") { &[] } else { &["record", "version"] };
     if !description.act.starts_with("add-") {
         properties.insert("record".into(), text("The record's name"));
         properties.insert("version".into(), text("As the form has it: refused if somebody changed the record since then"));
@@ -198,7 +205,7 @@ fn form_act(description: &Description, outcome: &schemars::Schema) -> Value {
     json!({ "post": {
         "summary": format!("{} (administrator)", description.about),
         "security": [{ "token": [] }, { "session": [] }],
-        "requestBody": { "required": true, "content": { "application/json": { "schema": { "type": "object", "properties": properties } } } },
+        "requestBody": { "required": true, "content": { "application/json": { "schema": { "type": "object", "required": required, "properties": properties } } } },
         "responses": {
             "200": { "description": "Done", "content": { "application/json": { "schema": {
                 "type": "object", "required": ["outcome", "reply"],

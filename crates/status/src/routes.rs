@@ -201,7 +201,7 @@ impl App {
             shown.retain(|one| self.access.is_familiar(one));
             // Whoever shows something else as well is looked up by that.
             if shown.is_empty() && all > 0 && (is_bearer || self.access.required) {
-                let sentence = "too many wrong tokens have come from there; try it again in a minute".to_owned();
+                let sentence = format!("too many wrong tokens have come from there; try it again in {seconds} s");
                 return Err(Unanswered::TooOften(sentence, seconds));
             }
         }
@@ -342,7 +342,12 @@ impl App {
         if asked.form == Form::Json
             && let Some(field) = forms::unknown_field(name, &typed)
         {
-            return Err(Unanswered::BadRequest(format!("{name} has no field {field:?}; /api/v1/openapi.json has those that it has")));
+            return Err(no_field(name, &field));
+        }
+        if asked.form == Form::Json
+            && let Some(sentence) = forms::wrong_switch(name, &typed)
+        {
+            return Err(Unanswered::BadRequest(sentence));
         }
         if let Some(target) = Target::of_act(name, &typed) {
             let is_missing = |field: &&str| target.verb != forms::Verb::Add && typed.text(field).is_empty();
@@ -352,6 +357,12 @@ impl App {
             return self.form(asked.form, target, typed, viewer, credential).await;
         }
         let act = acts::named(name).ok_or_else(|| Unanswered::NotFound("there is no such act".into()))?;
+        let is_known = |field: &str| [CSRF, "back"].contains(&field) || act.fields.iter().any(|known| known.name == field);
+        if asked.form == Form::Json
+            && let Some(field) = typed.names().find(|field| !is_known(field))
+        {
+            return Err(no_field(name, field));
+        }
         let back = fields.text("back").and_then(access::local).unwrap_or("/").to_owned();
         let app = Arc::clone(&self);
         let call = app.blocking(move |app| app.source.read(|read, _, _| (act.plan)(&fields, read))).await?;
@@ -556,6 +567,11 @@ async fn whole_body(body: Incoming) -> Result<Bytes, Unanswered> {
     let slow = |_| Unanswered::BadRequest("the body did not come in time".into());
     let broken = |_| Unanswered::TooLarge(format!("what came is longer than {} KiB, or broke off", BODY_SIZE / 1024));
     Ok(collected.map_err(slow)?.map_err(broken)?.to_bytes())
+}
+
+/// A mistake in writing is no value left out.
+fn no_field(act: &str, field: &str) -> Unanswered {
+    Unanswered::BadRequest(format!("{act} has no field {field:?}; /api/v1/openapi.json has those that it has"))
 }
 
 fn set_cookie(answer: &mut Answer, cookie: &str) -> Result<(), Unanswered> {

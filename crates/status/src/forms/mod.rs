@@ -15,6 +15,7 @@ mod typed;
 
 pub use page::{
     Description, FormPage, Kind, Prepared, Question, Target, Verb, Wrong, descriptions, first, is_there, prepare, refused, unknown_field,
+    wrong_switch,
 };
 pub use typed::{Errors, Typed};
 

@@ -382,6 +382,16 @@ pub fn unknown_field(act: &str, sent: &Typed) -> Option<String> {
     sent.names().find(|name| !is_known(name)).map(str::to_owned)
 }
 
+/// What a program sends for a switch that is neither on nor off: nobody knows what was meant.
+#[must_use]
+pub fn wrong_switch(act: &str, sent: &Typed) -> Option<String> {
+    let description = descriptions().into_iter().find(|description| description.act == act)?;
+    let switches = description.fields.into_iter().filter(|field| matches!(field.control, Control::Switch));
+    let is_wrong = |text: &str| !matches!(text, "" | "yes" | "true" | "on" | "1" | "no" | "false" | "off" | "0");
+    let mut wrong = switches.filter(|field| is_wrong(sent.text(&field.name)));
+    wrong.next().map(|field| format!("{} is true or false, not {:?}", field.name, super::typed::shortened(sent.text(&field.name))))
+}
+
 /// What says which record is meant, and who sends it.
 const OF_EVERY_FORM: [&str; 8] = ["record", "version", "client", "preview", "previewed", "more", "csrf", "back"];
 
