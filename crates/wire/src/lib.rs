@@ -11,6 +11,7 @@
 //! *Is not*: sockets or policy. Everything here works on `impl Read` and `impl Write`.
 //! *May be used by*: every program.
 
+pub mod answers;
 pub mod configuration;
 pub mod control;
 pub mod frame;
